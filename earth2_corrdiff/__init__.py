@@ -1,0 +1,43 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""CorrDiff downscaling of weather as an Earth2Studio diagnostic model.
+
+The names below are loaded when they are first used, so that ``import earth2_corrdiff`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from earth2_corrdiff.downscaler import Downscaler as Downscaler
+    from earth2_corrdiff.errors import InputError as InputError
+    from earth2_corrdiff.model import CorrDiff as CorrDiff
+    from earth2_corrdiff.model import CorrDiffTaiwan as CorrDiffTaiwan
+    from earth2_corrdiff.package import save_package as save_package
+    from earth2_corrdiff.run import downscale as downscale
+    from earth2_corrdiff.sources import make_source as make_source
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "CorrDiff": "model",
+    "CorrDiffTaiwan": "model",
+    "Downscaler": "downscaler",
+    "InputError": "errors",
+    "downscale": "run",
+    "make_source": "sources",
+    "save_package": "package",
+}
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

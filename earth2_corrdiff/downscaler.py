@@ -1,0 +1,262 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The pipeline: coarse fields in, an ensemble of fine fields out. Tensors only; read this file first.
+
+Dimensions
+----------
+B      states (times), M members, C coarse variables, Co fine variables, Cc conditioning channels
+h, w   coarse grid; H, W fine grid
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from loguru import logger
+from torch import Tensor, nn
+
+from earth2_corrdiff.embeddings import position_features
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.grid import Regridder
+from earth2_corrdiff.networks import Denoiser, Regression, set_precision
+from earth2_corrdiff.noise import MemberNoise
+from earth2_corrdiff.sampler import karras_sigmas, sample
+from earth2_corrdiff.spec import CorrDiffSpec, Statistics, check_count
+
+Progress = Callable[[int], None]
+_CPU_OOM = ("not enough memory", "can't allocate memory")  # PyTorch has no class for it on the CPU
+GPU_BATCH = 4  # members that share a network call on a GPU where nothing else is asked for
+
+
+class Downscaler(nn.Module):
+    """CorrDiff: the regression's mean plus a sampled residual.
+
+    Parameters
+    ----------
+    spec : CorrDiffSpec
+        What the package says
+    regression, denoiser : Regression, Denoiser
+        Its two networks
+    precision : {"fp32", "bf16", "fp16"}, optional
+        Of the networks' convolutions, by default "fp32", the reference
+
+    Attributes
+    ----------
+    sampling : Sampling
+        Solver, steps and noise range of the next call: replace it to change them
+
+    Raises
+    ------
+    InputError
+        If the networks do not have the channels that the package's variables ask for
+
+    Source: Mardani et al., arXiv 2309.15214; ``earth2studio.models.dx.CorrDiff``.
+    """
+
+    center_in: Tensor
+    scale_in: Tensor
+    center_out: Tensor
+    scale_out: Tensor
+    invariants: Tensor
+    position: Tensor
+
+    def __init__(
+        self, spec: CorrDiffSpec, regression: Regression, denoiser: Denoiser, precision: str = "fp32"
+    ) -> None:
+        super().__init__()
+        self.spec, self.sampling, self.precision = spec, spec.sampling, precision
+        self.regression, self.denoiser = regression, denoiser
+        self.regrid = Regridder(spec.input_grid, spec.output_grid, spec.grid_bounds_margin)
+        for net in (regression, denoiser):
+            set_precision(net, precision)
+        self._register(spec)
+        self._check_channels()
+
+    def _register(self, spec: CorrDiffSpec) -> None:
+        def column(*stats: Statistics, part: str) -> Tensor:
+            values = [v for s in stats for v in getattr(s, part)]
+            return torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)
+
+        invariants = torch.empty(0, *spec.output_grid.shape)
+        if spec.invariant_fields is not None:
+            invariants = torch.as_tensor(spec.invariant_fields, dtype=torch.float32)
+        position = torch.empty(0, *spec.output_grid.shape)
+        if spec.regression_grid:
+            position = torch.from_numpy(position_features("sinusoidal", 4, spec.output_grid.shape))
+        buffers = {
+            "center_in": column(spec.inputs, spec.invariants, part="center"),
+            "scale_in": column(spec.inputs, spec.invariants, part="scale"),
+            "center_out": column(spec.outputs, part="center"),
+            "scale_out": column(spec.outputs, part="scale"),
+            "invariants": invariants[None],
+            "position": position[None],
+        }
+        for name, value in buffers.items():
+            self.register_buffer(name, value, persistent=False)
+
+    def _check_channels(self) -> None:
+        """Try the channel counts against the first convolutions, before a user waits for a run."""
+        spec, outputs = self.spec, len(self.spec.outputs.names)
+        wants = {
+            "regression": spec.condition_channels + self.position.shape[1],
+            "diffusion": spec.condition_channels + (outputs if spec.hr_mean_conditioning else 0),
+        }
+        for (stage, want), net in zip(wants.items(), (self.regression, self.denoiser), strict=True):
+            if net.image_channels != want + outputs:
+                raise InputError(
+                    f"the {stage} network takes {net.image_channels} channels, but the package's metadata "
+                    f"make {want + outputs}; its files do not belong together"
+                )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks live."""
+        return self.center_in.device
+
+    def condition(self, coarse: Tensor) -> Tensor:
+        """Regrid, append the invariants, normalise: ``[B, C, h, w]`` physical → ``[B, Cc, H, W]``."""
+        fine = self.regrid(coarse)
+        fine = torch.cat([fine, self.invariants.expand(fine.shape[0], -1, -1, -1)], dim=1)
+        return ((fine - self.center_in) / self.scale_in).to(torch.float32)
+
+    def normalised_mean(self, cond: Tensor) -> Tensor:
+        """The regression alone, normalised: ``[B, Cc, H, W] → [B, Co, H, W]``."""
+        position = self.position.expand(cond.shape[0], -1, -1, -1)
+        mean: Tensor = self.regression(torch.cat([cond, position], dim=1))
+        return mean
+
+    def residual(self, cond: Tensor, mean: Tensor, seeds: Sequence[int], progress: Progress | None) -> Tensor:
+        """Sample one residual per seed, normalised: ``[1, Cc, H, W], [1, Co, H, W] → [m, Co, H, W]``."""
+        if self.spec.hr_mean_conditioning:
+            cond = torch.cat([mean, cond], dim=1)
+
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            clean = self._denoise(x, sigma, cond)
+            if progress is not None:
+                progress(len(seeds))
+            return clean
+
+        s = self.sampling
+        low, high = max(s.sigma_min, self.denoiser.sigma_min), min(s.sigma_max, self.denoiser.sigma_max)
+        dtype = torch.float64 if s.double and self.precision == "fp32" else torch.float32
+        noise = MemberNoise(seeds, mean.shape[1:], cond.device)
+        return sample(
+            denoise,
+            noise(),
+            karras_sigmas(s.steps, low, high, dtype=dtype),
+            s.solver,
+            sigma_data=self.denoiser.sigma_data,
+            churn=s.churn,
+            draw=noise,
+            dtype=dtype,
+        )
+
+    def _denoise(self, x: Tensor, sigma: float, cond: Tensor) -> Tensor:
+        if x.device.type == "cpu":
+            # One by one: a batch is not faster here, and a member's bits must not depend on its company.
+            return torch.cat([self.denoiser(member[None], sigma, cond) for member in x])
+        clean: Tensor = self.denoiser(x, sigma, cond.expand(x.shape[0], -1, -1, -1))
+        return clean
+
+    def physical(self, normalised: Tensor) -> Tensor:
+        """Undo the output's normalisation; float32."""
+        return (self.scale_out * normalised + self.center_out).to(torch.float32)
+
+    @torch.inference_mode()
+    def mean(self, coarse: Tensor) -> Tensor:
+        """The regression alone in physical units: ``[B, C, h, w] → [B, Co, H, W]``."""
+        states = self._check_input(coarse)
+        return torch.cat([self.physical(self.normalised_mean(self.condition(x))) for x in states])
+
+    @torch.inference_mode()
+    def members(
+        self,
+        coarse: Tensor,
+        seeds: Sequence[int],
+        max_batch: int | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[tuple[int, int, Tensor]]:
+        """Yield members as soon as they are done.
+
+        Parameters
+        ----------
+        coarse : Tensor
+            ``[B, C, h, w]`` in physical units, in the order of ``spec.inputs``
+        seeds : Sequence[int]
+            One seed per member, the same for every state
+        max_batch : int | None, optional
+            Most members in one network call; halved when memory runs out. By default 1 on the CPU
+            and ``GPU_BATCH`` on a GPU
+        progress : Callable[[int], None], optional
+            Called after each network evaluation with the number of members in it
+
+        Yields
+        ------
+        tuple[int, int, Tensor]
+            Index of the state, index of the block's first member, and the block ``[m, Co, H, W]``
+
+        Raises
+        ------
+        InputError
+            If there are no seeds, the input has another shape, or one member alone does not fit memory
+        """
+        check_count("the number of samples", len(seeds))
+        batch = check_count("max_batch", max_batch or (1 if self.device.type == "cpu" else GPU_BATCH))
+        for b, x in enumerate(self._check_input(coarse)):
+            cond = self.condition(x)
+            mean = self.normalised_mean(cond)
+            first = 0
+            while first < len(seeds):
+                try:
+                    block = self._block(cond, mean, seeds[first : first + batch], progress)
+                except (torch.OutOfMemoryError, RuntimeError) as error:
+                    batch = _halved(batch, error)
+                    continue
+                yield b, first, block
+                first += len(block)
+
+    def _block(self, cond: Tensor, mean: Tensor, seeds: Sequence[int], progress: Progress | None) -> Tensor:
+        mode = self.spec.inference_mode
+        if mode == "regression":
+            return self.physical(mean.expand(len(seeds), -1, -1, -1))
+        residual = self.residual(cond, mean, seeds, progress)
+        return self.physical(residual if mode == "diffusion" else mean + residual)
+
+    def forward(
+        self,
+        coarse: Tensor,
+        seeds: Sequence[int],
+        max_batch: int | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """All members at once: ``[B, C, h, w] → [B, M, Co, H, W]`` float32, physical units.
+
+        Parameters and errors are those of :meth:`members`.
+        """
+        shape = (len(coarse), len(seeds), len(self.spec.outputs.names), *self.spec.output_grid.shape)
+        out = torch.empty(shape, dtype=torch.float32, device=coarse.device)
+        for b, first, block in self.members(coarse, seeds, max_batch, progress):
+            out[b, first : first + len(block)] = block
+        return out
+
+    def _check_input(self, coarse: Tensor) -> tuple[Tensor, ...]:
+        want = (len(self.spec.inputs.names), *self.spec.input_grid.shape)
+        if coarse.ndim != 4 or tuple(coarse.shape[1:]) != want:
+            raise InputError(
+                f"the input must have the shape [B, {', '.join(map(str, want))}], got {list(coarse.shape)}"
+            )
+        return torch.split(coarse.to(self.device), 1)
+
+
+def _halved(batch: int, error: RuntimeError) -> int:
+    """Half the batch after an out-of-memory error; anything else is raised again."""
+    text = str(error)
+    if not isinstance(error, torch.OutOfMemoryError) and not any(said in text for said in _CPU_OOM):
+        raise error
+    if batch == 1:
+        raise InputError(f"one member alone does not fit the memory ({text.splitlines()[0]})") from error
+    logger.warning("out of memory with {} members at once; going on with {}", batch, batch // 2)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return batch // 2

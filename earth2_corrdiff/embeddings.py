@@ -1,0 +1,60 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Embeddings of CorrDiff's U-Net: of the noise level, and of a pixel's place in the domain."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class NoiseEmbedding(nn.Module):
+    """``[B] → [B, C]``: sines, then cosines, of the noise label at C/2 frequencies from 1 to 1e-4."""
+
+    freqs: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        ramp = torch.arange(half, dtype=torch.float32) / (half - 1)
+        self.register_buffer("freqs", (1 / 10000) ** ramp)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        phase = torch.outer(labels, self.freqs)
+        return torch.cat([phase.sin(), phase.cos()], dim=1)
+
+
+def position_features(gridtype: str, channels: int, shape: tuple[int, int]) -> np.ndarray:
+    """Features of a pixel's place, ``[channels, H, W]`` float32.
+
+    Parameters
+    ----------
+    gridtype : {"sinusoidal", "sinusoidal_octave", "linear"}
+        ``sinusoidal`` with 4 channels is (sin x, sin y, cos x, cos y); with more, its frequencies are
+        ``2 ** linspace(0, n, n)`` and not octaves, kept for checkpoints trained that way
+    channels : int
+        Number of features: a multiple of four, or two for ``linear``
+    shape : tuple[int, int]
+        (H, W) of the whole domain
+
+    Raises
+    ------
+    ValueError
+        If the kind is unknown or has another number of channels
+
+    Source: ``SongUNetPosEmbd._get_positional_embedding``.
+    """
+    H, W = shape
+    if gridtype == "linear" and channels == 2:
+        x, y = np.meshgrid(np.linspace(-1, 1, W), np.linspace(-1, 1, H))
+        # upstream names its axes the other way round, and so the row index comes second
+        return np.stack([x, y]).astype(np.float32)
+    if gridtype not in ("sinusoidal", "sinusoidal_octave") or channels % 4:
+        raise ValueError(f"gridtype {gridtype!r} with {channels} channels is not known")
+    n = channels // 4
+    octave = gridtype == "sinusoidal_octave"
+    bands = 2.0 ** np.arange(n) if octave or n == 1 else 2.0 ** np.linspace(0.0, n, n)
+    x, y = np.meshgrid(np.linspace(0, 2 * np.pi, W), np.linspace(0, 2 * np.pi, H))
+    rows = [f(axis * band) for band in bands for f in (np.sin, np.cos) for axis in (x, y)]
+    return np.stack(rows).astype(np.float32)

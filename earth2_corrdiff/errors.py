@@ -1,0 +1,11 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The one exception of this package that means: the user can put this right."""
+
+
+class InputError(ValueError):
+    """Something that was asked for, or handed in, cannot be used.
+
+    The message is one sentence that says what is wrong, what was got and what to do. The commands
+    print it as one line and end with exit status 2.
+    """

@@ -1,0 +1,300 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""CorrDiff as an Earth2Studio diagnostic model: tensors with coordinates in, tensors with coordinates out."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from earth2studio.models.auto import AutoModelMixin, Package
+from earth2studio.models.batch import batch_coords, batch_func
+from earth2studio.utils import handshake_dim
+from earth2studio.utils.type import CoordSystem
+from loguru import logger
+from torch import Tensor
+
+from earth2_corrdiff.downscaler import Downscaler
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.noise import consecutive_seeds, drawn_seeds, fresh_seed
+from earth2_corrdiff.package import Files, read_package
+from earth2_corrdiff.sampler import Churn
+from earth2_corrdiff.spec import CorrDiffSpec, check_count
+
+TOLERANCE = 1e-4  # degrees within which two grids are the same: float32 longitudes differ by 1e-5
+
+
+class CorrDiff(torch.nn.Module, AutoModelMixin):  # type: ignore[misc]
+    """CorrDiff downscaling with the interface of Earth2Studio's class of the same name.
+
+    Parameters
+    ----------
+    downscaler : Downscaler
+        The pipeline, with its networks
+    number_of_samples : int | None, optional
+        Members to draw, by default the package's number
+    seed : int | None, optional
+        Of the first member, by default the package's; ``None`` draws one per call and logs it
+
+    Attributes
+    ----------
+    number_of_samples, number_of_steps, solver, seed, sigma_min, sigma_max, churn, max_batch
+        May be changed at any time; the next call honours them
+
+    Raises
+    ------
+    InputError
+        By whatever sets one of them to something that cannot be
+
+    Source: Mardani et al., arXiv 2309.15214; ``earth2studio.models.dx.CorrDiff``.
+    """
+
+    def __init__(
+        self, downscaler: Downscaler, number_of_samples: int | None = None, seed: int | None = None
+    ) -> None:
+        super().__init__()
+        spec = downscaler.spec
+        self.downscaler = downscaler
+        self.number_of_samples = (
+            number_of_samples if number_of_samples is not None else spec.number_of_samples
+        )
+        self.seed = seed if seed is not None else spec.seed
+        self.max_batch: int | None = None
+        self.eval()
+
+    # what a package said, and what the caller made of it
+
+    @property
+    def spec(self) -> CorrDiffSpec:
+        """What the package says."""
+        return self.downscaler.spec
+
+    @property
+    def input_variables(self) -> list[str]:
+        """Variables of the input, in channel order."""
+        return list(self.spec.inputs.names)
+
+    @property
+    def output_variables(self) -> list[str]:
+        """Variables of the output, in channel order."""
+        return list(self.spec.outputs.names)
+
+    @property
+    def number_of_samples(self) -> int:
+        """Members to draw at each call."""
+        return self._number_of_samples
+
+    @number_of_samples.setter
+    def number_of_samples(self, value: int) -> None:
+        self._number_of_samples = check_count("number_of_samples", value)
+
+    @property
+    def number_of_steps(self) -> int:
+        """Steps of the solver."""
+        return self.downscaler.sampling.steps
+
+    @number_of_steps.setter
+    def number_of_steps(self, value: int) -> None:
+        self._change(steps=value)
+
+    @property
+    def solver(self) -> str:
+        """``euler``, ``heun``, ``stochastic``, ``dpmpp_2m`` or ``trigflow``."""
+        return self.downscaler.sampling.solver
+
+    @solver.setter
+    def solver(self, value: str) -> None:
+        self._change(solver=value)
+
+    @property
+    def sigma_min(self) -> float:
+        """Smallest noise level but zero."""
+        return self.downscaler.sampling.sigma_min
+
+    @sigma_min.setter
+    def sigma_min(self, value: float) -> None:
+        self._change(sigma_min=value)
+
+    @property
+    def sigma_max(self) -> float:
+        """Noise level that sampling starts from; it stays what it is when the solver changes."""
+        return self.downscaler.sampling.sigma_max
+
+    @sigma_max.setter
+    def sigma_max(self, value: float) -> None:
+        self._change(sigma_max=value)
+
+    @property
+    def churn(self) -> Churn:
+        """Noise that ``stochastic`` adds."""
+        return self.downscaler.sampling.churn
+
+    @churn.setter
+    def churn(self, value: Churn) -> None:
+        self._change(churn=value)
+
+    def _change(self, **what: Any) -> None:
+        self.downscaler.sampling = replace(self.downscaler.sampling, **what)
+
+    # Earth2Studio's protocol
+
+    def input_coords(self) -> CoordSystem:
+        """Coordinates of the input: ``batch, variable, lat, lon``."""
+        grid = self.spec.input_grid
+        return OrderedDict(
+            batch=np.empty(0), variable=np.array(self.input_variables), lat=grid.lat, lon=grid.lon
+        )
+
+    @batch_coords()  # type: ignore[untyped-decorator]
+    def output_coords(self, input_coords: CoordSystem) -> CoordSystem:
+        """Coordinates of the output: ``batch, sample, variable, lat, lon``; lat and lon 2-D if curvilinear.
+
+        Raises
+        ------
+        InputError
+            If the input coordinates are not the model's (latitude may run either way, longitudes may be
+            in either convention)
+        """
+        _match(input_coords, self.input_coords())
+        grid = self.spec.output_grid
+        return OrderedDict(
+            batch=input_coords["batch"],
+            sample=np.arange(self.number_of_samples),
+            variable=np.array(self.output_variables),
+            lat=grid.lat,
+            lon=grid.lon,
+        )
+
+    @torch.inference_mode()
+    @batch_func()  # type: ignore[untyped-decorator]
+    def __call__(self, x: Tensor, coords: CoordSystem) -> tuple[Tensor, CoordSystem]:
+        """Downscale ``x [batch, variable, lat, lon]``.
+
+        Leading dimensions of any name (time, lead_time, ensemble) are folded into the batch and come
+        back; ``sample`` follows them. As in the stock class, all states of a call share their members'
+        noise; ``earth2_corrdiff.downscale`` gives each time its own.
+
+        Returns
+        -------
+        tuple[Tensor, CoordSystem]
+            ``[batch, sample, variable, H, W]`` float32 on the model's device, and its coordinates
+        """
+        output_coords = self.output_coords(coords)
+        if _match(coords, self.input_coords()):
+            x = x.flip(-2)
+        y = self.downscaler(x.float(), self.member_seeds(), self.max_batch)
+        return y, output_coords
+
+    def member_seeds(self) -> list[int]:
+        """Seeds that a call gives its members: those that the stock class gives them."""
+        seed = self.seed
+        if seed is None:
+            seed = fresh_seed()
+            logger.info("drew the seed {}; set .seed to it to get the same members again", seed)
+        scheme = drawn_seeds if self.spec.drawn_seeds else consecutive_seeds
+        return scheme(seed, self.number_of_samples)
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move the model, as ``torch.nn.Module.to``; a device that is not there is an InputError."""
+        try:
+            return super().to(*args, **kwargs)
+        except (AssertionError, RuntimeError) as error:
+            wanted = args[0] if args else kwargs.get("device")
+            reason = str(error).splitlines()[0]
+            raise InputError(f"the device {wanted} cannot be used here ({reason})") from error
+
+    # loading
+
+    @classmethod
+    def load_default_package(cls) -> Package:
+        """There is no default for any domain: see :class:`CorrDiffTaiwan`, or ``earth2_corrdiff.demo``."""
+        raise NotImplementedError(
+            "CorrDiff has no default package; use CorrDiffTaiwan or earth2_corrdiff.demo"
+        )
+
+    @classmethod
+    def load_model(
+        cls,
+        package: Files,
+        device: str | torch.device | None = None,
+        precision: str = "fp32",
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
+    ) -> Self:
+        """Load a package, of the generic or of the Taiwan layout.
+
+        Parameters
+        ----------
+        package : Package
+            Earth2Studio's package
+        device : str | torch.device | None, optional
+            Where to put the model, by default the CPU
+        precision : {"fp32", "bf16", "fp16"}, optional
+            Of the convolutions, by default "fp32", the reference
+        sigma_min, sigma_max : float | None, optional
+            Noise range, by default the package's
+
+        Raises
+        ------
+        InputError
+            If the package is missing, damaged, or inconsistent, or the device is not there
+        """
+        loaded = read_package(package)
+        model = cls(Downscaler(loaded.spec, loaded.regression, loaded.denoiser, precision))
+        given = {"sigma_min": sigma_min, "sigma_max": sigma_max}
+        model._change(**{name: value for name, value in given.items() if value is not None})
+        return model if device is None else model.to(device)
+
+
+class CorrDiffTaiwan(CorrDiff):
+    """CorrDiff with the published CorrDiff-Taiwan weights as its default package."""
+
+    @classmethod
+    def load_default_package(cls) -> Package:
+        """The package of NVIDIA's model registry, cached by Earth2Studio."""
+        return Package(
+            "ngc://models/nvidia/modulus/corrdiff_inference_package@1",
+            cache_options={
+                "cache_storage": Package.default_cache("corrdiff_taiwan"),
+                "same_names": True,
+            },
+        )
+
+
+def _match(coords: CoordSystem, want: CoordSystem) -> bool:
+    """Check ``variable, lat, lon`` against the model's; True if the latitude runs the other way.
+
+    Raises
+    ------
+    InputError
+        If they do not match
+    """
+    for name, index in (("lon", 3), ("lat", 2), ("variable", 1)):
+        handshake_dim(coords, name, index)
+    if list(map(str, coords["variable"])) != list(map(str, want["variable"])):
+        raise InputError(
+            f"the model takes the variables {', '.join(want['variable'])} in this order, "
+            f"got {', '.join(map(str, coords['variable']))}"
+        )
+    got_lat, got_lon = (np.asarray(coords[k], dtype=np.float64) for k in ("lat", "lon"))
+    lat, lon = (np.asarray(want[k], dtype=np.float64) for k in ("lat", "lon"))
+    turn = (got_lon - lon + 180) % 360 - 180 if got_lon.shape == lon.shape else np.full(1, np.inf)
+    for same, flipped in ((got_lat, False), (got_lat[::-1], True)):
+        if (
+            same.shape == lat.shape
+            and np.abs(same - lat).max() < TOLERANCE
+            and np.abs(turn).max() < TOLERANCE
+        ):
+            return flipped
+    raise InputError(
+        f"the model takes {lat.size} latitudes from {lat[0]:g} to {lat[-1]:g} and {lon.size} longitudes from "
+        f"{lon[0]:g} to {lon[-1]:g}; got {_range(got_lat)} and {_range(got_lon)}; cut them out first"
+    )
+
+
+def _range(axis: Any) -> str:
+    flat = axis.ravel()
+    return f"{axis.size} from {flat[0]:g} to {flat[-1]:g}" if axis.size else "none"

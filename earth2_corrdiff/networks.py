@@ -1,0 +1,271 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The two networks of CorrDiff: ``regression(cond)`` and ``denoiser(x, sigma, cond)``.
+
+Both wrap a U-Net (``.model``, as upstream's wrappers do) and turn a checkpoint into a callable with no
+arguments but data. This is the only file that may import PhysicsNeMo, and only where it is installed and
+the checkpoint's architecture is not one of ``unet.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from earth2_corrdiff.checkpoint import Checkpoint, load_weights
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.unet import Conv2d, SongUNet
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+REGRESSIONS = ("UNet", "CorrDiffRegressionUNet")
+DENOISERS = ("EDMPrecondSR", "EDMPrecondSuperResolution")
+_UNETS = {
+    "SongUNet": {"channel_mult": [1, 2, 2, 2], "attn_resolutions": [16], "dropout": 0.10},
+    "SongUNetPosEmbd": {
+        "channel_mult": [1, 2, 2, 2, 2],
+        "attn_resolutions": [28],
+        "dropout": 0.13,
+        "gridtype": "sinusoidal",
+        "N_grid_channels": 4,
+    },
+}
+# Arguments of upstream's U-Nets with the only value that unet.py builds (anything else: unknown).
+_FIXED: dict[str, tuple[Any, ...]] = {
+    "label_dim": (0,),
+    "augment_dim": (0,),
+    "label_dropout": (0.0,),
+    "encoder_type": ("standard",),
+    "decoder_type": ("standard",),
+    "resample_filter": ([1, 1],),
+    "act": ("silu", None),
+    "lead_time_mode": (False, None),
+    "lead_time_channels": (None, 0),
+    "prob_channels": ([],),
+}
+# Arguments that say how upstream runs, not what it computes.
+_IGNORED = ("checkpoint_level", "use_apex_gn", "profile_mode", "amp_mode", "lead_time_steps", "use_fp16")
+
+
+class _Network(nn.Module):
+    """What both networks share: the U-Net, where it came from, and the type that it convolves in."""
+
+    origin: Checkpoint
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.compute_dtype = torch.float32
+
+    @property
+    def image_channels(self) -> int:
+        """Channels that the U-Net takes, latent included, position features excluded."""
+        args = self.origin.args
+        grid = 0
+        if args.get("model_type", "SongUNetPosEmbd") != "SongUNet":
+            grid = int(args.get("N_grid_channels", 4))
+        return int(args["img_in_channels"]) + int(args["img_out_channels"]) - grid
+
+
+class Regression(_Network):
+    """The mean: ``cond [B, C_in, H, W] → [B, C_out, H, W]``, normalised units.
+
+    Source: upstream's ``UNet`` (now ``CorrDiffRegressionUNet``), fed with a zero latent.
+    """
+
+    def __init__(self, model: nn.Module, out_channels: int) -> None:
+        super().__init__(model)
+        self.out_channels = out_channels
+
+    def forward(self, cond: Tensor) -> Tensor:
+        B, _, H, W = cond.shape
+        x = torch.cat([cond.new_zeros(B, self.out_channels, H, W), cond], dim=1)
+        labels = torch.zeros(1, dtype=torch.float32, device=cond.device)
+        return cast(Tensor, self.model(x.to(self.compute_dtype), labels)).float()
+
+
+class Denoiser(_Network):
+    """The EDM-preconditioned denoiser: ``x [B, C, H, W], sigma, cond [B, Cc, H, W] → D(x; sigma, cond)``.
+
+    ``D = c_skip x + c_out F(c_in x ⊕ cond, log(sigma) / 4)`` (Karras et al. 2022, equation 7).
+
+    Parameters
+    ----------
+    model : nn.Module
+        The U-Net F
+    sigma_data : float
+        Standard deviation of the residual, in normalised units
+    sigma_min, sigma_max : float
+        Range of noise levels that the network supports
+    scale_cond : bool
+        Multiply the conditioning by c_in as well: the convention of upstream's ``EDMPrecondSR``
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sigma_data: float = 0.5,
+        sigma_min: float = 0.0,
+        sigma_max: float = float("inf"),
+        scale_cond: bool = False,
+    ) -> None:
+        super().__init__(model)
+        self.scale_cond = scale_cond
+        self.sigma_data, self.sigma_min, self.sigma_max = sigma_data, sigma_min, sigma_max
+
+    def forward(self, x: Tensor, sigma: float | Tensor, cond: Tensor) -> Tensor:
+        """``sigma`` is one number for all, or a tensor ``[B]``; the result is float32."""
+        x = x.to(torch.float32)
+        # filled, not copied from the host: a copy would wait for the device
+        s = sigma if isinstance(sigma, Tensor) else torch.full((1,), sigma, device=x.device)
+        s = s.to(torch.float32).reshape(-1, 1, 1, 1)
+        sd2 = self.sigma_data**2
+        c_skip = sd2 / (s**2 + sd2)
+        c_out = s * self.sigma_data / (s**2 + sd2).sqrt()
+        c_in = 1 / (sd2 + s**2).sqrt()
+        arg = c_in * torch.cat([x, cond], dim=1) if self.scale_cond else torch.cat([c_in * x, cond], dim=1)
+        raw = self.model(arg.to(self.compute_dtype), (s.log() / 4).flatten())
+        return cast(Tensor, c_skip * x + c_out * raw.float())
+
+
+def _unknown(checkpoint: Checkpoint) -> str | None:
+    """Why ``unet.py`` cannot build this architecture; None where it can."""
+    args = checkpoint.args
+    kind = args.get("model_type", "SongUNetPosEmbd")
+    if checkpoint.name not in REGRESSIONS + DENOISERS:
+        return f"the class {checkpoint.name}"
+    if kind not in _UNETS:
+        return f"model_type={kind}"
+    for key, allowed in _FIXED.items():
+        if key in args and args[key] not in allowed:
+            return f"{key}={args[key]!r}"
+    if args.get("embedding_type", "positional") not in ("positional", "zero"):
+        return f"embedding_type={args['embedding_type']!r}"
+    return None
+
+
+def _unet(checkpoint: Checkpoint) -> SongUNet:
+    args = dict(checkpoint.args)
+    kind = args.pop("model_type", "SongUNetPosEmbd")
+    for key in (
+        *_FIXED,
+        *_IGNORED,
+        "img_channels",
+        "scale_cond_input",
+        "sigma_data",
+        "sigma_min",
+        "sigma_max",
+    ):
+        args.pop(key, None)
+    c_out = args.pop("img_out_channels")
+    c_in = args.pop("img_in_channels") + c_out
+    return SongUNet(in_channels=c_in, out_channels=c_out, **{**_UNETS[kind], **args})
+
+
+def _upstream(checkpoint: Checkpoint, reason: str) -> nn.Module:
+    """Let PhysicsNeMo build what ``unet.py`` does not know."""
+    try:
+        from physicsnemo.models import diffusion_unets
+    except ImportError as error:
+        raise InputError(
+            f"{checkpoint.source} has {reason}, which only PhysicsNeMo knows: "
+            "pip install 'earth2-corrdiff[physicsnemo]'"
+        ) from error
+    args = dict(checkpoint.args)
+    kind = args.pop("model_type", "SongUNetPosEmbd")
+    if checkpoint.name not in REGRESSIONS + DENOISERS or not hasattr(diffusion_unets, kind):
+        raise InputError(f"{checkpoint.source} has {reason}, which is no CorrDiff network")
+    if args.get("lead_time_mode") or args.get("lead_time_channels") or args.get("label_dim"):
+        raise InputError(f"{checkpoint.source} has {reason}: labels are not supported yet")
+    for key in ("img_channels", "scale_cond_input", "sigma_data", "sigma_min", "sigma_max", "use_fp16"):
+        args.pop(key, None)
+    c_out = args.pop("img_out_channels")
+    c_in = args.pop("img_in_channels") + c_out
+    args["use_apex_gn"] = False
+    return _Upstream(getattr(diffusion_unets, kind)(in_channels=c_in, out_channels=c_out, **args))
+
+
+class _Upstream(nn.Module):
+    """An upstream U-Net behind the signature of ours; its state-dict keys stay upstream's."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self._modules.update(net._modules)
+        self._parameters.update(net._parameters)
+        self._buffers.update(net._buffers)
+        self._non_persistent_buffers_set |= net._non_persistent_buffers_set
+        self._net = [net]  # in a list: not registered a second time
+
+    def train(self, mode: bool = True) -> _Upstream:
+        self._net[0].train(mode)
+        return super().train(mode)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        return cast(Tensor, self._net[0](x, labels.expand(x.shape[0]), class_labels=None))
+
+
+def create(checkpoint: Checkpoint) -> Regression | Denoiser:
+    """A network of a checkpoint's architecture with fresh weights (its ``state`` is not read).
+
+    Raises
+    ------
+    InputError
+        If the architecture is not known, and PhysicsNeMo, which may know it, is not installed
+    """
+    reason = _unknown(checkpoint)
+    try:
+        model = _unet(checkpoint) if reason is None else _upstream(checkpoint, reason)
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{checkpoint.source}: args.json describes no network ({error})") from error
+    args = checkpoint.args
+    net: Regression | Denoiser
+    if checkpoint.name in REGRESSIONS:
+        net = Regression(model, args["img_out_channels"])
+    else:
+        net = Denoiser(
+            model,
+            sigma_data=args.get("sigma_data", 0.5),
+            sigma_min=args.get("sigma_min", 0.0),
+            sigma_max=args.get("sigma_max", float("inf")),
+            scale_cond=checkpoint.name == "EDMPrecondSR" and bool(args.get("scale_cond_input", True)),
+        )
+    net.origin = replace(checkpoint, state={})
+    return net
+
+
+def build(checkpoint: Checkpoint) -> Regression | Denoiser:
+    """The network that a checkpoint holds, in evaluation mode, on the CPU, in float32.
+
+    Raises
+    ------
+    InputError
+        If the architecture is not known, or the weights do not fit it
+    """
+    net = create(checkpoint)
+    load_weights(net, checkpoint)
+    return net.eval().requires_grad_(False)
+
+
+def set_precision(net: Regression | Denoiser, precision: str) -> None:
+    """Make ``net`` convolve in ``precision``; norms, embeddings and everything outside stay float32.
+
+    Raises
+    ------
+    InputError
+        If the precision is unknown, or not float32 for a network that PhysicsNeMo built
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"unknown precision {precision!r}; use one of {', '.join(PRECISIONS)}")
+    dtype = PRECISIONS[precision]
+    if isinstance(net.model, _Upstream) and dtype is not torch.float32:
+        raise InputError(
+            f"precision {precision!r} is not available for an architecture built by PhysicsNeMo; use fp32"
+        )
+    for module in net.modules():
+        if isinstance(module, Conv2d):
+            module.to(dtype)
+    net.compute_dtype = dtype

@@ -1,0 +1,385 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Packages on disk: one reader per layout, one return type, and the writer of the generic layout.
+
+The generic layout is Earth2Studio's for ``CorrDiff`` (a folder of files); the Taiwan layout is that of the
+published CorrDiff-Taiwan weights (one zip archive, read in place).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+import xarray as xr
+
+from earth2_corrdiff.checkpoint import Checkpoint, read_mdlus, write_mdlus
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.grid import Grid
+from earth2_corrdiff.networks import DENOISERS, REGRESSIONS, Denoiser, Regression, build
+from earth2_corrdiff.spec import CorrDiffSpec, Sampling, Statistics, table
+
+TAIWAN_ZIP = "corrdiff_inference_package.zip"
+_TAIWAN = "corrdiff_inference_package"
+_TAIWAN_ZARR = f"{_TAIWAN}/dataset/2023-01-24-cwb-4years_5times.zarr"
+# Rows of the 20-entry statistics that the published model uses, and what they are.
+_TAIWAN_INPUTS = {
+    "tcwv": 0, "z500": 1, "t500": 2, "u500": 3, "v500": 4, "z850": 9, "t850": 10, "u850": 11, "v850": 12,
+    "t2m": 17, "u10m": 18, "v10m": 19,
+}  # fmt: skip
+_TAIWAN_OUTPUTS = {"mrr": 0, "t2m": 17, "u10m": 18, "v10m": 19}
+# Noise range of the path that a package names, where its metadata give none (upstream's defaults).
+_SIGMA_MAX = {"stochastic": 800.0, "deterministic": 80.0}
+
+
+class Files(Protocol):
+    """Earth2Studio's ``Package``, as far as it is needed: a file name → a local path."""
+
+    def resolve(self, file_path: str) -> str: ...
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A local directory as a package."""
+
+    root: Path
+
+    def resolve(self, file_path: str) -> str:
+        """Path of a file; it need not exist."""
+        return str(self.root / file_path)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A package in memory: what it says, and its two networks."""
+
+    spec: CorrDiffSpec
+    regression: Regression
+    denoiser: Denoiser
+
+
+def _find(files: Files, name: str) -> Path | None:
+    """Local path of a package's file; None where the package has no such file."""
+    try:
+        path = Path(files.resolve(name))
+    except FileNotFoundError:
+        return None
+    return path if path.is_file() else None
+
+
+def _need(files: Files, name: str) -> Path:
+    path = _find(files, name)
+    if path is None:
+        raise InputError(f"the package {describe(files)} has no {name}")
+    return path
+
+
+def describe(files: Files) -> str:
+    """Name of a package for messages and provenance."""
+    return str(getattr(files, "root", files))
+
+
+def read_package(files: Files) -> Loaded:
+    """Read a package of either layout.
+
+    Parameters
+    ----------
+    files : Files
+        Earth2Studio's ``Package`` or anything with its ``resolve``
+
+    Raises
+    ------
+    InputError
+        If files are missing or damaged, or do not agree with each other
+    """
+    try:
+        if _find(files, "metadata.json") is None and _find(files, TAIWAN_ZIP) is not None:
+            return _read_taiwan(files)
+        return _read_generic(files)
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"the package {describe(files)} cannot be read: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _networks(regression: Checkpoint, diffusion: Checkpoint) -> tuple[Regression, Denoiser]:
+    for checkpoint, known in ((regression, REGRESSIONS), (diffusion, DENOISERS)):
+        other = DENOISERS if known is REGRESSIONS else REGRESSIONS
+        if checkpoint.name in other:
+            raise InputError(
+                f"{checkpoint.source} holds a {checkpoint.name}; are the two checkpoints exchanged?"
+            )
+    return cast(Regression, build(regression)), cast(Denoiser, build(diffusion))
+
+
+# generic layout
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is no valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def _grid(path: Path) -> Grid:
+    with xr.open_dataset(path) as ds:
+        missing = [name for name in ("lat", "lon") if name not in ds]
+        if missing:
+            raise InputError(f"{path} has no {' and no '.join(missing)}")
+        return Grid(np.asarray(ds["lat"]), np.asarray(ds["lon"]))
+
+
+def _inferred_grid(fine: Grid, step: float) -> Grid:
+    """The regular grid of spacing ``step`` that surrounds ``fine`` by at least one cell.
+
+    Source: ``earth2studio.models.dx.CorrDiff._infer_input_latlon_grid``.
+    """
+
+    def axis(values: Any) -> Any:
+        first = (np.floor(values.min() / step) - 1) * step
+        last = (np.ceil(values.max() / step) + 1) * step
+        return first + step * np.arange(round((last - first) / step) + 1)
+
+    return Grid(axis(fine.lat), axis(fine.lon))
+
+
+def _invariants(files: Files, names: Sequence[str] | None) -> tuple[tuple[str, ...], np.ndarray | None]:
+    path = _find(files, "invariants.nc")
+    if path is None and not names:
+        return (), None
+    path = path or _need(files, "invariants.nc")
+    with xr.open_dataset(path) as ds:
+        names = list(map(str, ds.data_vars)) if names is None else list(names)
+        missing = [name for name in names if name not in ds]
+        if missing:
+            raise InputError(f"{path} has no {', '.join(missing)}, which metadata.json names")
+        fields = [np.asarray(ds[name], dtype=np.float32) for name in names]
+    return tuple(names), np.stack(fields) if fields else None
+
+
+def _sampling(meta: dict[str, Any]) -> Sampling:
+    """The sampler that upstream would run: with ``stochastic`` it is Heun, whatever ``solver`` says."""
+    kind = meta.get("sampler_type", "stochastic")
+    if kind not in _SIGMA_MAX:
+        raise InputError(f"metadata.json: sampler_type {kind!r} is none of {', '.join(_SIGMA_MAX)}")
+    solver = "heun" if kind == "stochastic" else meta.get("solver", "euler")
+    return Sampling(
+        solver=solver,
+        steps=meta.get("number_of_steps", 18),
+        sigma_min=_given(meta.get("sigma_min"), 0.002),
+        sigma_max=_given(meta.get("sigma_max"), _SIGMA_MAX[kind]),
+        double=kind == "deterministic",
+    )
+
+
+def _given(value: float | None, default: float) -> float:
+    return default if value is None else float(value)
+
+
+def _read_generic(files: Files) -> Loaded:
+    paths = [_need(files, name) for name in ("metadata.json", "stats.json", "output_latlon_grid.nc")]
+    meta, stats, fine = _json(paths[0]), _json(paths[1]), _grid(paths[2])
+    lacking = [key for key in ("input_variables", "output_variables") if not meta.get(key)]
+    if lacking:
+        raise InputError(f"{paths[0]} names no {' and no '.join(lacking)}")
+    coarse_path = _find(files, "input_latlon_grid.nc")
+    if coarse_path is None and "latlon_res" not in meta:
+        raise InputError(f"the package {describe(files)} has neither input_latlon_grid.nc nor a latlon_res")
+    coarse = _grid(coarse_path) if coarse_path else _inferred_grid(fine, float(meta["latlon_res"]))
+    names, fields = _invariants(files, meta.get("invariant_variables"))
+    checkpoints = [_need(files, name) for name in ("regression.mdlus", "diffusion.mdlus")]
+    used = [*paths, *checkpoints, *(p for p in (coarse_path, _find(files, "invariants.nc")) if p)]
+    spec = CorrDiffSpec(
+        inputs=table(meta["input_variables"], stats.get("input", {}), "input"),
+        outputs=table(meta["output_variables"], stats.get("output", {}), "output"),
+        input_grid=coarse,
+        output_grid=fine,
+        sampling=_sampling(meta),
+        invariants=table(names, stats.get("invariants", {}), "invariant"),
+        invariant_fields=fields,
+        number_of_samples=meta.get("number_of_samples", 1),
+        seed=meta.get("seed"),
+        grid_bounds_margin=float(meta.get("grid_bounds_margin", 0.0)),
+        hr_mean_conditioning=bool(meta.get("hr_mean_conditioning", True)),
+        inference_mode=meta.get("inference_mode", "both"),
+        name=describe(files),
+        sha256=_checksum(path.read_bytes() for path in sorted(used)),
+    )
+    return Loaded(spec, *_networks(*(read_mdlus(path) for path in checkpoints)))
+
+
+def _checksum(parts: Any) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+# Taiwan layout
+
+
+def _read_taiwan(files: Files) -> Loaded:
+    path = _need(files, TAIWAN_ZIP)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            regression, diffusion = (
+                read_mdlus(archive.read(f"{_TAIWAN}/checkpoints/{name}.mdlus"), f"{path}:{name}.mdlus")
+                for name in ("regression", "diffusion")
+            )
+        arrays = _taiwan_arrays(path)
+    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+        raise InputError(
+            f"{path} is damaged or no CorrDiff-Taiwan package ({error}); download it again"
+        ) from error
+
+    def statistics(rows: dict[str, int], source: str) -> Statistics:
+        center, scale = (arrays[f"{source}_{part}"][list(rows.values())] for part in ("center", "scale"))
+        return Statistics(tuple(rows), tuple(map(float, center)), tuple(map(float, scale)))
+
+    inner = (slice(1, -1), slice(1, -1))  # the published model leaves out the outermost ring
+    spec = CorrDiffSpec(
+        inputs=statistics(_TAIWAN_INPUTS, "era5"),
+        outputs=statistics(_TAIWAN_OUTPUTS, "cwb"),
+        input_grid=Grid(
+            np.linspace(19.25, 28, 36, dtype=np.float32),
+            np.linspace(116, 126, 40, endpoint=False, dtype=np.float32),
+        ),
+        output_grid=Grid(arrays["XLAT"][inner], arrays["XLONG"][inner]),
+        sampling=Sampling("euler", 8),
+        regression_grid=True,
+        drawn_seeds=True,
+        name=describe(files),
+        sha256=_checksum([path.read_bytes()]),
+    )
+    networks = _networks(regression, diffusion)
+    for net in networks:
+        _round_to_half(net)
+    return Loaded(spec, *networks)
+
+
+@torch.no_grad()
+def _round_to_half(net: torch.nn.Module) -> None:
+    """Round weights and buffers to float16, as the stock class does: it runs this package with use_fp16."""
+    for value in (*net.parameters(), *net.buffers()):
+        if value.is_floating_point():
+            value.copy_(value.half())
+
+
+def _taiwan_arrays(path: Path) -> dict[str, Any]:
+    import zarr
+
+    store = zarr.storage.ZipStore(path, mode="r")
+    try:
+        root = zarr.open_group(store, path=_TAIWAN_ZARR, mode="r")
+        names = ("XLAT", "XLONG", "era5_center", "era5_scale", "cwb_center", "cwb_scale")
+        return {name: np.asarray(cast(Any, root[name])[:], dtype=np.float32) for name in names}
+    finally:
+        store.close()
+
+
+# writer
+
+
+def save_package(
+    folder: str | Path, spec: CorrDiffSpec, regression: Regression, denoiser: Denoiser, half: bool = False
+) -> Path:
+    """Write the generic layout, which the stock class loads too.
+
+    Parameters
+    ----------
+    folder : str | Path
+        Directory to write into; made if it does not exist
+    spec : CorrDiffSpec
+        What the package shall say
+    regression, denoiser : Regression, Denoiser
+        Its networks
+    half : bool, optional
+        Store weights as float16 (half the size, rounded to 11 bits), by default False
+
+    Returns
+    -------
+    Path
+        The directory
+
+    Raises
+    ------
+    InputError
+        If the generic layout cannot say it: a regression that takes grid channels from its caller, or a
+        solver that stock Earth2Studio does not know
+    """
+    if spec.regression_grid:
+        raise InputError("the generic layout has no grid channels; this package stays in its own layout")
+    if spec.sampling.solver not in ("euler", "heun"):
+        raise InputError(f"the generic layout knows the solvers euler and heun, not {spec.sampling.solver!r}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, net in (("regression", regression), ("diffusion", denoiser)):
+        state = {
+            k: v.half() if half and v.is_floating_point() else v.float() for k, v in net.state_dict().items()
+        }
+        origin = net.origin
+        write_mdlus(folder / f"{name}.mdlus", origin.name, _module(origin.name), origin.args, state)
+    _write_grids(folder, spec)
+    (folder / "metadata.json").write_text(json.dumps(_metadata(spec), indent=2) + "\n")
+    stats = {"input": spec.inputs, "output": spec.outputs, "invariants": spec.invariants}
+    tables = {key: _rows(value) for key, value in stats.items() if value.names}
+    (folder / "stats.json").write_text(json.dumps(tables, indent=2) + "\n")
+    return folder
+
+
+def _module(name: str) -> str:
+    regression = "physicsnemo.models.diffusion_unets.unet"
+    return regression if name in REGRESSIONS else "physicsnemo.diffusion.preconditioners.legacy"
+
+
+def _rows(stats: Statistics) -> dict[str, dict[str, float]]:
+    rows = zip(stats.names, stats.center, stats.scale, strict=True)
+    return {name: {"mean": center, "std": scale} for name, center, scale in rows}
+
+
+def _metadata(spec: CorrDiffSpec) -> dict[str, Any]:
+    s = spec.sampling
+    # with the mean as conditioning, upstream has the "stochastic" path only, and that one is Heun
+    kind = "stochastic" if s.solver == "heun" and spec.hr_mean_conditioning else "deterministic"
+    meta = {
+        "input_variables": list(spec.inputs.names),
+        "output_variables": list(spec.outputs.names),
+        "number_of_samples": spec.number_of_samples,
+        "number_of_steps": s.steps,
+        "solver": s.solver,
+        "sampler_type": kind,
+        "sigma_min": s.sigma_min,
+        "sigma_max": s.sigma_max,
+        "inference_mode": spec.inference_mode,
+        "hr_mean_conditioning": spec.hr_mean_conditioning,
+        "grid_bounds_margin": spec.grid_bounds_margin,
+    }
+    if spec.seed is not None:
+        meta["seed"] = spec.seed
+    if spec.invariants.names:
+        meta["invariant_variables"] = list(spec.invariants.names)
+    return meta
+
+
+def _write_grids(folder: Path, spec: CorrDiffSpec) -> None:
+    for name, grid in (("input", spec.input_grid), ("output", spec.output_grid)):
+        lat, lon = (("y", "x"), ("y", "x")) if grid.curvilinear else (("lat",), ("lon",))
+        ds = xr.Dataset({"lat": (lat, grid.lat), "lon": (lon, grid.lon)})
+        ds.to_netcdf(folder / f"{name}_latlon_grid.nc", engine="netcdf4")
+    if spec.invariant_fields is not None:
+        fields = zip(spec.invariants.names, spec.invariant_fields, strict=True)
+        ds = xr.Dataset({name: (("y", "x"), field) for name, field in fields})
+        ds.to_netcdf(folder / "invariants.nc", engine="netcdf4")

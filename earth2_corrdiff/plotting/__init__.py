@@ -1,0 +1,29 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of a CorrDiff store: members, coarse input, ensemble statistics, animation.
+
+========================  ===============================================================
+`fields`                  the store: members, meshes, fields
+`style`                   a quantity's label, unit, colours, threshold
+`panels`                  values in displayed units and the scales that they share
+`maps`                    projection, coastlines, grid lines, wind directions; no network
+`layout`, `figures`       where things stand, and the figures
+`animation`               the members as a GIF
+========================  ===============================================================
+"""
+
+from earth2_corrdiff.plotting.animation import animate, frames
+from earth2_corrdiff.plotting.fields import open_store, time_label, written_members
+from earth2_corrdiff.plotting.figures import color_scales, plot_ensemble, plot_lowres, plot_member
+
+__all__ = [
+    "animate",
+    "color_scales",
+    "frames",
+    "open_store",
+    "plot_ensemble",
+    "plot_lowres",
+    "plot_member",
+    "time_label",
+    "written_members",
+]

@@ -1,0 +1,84 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""An animated GIF over the members of a time, by Pillow alone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from PIL import Image
+
+from earth2_corrdiff.plotting import fields
+from earth2_corrdiff.plotting.figures import Time, color_scales, plot_member
+from earth2_corrdiff.plotting.panels import Scales
+
+FRAME_DPI = 90.0
+
+
+def frames(
+    ds: xr.Dataset, time: Time = 0, samples: Sequence[int] | None = None, scales: Scales | None = None
+) -> Iterator[Figure]:
+    """Yield the figure of each written member; all have one size and one set of scales."""
+    index = fields.time_index(ds, time)
+    members = fields.require_members(ds, index, None if samples is None else list(samples))
+    scales = color_scales(ds, index) if scales is None else scales
+    for sample in members:
+        yield plot_member(ds, index, sample, scales)
+
+
+def animate(
+    ds: xr.Dataset,
+    path: str | Path,
+    time: Time = 0,
+    samples: Sequence[int] | None = None,
+    scales: Scales | None = None,
+    seconds: float = 1.0,
+) -> None:
+    """Write an endless GIF that shows each member for some seconds.
+
+    The parameters are those of `frames`. All frames share one palette, made of the scales' own
+    colours, so that none of them flickers or fades.
+
+    Raises
+    ------
+    InputError
+        As `plot_member`.
+    OSError
+        Where `path` cannot be written.
+    """
+    index = fields.time_index(ds, time)
+    scales = color_scales(ds, index) if scales is None else scales
+    palette = _palette(scales)
+    first, *rest = (
+        _image(figure).quantize(palette=palette, dither=Image.Dither.NONE)
+        for figure in frames(ds, index, samples, scales)
+    )
+    duration = round(1000 * seconds)
+    first.save(path, "GIF", save_all=True, append_images=rest, duration=duration, loop=0, optimize=False)
+
+
+def _palette(scales: Scales) -> Image.Image:
+    """GIF's 256 colours: greys for text, all of the radar's steps, and equal shares of the other scales."""
+    maps = {scale.cmap.name: scale.cmap for scale in scales.values()}
+    stepped = [cmap for cmap in maps.values() if cmap.N < 32]
+    smooth = [cmap for cmap in maps.values() if cmap.N >= 32]
+    colors = [(grey, grey, grey, 1.0) for grey in np.linspace(0.0, 1.0, 18)]
+    for cmap in stepped:
+        colors += cmap(np.arange(-1, cmap.N + 1)).tolist()
+    share = (256 - len(colors)) // max(len(smooth), 1)
+    for cmap in smooth:
+        colors += cmap(np.linspace(0.0, 1.0, share)).tolist()
+    holder = Image.new("P", (1, 1))
+    holder.putpalette(np.round(255 * np.array(colors)[:, :3]).astype(np.uint8).tobytes())
+    return holder
+
+
+def _image(figure: Figure) -> Image.Image:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=FRAME_DPI)
+    return Image.open(buffer).convert("RGB")

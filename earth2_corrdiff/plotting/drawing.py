@@ -1,0 +1,99 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Drawing one panel: its cells, its arrows, its colour bar."""
+
+from __future__ import annotations
+
+import numpy as np
+from cartopy.mpl.geoaxes import GeoAxes
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import BoundaryNorm
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+
+from earth2_corrdiff.plotting import maps
+from earth2_corrdiff.plotting.fields import Array, Mesh
+from earth2_corrdiff.plotting.panels import Panel
+from earth2_corrdiff.plotting.style import Scale
+
+ARROW_SPACING = 0.23  # inches
+ARROW_LENGTH = 0.42  # inches, of the strongest wind of the scale
+KEY_HEIGHT = 0.145  # inches above the map, in line with the panel's title
+
+
+def draw_panel(ax: GeoAxes, panel: Panel) -> QuadMesh:
+    """Draw a panel's cells, as they are, with its title and arrows; return them for the colour bar."""
+    x, y = maps.project(ax.projection, panel.mesh)
+    image: QuadMesh = ax.pcolormesh(
+        x,
+        y,
+        np.ma.masked_invalid(panel.values),
+        cmap=panel.scale.cmap,
+        norm=panel.scale.norm,
+        rasterized=True,
+    )
+    ax.set_title(panel.title, loc="left", fontsize=11, parse_math=False)
+    if panel.wind is not None:
+        _draw_arrows(ax, panel, x, y, *panel.wind)
+    return image
+
+
+def _draw_arrows(ax: GeoAxes, panel: Panel, x: Array, y: Array, east: Array, north: Array) -> None:
+    """Arrows a quarter of an inch apart, and beside the title what a long one means."""
+    left, right = ax.get_xlim()
+    bottom, top = ax.get_ylim()
+    inside = (x > left) & (x < right) & (y > bottom) & (y < top)
+    width, height = ax.get_position().size * ax.figure.get_size_inches()
+    thin = (_every(inside.sum(axis=0).max(), height), _every(inside.sum(axis=1).max(), width))
+    some = Mesh(panel.mesh.lat[thin], panel.mesh.lon[thin])
+    u, v = maps.wind_on_map(ax.projection, some, east[thin], north[thin])
+    keep = inside[thin] & np.isfinite(u) & np.isfinite(v)
+    strongest = float(panel.scale.norm.vmax or 1.0)
+    arrows = ax.quiver(
+        x[thin][keep],
+        y[thin][keep],
+        u[keep],
+        v[keep],
+        units="inches",
+        scale_units="inches",
+        scale=strongest / ARROW_LENGTH,
+        width=0.0095,
+        headwidth=4,
+        headlength=4.5,
+        headaxislength=4,
+        pivot="middle",
+        color="black",
+        path_effects=[withStroke(linewidth=1.2, foreground=(1, 1, 1, 0.5))],
+    )
+    usual = max(float(f"{strongest / 2:.1g}"), 1e-9)
+    ax.quiverkey(
+        arrows,
+        0.9,
+        1.0 + KEY_HEIGHT / height,
+        usual,
+        f"{usual:g} {panel.wind_units}",
+        labelpos="W",
+        coordinates="axes",
+        fontproperties={"size": 9},
+    )
+
+
+def _every(cells: int, inches: float) -> slice:
+    """Which of so many cells within so many inches carry an arrow."""
+    step = max(round(cells * ARROW_SPACING / inches), 1)
+    return slice(step // 2, None, step)
+
+
+def draw_color_bar(ax: Axes, image: QuadMesh, scale: Scale) -> None:
+    """Fill `ax` with the horizontal colour bar of drawn cells."""
+    bar = ax.figure.colorbar(
+        image, cax=ax, orientation="horizontal", extend=scale.extend, spacing="proportional"
+    )
+    if isinstance(scale.norm, BoundaryNorm):
+        bar.set_ticks([float(edge) for edge in scale.norm.boundaries if edge % 10 == 0])
+    else:
+        bar.locator = MaxNLocator(nbins=10, steps=[1, 2, 5, 10])
+        bar.update_ticks()
+    bar.ax.tick_params(labelsize=9, length=3)
+    bar.outline.set_linewidth(0.6)

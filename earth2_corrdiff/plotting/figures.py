@@ -1,0 +1,204 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of a member, of the coarse input and of the ensemble: returned, never shown or saved.
+
+No pyplot: a figure belongs to its caller alone, and no process-wide setting is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import TypeAlias
+
+import numpy as np
+import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.plotting import drawing, fields, layout, maps, panels
+from earth2_corrdiff.plotting.fields import Array, Mesh
+from earth2_corrdiff.plotting.layout import Heading, Layout
+from earth2_corrdiff.plotting.panels import Panel, Scales
+from earth2_corrdiff.times import TimeLike, time_text
+
+Time: TypeAlias = int | TimeLike
+
+LONGEST_NAME = 40
+
+
+def color_scales(ds: xr.Dataset, time: Time = 0) -> Scales:
+    """The scales that all figures of a time share, over all written members and the coarse input.
+
+    Every function here finds them by itself; hand them in to read the members only once.
+    """
+    index = fields.time_index(ds, time)
+    return panels.color_scales(ds, index, fields.require_members(ds, index))
+
+
+def plot_member(ds: xr.Dataset, time: Time = 0, sample: int = 0, scales: Scales | None = None) -> Figure:
+    """Figure of one member: reflectivity, 2 m temperature, wind with arrows, then any other variable.
+
+    Parameters
+    ----------
+    ds : xr.Dataset
+        From `open_store`.
+    time : int, str, datetime or np.datetime64
+        Position or value (UTC) of the time.
+    sample : int
+        The member's number in the store.
+    scales : dict, optional
+        From `color_scales`.
+
+    Raises
+    ------
+    InputError
+        Where the store has no such time or member, or the member has not been written.
+    """
+    index = fields.time_index(ds, time)
+    fields.require_members(ds, index, [sample])
+    scales = color_scales(ds, index) if scales is None else scales
+    shown = panels.member_panels(ds, index, sample, scales)
+    notes = [*_provenance(ds), *_member_seed(ds, index, sample)]
+    heading = _heading(ds, index, f"CorrDiff member {sample}", [_cells(fields.mesh(ds)), *notes])
+    return _figure(ds, _in_rows(shown), heading)
+
+
+def plot_lowres(ds: xr.Dataset, time: Time = 0, scales: Scales | None = None) -> Figure:
+    """Figure of the coarse input: the panels of `plot_member`, on the same map and scales.
+
+    Composite reflectivity stands in for maximum reflectivity, water vapour where the input has neither.
+
+    Raises
+    ------
+    InputError
+        Where the store has no such time, holds no coarse input, or no member has been written.
+    """
+    index = fields.time_index(ds, time)
+    scales = color_scales(ds, index) if scales is None else scales
+    shown = panels.coarse_panels(ds, index, scales)
+    _, missing = panels.coarse_quantities(ds)
+    notes = [_cells(shown[0].mesh), *_attribute(ds, "source")]
+    notes += [f"not in the coarse input: {', '.join(missing)}"] if missing else []
+    return _figure(ds, _in_rows(shown), _heading(ds, index, "Coarse input", notes))
+
+
+def plot_ensemble(
+    ds: xr.Dataset,
+    time: Time = 0,
+    thresholds: Mapping[str, float] | None = None,
+    samples: Sequence[int] | None = None,
+    scales: Scales | None = None,
+) -> Figure:
+    """Figure of the ensemble: mean, spread and exceedance probability, a row per quantity.
+
+    Parameters
+    ----------
+    thresholds : mapping, optional
+        By quantity (``mrr``, ``t2m``, ``ws10m``, a variable's name), in displayed units; over the
+        defaults 35 dBZ, 30 °C and 17.2 m/s (gale). A quantity without one has no probability.
+    samples : sequence of int, optional
+        Members to use; all written ones by default.
+    ds, time, scales
+        As in `plot_member`.
+
+    Raises
+    ------
+    InputError
+        Where fewer than two members have been written, or a threshold's quantity is not in the store.
+    """
+    index = fields.time_index(ds, time)
+    thresholds = checked_thresholds(ds, thresholds or {})
+    members = fields.require_members(ds, index, None if samples is None else list(samples))
+    if len(members) < 2:
+        raise InputError("an ensemble's spread needs two written members, and there is one: run more samples")
+    scales = color_scales(ds, index) if scales is None else scales
+    rows = panels.ensemble_panels(ds, index, members, scales, thresholds)
+    notes = [_cells(fields.mesh(ds)), *_provenance(ds)]
+    notes += ["reflectivity averaged in dBZ"] if "radar" in scales else []
+    heading = _heading(ds, index, f"CorrDiff ensemble of {len(members)} members", notes)
+    return _figure(ds, rows, heading)
+
+
+def checked_thresholds(ds: xr.Dataset, thresholds: Mapping[str, float]) -> Mapping[str, float]:
+    """`thresholds`, if each is of a quantity of the store; else `InputError`."""
+    known = [quantity.name for quantity in panels.member_quantities(ds)]
+    for name in thresholds:
+        if name not in known:
+            raise InputError(
+                f"there is no quantity {name} to set a threshold for: the store has {', '.join(known)}"
+            )
+    return thresholds
+
+
+def _heading(ds: xr.Dataset, index: int, what: str, notes: list[str]) -> Heading:
+    when = time_text(ds["time"].values[index]).replace("T", " ")
+    synthetic = bool(int(ds.attrs.get("synthetic", 0)))
+    return Heading(what, f"valid {when} UTC", " · ".join(notes), synthetic)
+
+
+def _provenance(ds: xr.Dataset) -> list[str]:
+    """Package, source, solver and steps, as far as the store knows them."""
+    solver = _attribute(ds, "solver")
+    if solver and "number_of_steps" in ds.attrs:
+        solver = [f"{solver[0]}, {ds.attrs['number_of_steps']} steps"]
+    return [*_attribute(ds, "package"), *_attribute(ds, "source"), *solver]
+
+
+def _attribute(ds: xr.Dataset, name: str) -> list[str]:
+    """``["source gfs"]``; of a long path its last part, nothing where the store does not say."""
+    value = str(ds.attrs.get(name, ""))
+    shown = value if len(value) <= LONGEST_NAME else f"…/{PurePath(value).name}"
+    return [f"{name} {shown}"] if value else []
+
+
+def _member_seed(ds: xr.Dataset, index: int, sample: int) -> list[str]:
+    if "member_seed" not in ds:
+        return []
+    return [f"member seed {int(ds['member_seed'].isel(time=index).sel(sample=sample))}"]
+
+
+def _cells(mesh: Mesh) -> str:
+    return f"{float(f'{maps.spacing(mesh):.2g}'):g} km cells"
+
+
+def _in_rows(shown: list[Panel]) -> list[list[Panel]]:
+    """Up to three panels in one row, four in two rows, more in rows of three."""
+    columns = 2 if len(shown) == 4 else 3
+    return [shown[start : start + columns] for start in range(0, len(shown), columns)]
+
+
+def _figure(ds: xr.Dataset, rows: list[list[Panel]], heading: Heading) -> Figure:
+    mesh = fields.mesh(ds)
+    crs = maps.projection(mesh)
+    view = maps.extent(*maps.project(crs, mesh))
+    plan = layout.arrange(len(rows), max(map(len, rows)), (view[1] - view[0]) / (view[3] - view[2]), heading)
+    figure = Figure(figsize=plan.size, dpi=_dpi(mesh, plan), facecolor="white")
+    FigureCanvasAgg(figure)
+    layout.draw_heading(figure, heading)
+    land = _land_fraction(ds)
+    for row, shown in enumerate(rows):
+        for column, panel in enumerate(shown):
+            ax = figure.add_axes(plan.map_box(row, column), projection=crs, facecolor=maps.OUTSIDE)
+            ax.set_xlim(view[0], view[1])
+            ax.set_ylim(view[2], view[3])
+            image = drawing.draw_panel(ax, panel)
+            maps.draw_coastlines(ax, mesh, land)
+            maps.draw_grid_lines(ax, mesh, left=column == 0)
+            drawing.draw_color_bar(figure.add_axes(plan.bar_box(row, column)), image, panel.scale)
+    return figure
+
+
+def _dpi(mesh: Mesh, plan: Layout) -> float:
+    """Dots per inch that give each cell two pixels across, within reason."""
+    cells = max(mesh.lat.shape[1] / plan.width, mesh.lat.shape[0] / plan.height)
+    return float(min(max(150, round(2.0 * cells)), 300))
+
+
+def _land_fraction(ds: xr.Dataset) -> Array | None:
+    """The store's own land fraction ``[H, W]``, where it has one on the fine mesh."""
+    dims = fields.horizontal_dims(ds)
+    if "land_fraction" not in ds or set(ds["land_fraction"].dims) != set(dims):
+        return None
+    return np.asarray(ds["land_fraction"].transpose(*dims).values, dtype=np.float64)

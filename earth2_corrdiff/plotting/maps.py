@@ -1,0 +1,186 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The map under a field: projection, coastlines, grid lines, wind directions. Never uses the network."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cartopy
+import cartopy.crs as ccrs
+import numpy as np
+from cartopy.feature import ShapelyFeature
+from cartopy.io import Downloader
+from cartopy.io.shapereader import Reader
+from cartopy.mpl.geoaxes import GeoAxes
+from loguru import logger
+from matplotlib.ticker import FixedLocator, MaxNLocator
+
+from earth2_corrdiff.plotting.fields import Array, Mesh
+
+COAST_STYLE = {"linewidths": 0.7, "colors": "#1a1a1a"}
+OUTSIDE = "#ebebeb"
+LABEL_WIDTH, LABEL_HEIGHT = 0.85, 0.6  # inches between two labels of the grid, at least
+EARTH_KM = 6371.0
+PLATE = ccrs.PlateCarree()
+
+
+def projection(mesh: Mesh) -> ccrs.Projection:
+    """The map for a mesh: Lambert conformal about the middle of its latitude and longitude range.
+
+    The standard parallels lie a sixth of the range inside its ends, which keeps the distortion small.
+    Where a Lambert cone degenerates (about the equator, around the globe) it is Mercator or plate carrée,
+    about a pole polar stereographic.
+    """
+    south, north = float(mesh.lat.min()), float(mesh.lat.max())
+    lon, lat = 0.5 * float(mesh.lon.min() + mesh.lon.max()), 0.5 * (south + north)
+    if np.ptp(mesh.lon) > 180.0:
+        return ccrs.PlateCarree(central_longitude=lon)
+    if abs(lat) < 8.0:
+        return ccrs.Mercator(central_longitude=lon)
+    if max(abs(south), abs(north)) > 86.0:
+        return ccrs.Stereographic(np.sign(lat) * 90.0, lon)
+    sixth = (north - south) / 6.0
+    cutoff = -30.0 if lat > 0 else 30.0
+    return ccrs.LambertConformal(lon, lat, standard_parallels=(south + sixth, north - sixth), cutoff=cutoff)
+
+
+def project(crs: ccrs.Projection, mesh: Mesh) -> tuple[Array, Array]:
+    """Map coordinates ``x, y`` of a mesh's cell centres, both ``[H, W]``."""
+    points = crs.transform_points(PLATE, mesh.lon, mesh.lat)
+    return points[..., 0], points[..., 1]
+
+
+def extent(x: Array, y: Array) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top of a map that shows all cells, the outermost to their edges.
+
+    A border that is all but straight on the map is cut straight, within a cell or two, so that a mesh
+    made for a Lambert map like this one fills it.
+    """
+    left, right = _span(x[:, 0], x[:, -1], x.shape[1])
+    bottom, top = _span(y[0], y[-1], y.shape[0])
+    return left, right, bottom, top
+
+
+def _span(one: Array, other: Array, cells: int) -> tuple[float, float]:
+    """Ends of a map between two borders that are `cells` cell centres apart."""
+    low, high = sorted((one, other), key=lambda border: float(border.mean()))
+    straight = 0.02 * float(high.mean() - low.mean())
+    start = low.max() if np.ptp(low) < straight else low.min()
+    end = high.min() if np.ptp(high) < straight else high.max()
+    half_cell = 0.5 * float(high.mean() - low.mean()) / max(cells - 1, 1)
+    return float(start) - half_cell, float(end) + half_cell
+
+
+def spacing(mesh: Mesh) -> float:
+    """Median distance between neighbouring cell centres in km."""
+    away = []
+    for axis in (0, 1):
+        north = np.diff(mesh.lat, axis=axis)
+        east = np.diff(mesh.lon, axis=axis) * np.cos(np.deg2rad(np.delete(mesh.lat, 0, axis)))
+        away.append(EARTH_KM * np.deg2rad(np.hypot(north, east)).ravel())
+    return float(np.median(np.concatenate(away)))
+
+
+def wind_on_map(crs: ccrs.Projection, mesh: Mesh, u: Array, v: Array) -> tuple[Array, Array]:
+    """Eastward and northward wind turned to the map's x and y axes; speed is kept.
+
+    The local directions come from small steps on the sphere, and not from steps in degrees, which
+    would be wrong by the cosine of latitude.
+    """
+    step = 1e-3
+    x, y = project(crs, mesh)
+    east = np.subtract(project(crs, Mesh(mesh.lat, mesh.lon + step)), (x, y))
+    north = np.subtract(project(crs, Mesh(mesh.lat + step, mesh.lon)), (x, y))
+    on_x, on_y = (
+        e / np.hypot(*east) * u + n / np.hypot(*north) * v for e, n in zip(east, north, strict=True)
+    )
+    return on_x, on_y
+
+
+def coastline_file() -> Path | None:
+    """Natural Earth's coastline on this disk, the finest there is, where cartopy itself looks for it."""
+    found = Downloader.from_config(("shapefiles", "natural_earth"))
+    for resolution in ("10m", "50m", "110m"):
+        asked = {
+            "config": cartopy.config,
+            "category": "physical",
+            "name": "coastline",
+            "resolution": resolution,
+        }
+        for path in (found.pre_downloaded_path(asked), found.target_path(asked)):
+            if path is not None and all(path.with_suffix(end).is_file() for end in (".shp", ".shx", ".dbf")):
+                return Path(path)
+    return None
+
+
+@lru_cache(maxsize=16)
+def _coastlines(path: Path, west: float, south: float, east: float, north: float) -> tuple[Any, ...]:
+    """Coastlines of a box in degrees; its longitudes may be in any convention, the file's are -180..180.
+
+    What a picture of the box could not resolve is left out.
+    """
+    from shapely.geometry import box
+
+    detail = max(east - west, north - south) / 2000.0
+    found = []
+    for turn in (-360.0, 0.0, 360.0):
+        window = box(max(west + turn, -180.0), south, min(east + turn, 180.0), north)
+        if east + turn > -180.0 and west + turn < 180.0:
+            lines = (line.intersection(window) for line in Reader(path, bbox=window.bounds).geometries())
+            found += [line.simplify(detail) for line in lines if line.length > 3.0 * detail]
+    return tuple(found)
+
+
+@lru_cache(maxsize=1)
+def _warn_without_coastlines() -> None:
+    logger.warning(
+        "No coastlines on this machine: maps are drawn without them. Set CARTOPY_DATA_DIR to a folder "
+        "with Natural Earth's shapefiles to have them."
+    )
+
+
+def draw_coastlines(ax: GeoAxes, mesh: Mesh, land_fraction: Array | None = None) -> None:
+    """Draw coastlines from this disk, else the 0.5 contour of a land fraction ``[H, W]``, else warn once."""
+    path = coastline_file()
+    if path is not None:
+        box = (mesh.lon.min(), mesh.lat.min(), mesh.lon.max(), mesh.lat.max())
+        margin = 0.2 * max(np.ptp(mesh.lon), np.ptp(mesh.lat)) + 1.0
+        window = [round(float(v) + s * margin, 2) for v, s in zip(box, (-1, -1, 1, 1), strict=True)]
+        lines = _coastlines(path, *window)
+        width, color = COAST_STYLE["linewidths"], COAST_STYLE["colors"]
+        ax.add_feature(ShapelyFeature(lines, PLATE, facecolor="none", edgecolor=color, linewidth=width))
+    elif land_fraction is not None:
+        ax.contour(*project(ax.projection, mesh), land_fraction, levels=[0.5], **COAST_STYLE)
+    else:
+        _warn_without_coastlines()
+
+
+def draw_grid_lines(ax: GeoAxes, mesh: Mesh, left: bool = True, bottom: bool = True) -> None:
+    """Draw meridians and parallels, labelled on the left and the bottom edge where asked."""
+    lines = ax.gridlines(
+        draw_labels={side: axis for side, axis, on in (("left", "y", left), ("bottom", "x", bottom)) if on},
+        x_inline=False,
+        y_inline=False,
+        rotate_labels=False,
+        dms=True,
+        linewidth=0.5,
+        color="black",
+        alpha=0.35,
+        linestyle=(0, (4, 3)),
+    )
+    width, height = ax.get_position().size * ax.figure.get_size_inches()
+    lines.xlocator = _degree_lines(mesh.lon, max(int(width / LABEL_WIDTH), 1))
+    lines.ylocator = _degree_lines(mesh.lat, max(int(height / LABEL_HEIGHT), 1))
+    lines.xlabel_style = lines.ylabel_style = {"size": 8.5, "color": "0.2"}
+
+
+def _degree_lines(degrees: Array, most: int) -> FixedLocator:
+    """At most about `most` round values between the ends; longitudes as -180..180, as cartopy needs them."""
+    low, high = float(degrees.min()), float(degrees.max())
+    ticks = np.asarray(MaxNLocator(nbins=most, steps=[1, 1.5, 2, 3, 5, 6, 10]).tick_values(low, high))
+    near = ticks[(ticks >= low - 0.1 * (high - low)) & (ticks <= high + 0.1 * (high - low))]
+    turned = near if -90.0 <= low <= high <= 90.0 else (near + 180.0) % 360.0 - 180.0
+    return FixedLocator([float(tick) for tick in np.unique(turned)])

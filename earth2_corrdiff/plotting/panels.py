@@ -1,0 +1,212 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a figure shows: each quantity's values in displayed units, and the scales that its panels share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.plotting import fields, style
+from earth2_corrdiff.plotting.fields import COARSE, Array, Mesh
+from earth2_corrdiff.plotting.style import Quantity, Scale
+
+# Per cent of the cells that a scale covers at least; the colour bar's arrows stand for the others.
+# A few mountain tops must not take half of the temperatures' colours; no wind may be hidden.
+TAILS: dict[style.Kind, tuple[float, float]] = {"temperature": (0.5, 99.5), "wind": (0.0, 100.0)}
+USUAL_TAILS = (0.1, 99.9)
+
+Scales = dict[str, Scale]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One map: values ``[H, W]`` in displayed units on a mesh, with arrows where `wind` is given."""
+
+    title: str
+    values: Array
+    scale: Scale
+    mesh: Mesh
+    wind: tuple[Array, Array] | None = None
+    wind_units: str = ""
+
+
+def member_quantities(ds: xr.Dataset) -> list[Quantity]:
+    """Quantities of the output, in the order of their panels."""
+    return style.quantities({name: ds[name].attrs for name in fields.output_variables(ds)})
+
+
+def coarse_quantities(ds: xr.Dataset) -> tuple[list[Quantity], list[str]]:
+    """The coarse input's quantities beside the output's, and the labels of those that it has not.
+
+    Maximum reflectivity is matched by composite reflectivity, else by the water vapour that rain is
+    made of. An input that shares nothing with the output is shown whole.
+    """
+    names = fields.coarse_variables(ds)
+    every = style.quantities({name: ds[name + COARSE].attrs for name in names})
+    there = {quantity.name: quantity for quantity in every}
+    chosen, missing = [], []
+    for wanted in member_quantities(ds):
+        stand_ins = (wanted.name, "refc", "tcwv") if wanted.kind == "radar" else (wanted.name,)
+        found = [there[name] for name in stand_ins if name in there]
+        chosen += found[:1]
+        missing += [] if found and found[0].kind == wanted.kind else [wanted.label]
+    return (chosen, missing) if chosen else (every, [])
+
+
+def require_coarse(ds: xr.Dataset) -> list[Quantity]:
+    """The coarse input's quantities; `InputError` where the store holds none."""
+    chosen, _ = coarse_quantities(ds)
+    if not chosen:
+        raise InputError("the store holds no coarse input (nothing like t2m_lowres): plot without it")
+    return chosen
+
+
+def quantity_values(
+    ds: xr.Dataset, quantity: Quantity, time: int, sample: int | None
+) -> tuple[Array, tuple[Array, Array] | None]:
+    """Values ``[H, W]`` in displayed units and, for a wind, its eastward and northward components.
+
+    ``sample=None`` reads the coarse input. `time` is a position.
+    """
+    end = COARSE if sample is None else ""
+    parts = [fields.field(ds, name + end, time, sample) for name in quantity.variables]
+    if len(parts) == 2:
+        return np.hypot(*parts), (parts[0], parts[1])
+    return parts[0] + quantity.offset, None
+
+
+def coarse_window(fine: Mesh, coarse: Mesh, margin: int = 2) -> tuple[slice, slice]:
+    """Rows and columns of the coarse mesh that cover the fine one, and some cells around it."""
+    west, south = float(fine.lon.min()), float(fine.lat.min())
+    inside = (coarse.lat >= south) & (coarse.lat <= float(fine.lat.max()))
+    inside &= (coarse.lon - west) % 360.0 <= float(fine.lon.max()) - west
+    spans = []
+    for axis in (1, 0):
+        hits = np.flatnonzero(inside.any(axis=axis))
+        spans.append(
+            slice(max(int(hits[0]) - margin, 0), int(hits[-1]) + margin + 1) if hits.size else slice(None)
+        )
+    return spans[0], spans[1]
+
+
+def coarse_panels(ds: xr.Dataset, time: int, scales: Scales) -> list[Panel]:
+    """Panels of the coarse input at a time (a position), cut to the surroundings of the fine mesh."""
+    chosen = require_coarse(ds)
+    mesh = fields.mesh(ds, COARSE)
+    window = coarse_window(fields.mesh(ds), mesh)
+    cut = Mesh(mesh.lat[window], mesh.lon[window])
+    panels = []
+    for quantity in chosen:
+        values, wind = quantity_values(ds, quantity, time, None)
+        arrows = None if wind is None else (wind[0][window], wind[1][window])
+        panels.append(_panel(quantity, values[window], scales, cut, arrows))
+    return panels
+
+
+def member_panels(ds: xr.Dataset, time: int, sample: int, scales: Scales) -> list[Panel]:
+    """Panels of one member at a time (a position)."""
+    mesh = fields.mesh(ds)
+    return [
+        _panel(quantity, values, scales, mesh, wind)
+        for quantity in member_quantities(ds)
+        for values, wind in [quantity_values(ds, quantity, time, sample)]
+    ]
+
+
+def _panel(
+    quantity: Quantity, values: Array, scales: Scales, mesh: Mesh, wind: tuple[Array, Array] | None
+) -> Panel:
+    title = f"{quantity.label} ({quantity.units})" if quantity.units else quantity.label
+    return Panel(title, values, scales[quantity.scale_key], mesh, wind, quantity.units)
+
+
+def color_scales(ds: xr.Dataset, time: int, members: Iterable[int]) -> Scales:
+    """One scale per quantity for a time (a position), over all given members and the coarse input.
+
+    Reflectivity's steps are fixed. The others cover all cells but the outermost few of each member
+    (`TAILS`), rounded outwards.
+    """
+    ranges: dict[str, list[tuple[float, ...]]] = {}
+    kinds: dict[str, style.Kind] = {}
+    for quantity, values in _all_values(ds, time, members):
+        kinds[quantity.scale_key] = quantity.kind
+        finite = values[np.isfinite(values)]
+        tails = TAILS.get(quantity.kind, USUAL_TAILS)
+        found = ranges.setdefault(quantity.scale_key, [])
+        if finite.size:
+            found.append((*np.percentile(finite, tails), float(finite.min()), float(finite.max())))
+    return {key: _scale(kinds[key], found) for key, found in ranges.items()}
+
+
+def _scale(kind: style.Kind, ranges: list[tuple[float, ...]]) -> Scale:
+    low, high, least, most = np.array(ranges or [(0.0, 1.0, 0.0, 1.0)]).T
+    chosen = style.scale(kind, float(low.min()), float(high.max()))
+    return chosen if kind == "radar" else style.with_extend(chosen, float(least.min()), float(most.max()))
+
+
+def _all_values(ds: xr.Dataset, time: int, members: Iterable[int]) -> Iterator[tuple[Quantity, Array]]:
+    """Every panel's values of a time, one after the other: a large ensemble is never held as a whole."""
+    for sample in members:
+        for quantity in member_quantities(ds):
+            yield quantity, quantity_values(ds, quantity, time, sample)[0]
+    chosen, _ = coarse_quantities(ds)
+    if chosen:
+        window = coarse_window(fields.mesh(ds), fields.mesh(ds, COARSE), margin=0)
+        for quantity in chosen:
+            yield quantity, quantity_values(ds, quantity, time, None)[0][window]
+
+
+def ensemble_panels(
+    ds: xr.Dataset, time: int, members: list[int], scales: Scales, thresholds: Mapping[str, float]
+) -> list[list[Panel]]:
+    """For each quantity its mean, its spread (ddof 1) and, with a threshold, its exceedance probability.
+
+    Reflectivity is averaged in dBZ, as the model makes it; wind speed is averaged as a speed, under the
+    arrows of the mean vector.
+    """
+    mesh = fields.mesh(ds)
+    rows = []
+    for quantity in member_quantities(ds):
+        read = [quantity_values(ds, quantity, time, sample) for sample in members]
+        stack = np.stack([values for values, _ in read])
+        winds = [wind for _, wind in read if wind is not None]
+        mean = _panel(quantity, stack.mean(axis=0), scales, mesh, _mean_vector(winds) if winds else None)
+        rows.append(
+            [
+                _retitled(mean, f"Mean: {mean.title[:1].lower()}{mean.title[1:]}"),
+                _spread(quantity, stack, mesh),
+            ]
+        )
+        threshold = thresholds.get(quantity.name, quantity.threshold)
+        if threshold is not None:
+            rows[-1].append(_exceedance(quantity, stack, mesh, threshold))
+    return rows
+
+
+def _mean_vector(winds: list[tuple[Array, Array]]) -> tuple[Array, Array]:
+    return np.mean([u for u, _ in winds], axis=0), np.mean([v for _, v in winds], axis=0)
+
+
+def _retitled(panel: Panel, title: str) -> Panel:
+    return Panel(title, panel.values, panel.scale, panel.mesh, panel.wind, panel.wind_units)
+
+
+def _spread(quantity: Quantity, stack: Array, mesh: Mesh) -> Panel:
+    spread = stack.std(axis=0, ddof=1)
+    finite = spread[np.isfinite(spread)]
+    high = float(np.percentile(finite, USUAL_TAILS[1])) if finite.size else 1.0
+    scale = style.with_extend(style.spread_scale(high), 0.0, float(finite.max(initial=0.0)))
+    return Panel(f"Spread: standard deviation ({quantity.units or '1'})", spread, scale, mesh)
+
+
+def _exceedance(quantity: Quantity, stack: Array, mesh: Mesh, threshold: float) -> Panel:
+    """Share of the members above a threshold in per cent, NaN where any member has no number."""
+    share = 100.0 * (stack > threshold).mean(axis=0)
+    share[np.isnan(stack).any(axis=0)] = np.nan
+    title = f"Probability: above {threshold:g} {quantity.units} (%)".replace("  ", " ")
+    return Panel(title, share, style.probability_scale(), mesh)

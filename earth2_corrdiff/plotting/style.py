@@ -1,0 +1,200 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a quantity looks like: its label, displayed unit, colour map, steps and default threshold.
+
+Nothing here knows of stores or maps. Every scale is a function of a quantity's kind and of the
+range of its values, so that all panels that share a range share their colours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import BoundaryNorm, Colormap, LinearSegmentedColormap, ListedColormap, Normalize
+from matplotlib.ticker import MaxNLocator
+
+Kind = Literal["radar", "temperature", "wind", "generic"]
+
+MISSING = "#c4c4c4"  # a cell that holds no number; not to be taken for "no echo" (white)
+
+# The five hue families and 5 dBZ steps of the US National Weather Service's display, so that a
+# forecaster reads it at sight (yellow from 35, red from 50 dBZ), but darkening within each family,
+# and with bluish greens and dark reds: to a protanope or deuteranope, too, any two steps differ by a
+# CIELAB distance of 11 or more (3 in the original colours).
+RADAR_STEPS = tuple(float(step) for step in range(5, 80, 5))
+RADAR_COLORS = (
+    *("#cfe8f7", "#8cc4ec", "#3f8fd9"),
+    *("#7fdcaa", "#2bb673", "#0b7a52"),
+    *("#fff27a", "#fdcc3a", "#f59a1c"),
+    *("#e8432e", "#b8122b", "#7c0a24"),
+    *("#e05ce0", "#9a2fb8"),
+)
+
+# Pale when calm, so that arrows stand out; dark and warm when dangerous, lightness falling all the way.
+WIND_COLORS = (
+    *("#f7fbfd", "#d6e9f1", "#a9d5dd", "#74bec3", "#4aa0ab"),
+    *("#4a7ba8", "#6253a0", "#8a3386", "#8f1d57"),
+)
+
+# Matplotlib's RdYlBu reversed, which survives colour blindness, with one more hue at each end: the
+# sea around a mountainous coast has a few degrees only, and needs them.
+TEMPERATURE_COLORS = (
+    *("#3b1f6b", "#34459f", "#4575b4", "#74add1", "#abd9e9", "#e0f3f8"),
+    *("#fff8bf", "#fee090", "#fdae61", "#f46d43", "#d73027", "#a01030", "#5e0b2c"),
+)
+
+KELVIN = 273.15
+DEFAULT_UNITS = {"mrr": "dBZ", "refc": "dBZ", "t2m": "K"}
+LABELS = {
+    "mrr": "Maximum radar reflectivity",
+    "refc": "Composite radar reflectivity",
+    "t2m": "2 m temperature",
+    "tcwv": "Total column water vapour",
+}
+THRESHOLDS: Mapping[Kind, float] = {"radar": 35.0, "temperature": 30.0, "wind": 17.2}  # 17.2 m/s: gale, Bft 8
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One panel's quantity.
+
+    Attributes
+    ----------
+    name : str
+        What thresholds are given by: a variable's name, or ``ws10m`` for the wind of ``u10m, v10m``.
+    label, units : str
+        As displayed.
+    kind : str
+        Decides colours: ``radar``, ``temperature``, ``wind`` or ``generic``.
+    variables : tuple of str
+        The variable in the store, or the two components of a wind.
+    offset : float
+        Added to the store's values to get displayed units.
+    """
+
+    name: str
+    label: str
+    units: str
+    kind: Kind
+    variables: tuple[str, ...]
+    offset: float = 0.0
+
+    @property
+    def scale_key(self) -> str:
+        """Quantities with equal keys share one colour scale: all reflectivities do."""
+        return "radar" if self.kind == "radar" else self.name
+
+    @property
+    def threshold(self) -> float | None:
+        """Default threshold of the exceedance probability, in displayed units."""
+        return THRESHOLDS.get(self.kind)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Colours and their meaning, for ``pcolormesh`` and ``colorbar``."""
+
+    cmap: Colormap
+    norm: Normalize
+    extend: Literal["neither", "min", "max", "both"] = "neither"
+
+
+def quantities(attrs: Mapping[str, Mapping[str, str]]) -> list[Quantity]:
+    """Quantities of a set of variables: u and v of one level become one wind; radar, then t2m first.
+
+    Parameters
+    ----------
+    attrs
+        Each variable's CF attributes (``units``, ``long_name``, ``standard_name`` are used).
+    """
+    winds = {
+        name: "v" + name[1:] for name in attrs if re.fullmatch(r"u\d*m?", name) and "v" + name[1:] in attrs
+    }
+    paired = {*winds, *winds.values()}
+    found = [_wind(u, v, attrs[u]) for u, v in winds.items()]
+    found += [_scalar(name, attrs[name]) for name in attrs if name not in paired]
+    order = ("mrr", "refc", "t2m", "ws10m")
+    return sorted(found, key=lambda q: order.index(q.name) if q.name in order else len(order))
+
+
+def _wind(u: str, v: str, attrs: Mapping[str, str]) -> Quantity:
+    level = u[1:]
+    height = f"{level[:-1]} m " if level.endswith("m") else f"{level} hPa " if level else ""
+    label = f"{height}wind" if height else "Wind"
+    return Quantity(f"ws{level}", label, _units(attrs.get("units", "m s-1")), "wind", (u, v))
+
+
+def _scalar(name: str, attrs: Mapping[str, str]) -> Quantity:
+    units = attrs.get("units", DEFAULT_UNITS.get(name, ""))
+    text = attrs.get("long_name", name)
+    label = LABELS.get(name, text[:1].upper() + text[1:] if text != name else name)
+    described = f"{text} {attrs.get('standard_name', '')}".lower()
+    if units.lower() == "dbz":
+        return Quantity(name, label, "dBZ", "radar", (name,))
+    if units in ("K", "kelvin") and ("temperature" in described or re.fullmatch(r"[td]\d+m?", name)):
+        return Quantity(name, label, "°C", "temperature", (name,), -KELVIN)
+    return Quantity(name, label, _units(units), "generic", (name,))
+
+
+def _units(units: str) -> str:
+    """CF units as a reader expects them: ``m s-1`` as m/s, ``kg m-2`` as kg m⁻²."""
+    if units in ("m s-1", "m s^-1", "m s**-1", "m/s"):
+        return "m/s"
+    return re.sub(r"(?<=[A-Za-z])-?\d+", lambda power: power.group().translate(SUPERSCRIPT), units)
+
+
+def scale(kind: Kind, low: float, high: float) -> Scale:
+    """The scale of a kind for values that run from `low` to `high` (displayed units).
+
+    Radar's is always the same; wind starts at 0; limits are rounded outwards to readable numbers.
+    """
+    if kind == "radar":
+        cmap = _extremes(ListedColormap(RADAR_COLORS, "radar"), under="white", over="#f7d4fb")
+        return Scale(cmap, BoundaryNorm(RADAR_STEPS, cmap.N), "max")
+    if kind == "wind":
+        cmap = LinearSegmentedColormap.from_list("wind", WIND_COLORS, 512)
+        steps = _round_limits(0.0, max(high, 8.0))
+    elif kind == "temperature":
+        cmap = LinearSegmentedColormap.from_list("temperature", TEMPERATURE_COLORS, 512)
+        steps = _round_limits(low, high)
+    else:
+        cmap = mpl.colormaps["viridis"].resampled(512)
+        steps = _round_limits(low, high)
+    return Scale(_extremes(cmap), Normalize(steps[0], steps[-1]))
+
+
+def spread_scale(high: float) -> Scale:
+    """Scale of a standard deviation from 0 to `high`."""
+    cmap = mpl.colormaps["BuPu"].resampled(512)
+    return Scale(_extremes(cmap), Normalize(0.0, _round_limits(0.0, max(high, 1e-6))[-1]))
+
+
+def probability_scale() -> Scale:
+    """Scale of a probability in per cent: steps of 10, below 5 white."""
+    steps = (5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0)
+    cmap = ListedColormap(mpl.colormaps["YlOrRd"](np.linspace(0.06, 0.88, len(steps) - 1)), "probability")
+    return Scale(_extremes(cmap, under="white"), BoundaryNorm(steps, cmap.N))
+
+
+def with_extend(chosen: Scale, low: float, high: float) -> Scale:
+    """`chosen` with arrows on the colour bar where values lie beyond its limits."""
+    below, above = low < float(chosen.norm.vmin or 0.0), high > float(chosen.norm.vmax or 0.0)
+    arrows: Literal["neither", "min", "max", "both"]
+    arrows = "both" if below and above else "min" if below else "max" if above else "neither"
+    return Scale(chosen.cmap, chosen.norm, arrows)
+
+
+def _extremes(cmap: Colormap, under: str | None = None, over: str | None = None) -> Colormap:
+    return cmap.with_extremes(bad=MISSING, under=under, over=over)
+
+
+def _round_limits(low: float, high: float) -> Sequence[float]:
+    """Readable steps that cover ``[low, high]``."""
+    locator = MaxNLocator(nbins=12, steps=[1, 2, 5, 10])
+    return [float(step) for step in locator.tick_values(low, high)]

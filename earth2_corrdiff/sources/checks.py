@@ -1,0 +1,156 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Is this weather? Values that no atmosphere of this planet has are refused before a model sees them.
+
+Earth2Studio warns of a missing variable and hands on NaN; a file in degrees Celsius passes everywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.times import Times, time_text
+
+if TYPE_CHECKING:
+    import torch
+    import xarray as xr
+
+GRAVITY = 9.81
+
+
+@dataclass(frozen=True)
+class Plausible:
+    """Range that a variable can have on Earth, wide enough for every record.
+
+    Attributes
+    ----------
+    low, high : float
+        Smallest and largest value that is accepted
+    unit : str
+        Earth2Studio's unit
+    mistakes : tuple[tuple[float, float, str], ...]
+        Ranges that give away a usual mistake: low, high, what it looks like
+    """
+
+    low: float
+    high: float
+    unit: str
+    mistakes: tuple[tuple[float, float, str], ...] = ()
+
+    def verdict(self, low: float, high: float) -> str | None:
+        """What is wrong with values from ``low`` to ``high``; None where nothing is."""
+        if self.low <= low and high <= self.high:
+            return None
+        looks = [cause for floor, ceiling, cause in self.mistakes if floor <= low and high <= ceiling]
+        cause = f"it looks like {looks[0]}" if looks else "its unit or its contents are wrong"
+        return (
+            f"{low:.4g} to {high:.4g}, expected within {self.low:.4g} to {self.high:.4g} {self.unit}; {cause}"
+        )
+
+
+KELVIN = Plausible(150, 350, "K", ((-100, 70, "degrees Celsius"), (-150, 150, "degrees Fahrenheit")))
+WIND = Plausible(-150, 150, "m s-1")
+PASCAL = "Pa"
+FAMILIES: tuple[tuple[str, Plausible], ...] = (
+    (r"t2m|d2m|skt|sst|t\d+m?", KELVIN),
+    (r"[uv]\d+m?", WIND),
+    (r"(ws|fg)\d+m", Plausible(-1, 150, "m s-1")),
+    (r"tcwv|tcw", Plausible(-1, 150, "kg m-2")),
+    (r"msl", Plausible(85000, 110000, PASCAL, ((850, 1100, "hPa instead of Pa"),))),
+    (r"sp", Plausible(30000, 110000, PASCAL, ((300, 1100, "hPa instead of Pa"),))),
+    (r"q\d+m?", Plausible(-0.01, 0.06, "kg kg-1", ((-0.01, 60, "g kg-1 instead of kg kg-1"),))),
+    (r"r\d+m?", Plausible(-10, 180, "%")),
+    (r"refc|mrr", Plausible(-120, 100, "dBZ")),
+)
+"""Earth2Studio's names as regular expressions, and what they can be. Others are only checked to be finite."""
+
+
+def plausible(variable: str) -> Plausible | None:
+    """The range of a variable by its Earth2Studio name; None for names that are not known here."""
+    if level := re.fullmatch(r"z(\d+)", variable):
+        return _geopotential(int(level[1]))
+    return next((known for pattern, known in FAMILIES if re.fullmatch(pattern, variable)), None)
+
+
+def _geopotential(level: int) -> Plausible:
+    """Geopotential on a pressure level in hPa, around the standard atmosphere's height.
+
+    Below it the deepest typhoon (870 hPa) or polar winter, above it summer. Heights in metres are ten
+    times smaller, so that they fall out of the range everywhere above 925 hPa.
+    """
+    if not 100 <= level <= 1100:
+        return Plausible(-1.5e4, 8e5, "m2 s-2")
+    height = 44331 * (1 - (level / 1013.25) ** 0.1903)
+    low, high = height - max(1200.0, 0.25 * height), height + max(700.0, 0.15 * height)
+    mistake = (low, high, "geopotential height in m instead of geopotential")
+    return Plausible(GRAVITY * low, GRAVITY * high, "m2 s-2", (mistake,))
+
+
+def check_input(
+    x: torch.Tensor | xr.DataArray | NDArray[Any],
+    variables: Sequence[str],
+    source: object,
+    times: Times | None = None,
+) -> None:
+    """Refuse NaN, infinity and values out of any plausible range.
+
+    Parameters
+    ----------
+    x : torch.Tensor, xr.DataArray or np.ndarray
+        [..., variable, lat, lon] in Earth2Studio's units
+    variables : Sequence[str]
+        Names along the variable axis
+    source : Source or str
+        Where it is from, for the message
+    times : np.ndarray, optional
+        Valid times along the first axis, for the message
+
+    Raises
+    ------
+    InputError
+        Names the first variable that is wrong, what it has, what is expected, and the likely cause
+    """
+    fields = np.asarray(x.numpy(force=True) if hasattr(x, "numpy") else x)
+    name = getattr(source, "name", source)
+    for index, when in _each_time(fields, times):
+        fault = _fault(fields[index], [str(variable) for variable in variables])
+        if fault:
+            raise InputError(f"the input from {name}{when} cannot be used: {fault}")
+
+
+def _each_time(fields: NDArray[Any], times: Times | None) -> list[tuple[Any, str]]:
+    if times is None or len(times) != len(fields):
+        return [(..., "")]
+    return [(i, f" at {time_text(time)}") for i, time in enumerate(times)]
+
+
+def _fault(fields: NDArray[Any], variables: list[str]) -> str | None:
+    """What is wrong with [..., variable, lat, lon]."""
+    layers = np.moveaxis(fields, -3, 0).reshape(fields.shape[-3], -1)
+    holes = 1 - np.isfinite(layers).mean(axis=1)
+    if (holes == 1).all():
+        return "it has no values at all; the source does not cover the model's domain, or is damaged"
+    empty = [variable for variable, hole in zip(variables, holes, strict=True) if hole == 1]
+    if empty:
+        return f"it has no {', '.join(empty)} (NaN everywhere); the source lacks it at this time"
+    for variable, layer, hole in zip(variables, layers, holes, strict=True):
+        if hole:
+            return (
+                f"{variable} is NaN or infinite at {_percent(hole)} of the points; the domain may stick out"
+            )
+        known = plausible(variable)
+        verdict = known.verdict(float(layer.min()), float(layer.max())) if known else None
+        if verdict:
+            return f"{variable} is {verdict}"
+    return None
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.3g} %"

@@ -1,0 +1,104 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""What went wrong while fetching, in one sentence.
+
+The libraries underneath (obstore, fsspec, zarr, pygrib, netCDF4, cdsapi) raise some twenty kinds of
+exceptions, some of forty lines. Told apart here: no network, nothing there, no room, damaged.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.times import time_text, to_times
+
+DEFECTS = (TypeError, AttributeError, NameError, AssertionError, NotImplementedError, MemoryError)
+"""These mean a defect in a program or a full memory, not bad input: they pass unchanged."""
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM}
+OFFLINE = re.compile(
+    r"dns error|lookup|name resolution|name or service|tcp connect|connect error|connection|sending request"
+    r"|unreachable|timed? ?out|max retries",
+    re.IGNORECASE,
+)
+LONGEST = 160
+
+
+@contextmanager
+def explained(name: str, time: Any) -> Iterator[None]:
+    """Turn what a data source raises into an InputError that names the source, the time and a way out.
+
+    Parameters
+    ----------
+    name : str
+        The source as the user gave it
+    time : Any
+        The times that are being fetched
+    """
+    try:
+        yield
+    except (InputError, *DEFECTS):
+        raise
+    except Exception as error:
+        raise InputError(f"could not fetch {_times(time)} from {name} ({_sentence(name, error)}") from error
+
+
+def _sentence(name: str, error: Exception) -> str:
+    """The rest of the message, beginning inside its bracket."""
+    local = name.startswith(("file:", "gfs:"))
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        path = f" {error.filename}" if error.filename else ""
+        return f"{error.strerror}:{path}); free space, or point EARTH2STUDIO_CACHE to another folder"
+    if _absent(error):
+        return f"{_first_line(error)}); it lacks this time{'' if local else ', or does not have it yet'}"
+    if not local and _offline(error):
+        return f"{_unreachable(error)}); without network use --demo or --source gfs:DIR"
+    if not local and type(error).__module__.startswith("obstore"):
+        return f"{_first_line(error)}); try again later, or use another source"
+    what = "copy" if local else "download"
+    return f"{_first_line(error)}); the data may be damaged or incomplete: {what} it again"
+
+
+def _absent(error: Exception) -> bool:
+    return isinstance(error, FileNotFoundError) or type(error).__name__ == "NotFoundError"
+
+
+def _offline(error: Exception) -> bool:
+    return isinstance(error, ConnectionError | TimeoutError) or bool(OFFLINE.search(_text(error)))
+
+
+def _text(error: Exception) -> str:
+    """All that the error says, without the settings that obstore tells of."""
+    return re.sub(r"retry_timeout: \w+", "", f"{type(error).__name__}: {error}")
+
+
+def _unreachable(error: Exception) -> str:
+    text = _text(error)
+    host = re.search(r"https?://([\w.\-]+)", text) or re.search(r"host[= ]+'?([\w.\-]+\.[\w\-]+)", text)
+    where = f" to {host[1]}" if host else ""
+    if re.search(r"dns error|lookup|name resolution|name or service", text, re.IGNORECASE):
+        return f"no connection{where}: the name cannot be resolved"
+    if isinstance(error, TimeoutError) or re.search(r"timed? ?out", text, re.IGNORECASE):
+        return f"no answer{where} in time"
+    return f"no connection{where}"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    text = lines[0].split("retry_timeout")[-1].split(" - ")[-1]  # obstore: the reason comes last
+    text = text.strip().rstrip(".:;")
+    text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return text or type(error).__name__
+
+
+def _times(time: Any) -> str:
+    try:
+        times = to_times(time)
+    except (InputError, TypeError):
+        return str(time)
+    return time_text(times[0]) if times.size == 1 else f"{times.size} times from {time_text(times[0])}"

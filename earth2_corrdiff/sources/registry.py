@@ -1,0 +1,179 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Names of sources, and what each of them is: the table behind ``--source``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.sources import calendars
+from earth2_corrdiff.sources.source import DataSource, Source
+
+NAMES = "gfs, arco, ncar, wb2, cds, demo, gfs:DIR or file:PATH"
+
+
+def make_source(name: str, verbose: bool = False) -> Source:
+    """The data source of a name, ready to be checked and called; nothing is fetched yet.
+
+    Parameters
+    ----------
+    name : str
+        ``gfs`` (NOAA's analyses), ``arco``, ``ncar``, ``wb2``, ``cds`` (ERA5 from Google, NCAR,
+        WeatherBench 2, Copernicus), ``demo`` (synthetic), ``gfs:DIR`` (a local mirror of NOAA's bucket), or
+        ``file:PATH`` (NetCDF, GRIB or Zarr)
+    verbose : bool, optional
+        Show Earth2Studio's download bars, by default False
+
+    Returns
+    -------
+    Source
+        An Earth2Studio data source with checks
+
+    Raises
+    ------
+    InputError
+        If there is no such source, folder or file, or a package or key that it needs is missing
+    """
+    kind, colon, place = name.partition(":")
+    if kind == "file" and place:
+        return _file(name, Path(place).expanduser())
+    if kind == "gfs" and place:
+        return _mirror(name, Path(place).expanduser())
+    if colon or kind not in KINDS:
+        raise InputError(f"there is no source {name!r}; choose one of {NAMES}")
+    return KINDS[kind].source(name, verbose)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is known of a source that has only one instance.
+
+    Attributes
+    ----------
+    vocabulary : Callable[[], Container[str]]
+        Its variables
+    build : Callable[[bool], DataSource]
+        Makes it; takes whether to show download bars
+    calendar : calendars.Calendar or None
+        Its times
+    synthetic : bool
+        Whether its weather never happened
+    needs_key : bool
+        Whether to build it at once, so that a missing key or package is refused first
+    """
+
+    vocabulary: Callable[[], Container[str]]
+    build: Callable[[bool], DataSource]
+    calendar: calendars.Calendar | None = None
+    synthetic: bool = False
+    needs_key: bool = False
+
+    def source(self, name: str, verbose: bool) -> Source:
+        """The source under a name."""
+        build = partial(self.build, verbose)
+        if self.needs_key:
+            build = partial(_same, build())
+        return Source(name, build, self.vocabulary, self.calendar, self.synthetic)
+
+
+def as_source(source: Source | DataSource) -> Source:
+    """Any Earth2Studio data source as a ``Source``; those of the names above get their checks.
+
+    Raises
+    ------
+    InputError
+        If it cannot be called with (time, variable)
+    """
+    if isinstance(source, Source):
+        return source
+    if not callable(source):
+        raise InputError(f"a data source is called with (time, variable); got {type(source).__name__}")
+    bases = [base.__name__ for base in type(source).__mro__]
+    name = next((CLASSES[base] for base in bases if base in CLASSES), None)
+    if name is None:
+        synthetic = bool(getattr(source, "synthetic", False))
+        return Source(type(source).__name__, partial(_same, source), synthetic=synthetic)
+    kind = KINDS[name]
+    return Source(name, partial(_same, source), kind.vocabulary, kind.calendar, kind.synthetic)
+
+
+def _same(source: DataSource) -> DataSource:
+    return source
+
+
+def _mirror(name: str, folder: Path) -> Source:
+    if not folder.is_dir():
+        raise InputError(
+            f"the source {name} needs a folder laid out like NOAA's GFS bucket; {folder} is none"
+        )
+
+    def build() -> DataSource:
+        from earth2_corrdiff.sources.remote import gfs_mirror
+
+        return gfs_mirror(folder)
+
+    return Source(name, build, _lexicon("GFSLexicon"), calendars.Mirror(folder, calendars.GFS))
+
+
+def _file(name: str, path: Path) -> Source:
+    from earth2_corrdiff.sources.files import open_file
+
+    data = open_file(path)
+    return Source(name, partial(_same, data), lambda: data.variables, calendars.Listed(data.times))
+
+
+def _lexicon(name: str) -> Callable[[], Container[str]]:
+    def load() -> Container[str]:
+        from earth2studio import lexicon
+
+        vocabulary: Container[str] = getattr(lexicon, name)
+        return vocabulary
+
+    return load
+
+
+def _remote(name: str) -> Callable[[bool], DataSource]:
+    def build(verbose: bool) -> DataSource:
+        from earth2_corrdiff.sources import remote
+
+        source: DataSource = getattr(remote, name)(verbose)
+        return source
+
+    return build
+
+
+def _demo(verbose: bool) -> DataSource:
+    from earth2_corrdiff.demo import DemoWeather
+
+    source: DataSource = DemoWeather()
+    return source
+
+
+def _demo_variables() -> Container[str]:
+    from earth2_corrdiff.demo import DemoWeather
+
+    variables: Container[str] = DemoWeather.VARIABLES
+    return variables
+
+
+KINDS: dict[str, Kind] = {
+    "gfs": Kind(_lexicon("GFSLexicon"), _remote("gfs"), calendars.GFS),
+    "arco": Kind(_lexicon("ARCO_ERA5Lexicon"), _remote("arco"), calendars.ARCO),
+    "ncar": Kind(_lexicon("NCAR_ERA5Lexicon"), _remote("ncar"), calendars.ERA5),
+    "wb2": Kind(_lexicon("WB2Lexicon"), _remote("wb2"), calendars.WB2),
+    "cds": Kind(_lexicon("CDS_ERA5Lexicon"), _remote("cds"), calendars.ERA5, needs_key=True),
+    "demo": Kind(_demo_variables, _demo, synthetic=True),
+}
+CLASSES = {
+    "GFS": "gfs",
+    "ARCO_ERA5": "arco",
+    "NCAR_ERA5": "ncar",
+    "WB2ERA5": "wb2",
+    "CDS_ERA5": "cds",
+    "DemoWeather": "demo",
+}
+"""Earth2Studio's class names, of the sources above."""

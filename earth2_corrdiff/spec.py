@@ -1,0 +1,182 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""All that a package says about its model, validated once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.grid import Grid
+from earth2_corrdiff.sampler import Churn, check_solver, network_calls
+
+INFERENCE_MODES = ("both", "regression", "diffusion")
+Field = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the residual is sampled.
+
+    Attributes
+    ----------
+    solver : str
+        One of ``sampler.SOLVERS``
+    steps : int
+        Steps of the solver
+    sigma_min, sigma_max : float
+        Range of noise levels, in units of the normalised residual
+    churn : Churn
+        For the solver ``stochastic``
+    double : bool
+        Whether reference mode keeps schedule and state in float64, as upstream's deterministic sampler,
+        or in float32, as its stochastic one
+    """
+
+    solver: str
+    steps: int
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    churn: Churn = field(default_factory=Churn)
+    double: bool = True
+
+    def __post_init__(self) -> None:
+        check_solver(self.solver)
+        check_count("the number of steps", self.steps)
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise InputError(f"need 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}")
+
+    @property
+    def calls(self) -> int:
+        """Evaluations of the denoiser per member."""
+        return network_calls(self.solver, self.steps)
+
+
+def check_count(what: str, value: object) -> int:
+    """``value`` as a positive int, or InputError."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InputError(f"{what} must be a whole number of 1 or more, got {value!r}")
+    return int(value)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Normalisation of named channels: ``(x - center) / scale``.
+
+    Attributes
+    ----------
+    names : tuple[str, ...]
+        One name per channel, each once
+    center, scale : tuple[float, ...]
+        In the units of the variable; scales are positive
+    """
+
+    names: tuple[str, ...]
+    center: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        twice = [name for name, count in Counter(self.names).items() if count > 1]
+        if twice:
+            raise InputError(f"each variable may be named once; the package repeats {', '.join(twice)}")
+        values = [*self.center, *self.scale]
+        fits = len(self.names) == len(self.center) == len(self.scale)
+        if not fits or not np.isfinite(values).all() or any(s <= 0 for s in self.scale):
+            raise InputError(
+                f"the statistics of {', '.join(self.names)} are incomplete, not finite, or not positive"
+            )
+
+
+@dataclass(frozen=True)
+class CorrDiffSpec:
+    """What a CorrDiff package says, apart from its weights.
+
+    Attributes
+    ----------
+    inputs, outputs, invariants : Statistics
+        Variables with their normalisation, in channel order
+    input_grid, output_grid : Grid
+        Where the coarse input and the fine output live
+    invariant_fields : np.ndarray
+        ``[C_inv, H, W]`` float32, physical units
+    sampling : Sampling
+        The package's default
+    number_of_samples, seed : int, int | None
+        The package's defaults
+    grid_bounds_margin : float
+        Fraction by which the output grid may stick out of the input grid
+    hr_mean_conditioning : bool
+        Whether the denoiser sees the regression's mean
+    regression_grid : bool
+        Whether the caller appends (sin x, sin y, cos x, cos y) to the regression's input (Taiwan layout)
+    inference_mode : {"both", "regression", "diffusion"}
+        Which of the two stages make the output
+    drawn_seeds : bool
+        Whether members take their seeds from a generator, as upstream's ``CorrDiffTaiwan``, or in sequence
+    name, sha256 : str
+        Where it came from, and the checksum of its files
+    """
+
+    inputs: Statistics
+    outputs: Statistics
+    input_grid: Grid
+    output_grid: Grid
+    sampling: Sampling
+    invariants: Statistics = Statistics((), (), ())
+    invariant_fields: Field | None = None
+    number_of_samples: int = 1
+    seed: int | None = None
+    grid_bounds_margin: float = 0.0
+    hr_mean_conditioning: bool = True
+    regression_grid: bool = False
+    inference_mode: str = "both"
+    drawn_seeds: bool = False
+    name: str = ""
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        check_count("number_of_samples", self.number_of_samples)
+        if self.inference_mode not in INFERENCE_MODES:
+            raise InputError(
+                f"inference_mode {self.inference_mode!r} is none of {', '.join(INFERENCE_MODES)}"
+            )
+        if not self.inputs.names or not self.outputs.names:
+            raise InputError("the package names no input or no output variables")
+        want = (len(self.invariants.names), *self.output_grid.shape)
+        got = (0, *self.output_grid.shape) if self.invariant_fields is None else self.invariant_fields.shape
+        if tuple(got) != want:
+            raise InputError(f"the invariants have shape {tuple(got)}, but the output grid asks for {want}")
+        if self.invariant_fields is not None and not np.isfinite(self.invariant_fields).all():
+            raise InputError("the package's invariants are not finite")
+
+    @property
+    def condition_channels(self) -> int:
+        """Channels of the regridded input with invariants."""
+        return len(self.inputs.names) + len(self.invariants.names)
+
+
+def table(names: Sequence[str], stats: dict[str, Any], what: str) -> Statistics:
+    """Statistics of ``names`` from a ``{name: {"mean": …, "std": …}}`` table.
+
+    Raises
+    ------
+    InputError
+        If the table lacks a variable, or a number of it
+    """
+    missing = [name for name in names if name not in stats]
+    if missing:
+        raise InputError(f"stats.json has no {what} statistics of {', '.join(missing)}")
+    try:
+        center = tuple(float(stats[name]["mean"]) for name in names)
+        scale = tuple(float(stats[name]["std"]) for name in names)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"stats.json: the {what} statistics need a mean and a std each ({error!r})"
+        ) from error
+    return Statistics(tuple(names), center, scale)

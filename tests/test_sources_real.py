@@ -1,0 +1,248 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Real GFS files: through the stock GFS class over a mirror (``gfs:DIR``), and as GRIB (``file:PATH``)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from earth2studio.data import GFS
+from loguru import logger
+from obstore.store import LocalStore
+from scipy.interpolate import RegularGridInterpolator
+
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.sources import as_source, check_input, fetch, make_source
+
+SHARED = Path(__file__).parents[2] / "shared"
+WORLD = SHARED / "data/gfs/global_2p5/gfs.20110110.t12z.f120.2p5deg.grib2"
+POLAND = SHARED / "data/gfs/poland/gfs.20200804.t12z.f006.grib2"
+WINDS = SHARED / "data/gfs/taiwan_winds/gfs.20240106.t00z.f000.winds.grib2"
+TOOL = SHARED / "tools/make_gfs_store.py"
+pytestmark = pytest.mark.skipif(not TOOL.exists(), reason=f"no real GFS files in {SHARED}")
+
+INPUTS = "tcwv z500 t500 u500 v500 z850 t850 u850 v850 t2m u10m v10m".split()
+TAIWAN = np.linspace(19.25, 28, 36), np.linspace(116, 125.75, 40)
+BOX = np.linspace(48, 56, 33), np.linspace(13, 25, 49)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EARTH2STUDIO_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    spec = spec_from_file_location("make_gfs_store", TOOL)
+    assert spec and spec.loader
+    module = module_from_spec(spec)
+    sys.modules["make_gfs_store"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def mirror(folder: Path, grib: Path, valid: str, *options: str) -> Path:
+    command = [sys.executable, str(TOOL), str(grib), str(folder), "--valid", valid, *options]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return mirror(tmp_path_factory.mktemp("world"), WORLD, "2024-07-24T12")
+
+
+@pytest.fixture(scope="module")
+def poland(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return mirror(tmp_path_factory.mktemp("poland"), POLAND, "2024-08-04T12", "--extend", "nan")
+
+
+def truth(tool: ModuleType, grib: Path, names: list[str]) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Fields straight from the file by another reader, geopotential instead of height, north first."""
+    found = tool.read_source(str(grib))
+    fields = [found[name].values * (9.81 if name[0] == "z" else 1.0) for name in names]
+    return fields, found[names[0]].lat, found[names[0]].lon
+
+
+def test_mirror_cuts_out_the_native_box(poland: Path, tool: ModuleType) -> None:
+    source = make_source(f"gfs:{poland}")
+    names = [*INPUTS, "refc"]
+    source.check_times("2024-08-04T12:00")
+    source.check_variables(names)
+    x, coords = fetch(source, "2024-08-04T12:00", names, *BOX)
+    assert x.shape == (1, 13, 33, 49) and source.name == f"gfs:{poland}" and not source.synthetic
+    expected = np.stack(truth(tool, POLAND, names)[0])[:, ::-1]
+    np.testing.assert_allclose(x[0].numpy(), expected, rtol=2e-7, atol=1e-5)
+    np.testing.assert_array_equal(coords["lat"], BOX[0])
+    check_input(x[:, :12], INPUTS, source, coords["time"])
+    descending, _ = fetch(source, "2024-08-04T12:00", names, BOX[0][::-1], BOX[1] - 360)
+    np.testing.assert_array_equal(descending.numpy(), x.numpy()[:, :, ::-1])
+
+
+def test_regridded_input_equals_scipy(world: Path, tool: ModuleType) -> None:
+    """0.25 degree points in 2.5 degree cells: the tool's bilinear fields, SciPy's, and those of file:PATH."""
+    fields, lat, lon = truth(tool, WORLD, INPUTS)
+    points = np.stack(np.meshgrid(*TAIWAN, indexing="ij"), axis=-1)
+    expected = np.stack([RegularGridInterpolator((lat[::-1], lon), field[::-1])(points) for field in fields])
+    stock, _ = fetch(make_source(f"gfs:{world}"), "2024-07-24T12", INPUTS, *TAIWAN)
+    file = make_source(f"file:{WORLD}")
+    file.check_times("2011-01-15T12:00")
+    lines: list[str] = []
+    handle = logger.add(lines.append, level="INFO", format="{message}")
+    direct, _ = fetch(file, "2011-01-15T12:00", INPUTS, *TAIWAN)
+    logger.remove(handle)
+    np.testing.assert_allclose(direct[0].numpy(), expected, rtol=2e-7, atol=1e-5)
+    np.testing.assert_allclose(stock[0].numpy(), expected, rtol=1e-6, atol=2e-3)
+    assert [line for line in lines if "2.5 x 2.5 degrees" in line and "interpolated bilinearly" in line]
+
+
+def test_seam_of_a_real_field(tool: ModuleType) -> None:
+    fields, lat, lon = truth(tool, WORLD, ["t2m"])
+    x, _ = fetch(
+        make_source(f"file:{WORLD}"), "2011-01-15T12", ["t2m"], lat[10:20], np.array([-5.0, -2.5, 0, 2.5])
+    )
+    np.testing.assert_array_equal(x[0, 0].numpy(), fields[0][10:20][:, [-2, -1, 0, 1]].astype(np.float32))
+
+
+def test_grib_has_all_inputs_and_refc(tool: ModuleType) -> None:
+    source = make_source(f"file:{POLAND}")
+    names = [*INPUTS, "refc"]
+    source.check_variables(names)
+    source.check_times("2020-08-04T18:00")
+    assert source.has("refc") and not source.has("mrr")
+    x, _ = fetch(source, "2020-08-04T18:00", names, *BOX)
+    expected = np.stack(truth(tool, POLAND, names)[0])[:, ::-1]
+    np.testing.assert_array_equal(x[0].numpy(), expected.astype(np.float32))
+    check_input(x, names, source)
+
+
+def test_several_times_of_one_grib(tmp_path: Path) -> None:
+    both = tmp_path / "both.grib2"
+    first = POLAND.with_name("gfs.20200721.t12z.f000.grib2")
+    both.write_bytes(first.read_bytes() + POLAND.read_bytes())
+    source = make_source(f"file:{both}")
+    times = ["2020-08-04T18", "2020-07-21T12"]
+    source.check_times(times)
+    x, _ = fetch(source, times, ["t2m", "z500"], *BOX)
+    for i, (path, time) in enumerate([(POLAND, times[0]), (first, times[1])]):
+        alone, _ = fetch(make_source(f"file:{path}"), time, ["t2m", "z500"], *BOX)
+        np.testing.assert_array_equal(x[i].numpy(), alone[0].numpy())
+
+
+def test_stock_source_over_the_mirror_serves_unchanged(world: Path) -> None:
+    stock = GFS(cache=False, verbose=False)
+    stock.store = LocalStore(world)
+    x, _ = fetch(stock, "2024-07-24T12", ["t2m"], *TAIWAN)
+    ours, _ = fetch(make_source(f"gfs:{world}"), "2024-07-24T12", ["t2m"], *TAIWAN)
+    np.testing.assert_array_equal(x.numpy(), ours.numpy())
+    assert as_source(stock).name == "gfs"
+
+
+def test_missing_variables_are_named(tmp_path: Path) -> None:
+    folder = mirror(tmp_path / "winds", WINDS, "2024-01-06T00", "--allow-missing")
+    source = make_source(f"gfs:{folder}")
+    x, coords = fetch(source, "2024-01-06T00", INPUTS, np.linspace(19.25, 25, 24), TAIWAN[1])
+    message = f"from gfs:{folder} at 2024-01-06T00:00 .* has no tcwv, z500, t500, z850, t850, t2m .*lacks"
+    with pytest.raises(InputError, match=message):
+        check_input(x, INPUTS, source, coords["time"])
+    winds, _ = fetch(
+        make_source(f"file:{WINDS}"), "2024-01-06T00", ["u500", "v10m"], TAIWAN[0][:24], TAIWAN[1]
+    )
+    np.testing.assert_allclose(x[0, [3, 11]].numpy(), winds[0].numpy(), atol=2e-5)
+
+
+def test_domain_outside_a_regional_source(poland: Path) -> None:
+    source = make_source(f"gfs:{poland}")
+    x, _ = fetch(source, "2024-08-04T12", INPUTS, *TAIWAN)
+    with pytest.raises(InputError, match="no values at all; the source does not cover the model's domain"):
+        check_input(x, INPUTS, source)
+    x, _ = fetch(source, "2024-08-04T12", INPUTS, BOX[0] + 2, BOX[1])
+    with pytest.raises(InputError, match="tcwv is NaN or infinite at 24.2 % of the points"):
+        check_input(x, INPUTS, source)
+    with pytest.raises(
+        InputError, match="covers 48 to 56 N and 13 to 25 E, but the model needs 19.25 to 28 N"
+    ):
+        fetch(make_source(f"file:{POLAND}"), "2020-08-04T18", INPUTS, *TAIWAN)
+
+
+def test_times_that_the_mirror_lacks(world: Path) -> None:
+    source = make_source(f"gfs:{world}")
+    path = r"gfs\.20240724/18/atmos/gfs\.t18z\.pgrb2\.0p25\.f000 is missing; the folder has the days 20240724"
+    with pytest.raises(InputError, match=path):
+        source.check_times("2024-07-24T18:00")
+    with pytest.raises(InputError, match=r"/gfs\.20210322/06/gfs\.t06z"):  # the older layout
+        source.check_times("2021-03-22T06:00")
+    with pytest.raises(InputError, match="00, 06, 12 and 18 UTC since 2021-01-01; got 2024-07-24T13:00"):
+        source.check_times(["2024-07-24T12:00", "2024-07-24T13:00"])
+    with pytest.raises(InputError, match="could not fetch 2024-07-24T18:00 .*lacks this time"):
+        fetch(source, "2024-07-24T18:00", INPUTS, *TAIWAN)
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeros", "index cut", "index html", "index empty"])
+def test_damaged_mirror(world: Path, tmp_path: Path, damage: str, capfd: pytest.CaptureFixture[str]) -> None:
+    name = "gfs.20240724/12/atmos/gfs.t12z.pgrb2.0p25.f000"
+    (tmp_path / name).parent.mkdir(parents=True)
+    grib, index = (world / name).read_bytes(), (world / f"{name}.idx").read_bytes()
+    half = len(grib) // 2
+    damaged = {
+        "cut": (grib[:half], index),
+        "zeros": (grib[:half] + bytes(len(grib) - half), index),
+        "index cut": (grib, index[:200]),
+        "index html": (grib, b"<html>403 Forbidden</html>\n"),
+        "index empty": (grib, b""),
+    }
+    for file, data in zip((tmp_path / name, tmp_path / f"{name}.idx"), damaged[damage], strict=True):
+        file.write_bytes(data)
+    with pytest.raises(
+        InputError, match="could not fetch 2024-07-24T12:00 from gfs:.*damaged.*copy it again"
+    ):
+        fetch(make_source(f"gfs:{tmp_path}"), "2024-07-24T12", INPUTS, *TAIWAN)
+    assert "never retrieved" not in capfd.readouterr().err
+    assert not list(Path(os.environ["EARTH2STUDIO_CACHE"]).rglob("*.idx*"))
+
+
+def test_cut_off_cache_heals(world: Path) -> None:
+    """What a killed run leaves in the cache of the bucket is read again, not decoded for ever."""
+    source = make_source("gfs")
+    source.data.store = LocalStore(world)  # type: ignore[attr-defined]
+    x, _ = fetch(source, "2024-07-24T12", INPUTS, *TAIWAN)
+    cached = [path for path in Path(os.environ["EARTH2STUDIO_CACHE"]).rglob("*") if path.is_file()]
+    assert len(cached) == 13
+    for i, path in enumerate(sorted(cached)):
+        data = path.read_bytes()
+        path.write_bytes([b"", data[: len(data) // 2], data[:-2] + b"\0\0"][i % 3])
+    again, _ = fetch(source, "2024-07-24T12", INPUTS, *TAIWAN)
+    np.testing.assert_array_equal(again.numpy(), x.numpy())
+
+
+@pytest.mark.parametrize("end", [0, 3, 100, 700_000, -5])
+def test_cut_off_grib(tmp_path: Path, end: int) -> None:
+    path = tmp_path / "cut.grib2"
+    path.write_bytes(POLAND.read_bytes()[:end])
+    with pytest.raises(InputError, match="is cut off in its last message|cannot open .* is it complete"):
+        make_source(f"file:{path}")
+
+
+def test_grib_without_a_known_field() -> None:
+    radar = SHARED / "data/reflectivity/MRMS_MergedReflectivityQCComposite_00.50_20220704-110040.grib2"
+    with pytest.raises(InputError, match="no known field on a regular latitude-longitude grid"):
+        make_source(f"file:{radar}")
+    polar = SHARED / "data/t2m_pair/CMC_hrdps_east_TMP_TGL_2_ps2.5km_2019081112_P024-00.grib2"
+    with pytest.raises(InputError, match="no known field on a regular latitude-longitude grid"):
+        make_source(f"file:{polar}")
+
+
+def test_grib_of_another_centre() -> None:
+    source = make_source(f"file:{SHARED}/data/t2m_pair/CMC_glb_TMP_TGL_2_latlon.24x.24_2019081112_P024.grib2")
+    source.check_times("2019-08-12T12:00")
+    x, _ = fetch(source, "2019-08-12T12:00", ["t2m"], np.linspace(23, 25, 9), np.linspace(120, 122, 9))
+    check_input(x, ["t2m"], source)
+    with pytest.raises(InputError, match="has no u10m; it has t2m"):
+        source.check_variables(["t2m", "u10m"])
