@@ -216,7 +216,8 @@ def _read_generic(files: Files) -> Loaded:
         hr_mean_conditioning=bool(meta.get("hr_mean_conditioning", True)),
         inference_mode=meta.get("inference_mode", "both"),
         name=describe(files),
-        sha256=_checksum(path.read_bytes() for path in sorted(used)),
+        sha256=_checksum(path.read_bytes() for path in used),
+        synthetic=bool(meta.get("synthetic", False)),
     )
     return Loaded(spec, *_networks(*(read_mdlus(path) for path in checkpoints)))
 
@@ -367,6 +368,8 @@ def _metadata(spec: CorrDiffSpec) -> dict[str, Any]:
         "hr_mean_conditioning": spec.hr_mean_conditioning,
         "grid_bounds_margin": spec.grid_bounds_margin,
     }
+    if spec.synthetic:
+        meta["synthetic"] = True
     if spec.seed is not None:
         meta["seed"] = spec.seed
     if spec.invariants.names:

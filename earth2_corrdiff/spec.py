@@ -121,6 +121,8 @@ class CorrDiffSpec:
         Whether members take their seeds from a generator, as upstream's ``CorrDiffTaiwan``, or in sequence
     name, sha256 : str
         Where it came from, and the checksum of its files
+    synthetic : bool
+        Whether it was trained on weather that never happened
     """
 
     inputs: Statistics
@@ -139,6 +141,7 @@ class CorrDiffSpec:
     drawn_seeds: bool = False
     name: str = ""
     sha256: str = ""
+    synthetic: bool = False
 
     def __post_init__(self) -> None:
         check_count("number_of_samples", self.number_of_samples)

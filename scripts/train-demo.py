@@ -4,8 +4,11 @@
 """Train the demo package: see ``--help``."""
 
 import sys
+from pathlib import Path
 
-from earth2_corrdiff.cli.train_demo import main
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout works uninstalled too
+
+from earth2_corrdiff.cli.train_demo import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -123,17 +123,28 @@ def test_grib_has_all_inputs_and_refc(tool: ModuleType) -> None:
     check_input(x, names, source)
 
 
-def test_several_times_of_one_grib(tmp_path: Path) -> None:
-    both = tmp_path / "both.grib2"
-    first = POLAND.with_name("gfs.20200721.t12z.f000.grib2")
-    both.write_bytes(first.read_bytes() + POLAND.read_bytes())
-    source = make_source(f"file:{both}")
-    times = ["2020-08-04T18", "2020-07-21T12"]
+def test_several_times_of_one_grib(tmp_path: Path, tool: ModuleType) -> None:
+    import pygrib
+
+    path, original = tmp_path / "two.grib2", truth(tool, WORLD, ["t2m"])[0][0]
+    with pygrib.open(str(WORLD)) as file:
+        message = next(each for each in file if each["shortName"] == "2t")
+    first = message.tostring()
+    message["dataDate"] = 20110111
+    message.values = original + 1
+    path.write_bytes(message.tostring() + first)
+    source = make_source(f"file:{path}")
+    times = ["2011-01-15T12", "2011-01-16T12"]
     source.check_times(times)
-    x, _ = fetch(source, times, ["t2m", "z500"], *BOX)
-    for i, (path, time) in enumerate([(POLAND, times[0]), (first, times[1])]):
-        alone, _ = fetch(make_source(f"file:{path}"), time, ["t2m", "z500"], *BOX)
-        np.testing.assert_array_equal(x[i].numpy(), alone[0].numpy())
+    lat, lon = np.linspace(90, -90, 73), np.arange(0, 360, 2.5)
+    for order in (times, times[::-1]):
+        x, _ = fetch(source, order, ["t2m"], lat, lon)
+        for i, time in enumerate(order):
+            np.testing.assert_allclose(x[i, 0].numpy(), original + times.index(time), atol=0.05)
+    with pytest.raises(
+        InputError, match="has 2 times from 2011-01-15T12:00 to 2011-01-16T12:00; got 2011-01-17"
+    ):
+        source.check_times("2011-01-17T12")
 
 
 def test_stock_source_over_the_mirror_serves_unchanged(world: Path) -> None:

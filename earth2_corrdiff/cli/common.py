@@ -66,3 +66,12 @@ def run_command(name: str, function: Callable[[Args], object], args: Args, debug
 def _complain(name: str, message: str, status: int) -> int:
     print(f"{name}: {' '.join(message.split())}", file=sys.stderr, flush=True)
     return status
+
+
+def share_cores() -> None:
+    """Let idle threads of a parallel loop sleep instead of spin; call it before PyTorch is imported.
+
+    With spinning threads, a neighbour that takes one core makes every loop wait for the scheduler: a
+    forward pass of the demo's network took 50 times as long. On an idle machine nothing changes.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

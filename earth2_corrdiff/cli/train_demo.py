@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from earth2_corrdiff.cli.common import ArgumentParser, run_command
+from earth2_corrdiff.cli.common import ArgumentParser, run_command, share_cores
 
 if TYPE_CHECKING:
     import torch
@@ -127,6 +127,7 @@ def fresh_downscaler(pairs: Pairs) -> Downscaler:
         invariant_fields=fields,
         number_of_samples=4,
         name="demo",
+        synthetic=True,
     )
     common = {
         "img_resolution": fine.shape[0],
@@ -305,4 +306,5 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = parser().parse_args(argv)
+    share_cores()
     return run_command("train-demo", train_demo, Setting(**vars(args)))

@@ -1,9 +1,24 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded default: a synthetic atmosphere, so that everything runs without a network."""
+"""The embedded default: a small trained CorrDiff and a synthetic atmosphere, for use without a network."""
 
 from __future__ import annotations
 
-from .weather import DemoWeather
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["DemoWeather"]
+from earth2_corrdiff.demo.weather import DemoWeather
+
+if TYPE_CHECKING:
+    from earth2studio.models.auto import Package
+
+__all__ = ["DemoWeather", "package"]
+
+FOLDER = Path(__file__).parent / "package"
+
+
+def package() -> Package:
+    """The trained demo model as an Earth2Studio package, generic layout; the stock class loads it too."""
+    from earth2studio.models.auto import Package
+
+    return Package(str(FOLDER))

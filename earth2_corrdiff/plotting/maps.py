@@ -180,7 +180,7 @@ def draw_grid_lines(ax: GeoAxes, mesh: Mesh, left: bool = True, bottom: bool = T
 def _degree_lines(degrees: Array, most: int) -> FixedLocator:
     """At most about `most` round values between the ends; longitudes as -180..180, as cartopy needs them."""
     low, high = float(degrees.min()), float(degrees.max())
-    ticks = np.asarray(MaxNLocator(nbins=most, steps=[1, 1.5, 2, 3, 5, 6, 10]).tick_values(low, high))
+    ticks = np.asarray(MaxNLocator(nbins=most, steps=[1, 2, 3, 5, 6, 10]).tick_values(low, high))
     near = ticks[(ticks >= low - 0.1 * (high - low)) & (ticks <= high + 0.1 * (high - low))]
     turned = near if -90.0 <= low <= high <= 90.0 else (near + 180.0) % 360.0 - 180.0
     return FixedLocator([float(tick) for tick in np.unique(turned)])

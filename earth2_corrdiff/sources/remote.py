@@ -25,7 +25,7 @@ from earth2_corrdiff.sources.source import DataSource
 
 CONTACT = 30
 """Seconds until an archive must have answered for the first time."""
-RETRY = {"max_retries": 4, "retry_timeout": timedelta(seconds=CONTACT)}
+RETRY = {"max_retries": 10, "retry_timeout": timedelta(seconds=CONTACT)}
 
 
 class Settled:

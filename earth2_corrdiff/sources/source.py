@@ -96,7 +96,10 @@ class Source:
         return await asyncio.to_thread(self, time, variable)
 
     def has(self, variable: str) -> bool:
-        """Whether the source has a variable; False where that is not known."""
+        """Whether the source has a variable; False where that is not known.
+
+        A copy of an archive may lack what the archive has: ``fetch`` then gives NaN everywhere.
+        """
         return self._variables is not None and variable in self._variables
 
     def check_times(self, times: TimeLike | Iterable[TimeLike]) -> None:

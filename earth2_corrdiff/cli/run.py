@@ -1,0 +1,223 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``run-corrdiff``: downscale the weather of given times into an ensemble."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from earth2_corrdiff.cli.common import ArgumentParser, run_command, share_cores
+from earth2_corrdiff.errors import InputError
+
+if TYPE_CHECKING:
+    from earth2_corrdiff.model import CorrDiff
+    from earth2_corrdiff.run import Downscaling
+    from earth2_corrdiff.times import Times
+
+NAME = "run-corrdiff"
+EVERYWHERE = "the demo needs no network: --demo"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status (0, 2 for unusable input, 130 after Ctrl-C)."""
+    args = _parser().parse_args(argv)
+    args.command = shlex.join([NAME, *(sys.argv[1:] if argv is None else argv)])
+    return run_command(NAME, run, args, debug=args.debug)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog=NAME,
+        description="Downscale global weather to kilometre scale with CorrDiff and write a Zarr store.",
+        epilog=f"{EVERYWHERE}. Times are UTC, like 2024-07-24T12:00.",
+    )
+    add = parser.add_argument
+    add("times", nargs="+", metavar="TIME", help="valid time or times, UTC, like 2024-07-24T12:00")
+    add("--samples", type=int, metavar="N", help="ensemble members (default: the package's)")
+    add("--steps", type=int, metavar="N", help="steps of the solver (default: the package's)")
+    add("--solver", help="euler, heun, stochastic, dpmpp_2m or trigflow (default: the package's)")
+    add("--seed", type=int, metavar="N", help="seed of the run (default: drawn, and recorded in the store)")
+    add("--package", metavar="NAME", help="taiwan (default), demo, a folder, or a URL that fsspec opens")
+    add(
+        "--source",
+        metavar="NAME",
+        help="gfs (default), arco, ncar, wb2, cds, demo, gfs:DIR (a mirror of NOAA's bucket), "
+        "or file:PATH (NetCDF, GRIB, Zarr)",
+    )
+    add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
+    add("--precision", default="fp32", help="fp32 (default, the reference), bf16 or fp16")
+    add("--max-batch", type=int, metavar="N", help="most members in one network call (default: 1 on a CPU)")
+    add(
+        "--output",
+        type=Path,
+        metavar="STORE",
+        help="Zarr store to write (default: outputs/corrdiff-TIME.zarr)",
+    )
+    add("--overwrite", action="store_true", help="replace an existing output, once the new run can start")
+    add("--resume", action="store_true", help="go on with an interrupted run: compute only what is missing")
+    add("--demo", action="store_true", help="synthetic weather and the embedded model: needs no network")
+    add("--debug", action="store_true", help="show debug messages, and the traceback of an error")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check what can be checked at once, load, run, and say what was written."""
+    from earth2_corrdiff.sources import make_source
+    from earth2_corrdiff.times import to_times
+
+    share_cores()
+    _check(args)
+    times = to_times(args.times)
+    source = make_source(args.source)
+    source.check_times(times)
+    args.output = args.output or Path("outputs") / f"corrdiff-{_label(times)}.zarr"
+    start = perf_counter()
+    print(f"{NAME}: loading the package {args.package} …", file=sys.stderr, flush=True)
+    from earth2_corrdiff.store import check_target
+
+    _configure_log(args.debug)
+    check_target(args.output, args.overwrite, args.resume)
+    model = load(args)
+    _announce(model, source, times, args)
+    loaded = perf_counter() - start
+    downscaling = _downscale(model, source, times, args)
+    print(_report(downscaling, args.output, loaded))
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.demo:
+        for name in ("package", "source"):
+            if getattr(args, name) not in (None, "demo"):
+                raise InputError(f"--demo means --package demo --source demo; leave out --{name}")
+        args.package = args.source = "demo"
+    args.package, args.source = args.package or "taiwan", args.source or "gfs"
+    for name in ("samples", "steps", "max_batch"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} must be 1 or more, got {value}")
+    if args.overwrite and args.resume:
+        raise InputError("--overwrite and --resume exclude each other")
+
+
+def _label(times: Times) -> str:
+    stamps = [str(t.astype("datetime64[m]")).replace(":", "") for t in (times[0], times[-1])]
+    return stamps[0] if len(times) == 1 else "-to-".join(stamps)
+
+
+def _configure_log(debug: bool) -> None:
+    """One handler for the command, after Earth2Studio's imports have set up theirs."""
+    import earth2studio.data
+    import earth2studio.io  # noqa: F401
+    from loguru import logger
+    from tqdm import tqdm
+
+    logger.remove()
+    logger.add(
+        lambda line: tqdm.write(line, file=sys.stderr, end=""),
+        level="DEBUG" if debug else "INFO",
+        format=NAME + ": {level.name}: {message}" if not debug else "{time} {level.name} {name}: {message}",
+    )
+
+
+def load(args: argparse.Namespace) -> CorrDiff:
+    """The model of ``--package`` on ``--device``, with the command's settings."""
+    from earth2_corrdiff.model import CorrDiff, CorrDiffTaiwan
+
+    device = _device(args.device)
+    kind: type[CorrDiff] = CorrDiffTaiwan if args.package == "taiwan" else CorrDiff
+    model = kind.load_model(_package(args.package), precision=args.precision).to(device)
+    settings = {
+        "number_of_samples": args.samples,
+        "number_of_steps": args.steps,
+        "solver": args.solver,
+        "max_batch": args.max_batch,
+    }
+    for name, value in settings.items():
+        if value is not None:
+            setattr(model, name, value)
+    return model
+
+
+def _package(name: str) -> Any:
+    from earth2studio.models.auto import Package
+
+    from earth2_corrdiff import demo
+    from earth2_corrdiff.model import CorrDiffTaiwan
+
+    if name == "taiwan":
+        return CorrDiffTaiwan.load_default_package()
+    if name == "demo":
+        return demo.package()
+    if "://" not in name and not Path(name).is_dir():
+        raise InputError(f"there is no package folder {name}; give taiwan, demo, a folder or a URL")
+    try:
+        return Package(name if "://" in name else str(Path(name).absolute()))
+    except (ValueError, ImportError, OSError) as error:
+        raise InputError(f"the package {name} cannot be opened ({error})") from error
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"there is no kind of device {name!r}; use cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"there is no device {name}: this machine has {torch.cuda.device_count()} GPUs")
+    return device
+
+
+def _announce(model: CorrDiff, source: Any, times: Times, args: argparse.Namespace) -> None:
+    from loguru import logger
+
+    what = "SYNTHETIC demo weather, neither observed nor forecast; " if source.synthetic else ""
+    if model.spec.synthetic and not source.synthetic:
+        what = "a demo model trained on SYNTHETIC weather: its output is no forecast; "
+    if args.package == "taiwan" and args.source.startswith("gfs"):
+        logger.info("the model was trained on ERA5; how it does on GFS has not been evaluated")
+    logger.info(
+        "{}{} time(s) x {} member(s), {} with {} steps, {}, on {}",
+        *(what, len(times), model.number_of_samples, model.solver, model.number_of_steps),
+        *(args.precision, model.downscaler.device),
+    )
+
+
+def _downscale(model: CorrDiff, source: Any, times: Times, args: argparse.Namespace) -> Downscaling:
+    from tqdm import tqdm
+
+    from earth2_corrdiff.run import Downscaling, Options
+
+    options = Options(args.seed, args.max_batch, args.overwrite, args.resume, args.command)
+    with tqdm(desc="denoising", unit="step", dynamic_ncols=True, delay=0.1) as bar:
+        downscaling = Downscaling(times, model, source, args.output, options, bar.update)
+        bar.reset(total=downscaling.evaluations)
+        try:
+            for _ in downscaling:
+                pass
+        except KeyboardInterrupt:
+            bar.close()
+            if args.output.exists():
+                print(f"{NAME}: {args.output} keeps what is done; go on with --resume", file=sys.stderr)
+            raise
+    return downscaling
+
+
+def _report(run: Downscaling, output: Path, loaded: float) -> str:
+    model = run.model
+    H, W = model.spec.output_grid.shape
+    synthetic = " of synthetic weather" if run.source.synthetic or model.spec.synthetic else ""
+    stages = ", ".join(f"{name} {value:.1f} s" for name, value in {"load": loaded, **run.seconds}.items())
+    count = f"{len(run.times)} time{'s' * (len(run.times) > 1)} x {model.number_of_samples} members"
+    return (
+        f"wrote {output}: {count} of {', '.join(model.output_variables)} on {H} x {W} points{synthetic}; "
+        f"seed {run.seed}; {stages}"
+    )
