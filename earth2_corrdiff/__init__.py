@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from earth2_corrdiff.errors import InputError as InputError
     from earth2_corrdiff.model import CorrDiff as CorrDiff
     from earth2_corrdiff.model import CorrDiffTaiwan as CorrDiffTaiwan
-    from earth2_corrdiff.package import save_package as save_package
+    from earth2_corrdiff.package_writer import save_package as save_package
     from earth2_corrdiff.run import downscale as downscale
     from earth2_corrdiff.sources import make_source as make_source
 
@@ -28,7 +28,7 @@ _HOME = {
     "InputError": "errors",
     "downscale": "run",
     "make_source": "sources",
-    "save_package": "package",
+    "save_package": "package_writer",
 }
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604
 

@@ -264,7 +264,7 @@ def train_demo(setting: Setting) -> None:
     import torch
     from tqdm import tqdm
 
-    from earth2_corrdiff.package import save_package
+    from earth2_corrdiff.package_writer import save_package
     from earth2_corrdiff.training.loop import Recipe
 
     torch.set_num_threads(setting.threads)
