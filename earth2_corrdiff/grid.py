@@ -81,7 +81,7 @@ class Grid:
 
 def _bracket(axis: Coordinate, points: Coordinate) -> tuple[Tensor, Tensor]:
     """Index of the cell of a rising axis that holds each point, and the distance into it in cells."""
-    knots, at = torch.as_tensor(axis), torch.as_tensor(points)
+    knots, at = torch.tensor(axis), torch.tensor(points)  # copies: arrays of a store may be read-only
     cell = torch.clamp(torch.searchsorted(knots, at.contiguous()) - 1, 0, knots.numel() - 2)
     steps = knots.diff()
     regular = torch.allclose(steps, steps[0], rtol=1e-5)
