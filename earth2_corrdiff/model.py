@@ -168,7 +168,6 @@ class CorrDiff(torch.nn.Module, AutoModelMixin):  # type: ignore[misc]
             lon=grid.lon,
         )
 
-    @torch.inference_mode()
     @batch_func()  # type: ignore[untyped-decorator]
     def __call__(self, x: Tensor, coords: CoordSystem) -> tuple[Tensor, CoordSystem]:
         """Downscale ``x [batch, variable, lat, lon]``.

@@ -215,7 +215,8 @@ def _read_generic(files: Files) -> Loaded:
         grid_bounds_margin=float(meta.get("grid_bounds_margin", 0.0)),
         hr_mean_conditioning=bool(meta.get("hr_mean_conditioning", True)),
         inference_mode=meta.get("inference_mode", "both"),
-        name=describe(files),
+        name=str(meta.get("name", "")),
+        root=describe(files),
         sha256=_checksum(path.read_bytes() for path in used),
         synthetic=bool(meta.get("synthetic", False)),
     )
@@ -262,7 +263,8 @@ def _read_taiwan(files: Files) -> Loaded:
         sampling=Sampling("euler", 8),
         regression_grid=True,
         drawn_seeds=True,
-        name=describe(files),
+        name="CorrDiff-Taiwan",
+        root=describe(files),
         sha256=_checksum([path.read_bytes()]),
     )
     networks = _networks(regression, diffusion)

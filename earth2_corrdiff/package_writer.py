@@ -90,6 +90,8 @@ def _metadata(spec: CorrDiffSpec) -> dict[str, Any]:
         "hr_mean_conditioning": spec.hr_mean_conditioning,
         "grid_bounds_margin": spec.grid_bounds_margin,
     }
+    if spec.name:
+        meta["name"] = spec.name
     if spec.synthetic:
         meta["synthetic"] = True
     if spec.seed is not None:

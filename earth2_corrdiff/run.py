@@ -226,7 +226,7 @@ class Downscaling:
         return {
             "title": "CorrDiff downscaling" + (" of synthetic demo weather" if synthetic else ""),
             "source": self.source.name,
-            "package": spec.name,
+            "package": spec.name or spec.root,
             "package_sha256": spec.sha256,
             "synthetic": int(synthetic),
             "solver": model.solver,

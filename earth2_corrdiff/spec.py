@@ -119,8 +119,8 @@ class CorrDiffSpec:
         Which of the two stages make the output
     drawn_seeds : bool
         Whether members take their seeds from a generator, as upstream's ``CorrDiffTaiwan``, or in sequence
-    name, sha256 : str
-        Where it came from, and the checksum of its files
+    name, root, sha256 : str
+        What it calls itself, where it was read from, and the checksum of its files
     synthetic : bool
         Whether it was trained on weather that never happened
     """
@@ -140,6 +140,7 @@ class CorrDiffSpec:
     inference_mode: str = "both"
     drawn_seeds: bool = False
     name: str = ""
+    root: str = ""
     sha256: str = ""
     synthetic: bool = False
 

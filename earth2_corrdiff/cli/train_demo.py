@@ -126,7 +126,7 @@ def fresh_downscaler(pairs: Pairs) -> Downscaler:
         invariants=channel_statistics(INVARIANTS, torch.from_numpy(fields)[None]),
         invariant_fields=fields,
         number_of_samples=4,
-        name="demo",
+        name="earth2_corrdiff demo",
         synthetic=True,
     )
     common = {
