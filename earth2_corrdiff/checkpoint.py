@@ -13,6 +13,7 @@ import json
 import pickle
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,14 +53,15 @@ class Checkpoint:
 def _members(data: bytes, source: str) -> dict[str, bytes]:
     stream = io.BytesIO(data)
     try:
-        if zipfile.is_zipfile(stream):
+        # tar first: a tar that ends in model.pt, itself a zip, would pass for a zip
+        if not tarfile.is_tarfile(stream):
             with zipfile.ZipFile(stream) as archive:
                 return {name: archive.read(name) for name in archive.namelist()}
         stream.seek(0)
         with tarfile.open(fileobj=stream) as tar:
             files = [(m.name.removeprefix("./"), tar.extractfile(m)) for m in tar.getmembers() if m.isfile()]
             return {name: file.read() for name, file in files if file is not None}
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise InputError(
             f"{source} is not a complete .mdlus checkpoint ({error}); download or write it again"
         ) from error
@@ -87,7 +89,8 @@ def read_mdlus(data: bytes | str | Path, source: str | None = None) -> Checkpoin
     try:
         args = json.loads(members["args.json"])
         state = torch.load(io.BytesIO(members["model.pt"]), map_location="cpu", weights_only=True)
-        return Checkpoint(args["__name__"], dict(args["__args__"]), dict(state), source)
+        _check_state(state)
+        return Checkpoint(args["__name__"], dict(args["__args__"]), state, source)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise InputError(
@@ -95,6 +98,12 @@ def read_mdlus(data: bytes | str | Path, source: str | None = None) -> Checkpoin
         ) from error
     except (ValueError, KeyError, TypeError, RuntimeError, EOFError) as error:
         raise InputError(f"{source} is damaged ({error}); download or write it again") from error
+
+
+def _check_state(state: object) -> None:
+    pairs = state.items() if isinstance(state, dict) else [(None, None)]
+    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in pairs):
+        raise TypeError("model.pt holds no named tensors")
 
 
 def write_mdlus(

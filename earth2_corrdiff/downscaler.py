@@ -70,6 +70,8 @@ class Downscaler(nn.Module):
         self.regrid = Regridder(spec.input_grid, spec.output_grid, spec.grid_bounds_margin)
         for net in (regression, denoiser):
             set_precision(net, precision)
+            # upstream's layout: other convolution kernels round differently, and GPUs want it
+            net.to(memory_format=torch.channels_last)
         self._register(spec)
         self._check_channels()
 
@@ -118,7 +120,8 @@ class Downscaler(nn.Module):
         """Regrid, append the invariants, normalise: ``[B, C, h, w]`` physical → ``[B, Cc, H, W]``."""
         fine = self.regrid(coarse)
         fine = torch.cat([fine, self.invariants.expand(fine.shape[0], -1, -1, -1)], dim=1)
-        return ((fine - self.center_in) / self.scale_in).to(torch.float32)
+        cond = ((fine - self.center_in) / self.scale_in).to(torch.float32)
+        return cond.contiguous(memory_format=torch.channels_last)
 
     def normalised_mean(self, cond: Tensor) -> Tensor:
         """The regression alone, normalised: ``[B, Cc, H, W] → [B, Co, H, W]``."""

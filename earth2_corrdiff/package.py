@@ -13,6 +13,7 @@ import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -66,11 +67,18 @@ class Loaded:
 
 
 def _find(files: Files, name: str) -> Path | None:
-    """Local path of a package's file; None where the package has no such file."""
+    """Local path of a package's file; None where there is no such file, InputError where nobody can tell."""
     try:
         path = Path(files.resolve(name))
     except FileNotFoundError:
         return None
+    except Exception as error:  # every remote file system has its own
+        if isinstance(error, HTTPException) and "not found" in str(error):  # Earth2Studio's, of the registry
+            return None
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"the package {describe(files)} cannot be read: {type(error).__name__}: {reason}"
+        ) from error
     return path if path.is_file() else None
 
 
@@ -100,15 +108,27 @@ def read_package(files: Files) -> Loaded:
         If files are missing or damaged, or do not agree with each other
     """
     try:
-        if _find(files, "metadata.json") is None and _find(files, TAIWAN_ZIP) is not None:
-            return _read_taiwan(files)
-        return _read_generic(files)
+        return _read_taiwan(files) if _is_taiwan(files) else _read_generic(files)
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"the package {describe(files)} cannot be read: {type(error).__name__}: {error}"
         ) from error
+
+
+def _is_taiwan(files: Files) -> bool:
+    """Which layout it is. One file decides, so that a cached package loads without its registry."""
+    failure = None
+    for name, taiwan in (("metadata.json", False), (TAIWAN_ZIP, True)):
+        try:
+            if _find(files, name) is not None:
+                return taiwan
+        except InputError as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    return False
 
 
 def _networks(regression: Checkpoint, diffusion: Checkpoint) -> tuple[Regression, Denoiser]:

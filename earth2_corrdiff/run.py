@@ -7,29 +7,25 @@
 
 from __future__ import annotations
 
-import json
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from earth2studio.io import ZarrBackend
-from earth2studio.utils.coords import split_coords
 from loguru import logger
 from torch import Tensor
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.layout import Layout, provenance
 from earth2_corrdiff.model import CorrDiff
 from earth2_corrdiff.noise import fresh_seed, member_seed
 from earth2_corrdiff.sources import Source, as_source, check_input, fetch
 from earth2_corrdiff.spec import check_count
-from earth2_corrdiff.store import Layout, Store, check_target
-from earth2_corrdiff.times import TimeLike, Times, time_text, to_times
+from earth2_corrdiff.store import Plain, Store, check_target, recorded
+from earth2_corrdiff.times import TimeLike, distinct, time_text, to_times
 
 LOWRES_EXTRA = "refc"  # kept for comparison where the source has it: the coarse twin of mrr
 STAGES = ("fetch", "compute", "write")
@@ -46,7 +42,8 @@ class Options:
     max_batch : int | None
         Most members in one network call, by default the model's
     overwrite, resume : bool
-        What to do with an output that exists; by default refuse
+        What to do with an output that exists; by default refuse. A store is replaced when its new run
+        starts; one to resume must be of the same run, and without a seed its own is taken
     command : str
         For the provenance in the store
     """
@@ -80,6 +77,8 @@ class Downscaling:
     ----------
     seconds : dict[str, float]
         Time spent to fetch, compute and write, so far
+    written : int
+        Members computed and written so far; those that were there already do not count
 
     Raises
     ------
@@ -97,61 +96,87 @@ class Downscaling:
         options: Options | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        self.model, self.source, self.output = model, as_source(data), output
+        self.model, self.source = model, as_source(data)
+        self.output = Path(output) if isinstance(output, str | Path) else output
         self.options, self.progress = options or Options(), progress
-        self.times = _distinct(to_times(time))
-        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.times = distinct(to_times(time))
+        self.seconds, self.written = dict.fromkeys(STAGES, 0.0), 0
         self.source.check_times(self.times)
         self.source.check_variables(model.input_variables)
-        if isinstance(output, str | Path):
-            check_target(Path(output), self.options.overwrite, self.options.resume)
+        if isinstance(self.output, Path):
+            check_target(self.output, self.options.overwrite, self.options.resume)
         self.seed = self._choose_seed()
+        self._batch = self.options.max_batch or model.max_batch
 
     def _choose_seed(self) -> int:
         """The seed asked for, else the store's on resume, else the model's, else a new one."""
         if self.options.seed is not None:
-            return self.options.seed
-        if self.options.resume and isinstance(self.output, str | Path):
-            recorded = _recorded_seed(Path(self.output))
-            if recorded is not None:
-                return recorded
-        return self.model.seed if self.model.seed is not None else fresh_seed()
+            return int(self.options.seed)
+        if self.options.resume:
+            found = recorded(self.output) if isinstance(self.output, Path) else None
+            if isinstance(self.output, ZarrBackend):
+                found = dict(self.output.root.attrs)
+            if found and "seed" in found:
+                return int(found["seed"])
+        return int(self.model.seed) if self.model.seed is not None else fresh_seed()
+
+    @property
+    def members(self) -> int:
+        """Members of the whole run, over all times."""
+        return len(self.times) * self.model.number_of_samples
 
     @property
     def evaluations(self) -> int:
         """Denoising steps of the whole run, over all members."""
-        calls = 0 if self.model.spec.inference_mode == "regression" else self.model.downscaler.sampling.calls
-        return len(self.times) * self.model.number_of_samples * calls
+        regression = self.model.spec.inference_mode == "regression"
+        return 0 if regression else self.members * self.model.downscaler.sampling.calls
 
     def __iter__(self) -> Iterator[tuple[np.datetime64, int]]:
-        """Do the run; yield each time and member when it is written."""
-        store: Store | Plain | None = None
-        for t, time in enumerate(self.times):
-            if store is None and self._resumable():
-                store = self._open()
-            missing = store.missing(t) if store is not None else list(range(self.model.number_of_samples))
-            self._advance(self.model.number_of_samples - len(missing))
-            if not missing:
+        """Do the run; yield each time and member when it is written.
+
+        The first input is fetched and checked, and the output opened, before the iterator is returned:
+        until then nothing is computed, and nothing that was there is replaced.
+
+        Raises
+        ------
+        InputError
+            If the input cannot be fetched or used, or the output cannot be opened or is another run's
+        """
+        store = self._existing()
+        every = list(range(self.model.number_of_samples))
+        missing = [every if store is None else store.missing(t) for t in range(len(self.times))]
+        first = next((t for t, members in enumerate(missing) if members), None)
+        if store is not None:
+            x = None if first is None else self._fetch(first, store.layout.lowres)
+            return self._work(store, missing, x)
+        names = self._lowres()
+        x = self._fetch(0, names)
+        if len(names) > len(self.model.input_variables) and x[-1].isnan().all():
+            names = names[:-1]  # the archive has it, but not here
+        return self._work(self._create(names), missing, x)
+
+    def _work(
+        self, store: Store | Plain, missing: list[list[int]], x: Tensor | None
+    ) -> Iterator[tuple[np.datetime64, int]]:
+        """Compute and write what is missing; ``x`` is the input of the first time that misses something."""
+        for t, members in enumerate(missing):
+            self._skip(self.model.number_of_samples - len(members))
+            if not members:
                 continue
-            with self._clock("fetch"):
-                x = self._fetch(time)
-            store = store or self._open()
+            x = self._fetch(t, store.layout.lowres) if x is None else x
             with self._clock("write"):
-                store.write_lowres(t, x)
-            for first, block in self._members(x, store, t, missing):
+                store.write_lowres(t, x[: len(store.layout.lowres)])
+            for first, block in self._blocks(x, store, t, members):
                 with self._clock("write"):
                     store.write_members(t, first, block)
-                yield from ((time, first + i) for i in range(len(block)))
-        if store is not None:
-            with self._clock("write"):
-                store.finish()
+                self.written += len(block)
+                yield from ((self.times[t], first + i) for i in range(len(block)))
+            x = None
 
-    def _resumable(self) -> bool:
-        return self.options.resume and isinstance(self.output, str | Path) and Path(self.output).exists()
-
-    def _advance(self, members: int) -> None:
+    def _skip(self, members: int) -> None:
+        """Tell the progress of members that were there already."""
         if self.progress is not None and members:
-            self.progress(members * self.evaluations // (len(self.times) * self.model.number_of_samples))
+            self.progress(members * self.evaluations // self.members)
 
     @contextmanager
     def _clock(self, stage: str) -> Iterator[None]:
@@ -161,117 +186,77 @@ class Downscaling:
         finally:
             self.seconds[stage] += perf_counter() - start
 
-    def lowres(self) -> tuple[str, ...]:
-        """Variables of the coarse input that the store keeps."""
+    def _lowres(self) -> tuple[str, ...]:
+        """Variables of the coarse input to fetch and keep; the model's come first."""
         names = tuple(self.model.input_variables)
         extra = LOWRES_EXTRA not in names and self.source.has(LOWRES_EXTRA)
         return (*names, LOWRES_EXTRA) if extra else names
 
-    def _fetch(self, time: np.datetime64) -> Tensor:
-        """Coarse fields ``[C (+ 1), h, w]`` of one time, checked; the model's input comes first."""
-        grid, names = self.model.spec.input_grid, self.lowres()
-        x, _ = fetch(self.source, time, names, grid.lat, grid.lon)
-        inputs = self.model.input_variables
-        check_input(x[:, : len(inputs)], inputs, self.source, np.array([time]))
+    def _fetch(self, t: int, names: tuple[str, ...]) -> Tensor:
+        """Coarse fields ``[C (+ 1), h, w]`` of one time; the model's input, checked, comes first."""
+        grid, inputs = self.model.spec.input_grid, self.model.input_variables
+        with self._clock("fetch"):
+            x, _ = fetch(self.source, self.times[t], names, grid.lat, grid.lon)
+            check_input(x[:, : len(inputs)], inputs, self.source, self.times[t : t + 1])
         return x[0]
 
-    def _members(
-        self, x: Tensor, store: Store | Plain, t: int, missing: list[int]
+    def _blocks(
+        self, x: Tensor, store: Store | Plain, t: int, members: list[int]
     ) -> Iterator[tuple[int, Tensor]]:
-        """Runs of consecutive missing members, as blocks ``[m, Co, H, W]`` with their first index."""
+        """Members to compute, as blocks ``[m, Co, H, W]`` of neighbours with the first one's index."""
         downscaler = self.model.downscaler
         coarse = x[None, : len(self.model.input_variables)].to(downscaler.device)
-        seeds = store.layout.seeds[t]
-        batch = self.options.max_batch or self.model.max_batch
-        for run in _consecutive(missing):
-            wanted = [int(seeds[i]) for i in run]
-            blocks = iter(downscaler.members(coarse, wanted, batch, self.progress))
-            while True:
+        for run in _consecutive(members):
+            seeds = [int(seed) for seed in store.layout.seeds[t, run]]
+            blocks = iter(downscaler.members(coarse, seeds, self._batch, self.progress))
+            left = len(run)
+            while left:
                 with self._clock("compute"):
-                    block = next(blocks, None)
-                if block is None:
-                    break
-                yield run[0] + block[1], block[2]
+                    _, first, block = next(blocks)
+                yield run[0] + first, block
+                if len(block) < left:
+                    self._batch = len(block)  # what fits the memory: do not try more at the next time
+                left -= len(block)
 
-    def _open(self) -> Store | Plain:
-        layout = self._layout()
-        if isinstance(self.output, str | Path):
-            path = Path(self.output)
-            if self._resumable():
-                return Store.resume(path, layout)
-            return Store.create(path, layout, self.options.overwrite)
+    def _existing(self) -> Store | None:
+        """What an earlier run left, where it shall be resumed."""
+        if not self.options.resume:
+            return None
         if isinstance(self.output, ZarrBackend):
-            return Store(self.output, layout)
-        return Plain(self.output, layout)
+            there = len(self.output.root) > 0
+            return Store(self.output, self._layout(self._lowres()), resume=True) if there else None
+        if isinstance(self.output, Path) and self.output.exists():
+            return Store.resume(self.output, self._layout(self._lowres()))
+        return None
 
-    def _layout(self) -> Layout:
+    def _create(self, lowres: tuple[str, ...]) -> Store | Plain:
+        layout = self._layout(lowres)
+        with self._clock("write"):
+            if isinstance(self.output, Path):
+                return Store.create(self.output, layout, self.options.overwrite)
+            return (
+                Store(self.output, layout)
+                if isinstance(self.output, ZarrBackend)
+                else Plain(self.output, layout)
+            )
+
+    def _layout(self, lowres: tuple[str, ...]) -> Layout:
         spec, model = self.model.spec, self.model
         seeds = [[member_seed(self.seed, t, i) for i in range(model.number_of_samples)] for t in self.times]
         fields = spec.invariant_fields if spec.invariant_fields is not None else ()
+        synthetic = self.source.synthetic or spec.synthetic
         return Layout(
             times=self.times,
             seeds=np.array(seeds, dtype=np.int64),
             outputs=spec.outputs.names,
-            lowres=self.lowres(),
+            lowres=lowres,
             output_grid=spec.output_grid,
             input_grid=spec.input_grid,
-            attributes=self._provenance(),
+            attributes=provenance(
+                model.downscaler, self.source.name, synthetic, self.seed, self.options.command
+            ),
             static=dict(zip(spec.invariants.names, fields, strict=True)),
         )
-
-    def _provenance(self) -> dict[str, Any]:
-        model, spec = self.model, self.model.spec
-        synthetic = self.source.synthetic or spec.synthetic
-        packages = ("earth2_corrdiff", "earth2studio", "torch", "numpy", "zarr")
-        return {
-            "title": "CorrDiff downscaling" + (" of synthetic demo weather" if synthetic else ""),
-            "source": self.source.name,
-            "package": spec.name or spec.root,
-            "package_sha256": spec.sha256,
-            "synthetic": int(synthetic),
-            "solver": model.solver,
-            "number_of_steps": model.number_of_steps,
-            "sigma_min": model.sigma_min,
-            "sigma_max": model.sigma_max,
-            "seed": self.seed,
-            "precision": model.downscaler.precision,
-            "device": model.downscaler.device.type,
-            "versions": json.dumps({name: version(name.replace("_", "-")) for name in packages}),
-            "command": self.options.command,
-        }
-
-
-class Plain:
-    """Any other Earth2Studio backend: the fields alone, without provenance, and not resumable."""
-
-    def __init__(self, io: Any, layout: Layout) -> None:
-        self.io, self.layout = io, layout
-        io.add_array(layout.output_coords(), list(layout.outputs))
-
-    def missing(self, time: int) -> list[int]:
-        """All members."""
-        return list(range(self.layout.seeds.shape[1]))
-
-    def write_lowres(self, time: int, x: Tensor) -> None:
-        """Kept by Zarr stores only."""
-
-    def write_members(self, time: int, first: int, block: Tensor) -> None:
-        """Write members ``first, first + 1, …`` of a time: ``[m, Co, H, W]``."""
-        coords = self.layout.output_coords()
-        coords["time"] = self.layout.times[time : time + 1]
-        coords["sample"] = np.arange(first, first + len(block))
-        coords = OrderedDict(variable=np.array(self.layout.outputs), **coords)
-        self.io.write(*split_coords(block.transpose(0, 1)[:, None].cpu(), coords))
-
-    def finish(self) -> None:
-        """Nothing is left to do."""
-
-
-def _distinct(times: Times) -> Times:
-    if len(np.unique(times)) != len(times):
-        twice = next(t for t in times if (times == t).sum() > 1)
-        raise InputError(f"the time {time_text(twice)} is given twice")
-    return times
 
 
 def _consecutive(members: list[int]) -> list[list[int]]:
@@ -283,16 +268,6 @@ def _consecutive(members: list[int]) -> list[list[int]]:
         else:
             runs.append([i])
     return runs
-
-
-def _recorded_seed(path: Path) -> int | None:
-    import zarr
-
-    try:
-        seed = zarr.open_group(str(path), mode="r").attrs.get("seed")
-    except (OSError, ValueError):
-        return None
-    return seed if isinstance(seed, int) else None
 
 
 def downscale(

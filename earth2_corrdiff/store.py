@@ -8,11 +8,14 @@ that is there says that the member is complete: what is done is a property of th
 
 from __future__ import annotations
 
+import json
 import shutil
+import tempfile
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,71 +23,14 @@ import numpy as np
 import zarr
 from earth2studio.io import ZarrBackend
 from earth2studio.utils.coords import split_coords
-from earth2studio.utils.type import CoordSystem
 from loguru import logger
-from numpy.typing import NDArray
 from torch import Tensor, from_numpy
 
 from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.grid import Grid
+from earth2_corrdiff.layout import SEED, Layout
 from earth2_corrdiff.metadata import LAT, LON, cf_attributes
 
-SEED = "member_seed"
 UNWRITTEN = -1
-# What must not change between the runs that fill one store.
-IDENTITY = (
-    "package_sha256",
-    "source",
-    "solver",
-    "number_of_steps",
-    "sigma_min",
-    "sigma_max",
-    "seed",
-    "precision",
-)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What a store shall hold.
-
-    Attributes
-    ----------
-    times : np.ndarray
-        ``[T]`` datetime64[ns]
-    seeds : np.ndarray
-        ``[T, M]`` int64: of each member
-    outputs, lowres : tuple[str, ...]
-        Variables of the output, and of the coarse input that is kept beside it
-    output_grid, input_grid : Grid
-        Their grids
-    attributes : dict
-        Provenance, with all of ``IDENTITY``
-    static : dict
-        Fields of the output grid that do not change: the package's invariants
-    """
-
-    times: NDArray[np.datetime64]
-    seeds: NDArray[np.int64]
-    outputs: tuple[str, ...]
-    lowres: tuple[str, ...]
-    output_grid: Grid
-    input_grid: Grid
-    attributes: dict[str, Any]
-    static: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-
-    def output_coords(self) -> CoordSystem:
-        """Coordinates of the output arrays."""
-        return OrderedDict(
-            time=self.times,
-            sample=np.arange(self.seeds.shape[1]),
-            lat=self.output_grid.lat,
-            lon=self.output_grid.lon,
-        )
-
-    def lowres_coords(self) -> CoordSystem:
-        """Coordinates of the coarse input."""
-        return OrderedDict(time=self.times, lat_lowres=self.input_grid.lat, lon_lowres=self.input_grid.lon)
 
 
 class Store:
@@ -93,15 +39,34 @@ class Store:
     Parameters
     ----------
     io : ZarrBackend
-        Holding nothing, or what an earlier run of the same layout left
+        Holding nothing, or, to resume it, what an earlier run of the same layout left
     layout : Layout
         What it shall hold
+    resume : bool, optional
+        Go on with what is there, by default refuse it
+    place : Path | None, optional
+        Its path, for messages
+
+    Raises
+    ------
+    InputError
+        If the backend holds something else, or was filled for other times, members, grids or settings: the
+        message names them
     """
 
-    def __init__(self, io: ZarrBackend, layout: Layout) -> None:
-        self.io, self.layout = io, layout
-        if SEED not in io.root:
-            _lay_out(io, layout)
+    def __init__(
+        self, io: ZarrBackend, layout: Layout, resume: bool = False, place: Path | None = None
+    ) -> None:
+        self.io, self.layout, self.place = io, layout, place or io.root.store
+        if SEED in io.root and resume:
+            kept = tuple(name for name in layout.lowres if f"{name}_lowres" in io.root)
+            self.layout = replace(layout, lowres=kept)
+            _check_same(io, layout, self.place)
+        elif len(io.root):
+            raise InputError(f"{self.place} is not empty; give an empty backend, or ask to resume its run")
+        else:
+            with writing(self.place, kept=False):
+                _lay_out(io, layout)
 
     @classmethod
     def create(cls, path: Path, layout: Layout, overwrite: bool = False) -> Store:
@@ -113,17 +78,21 @@ class Store:
             If it exists and may not be overwritten, or the place cannot be written
         """
         check_target(path, overwrite=overwrite, resume=False)
-        fresh, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            for left in (fresh, old):
-                shutil.rmtree(left, ignore_errors=True)
-            cls(ZarrBackend(str(fresh)), layout)
-            if path.exists():
-                path.rename(old)
-            fresh.rename(path)
-            shutil.rmtree(old, ignore_errors=True)
-            return cls(ZarrBackend(str(path)), layout)
+        fresh, old = _beside(path)
+        try:
+            with writing(path, kept=False):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                for left in (fresh, old):
+                    shutil.rmtree(left, ignore_errors=True)
+                cls(ZarrBackend(str(fresh)), layout, place=path)
+                if path.exists():
+                    path.rename(old)
+                fresh.rename(path)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+            _undo(path)
+        shutil.rmtree(old, ignore_errors=True)
+        return cls.resume(path, layout)
 
     @classmethod
     def resume(cls, path: Path, layout: Layout) -> Store:
@@ -134,16 +103,16 @@ class Store:
         InputError
             If it was made for other times, members, grids or settings: the message names them
         """
-        for partial in path.rglob("*.partial"):
-            partial.unlink()  # what a killed write left behind
         try:
             io = ZarrBackend(str(path))
-            # an array cannot be written while its metadata come from the consolidated copy
+            # not the consolidated copy of the metadata: that one cannot be changed
             io.root = zarr.open_group(str(path), mode="r+", use_consolidated=False)
         except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise InputError(f"{path} is no store of this program ({error}); use --overwrite") from error
-        _check_same(io, layout, path)
-        return cls(io, layout)
+            raise InputError(f"the store {path} is damaged ({error}); use --overwrite") from error
+        store = cls(io, layout, resume=True, place=path)
+        for partial in path.rglob("*.partial"):
+            partial.unlink()  # what a killed write left behind
+        return store
 
     def missing(self, time: int) -> list[int]:
         """Members of a time that are not written yet."""
@@ -151,7 +120,7 @@ class Store:
 
     def write_lowres(self, time: int, x: Tensor) -> None:
         """Write the coarse input ``[C, h, w]`` of a time."""
-        with writing(self.io.root.store):
+        with writing(self.place):
             coords = self.layout.lowres_coords()
             coords["time"] = self.layout.times[time : time + 1]
             names = [f"{name}_lowres" for name in self.layout.lowres]
@@ -161,29 +130,45 @@ class Store:
         """Write members ``first, first + 1, …`` of a time: ``[m, Co, H, W]``; their seeds last."""
         coords = self.layout.output_coords()
         coords["time"] = self.layout.times[time : time + 1]
-        with writing(self.io.root.store):
+        with writing(self.place):
             for i, fields in enumerate(block, first):
                 coords["sample"] = np.array([i])
                 variable = OrderedDict(variable=np.array(self.layout.outputs), **coords)
                 self.io.write(*split_coords(fields[:, None, None].cpu(), variable))
                 self.io.root[SEED][time, i] = self.layout.seeds[time, i]
 
-    def finish(self) -> None:
-        """Consolidate the metadata, so that readers open the store without being told how."""
-        with writing(self.io.root.store):
-            zarr.consolidate_metadata(self.io.root.store)
+
+class Plain:
+    """Any other Earth2Studio backend: the fields alone, without provenance, and not resumable."""
+
+    def __init__(self, io: Any, layout: Layout) -> None:
+        self.io, self.layout = io, layout
+        io.add_array(layout.output_coords(), list(layout.outputs))
+
+    def missing(self, time: int) -> list[int]:
+        """All members."""
+        return list(range(self.layout.seeds.shape[1]))
+
+    def write_lowres(self, time: int, x: Tensor) -> None:
+        """Kept by Zarr stores only."""
+
+    def write_members(self, time: int, first: int, block: Tensor) -> None:
+        """Write members ``first, first + 1, …`` of a time: ``[m, Co, H, W]``."""
+        coords = self.layout.output_coords()
+        coords["time"] = self.layout.times[time : time + 1]
+        coords["sample"] = np.arange(first, first + len(block))
+        variable = OrderedDict(variable=np.array(self.layout.outputs), **coords)
+        self.io.write(*split_coords(block.transpose(0, 1)[:, None].cpu(), variable))
 
 
 @contextmanager
-def writing(place: object) -> Iterator[None]:
+def writing(place: object, kept: bool = True) -> Iterator[None]:
     """Turn an error of the file system into one line; what is written stays, and can be resumed."""
     try:
         yield
     except OSError as error:
-        reason = error.strerror or error
-        raise InputError(
-            f"cannot write {place}: {reason}; what is written is kept, go on with --resume"
-        ) from error
+        hint = "; what is written is kept, go on with --resume" if kept else ""
+        raise InputError(f"cannot write {place}: {error.strerror or error}{hint}") from error
 
 
 def check_target(path: Path, overwrite: bool, resume: bool) -> None:
@@ -194,17 +179,45 @@ def check_target(path: Path, overwrite: bool, resume: bool) -> None:
     InputError
         If the store exists and neither ``overwrite`` nor ``resume`` is asked for, or something else is there
     """
-    if path.exists() and not overwrite and not resume:
-        raise InputError(f"the output {path} exists; use --resume to go on with it, or --overwrite")
-    if path.exists() and not ((path / "zarr.json").is_file() or (path / ".zgroup").is_file()):
-        raise InputError(f"the output {path} exists and is no Zarr store; give another --output")
-    parent = next(p for p in path.absolute().parents if p.exists())
-    if not parent.is_dir():
-        raise InputError(f"cannot write {path}: {parent} is no directory")
+    with writing(path, kept=False):
+        _undo(path)
+        if path.exists():
+            if recorded(path) is None:
+                raise InputError(f"the output {path} exists and is no store of a run; give another --output")
+            if not overwrite and not resume:
+                raise InputError(f"the output {path} exists; use --resume to go on with it, or --overwrite")
+        parent = next(p for p in path.absolute().parents if p.exists())
+        if not parent.is_dir():
+            raise InputError(f"cannot write {path}: {parent} is no directory")
+        with tempfile.TemporaryFile(dir=parent):
+            pass  # permissions do not tell about read-only and special file systems: try
+
+
+def recorded(path: Path) -> dict[str, Any] | None:
+    """Attributes of the store that a run left at a path; None if there is no such store."""
+    try:
+        about = json.loads((path / "zarr.json").read_text()).get("attributes", {})
+    except (OSError, ValueError, AttributeError):
+        return None
+    return about if isinstance(about, dict) and "package_sha256" in about else None
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    """Where a store is made, and where the one that it replaces waits."""
+    return path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
+
+
+def _undo(path: Path) -> None:
+    """Put the old store back where its replacement ended between the two moves."""
+    if path.name and not path.exists() and _beside(path)[1].exists():
+        _beside(path)[1].rename(path)
 
 
 def _lay_out(io: ZarrBackend, layout: Layout) -> None:
-    """Add all arrays with their attributes; fields hold NaN until they are written."""
+    """Add all arrays with their attributes; fields hold NaN until they are written.
+
+    The metadata are complete then, so they are consolidated here: readers open an unfinished store, too.
+    """
     io.chunks.update(time=1, sample=1)
     coords, lowres = layout.output_coords(), layout.lowres_coords()
     for each in (coords, lowres):
@@ -224,6 +237,9 @@ def _lay_out(io: ZarrBackend, layout: Layout) -> None:
         fill_value=UNWRITTEN,
     )
     _describe(io, layout)
+    with warnings.catch_warnings():  # that other readers of Zarr 3 may ignore the consolidated copy
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(io.root.store)
 
 
 def _describe(io: ZarrBackend, layout: Layout) -> None:
@@ -243,30 +259,15 @@ def _describe(io: ZarrBackend, layout: Layout) -> None:
     root.attrs.update({"Conventions": "CF-1.11", **layout.attributes})
 
 
-def _check_same(io: ZarrBackend, layout: Layout, path: Path) -> None:
+def _check_same(io: ZarrBackend, layout: Layout, place: object) -> None:
     """Compare everything that makes two runs the same before one goes on with the other's store."""
     attributes = dict(io.root.attrs)
-    wanted = layout.attributes
-    other = [
-        f"{key} {attributes.get(key)!r} instead of {wanted[key]!r}"
-        for key in IDENTITY
-        if attributes.get(key) != wanted[key]
-    ]
-    arrays = {
-        "times": ("time", layout.times),
-        "samples": ("sample", np.arange(layout.seeds.shape[1])),
-        "latitudes": ("lat", layout.output_grid.lat),
-        "longitudes": ("lon", layout.output_grid.lon),
-    }
-    for what, (name, want) in arrays.items():
-        have = io.root[name][:] if name in io.root else None
-        if have is None or have.shape != want.shape or not np.array_equal(have, want):
-            other.append(f"other {what}")
-    lacking = [name for name in (*layout.outputs, SEED) if name not in io.root]
-    other += [f"no {name}" for name in lacking]
+    other = layout.differences(attributes, {name: io.root[name] for name in io.root})
     if other:
         raise InputError(
-            f"{path} belongs to another run, it has {'; '.join(other)}; use --overwrite or --output"
+            f"{place} belongs to another run, it has {'; '.join(other)}; use --overwrite or another --output"
         )
-    if attributes.get("versions") != wanted.get("versions"):
-        logger.warning("{} was begun with other software versions: members may differ in the last bits", path)
+    if attributes.get("versions") != layout.attributes.get("versions"):
+        logger.warning(
+            "{} was begun with other software versions: members may differ in the last bits", place
+        )

@@ -59,6 +59,14 @@ def to_times(times: TimeLike | Iterable[TimeLike]) -> Times:
     return np.array([_to_time(time) for time in several], dtype="datetime64[ns]")
 
 
+def distinct(times: Times) -> Times:
+    """The times; InputError if one of them is there twice."""
+    if len(np.unique(times)) != len(times):
+        twice = next(t for t in times if (times == t).sum() > 1)
+        raise InputError(f"the time {time_text(twice)} is given twice")
+    return times
+
+
 def time_text(time: np.datetime64) -> str:
     """``2024-07-24T12:00``, with seconds only where there are any."""
     text = str(np.datetime_as_string(time, unit="s"))

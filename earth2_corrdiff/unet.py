@@ -66,7 +66,7 @@ class Conv2d(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation over ``min(32, C / 4)`` groups, in float32 whatever the input.
+    """Group normalisation over ``min(32, C / 4)`` groups, in float32 (or float64, where the input is).
 
     Evaluation divides by n - 1 (the unbiased variance), training by n, as upstream does.
     """
@@ -80,10 +80,11 @@ class GroupNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.training:
-            return F.group_norm(x.float(), self.groups, self.weight, self.bias, EPS).to(x.dtype)
+            return F.group_norm(wide, self.groups, self.weight, self.bias, EPS).to(x.dtype)
         B, C, H, W = x.shape
-        y = x.float().reshape(B, self.groups, C // self.groups, H, W)
+        y = wide.reshape(B, self.groups, C // self.groups, H, W)
         mean = y.mean(dim=[2, 3, 4], keepdim=True)
         var = y.var(dim=[2, 3, 4], keepdim=True)
         y = ((y - mean) * (var + EPS).rsqrt()).reshape(B, C, H, W)
@@ -193,7 +194,8 @@ class SongUNet(nn.Module):
         )
         widths = [model_channels * m for m in channel_mult]
         block = {"c_emb": c_emb, "dropout": dropout}
-        self.enc = nn.ModuleDict(self._encoder(in_channels, widths, num_blocks, attn_resolutions, block))
+        first = Conv2d(in_channels, model_channels, 3)
+        self.enc = nn.ModuleDict(self._encoder(first, widths, num_blocks, attn_resolutions, block))
         skips = [model_channels] + [b.out_channels for b in self.enc.values() if isinstance(b, Block)]
         self.dec = nn.ModuleDict(
             self._decoder(skips, widths, num_blocks, attn_resolutions, bottleneck_attention, block)
@@ -221,14 +223,14 @@ class SongUNet(nn.Module):
             self.register_buffer("pos_embd", features, persistent=False)
 
     def _encoder(
-        self, c_in: int, widths: list[int], num_blocks: int, attend: Sequence[int], block: dict[str, Any]
+        self, first: Conv2d, widths: list[int], num_blocks: int, attend: Sequence[int], block: dict[str, Any]
     ) -> dict[str, nn.Module]:
         layers: dict[str, nn.Module] = {}
-        c = widths[0]
+        c = first.weight.shape[0]
         for level, width in enumerate(widths):
             res = self.img_shape[0] >> level
             if level == 0:
-                layers[f"{res}x{res}_conv"] = Conv2d(c_in, c, 3)
+                layers[f"{res}x{res}_conv"] = first
             else:
                 layers[f"{res}x{res}_down"] = Block(c, c, down=True, **block)
             for i in range(num_blocks):

@@ -44,8 +44,8 @@ def run_command(name: str, function: Callable[[Args], object], args: Args, debug
     Returns
     -------
     int
-        0; 2 after an `InputError`; 130 after Ctrl-C; 141 where the reader of stdout has gone.
-        Anything else is a defect of this package and passes through.
+        0; 2 after an `InputError`; 130 after Ctrl-C, with what a `KeyboardInterrupt` says; 141 where the
+        reader of stdout has gone. Anything else is a defect of this package and passes through.
     """
     try:
         function(args)
@@ -54,8 +54,8 @@ def run_command(name: str, function: Callable[[Args], object], args: Args, debug
         if debug:
             raise
         return _complain(name, f"error: {error}", INPUT_ERROR)
-    except KeyboardInterrupt:
-        return _complain(name, "interrupted", INTERRUPTED)
+    except KeyboardInterrupt as interrupt:
+        return _complain(name, ": ".join(["interrupted", *map(str, interrupt.args)]), INTERRUPTED)
     except BrokenPipeError:
         # Python flushes stdout once more at exit: give it somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,7 +7,8 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -69,25 +70,25 @@ def _parser() -> ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     """Check what can be checked at once, load, run, and say what was written."""
     from earth2_corrdiff.sources import make_source
-    from earth2_corrdiff.times import to_times
+    from earth2_corrdiff.times import distinct, to_times
 
     share_cores()
     _check(args)
-    times = to_times(args.times)
+    times = distinct(to_times(args.times))
     source = make_source(args.source)
     source.check_times(times)
     args.output = args.output or Path("outputs") / f"corrdiff-{_label(times)}.zarr"
     start = perf_counter()
-    print(f"{NAME}: loading the package {args.package} …", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():  # in a log file it says nothing, and an error shall be one line
+        print(f"{NAME}: loading the package {args.package} …", file=sys.stderr, flush=True)
     from earth2_corrdiff.store import check_target
 
-    _configure_log(args.debug)
+    log = _configure_log(args.debug)
     check_target(args.output, args.overwrite, args.resume)
     model = load(args)
     _announce(model, source, times, args)
     loaded = perf_counter() - start
-    downscaling = _downscale(model, source, times, args)
-    print(_report(downscaling, args.output, loaded))
+    print(_report(_downscale(model, source, times, args, log), args.output, loaded))
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -110,28 +111,58 @@ def _label(times: Times) -> str:
     return stamps[0] if len(times) == 1 else "-to-".join(stamps)
 
 
-def _configure_log(debug: bool) -> None:
+class HeldLog:
+    """Log lines on stderr, held back until the run has started: what is refused before that is one line."""
+
+    def __init__(self, held: bool) -> None:
+        self.lines: list[str] | None = [] if held else None
+
+    def __call__(self, line: str) -> None:
+        """Take one line."""
+        from tqdm import tqdm
+
+        if self.lines is None:
+            tqdm.write(line, file=sys.stderr, end="")
+        else:
+            self.lines.append(line)
+
+    def release(self) -> None:
+        """Show what was held back, and from now on every line at once."""
+        lines, self.lines = self.lines or [], None
+        for line in lines:
+            self(line)
+
+
+def _configure_log(debug: bool) -> HeldLog:
     """One handler for the command, after Earth2Studio's imports have set up theirs."""
     import earth2studio.data
     import earth2studio.io  # noqa: F401
     from loguru import logger
-    from tqdm import tqdm
 
+    log = HeldLog(held=not debug)
     logger.remove()
     logger.add(
-        lambda line: tqdm.write(line, file=sys.stderr, end=""),
+        log,
         level="DEBUG" if debug else "INFO",
         format=NAME + ": {level.name}: {message}" if not debug else "{time} {level.name} {name}: {message}",
     )
+    return log
 
 
 def load(args: argparse.Namespace) -> CorrDiff:
     """The model of ``--package`` on ``--device``, with the command's settings."""
     from earth2_corrdiff.model import CorrDiff, CorrDiffTaiwan
+    from earth2_corrdiff.networks import PRECISIONS
+    from earth2_corrdiff.sampler import check_solver
 
-    device = _device(args.device)
+    device = _device(args.device)  # these first: a package may have to be downloaded
+    if args.precision not in PRECISIONS:
+        raise InputError(f"unknown precision {args.precision!r}; use one of {', '.join(PRECISIONS)}")
+    if args.solver is not None:
+        check_solver(args.solver)
     kind: type[CorrDiff] = CorrDiffTaiwan if args.package == "taiwan" else CorrDiff
-    model = kind.load_model(_package(args.package), precision=args.precision).to(device)
+    with _offline_hint(args.package):
+        model = kind.load_model(_package(args.package), precision=args.precision).to(device)
     settings = {
         "number_of_samples": args.samples,
         "number_of_steps": args.steps,
@@ -142,6 +173,23 @@ def load(args: argparse.Namespace) -> CorrDiff:
         if value is not None:
             setattr(model, name, value)
     return model
+
+
+@contextmanager
+def _offline_hint(package: str) -> Iterator[None]:
+    """Say what works without network, where a package cannot be downloaded for want of one."""
+    from earth2_corrdiff.sources.failures import unreachable
+
+    try:
+        yield
+    except InputError as error:
+        reason = unreachable(error.__cause__)
+        if reason is None:
+            raise
+        raise InputError(
+            f"the package {package} cannot be downloaded ({reason}); without network use --demo, "
+            "or --package with a folder"
+        ) from error
 
 
 def _package(name: str) -> Any:
@@ -173,6 +221,13 @@ def _device(name: str) -> Any:
         raise InputError(f"there is no kind of device {name!r}; use cpu, cuda or cuda:N") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"there is no device {name}: this machine has {torch.cuda.device_count()} GPUs")
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"the device {name} cannot be used here ({reason}); use cpu, cuda or cuda:N"
+        ) from error
     return device
 
 
@@ -185,29 +240,34 @@ def _announce(model: CorrDiff, source: Any, times: Times, args: argparse.Namespa
     if args.package == "taiwan" and args.source.startswith("gfs"):
         logger.info("the model was trained on ERA5; how it does on GFS has not been evaluated")
     logger.info(
-        "{}{} time(s) x {} member(s), {} with {} steps, {}, on {}",
-        *(what, len(times), model.number_of_samples, model.solver, model.number_of_steps),
-        *(args.precision, model.downscaler.device),
+        "{}{} x {}, {} with {}, {}, on {}",
+        *(what, _count(len(times), "time"), _count(model.number_of_samples, "member")),
+        *(model.solver, _count(model.number_of_steps, "step"), args.precision, model.downscaler.device),
     )
 
 
-def _downscale(model: CorrDiff, source: Any, times: Times, args: argparse.Namespace) -> Downscaling:
+def _downscale(
+    model: CorrDiff, source: Any, times: Times, args: argparse.Namespace, log: HeldLog
+) -> Downscaling:
     from tqdm import tqdm
 
     from earth2_corrdiff.run import Downscaling, Options
 
     options = Options(args.seed, args.max_batch, args.overwrite, args.resume, args.command)
-    with tqdm(desc="denoising", unit="step", dynamic_ncols=True, delay=0.1) as bar:
-        downscaling = Downscaling(times, model, source, args.output, options, bar.update)
-        bar.reset(total=downscaling.evaluations)
+    downscaling = Downscaling(times, model, source, args.output, options)
+    members = iter(downscaling)  # from here on nothing is refused that could be known before
+    log.release()
+    every = 0.1 if sys.stderr.isatty() else 10  # seconds: a log file wants fewer lines
+    with tqdm(
+        total=downscaling.evaluations, desc="denoising", unit="step", dynamic_ncols=True, mininterval=every
+    ) as bar:
+        downscaling.progress = bar.update
         try:
-            for _ in downscaling:
+            for _ in members:
                 pass
         except KeyboardInterrupt:
             bar.close()
-            if args.output.exists():
-                print(f"{NAME}: {args.output} keeps what is done; go on with --resume", file=sys.stderr)
-            raise
+            raise KeyboardInterrupt(f"{args.output} keeps what is done; go on with --resume") from None
     return downscaling
 
 
@@ -216,8 +276,17 @@ def _report(run: Downscaling, output: Path, loaded: float) -> str:
     H, W = model.spec.output_grid.shape
     synthetic = " of synthetic weather" if run.source.synthetic or model.spec.synthetic else ""
     stages = ", ".join(f"{name} {value:.1f} s" for name, value in {"load": loaded, **run.seconds}.items())
-    count = f"{len(run.times)} time{'s' * (len(run.times) > 1)} x {model.number_of_samples} members"
+    count = f"{_count(len(run.times), 'time')} x {_count(model.number_of_samples, 'member')}"
+    done = f"wrote {output}"
+    if run.written == 0:
+        done = f"nothing to do, {output} is complete"
+    elif run.written < run.members:
+        done = f"completed {output} ({run.written} of {_count(run.members, 'member')} were missing)"
     return (
-        f"wrote {output}: {count} of {', '.join(model.output_variables)} on {H} x {W} points{synthetic}; "
+        f"{done}: {count} of {', '.join(model.output_variables)} on {H} x {W} points{synthetic}; "
         f"seed {run.seed}; {stages}"
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

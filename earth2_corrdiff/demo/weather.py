@@ -121,6 +121,11 @@ class DemoWeather:
         return _fields(_hours(_times(time)[0]))
 
     @staticmethod
+    def coarse_grid() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Latitudes [36] and longitudes [40] of the coarse fields, degrees."""
+        return COARSE_LAT.copy(), COARSE_LON.copy()
+
+    @staticmethod
     def fine_grid() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Latitude and longitude of the package's fine grid, degrees, [112, 112] each."""
         grid = domain()

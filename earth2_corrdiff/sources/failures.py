@@ -64,6 +64,11 @@ def _sentence(name: str, error: Exception) -> str:
     return f"{_first_line(error)}); the data may be damaged or incomplete: {what} it again"
 
 
+def unreachable(error: BaseException | None) -> str | None:
+    """Why there is no connection, as half a sentence; None where the error says something else."""
+    return _unreachable(error) if isinstance(error, Exception) and _offline(error) else None
+
+
 def _absent(error: Exception) -> bool:
     return isinstance(error, FileNotFoundError) or type(error).__name__ == "NotFoundError"
 

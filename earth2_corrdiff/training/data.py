@@ -4,17 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from earth2_corrdiff.spec import Statistics
-
-Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -34,13 +30,6 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.coarse)
-
-
-def make_pairs(times: Sequence[np.datetime64], pair: Callable[[np.datetime64], tuple[Array, Array]]) -> Pairs:
-    """Pairs of many times from a function that makes one: ``time → ([C, h, w], [Co, H, W])``."""
-    made = [pair(time) for time in times]
-    coarse, fine = (torch.from_numpy(np.stack(part)) for part in zip(*made, strict=True))
-    return Pairs(coarse.float(), fine.float())
 
 
 def channel_statistics(names: Sequence[str], fields: Tensor, factor: float = 1.0) -> Statistics:

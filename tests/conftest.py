@@ -1,0 +1,29 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of the core's tests."""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+
+import pytest
+
+# Before PyTorch is imported: idle threads sleep instead of spinning, as the commands have it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@pytest.fixture(scope="session")
+def stock() -> ModuleType:
+    """Earth2Studio's module of the stock CorrDiff classes."""
+    import tiny
+
+    return tiny.earth2studio_module("dx.corrdiff")
+
+
+@pytest.fixture(scope="session")
+def upstream() -> ModuleType:
+    """PhysicsNeMo's U-Nets."""
+    from physicsnemo.models import diffusion_unets
+
+    return diffusion_unets
