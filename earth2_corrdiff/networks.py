@@ -192,10 +192,9 @@ class _Upstream(nn.Module):
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        self._modules.update(net._modules)
-        self._parameters.update(net._parameters)
-        self._buffers.update(net._buffers)
-        self._non_persistent_buffers_set |= net._non_persistent_buffers_set
+        # the very same tables, so that what moves here has moved there
+        for table in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
+            self.__dict__[table] = net.__dict__[table]
         self._net = [net]  # in a list: not registered a second time
 
     def train(self, mode: bool = True) -> _Upstream:
@@ -203,7 +202,7 @@ class _Upstream(nn.Module):
         return super().train(mode)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        return cast(Tensor, self._net[0](x, labels.expand(x.shape[0]), class_labels=None))
+        return cast(Tensor, self._net[0](x, labels, class_labels=None))
 
 
 def create(checkpoint: Checkpoint) -> Regression | Denoiser:
@@ -217,24 +216,26 @@ def create(checkpoint: Checkpoint) -> Regression | Denoiser:
     reason = _unknown(checkpoint)
     try:
         model = _unet(checkpoint) if reason is None else _upstream(checkpoint, reason)
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+        net = _wrapped(model, checkpoint)
+    except InputError:
+        raise
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise InputError(f"{checkpoint.source}: args.json describes no network ({error})") from error
-    args = checkpoint.args
-    net: Regression | Denoiser
-    if checkpoint.name in REGRESSIONS:
-        net = Regression(model, args["img_out_channels"])
-    else:
-        net = Denoiser(
-            model,
-            sigma_data=args.get("sigma_data", 0.5),
-            sigma_min=args.get("sigma_min", 0.0),
-            sigma_max=args.get("sigma_max", float("inf")),
-            scale_cond=checkpoint.name == "EDMPrecondSR" and bool(args.get("scale_cond_input", True)),
-        )
     net.origin = replace(checkpoint, state={})
     return net
+
+
+def _wrapped(model: nn.Module, checkpoint: Checkpoint) -> Regression | Denoiser:
+    args = checkpoint.args
+    if checkpoint.name in REGRESSIONS:
+        return Regression(model, args["img_out_channels"])
+    return Denoiser(
+        model,
+        sigma_data=float(args.get("sigma_data", 0.5)),
+        sigma_min=float(args.get("sigma_min", 0.0)),
+        sigma_max=float(args.get("sigma_max", float("inf"))),
+        scale_cond=checkpoint.name == "EDMPrecondSR" and bool(args.get("scale_cond_input", True)),
+    )
 
 
 def build(checkpoint: Checkpoint) -> Regression | Denoiser:
@@ -247,7 +248,17 @@ def build(checkpoint: Checkpoint) -> Regression | Denoiser:
     """
     net = create(checkpoint)
     load_weights(net, checkpoint)
+    if checkpoint.args.get("use_fp16"):
+        round_to_half(net)
     return net.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def round_to_half(net: nn.Module) -> None:
+    """Round weights and buffers to float16, as upstream does where a network has ``use_fp16``."""
+    for value in (*net.parameters(), *net.buffers()):
+        if value.is_floating_point():
+            value.copy_(value.half())
 
 
 def set_precision(net: Regression | Denoiser, precision: str) -> None:

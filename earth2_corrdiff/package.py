@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
-import torch
 import xarray as xr
 
 from earth2_corrdiff.checkpoint import Checkpoint, read_mdlus
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.grid import Grid
-from earth2_corrdiff.networks import DENOISERS, REGRESSIONS, Denoiser, Regression, build
+from earth2_corrdiff.networks import DENOISERS, REGRESSIONS, Denoiser, Regression, build, round_to_half
 from earth2_corrdiff.spec import CorrDiffSpec, Sampling, Statistics, table
 
 TAIWAN_ZIP = "corrdiff_inference_package.zip"
@@ -289,16 +288,8 @@ def _read_taiwan(files: Files) -> Loaded:
     )
     networks = _networks(regression, diffusion)
     for net in networks:
-        _round_to_half(net)
+        round_to_half(net)  # the stock class runs this package with use_fp16
     return Loaded(spec, *networks)
-
-
-@torch.no_grad()
-def _round_to_half(net: torch.nn.Module) -> None:
-    """Round weights and buffers to float16, as the stock class does: it runs this package with use_fp16."""
-    for value in (*net.parameters(), *net.buffers()):
-        if value.is_floating_point():
-            value.copy_(value.half())
 
 
 def _taiwan_arrays(path: Path) -> dict[str, Any]:

@@ -117,8 +117,8 @@ class HeldLog:
     def __init__(self, held: bool) -> None:
         self.lines: list[str] | None = [] if held else None
 
-    def __call__(self, line: str) -> None:
-        """Take one line."""
+    def write(self, line: str) -> None:
+        """Take what a logger says: this is the file that it writes to."""
         from tqdm import tqdm
 
         if self.lines is None:
@@ -130,16 +130,20 @@ class HeldLog:
         """Show what was held back, and from now on every line at once."""
         lines, self.lines = self.lines or [], None
         for line in lines:
-            self(line)
+            self.write(line)
 
 
 def _configure_log(debug: bool) -> HeldLog:
-    """One handler for the command, after Earth2Studio's imports have set up theirs."""
+    """One place for all that the libraries log, after Earth2Studio's imports have set up theirs."""
+    import logging
+
     import earth2studio.data
     import earth2studio.io  # noqa: F401
     from loguru import logger
 
     log = HeldLog(held=not debug)
+    logging.basicConfig(stream=log, format=NAME + ": %(levelname)s: %(message)s")
+    logging.captureWarnings(True)
     logger.remove()
     logger.add(
         log,
