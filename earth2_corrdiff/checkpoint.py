@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.errors import InputError, first_line
 
 _LEGACY_ATTENTION = {"norm2": "attn.norm", "qkv": "attn.qkv", "proj": "attn.proj"}
 _UPSTREAM_VERSION = "2.2.2"  # the version whose arguments and keys are written
@@ -63,7 +63,7 @@ def _members(data: bytes, source: str) -> dict[str, bytes]:
             return {name: file.read() for name, file in files if file is not None}
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise InputError(
-            f"{source} is not a complete .mdlus checkpoint ({error}); download or write it again"
+            f"{source} is not a complete .mdlus checkpoint ({first_line(error)}); download or write it again"
         ) from error
 
 
@@ -92,12 +92,11 @@ def read_mdlus(data: bytes | str | Path, source: str | None = None) -> Checkpoin
         _check_state(state)
         return Checkpoint(args["__name__"], dict(args["__args__"]), state, source)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
         raise InputError(
-            f"{source} holds more than weights, or is damaged ({reason}); it was not loaded"
+            f"{source} holds more than weights, or is damaged ({first_line(error)}); it was not loaded"
         ) from error
     except (ValueError, KeyError, TypeError, RuntimeError, EOFError) as error:
-        raise InputError(f"{source} is damaged ({error}); download or write it again") from error
+        raise InputError(f"{source} is damaged ({first_line(error)}); download or write it again") from error
 
 
 def _check_state(state: object) -> None:

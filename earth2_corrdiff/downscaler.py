@@ -17,7 +17,7 @@ from loguru import logger
 from torch import Tensor, nn
 
 from earth2_corrdiff.embeddings import position_features
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.errors import InputError, first_line
 from earth2_corrdiff.grid import Regridder
 from earth2_corrdiff.networks import Denoiser, Regression, set_precision
 from earth2_corrdiff.noise import MemberNoise
@@ -73,7 +73,7 @@ class Downscaler(nn.Module):
             # upstream's layout: other convolution kernels round differently, and GPUs want it
             net.to(memory_format=torch.channels_last)
         self._register(spec)
-        self._check_channels()
+        self._check_networks()
 
     def _register(self, spec: CorrDiffSpec) -> None:
         def column(*stats: Statistics, part: str) -> Tensor:
@@ -97,18 +97,30 @@ class Downscaler(nn.Module):
         for name, value in buffers.items():
             self.register_buffer(name, value, persistent=False)
 
-    def _check_channels(self) -> None:
-        """Try the channel counts against the first convolutions, before a user waits for a run."""
+    def _check_networks(self) -> None:
+        """Whether the networks take what the metadata make, before a user waits for a run."""
         spec, outputs = self.spec, len(self.spec.outputs.names)
         wants = {
             "regression": spec.condition_channels + self.position.shape[1],
             "diffusion": spec.condition_channels + (outputs if spec.hr_mean_conditioning else 0),
         }
         for (stage, want), net in zip(wants.items(), (self.regression, self.denoiser), strict=True):
+            made = int(net.origin.args["img_out_channels"])
+            if made != outputs:
+                raise InputError(
+                    f"the {stage} network makes {made} channels, but the package's metadata name {outputs} "
+                    "output variables; its files do not belong together"
+                )
             if net.image_channels != want + outputs:
                 raise InputError(
                     f"the {stage} network takes {net.image_channels} channels, but the package's metadata "
                     f"make {want + outputs}; its files do not belong together"
+                )
+            fault = net.shape_fault(spec.output_grid.shape)
+            if fault:
+                H, W = spec.output_grid.shape
+                raise InputError(
+                    f"the output grid of {H} x {W} does not fit the {stage} network, which {fault}"
                 )
 
     @property
@@ -170,7 +182,7 @@ class Downscaler(nn.Module):
     def mean(self, coarse: Tensor) -> Tensor:
         """The regression alone in physical units: ``[B, C, h, w] → [B, Co, H, W]``."""
         states = self._check_input(coarse)
-        return torch.cat([self.physical(self.normalised_mean(self.condition(x))) for x in states])
+        return torch.cat([self.physical(self._once(x)[1]) for x in states])
 
     @torch.inference_mode()
     def members(
@@ -205,19 +217,28 @@ class Downscaler(nn.Module):
             If there are no seeds, the input has another shape, or one member alone does not fit memory
         """
         check_count("the number of samples", len(seeds))
-        batch = check_count("max_batch", max_batch or (1 if self.device.type == "cpu" else GPU_BATCH))
+        default = 1 if self.device.type == "cpu" else GPU_BATCH
+        batch = check_count("max_batch", default if max_batch is None else max_batch)
         for b, x in enumerate(self._check_input(coarse)):
-            cond = self.condition(x)
-            mean = self.normalised_mean(cond)
+            cond, mean = self._once(x)
             first = 0
             while first < len(seeds):
                 try:
                     block = self._block(cond, mean, seeds[first : first + batch], progress)
-                except (torch.OutOfMemoryError, RuntimeError) as error:
+                except RuntimeError as error:
                     batch = _halved(batch, error)
                     continue
                 yield b, first, block
                 first += len(block)
+
+    def _once(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What all members of a state share: conditioning and normalised mean."""
+        try:
+            cond = self.condition(x)
+            return cond, self.normalised_mean(cond)
+        except RuntimeError as error:
+            _halved(1, error)
+            raise
 
     def _block(self, cond: Tensor, mean: Tensor, seeds: Sequence[int], progress: Progress | None) -> Tensor:
         mode = self.spec.inference_mode
@@ -245,7 +266,7 @@ class Downscaler(nn.Module):
 
     def _check_input(self, coarse: Tensor) -> tuple[Tensor, ...]:
         want = (len(self.spec.inputs.names), *self.spec.input_grid.shape)
-        if coarse.ndim != 4 or tuple(coarse.shape[1:]) != want:
+        if coarse.ndim != 4 or tuple(coarse.shape[1:]) != want or not len(coarse):
             raise InputError(
                 f"the input must have the shape [B, {', '.join(map(str, want))}], got {list(coarse.shape)}"
             )
@@ -258,7 +279,7 @@ def _halved(batch: int, error: RuntimeError) -> int:
     if not isinstance(error, torch.OutOfMemoryError) and not any(said in text for said in _CPU_OOM):
         raise error
     if batch == 1:
-        raise InputError(f"one member alone does not fit the memory ({text.splitlines()[0]})") from error
+        raise InputError(f"one member alone does not fit the memory ({first_line(error)})") from error
     logger.warning("out of memory with {} members at once; going on with {}", batch, batch // 2)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -9,3 +9,8 @@ class InputError(ValueError):
     The message is one sentence that says what is wrong, what was got and what to do. The commands
     print it as one line and end with exit status 2.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """First line of another exception's text, to quote in one of ours; its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

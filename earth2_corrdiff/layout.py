@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from earth2_corrdiff.downscaler import Downscaler
 from earth2_corrdiff.grid import Grid
+from earth2_corrdiff.spec import CorrDiffSpec
 from earth2_corrdiff.times import Times, time_text
 
 SEED = "member_seed"
@@ -126,15 +127,18 @@ class Layout:
 def provenance(
     downscaler: Downscaler, source: str, synthetic: bool, seed: int, command: str
 ) -> dict[str, Any]:
-    """What a run is made with, as attributes of its store: all of ``IDENTITY`` that applies, and more."""
+    """What a run is made with, as attributes of its store: all of ``IDENTITY`` that applies, and more.
+
+    ``synthetic`` says it of the source; the package speaks for itself.
+    """
     spec, sampling = downscaler.spec, downscaler.sampling
     packages = ("earth2_corrdiff", "earth2studio", "torch", "numpy", "zarr")
     attributes = {
-        "title": "CorrDiff downscaling" + (" of synthetic demo weather" if synthetic else ""),
+        "title": f"CorrDiff downscaling{made_up(spec, synthetic)}",
         "source": source,
-        "package": spec.name,
+        "package": spec.name or spec.root,
         "package_sha256": spec.sha256,
-        "synthetic": int(synthetic),
+        "synthetic": int(synthetic or spec.synthetic),
         "solver": sampling.solver,
         "number_of_steps": int(sampling.steps),
         "sigma_min": float(sampling.sigma_min),
@@ -146,6 +150,13 @@ def provenance(
         "command": command,
     }
     return attributes | ({"churn": str(sampling.churn)} if sampling.solver == "stochastic" else {})
+
+
+def made_up(spec: CorrDiffSpec, synthetic: bool) -> str:
+    """What is synthetic about an output, to go on with "downscaling" or "points"; empty if nothing is."""
+    if synthetic:
+        return " of synthetic demo weather"
+    return " by a demo model trained on synthetic weather" if spec.synthetic else ""
 
 
 def _version(package: str) -> str:

@@ -13,6 +13,8 @@ _KNOWN = {
     "t2m": ("K", "air_temperature", "temperature at 2 m"),
     "d2m": ("K", "dew_point_temperature", "dew point at 2 m"),
     "tcwv": ("kg m-2", "atmosphere_mass_content_of_water_vapor", "total column water vapour"),
+    "orography": ("m", "surface_altitude", "height of the terrain"),
+    "land_fraction": ("1", "land_area_fraction", "fraction of land"),
     "tp": ("m", "precipitation_amount", "total precipitation"),
     "sp": ("Pa", "surface_air_pressure", "surface pressure"),
     "msl": ("Pa", "air_pressure_at_mean_sea_level", "mean sea-level pressure"),

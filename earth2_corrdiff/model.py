@@ -18,11 +18,11 @@ from loguru import logger
 from torch import Tensor
 
 from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.errors import InputError, first_line
 from earth2_corrdiff.noise import consecutive_seeds, drawn_seeds, fresh_seed
 from earth2_corrdiff.package import Files, read_package
 from earth2_corrdiff.sampler import Churn
-from earth2_corrdiff.spec import CorrDiffSpec, check_count
+from earth2_corrdiff.spec import CorrDiffSpec, check_count, check_seed
 
 TOLERANCE = 1e-4  # degrees within which two grids are the same: float32 longitudes differ by 1e-5
 
@@ -90,6 +90,15 @@ class CorrDiff(torch.nn.Module, AutoModelMixin):  # type: ignore[misc]
     @number_of_samples.setter
     def number_of_samples(self, value: int) -> None:
         self._number_of_samples = check_count("number_of_samples", value)
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the first member; ``None`` draws one per call."""
+        return self._seed
+
+    @seed.setter
+    def seed(self, value: int | None) -> None:
+        self._seed = check_seed(value)
 
     @property
     def number_of_steps(self) -> int:
@@ -179,7 +188,7 @@ class CorrDiff(torch.nn.Module, AutoModelMixin):  # type: ignore[misc]
         Returns
         -------
         tuple[Tensor, CoordSystem]
-            ``[batch, sample, variable, H, W]`` float32 on the model's device, and its coordinates
+            ``[batch, sample, variable, H, W]`` float32 on the device of ``x``, and its coordinates
         """
         output_coords = self.output_coords(coords)
         if _match(coords, self.input_coords()):
@@ -202,8 +211,7 @@ class CorrDiff(torch.nn.Module, AutoModelMixin):  # type: ignore[misc]
             return super().to(*args, **kwargs)
         except (AssertionError, RuntimeError) as error:
             wanted = args[0] if args else kwargs.get("device")
-            reason = str(error).splitlines()[0]
-            raise InputError(f"the device {wanted} cannot be used here ({reason})") from error
+            raise InputError(f"the device {wanted} cannot be used here ({first_line(error)})") from error
 
     # loading
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from earth2_corrdiff.checkpoint import Checkpoint, load_weights
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.errors import InputError, first_line
 from earth2_corrdiff.unet import Conv2d, SongUNet
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -63,10 +63,22 @@ class _Network(nn.Module):
     def image_channels(self) -> int:
         """Channels that the U-Net takes, latent included, position features excluded."""
         args = self.origin.args
-        grid = 0
-        if args.get("model_type", "SongUNetPosEmbd") != "SongUNet":
-            grid = int(args.get("N_grid_channels", 4))
-        return int(args["img_in_channels"]) + int(args["img_out_channels"]) - grid
+        return int(args["img_in_channels"]) + int(args["img_out_channels"]) - self._grid_channels
+
+    @property
+    def _grid_channels(self) -> int:
+        args = self.origin.args
+        has_grid = args.get("model_type", "SongUNetPosEmbd").startswith("SongUNetPos")
+        return int(args.get("N_grid_channels", 4)) if has_grid else 0
+
+    def shape_fault(self, shape: tuple[int, int]) -> str | None:
+        """Why the U-Net cannot take images of this (H, W); None where it can."""
+        side = self.origin.args["img_resolution"]
+        own = (side, side) if isinstance(side, int) else tuple(side)
+        if own != shape and (self._grid_channels or self.origin.args.get("additive_pos_embed")):
+            return f"is made for {own[0]} x {own[1]}"
+        factor = 2 ** (int(getattr(self.model, "levels", 1)) - 1)
+        return f"asks for multiples of {factor}" if any(n % factor for n in shape) else None
 
 
 class Regression(_Network):
@@ -183,7 +195,8 @@ def _upstream(checkpoint: Checkpoint, reason: str) -> nn.Module:
         args.pop(key, None)
     c_out = args.pop("img_out_channels")
     c_in = args.pop("img_in_channels") + c_out
-    args["use_apex_gn"] = False
+    if "use_apex_gn" in args:
+        args["use_apex_gn"] = False
     return _Upstream(getattr(diffusion_unets, kind)(in_channels=c_in, out_channels=c_out, **args))
 
 
@@ -196,6 +209,7 @@ class _Upstream(nn.Module):
         for table in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
             self.__dict__[table] = net.__dict__[table]
         self._net = [net]  # in a list: not registered a second time
+        self.levels = getattr(net, "_num_levels", 1)
 
     def train(self, mode: bool = True) -> _Upstream:
         self._net[0].train(mode)
@@ -220,7 +234,9 @@ def create(checkpoint: Checkpoint) -> Regression | Denoiser:
     except InputError:
         raise
     except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        raise InputError(f"{checkpoint.source}: args.json describes no network ({error})") from error
+        raise InputError(
+            f"{checkpoint.source}: args.json describes no network ({first_line(error)})"
+        ) from error
     net.origin = replace(checkpoint, state={})
     return net
 

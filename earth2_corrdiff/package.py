@@ -11,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -21,7 +23,7 @@ import numpy as np
 import xarray as xr
 
 from earth2_corrdiff.checkpoint import Checkpoint, read_mdlus
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.errors import InputError, first_line
 from earth2_corrdiff.grid import Grid
 from earth2_corrdiff.networks import DENOISERS, REGRESSIONS, Denoiser, Regression, build, round_to_half
 from earth2_corrdiff.spec import CorrDiffSpec, Sampling, Statistics, table
@@ -74,9 +76,8 @@ def _find(files: Files, name: str) -> Path | None:
     except Exception as error:  # every remote file system has its own
         if isinstance(error, HTTPException) and "not found" in str(error):  # Earth2Studio's, of the registry
             return None
-        reason = (str(error).splitlines() or [""])[0]
         raise InputError(
-            f"the package {describe(files)} cannot be read: {type(error).__name__}: {reason}"
+            f"the package {describe(files)} cannot be read: {type(error).__name__}: {first_line(error)}"
         ) from error
     return path if path.is_file() else None
 
@@ -110,9 +111,9 @@ def read_package(files: Files) -> Loaded:
         return _read_taiwan(files) if _is_taiwan(files) else _read_generic(files)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(
-            f"the package {describe(files)} cannot be read: {type(error).__name__}: {error}"
+            f"the package {describe(files)} cannot be read: {type(error).__name__}: {first_line(error)}"
         ) from error
 
 
@@ -153,8 +154,18 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
+@contextmanager
+def _netcdf(path: Path) -> Iterator[xr.Dataset]:
+    try:
+        ds = xr.open_dataset(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is no complete NetCDF file ({first_line(error)})") from error
+    with ds:
+        yield ds
+
+
 def _grid(path: Path) -> Grid:
-    with xr.open_dataset(path) as ds:
+    with _netcdf(path) as ds:
         missing = [name for name in ("lat", "lon") if name not in ds]
         if missing:
             raise InputError(f"{path} has no {' and no '.join(missing)}")
@@ -180,7 +191,7 @@ def _invariants(files: Files, names: Sequence[str] | None) -> tuple[tuple[str, .
     if path is None and not names:
         return (), None
     path = path or _need(files, "invariants.nc")
-    with xr.open_dataset(path) as ds:
+    with _netcdf(path) as ds:
         names = list(map(str, ds.data_vars)) if names is None else list(names)
         missing = [name for name in names if name not in ds]
         if missing:
@@ -261,7 +272,7 @@ def _read_taiwan(files: Files) -> Loaded:
                 for name in ("regression", "diffusion")
             )
         arrays = _taiwan_arrays(path)
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
         raise InputError(
             f"{path} is damaged or no CorrDiff-Taiwan package ({error}); download it again"
         ) from error
@@ -299,6 +310,10 @@ def _taiwan_arrays(path: Path) -> dict[str, Any]:
     try:
         root = zarr.open_group(store, path=_TAIWAN_ZARR, mode="r")
         names = ("XLAT", "XLONG", "era5_center", "era5_scale", "cwb_center", "cwb_scale")
-        return {name: np.asarray(cast(Any, root[name])[:], dtype=np.float32) for name in names}
+        arrays = {name: np.asarray(cast(Any, root[name])[:], dtype=np.float32) for name in names}
     finally:
         store.close()
+    for name, array in arrays.items():
+        if array.ndim != (2 if name.startswith("X") else 1) or (array.ndim == 1 and array.size < 20):
+            raise InputError(f"{path}: {name} has the unexpected shape {array.shape}")
+    return arrays

@@ -106,6 +106,7 @@ def _write_grids(folder: Path, spec: CorrDiffSpec) -> None:
         lat, lon = (("y", "x"), ("y", "x")) if grid.curvilinear else (("lat",), ("lon",))
         ds = xr.Dataset({"lat": (lat, grid.lat), "lon": (lon, grid.lon)})
         ds.to_netcdf(folder / f"{name}_latlon_grid.nc", engine="netcdf4")
+    (folder / "invariants.nc").unlink(missing_ok=True)  # of a package that was here before
     if spec.invariant_fields is not None:
         fields = zip(spec.invariants.names, spec.invariant_fields, strict=True)
         ds = xr.Dataset({name: (("y", "x"), field) for name, field in fields})

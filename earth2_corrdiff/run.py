@@ -19,6 +19,7 @@ from earth2studio.io import ZarrBackend
 from loguru import logger
 from torch import Tensor
 
+from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.layout import Layout, provenance
 from earth2_corrdiff.model import CorrDiff
 from earth2_corrdiff.noise import fresh_seed, member_seed
@@ -106,7 +107,8 @@ class Downscaling:
         if isinstance(self.output, Path):
             check_target(self.output, self.options.overwrite, self.options.resume)
         self.seed = self._choose_seed()
-        self._batch = self.options.max_batch or model.max_batch
+        given = self.options.max_batch
+        self._batch = model.max_batch if given is None else check_count("max_batch", given)
 
     def _choose_seed(self) -> int:
         """The seed asked for, else the store's on resume, else the model's, else a new one."""
@@ -222,29 +224,25 @@ class Downscaling:
         """What an earlier run left, where it shall be resumed."""
         if not self.options.resume:
             return None
+        layout = self._layout(self._lowres())
+        if isinstance(self.output, Path):
+            return Store.resume(self.output, layout) if self.output.exists() else None
         if isinstance(self.output, ZarrBackend):
-            there = len(self.output.root) > 0
-            return Store(self.output, self._layout(self._lowres()), resume=True) if there else None
-        if isinstance(self.output, Path) and self.output.exists():
-            return Store.resume(self.output, self._layout(self._lowres()))
-        return None
+            return Store(self.output, layout, resume=True) if len(self.output.root) else None
+        raise InputError("only a Zarr store can be resumed; give a path, or a ZarrBackend")
 
     def _create(self, lowres: tuple[str, ...]) -> Store | Plain:
         layout = self._layout(lowres)
         with self._clock("write"):
             if isinstance(self.output, Path):
                 return Store.create(self.output, layout, self.options.overwrite)
-            return (
-                Store(self.output, layout)
-                if isinstance(self.output, ZarrBackend)
-                else Plain(self.output, layout)
-            )
+            backend = Store if isinstance(self.output, ZarrBackend) else Plain
+            return backend(self.output, layout)
 
     def _layout(self, lowres: tuple[str, ...]) -> Layout:
         spec, model = self.model.spec, self.model
         seeds = [[member_seed(self.seed, t, i) for i in range(model.number_of_samples)] for t in self.times]
         fields = spec.invariant_fields if spec.invariant_fields is not None else ()
-        synthetic = self.source.synthetic or spec.synthetic
         return Layout(
             times=self.times,
             seeds=np.array(seeds, dtype=np.int64),
@@ -253,7 +251,7 @@ class Downscaling:
             output_grid=spec.output_grid,
             input_grid=spec.input_grid,
             attributes=provenance(
-                model.downscaler, self.source.name, synthetic, self.seed, self.options.command
+                model.downscaler, self.source.name, self.source.synthetic, self.seed, self.options.command
             ),
             static=dict(zip(spec.invariants.names, fields, strict=True)),
         )

@@ -65,6 +65,15 @@ def check_count(what: str, value: object) -> int:
     return int(value)
 
 
+def check_seed(value: object) -> int | None:
+    """``value`` as an int, or None for a seed that is drawn, or InputError."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise InputError(f"the seed must be a whole number or None, got {value!r}")
+    return int(value)
+
+
 @dataclass(frozen=True)
 class Statistics:
     """Normalisation of named channels: ``(x - center) / scale``.
@@ -146,6 +155,9 @@ class CorrDiffSpec:
 
     def __post_init__(self) -> None:
         check_count("number_of_samples", self.number_of_samples)
+        check_seed(self.seed)
+        if not 0 <= self.grid_bounds_margin < np.inf:
+            raise InputError(f"grid_bounds_margin must be 0 or more, got {self.grid_bounds_margin}")
         if self.inference_mode not in INFERENCE_MODES:
             raise InputError(
                 f"inference_mode {self.inference_mode!r} is none of {', '.join(INFERENCE_MODES)}"
@@ -173,7 +185,7 @@ def table(names: Sequence[str], stats: dict[str, Any], what: str) -> Statistics:
     InputError
         If the table lacks a variable, or a number of it
     """
-    missing = [name for name in names if name not in stats]
+    missing = [str(name) for name in names if not isinstance(stats, dict) or name not in stats]
     if missing:
         raise InputError(f"stats.json has no {what} statistics of {', '.join(missing)}")
     try:

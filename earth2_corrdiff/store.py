@@ -78,20 +78,19 @@ class Store:
             If it exists and may not be overwritten, or the place cannot be written
         """
         check_target(path, overwrite=overwrite, resume=False)
-        fresh, old = _beside(path)
+        real, fresh, old = _places(path)
         try:
             with writing(path, kept=False):
-                path.parent.mkdir(parents=True, exist_ok=True)
+                real.parent.mkdir(parents=True, exist_ok=True)
                 for left in (fresh, old):
                     shutil.rmtree(left, ignore_errors=True)
                 cls(ZarrBackend(str(fresh)), layout, place=path)
-                if path.exists():
-                    path.rename(old)
-                fresh.rename(path)
+                if real.exists():
+                    real.rename(old)
+                fresh.rename(real)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
             _undo(path)
-        shutil.rmtree(old, ignore_errors=True)
         return cls.resume(path, layout)
 
     @classmethod
@@ -107,11 +106,15 @@ class Store:
             io = ZarrBackend(str(path))
             # not the consolidated copy of the metadata: that one cannot be changed
             io.root = zarr.open_group(str(path), mode="r+", use_consolidated=False)
+            store = cls(io, layout, resume=True, place=path)
+        except InputError:
+            raise
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise InputError(f"the store {path} is damaged ({error}); use --overwrite") from error
-        store = cls(io, layout, resume=True, place=path)
         for partial in path.rglob("*.partial"):
             partial.unlink()  # what a killed write left behind
+        for left in _places(path)[1:]:
+            shutil.rmtree(left, ignore_errors=True)
         return store
 
     def missing(self, time: int) -> list[int]:
@@ -202,15 +205,18 @@ def recorded(path: Path) -> dict[str, Any] | None:
     return about if isinstance(about, dict) and "package_sha256" in about else None
 
 
-def _beside(path: Path) -> tuple[Path, Path]:
-    """Where a store is made, and where the one that it replaces waits."""
-    return path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
+def _places(path: Path) -> tuple[Path, Path, Path]:
+    """Where a store is behind links, where it is made, and where the one that it replaces waits."""
+    real = path.resolve()
+    return real, real.with_name(f".{real.name}.new"), real.with_name(f".{real.name}.old")
 
 
 def _undo(path: Path) -> None:
     """Put the old store back where its replacement ended between the two moves."""
-    if path.name and not path.exists() and _beside(path)[1].exists():
-        _beside(path)[1].rename(path)
+    if path.resolve().name:
+        real, _, old = _places(path)
+        if old.exists() and not real.exists():
+            old.rename(real)
 
 
 def _lay_out(io: ZarrBackend, layout: Layout) -> None:
@@ -222,12 +228,14 @@ def _lay_out(io: ZarrBackend, layout: Layout) -> None:
     coords, lowres = layout.output_coords(), layout.lowres_coords()
     for each in (coords, lowres):
         io.add_array(each, [])
-    io.add_array(coords, list(layout.outputs), fill_value=np.nan)
-    io.add_array(lowres, [f"{name}_lowres" for name in layout.lowres], fill_value=np.nan)
+    empty = {"fill_value": np.nan}
+    for name in layout.outputs:
+        io.add_array(coords, name, attributes=_about(name), **empty)
+    for name in layout.lowres:
+        io.add_array(lowres, f"{name}_lowres", attributes=_about(name, "_lowres"), **empty)
     plane = OrderedDict(lat=coords["lat"], lon=coords["lon"])
     for name, values in layout.static.items():
-        io.add_array(plane, name, from_numpy(values), fill_value=np.nan)
-        io.root[name].attrs["coordinates"] = "lat lon"
+        io.add_array(plane, name, from_numpy(values), attributes=_about(name), **empty)
     io.root.create_array(
         SEED,
         shape=layout.seeds.shape,
@@ -235,28 +243,29 @@ def _lay_out(io: ZarrBackend, layout: Layout) -> None:
         dtype="int64",
         dimension_names=["time", "sample"],
         fill_value=UNWRITTEN,
+        attributes={"long_name": "seed of the member's noise; -1 where it is not written"},
     )
-    _describe(io, layout)
+    _describe(io.root, layout.attributes)
     with warnings.catch_warnings():  # that other readers of Zarr 3 may ignore the consolidated copy
         warnings.simplefilter("ignore")
         zarr.consolidate_metadata(io.root.store)
 
 
-def _describe(io: ZarrBackend, layout: Layout) -> None:
-    root = io.root
-    for name in layout.outputs:
-        root[name].attrs.update({**cf_attributes(name), "coordinates": "lat lon"})
-    for name in layout.lowres:
-        about = cf_attributes(name)
-        about["long_name"] += ", coarse input"
-        root[f"{name}_lowres"].attrs.update({**about, "coordinates": "lat_lowres lon_lowres"})
+def _about(name: str, suffix: str = "") -> dict[str, str]:
+    """Attributes of a field; ``coordinates`` makes latitude and longitude coordinates for xarray."""
+    about = cf_attributes(name)
+    about["long_name"] += ", coarse input" if suffix else ""
+    return about | {"coordinates": f"lat{suffix} lon{suffix}"}
+
+
+def _describe(root: zarr.Group, provenance: dict[str, Any]) -> None:
+    """Attributes of the coordinates and of the store."""
     for suffix in ("", "_lowres"):
         root[f"lat{suffix}"].attrs.update(LAT)
         root[f"lon{suffix}"].attrs.update(LON)
     root["time"].attrs.update({"standard_name": "time", "long_name": "valid time (UTC)"})
     root["sample"].attrs.update({"standard_name": "realization", "long_name": "ensemble member"})
-    root[SEED].attrs.update({"long_name": "seed of the member's noise; -1 where it is not written"})
-    root.attrs.update({"Conventions": "CF-1.11", **layout.attributes})
+    root.attrs.update({"Conventions": "CF-1.11", **provenance})
 
 
 def _check_same(io: ZarrBackend, layout: Layout, place: object) -> None:

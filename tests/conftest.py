@@ -18,7 +18,7 @@ def stock() -> ModuleType:
     """Earth2Studio's module of the stock CorrDiff classes."""
     import tiny
 
-    return tiny.earth2studio_module("dx.corrdiff")
+    return tiny.earth2studio_module("models.dx.corrdiff")
 
 
 @pytest.fixture(scope="session")

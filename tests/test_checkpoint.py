@@ -251,7 +251,10 @@ def test_many_faults_are_counted() -> None:
 
 
 def equal_networks(weights: dict[str, torch.Tensor], args: dict[str, Any] = ARGS, name: str = NAME) -> None:
-    ours, want = build(Checkpoint(name, args, weights, "old")), build(Checkpoint(name, args, state(name), "new"))
+    ours, want = (
+        build(Checkpoint(name, args, weights, "old")),
+        build(Checkpoint(name, args, state(name), "new")),
+    )
     for key, value in want.state_dict().items():
         assert torch.equal(ours.state_dict()[key], value), key
 
@@ -323,7 +326,8 @@ def test_load_weights_leaves_the_network_alone_when_it_refuses() -> None:
 
 def test_reading_a_checkpoint_does_not_import_physicsnemo(tmp_path: Path) -> None:
     program = (
-        "import sys, earth2_corrdiff; assert not any(m in sys.modules for m in ('torch', 'earth2studio', 'xarray'));"
+        "import sys, earth2_corrdiff;"
+        "assert not any(m in sys.modules for m in ('torch', 'earth2studio', 'xarray'));"
         "from earth2_corrdiff.checkpoint import read_mdlus; from earth2_corrdiff.networks import build;"
         f"build(read_mdlus({str(archive(tmp_path / 'net.mdlus'))!r}));"
         "assert not any(m.partition('.')[0] in ('physicsnemo', 'earth2studio') for m in sys.modules)"

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The two networks of a checkpoint against PhysicsNeMo's wrappers, and the architectures left to PhysicsNeMo."""
+"""The two networks of a checkpoint against PhysicsNeMo's wrappers, and what is left to PhysicsNeMo."""
 
 from __future__ import annotations
 
@@ -32,7 +32,12 @@ ARGS = {
     "num_blocks": 1,
     "attn_resolutions": [8],
 }
-POSITION = {"model_type": "SongUNetPosEmbd", "gridtype": "sinusoidal", "N_grid_channels": 4, "img_in_channels": 9}
+POSITION = {
+    "model_type": "SongUNetPosEmbd",
+    "gridtype": "sinusoidal",
+    "N_grid_channels": 4,
+    "img_in_channels": 9,
+}
 DENOISERS = {
     "plain": ("EDMPrecondSuperResolution", {}),
     "position": ("EDMPrecondSuperResolution", POSITION),
@@ -70,7 +75,10 @@ def test_denoiser_equals_upstream_bit_for_bit(tmp_path: Path, name: str, change:
     with torch.no_grad():
         for sigma in karras_sigmas(8, 0.002, 80)[:-1]:
             noisy = x * max(sigma, 1)
-            got, want = ours(noisy, sigma, cond), theirs(noisy, cond, torch.tensor(sigma, dtype=torch.float64))
+            got, want = (
+                ours(noisy, sigma, cond),
+                theirs(noisy, cond, torch.tensor(sigma, dtype=torch.float64)),
+            )
             assert got.dtype == torch.float32 and torch.equal(got, want), sigma
         each = torch.tensor([0.05, 7.0])  # as in training: a sigma for each member
         assert torch.equal(ours(x, each, cond), theirs(x, cond, each))
@@ -115,7 +123,7 @@ FOREIGN = {
     "wider filter": {"resample_filter": [1, 3, 3, 1]},
     "fourier embedding": {"embedding_type": "fourier", "channel_mult_noise": 2},
     "another activation": {"act": "gelu"},
-    "Dhariwal": {"model_type": "DhariwalUNet", "img_resolution": 16},
+    "Dhariwal": {"model_type": "DhariwalUNet", "img_resolution": 16, "model_channels": 64},
     "learnable": {**POSITION, "gridtype": "learnable", "encoder_type": "residual"},
 }
 
@@ -123,7 +131,7 @@ FOREIGN = {
 @pytest.mark.parametrize("change", FOREIGN.values(), ids=FOREIGN.keys())
 def test_other_architectures_are_left_to_upstream(tmp_path: Path, change: dict[str, Any]) -> None:
     ours, theirs = both(tmp_path, "EDMPrecondSuperResolution", change)
-    assert isinstance(ours, Denoiser) and not ours.training
+    assert isinstance(ours, Denoiser) and not ours.training and ours.image_channels == CIN + COUT
     x, cond = fields(COUT)[..., :16], fields(CIN, seed=1)[..., :16]
     if "DhariwalUNet" not in change.values():
         x, cond = fields(COUT), fields(CIN, seed=1)

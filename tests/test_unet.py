@@ -82,9 +82,7 @@ def test_equals_song_unet_bit_for_bit(
 
 @pytest.mark.filterwarnings("ignore:gridtype")
 @pytest.mark.parametrize(("gridtype", "channels"), POSITION.values(), ids=POSITION.keys())
-def test_equals_song_unet_with_position_features(
-    upstream: ModuleType, gridtype: str, channels: int
-) -> None:
+def test_equals_song_unet_with_position_features(upstream: ModuleType, gridtype: str, channels: int) -> None:
     args = {**BASE, "gridtype": gridtype, "N_grid_channels": channels}
     args["in_channels"] = 5 + channels
     ours, theirs = pair(upstream.SongUNetPosEmbd(**args), args)

@@ -10,7 +10,9 @@ import importlib.util
 import sys
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from earth2_corrdiff.checkpoint import Checkpoint
+from earth2_corrdiff.checkpoint import Checkpoint, write_mdlus
 from earth2_corrdiff.downscaler import Downscaler
 from earth2_corrdiff.grid import Grid
 from earth2_corrdiff.networks import Denoiser, Regression, create
@@ -39,7 +41,7 @@ UNET = {"model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "attn_reso
 
 @torch.no_grad()
 def randomise(net: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every parameter a value that matters: fresh U-Nets have 1e-5, 0 and 1 in places that would hide errors."""
+    """Give every parameter a value that matters: fresh U-Nets have 1e-5, 0 and 1 where errors would hide."""
     generator = torch.Generator().manual_seed(seed)
     for name, p in net.named_parameters():
         noise = torch.randn(p.shape, generator=generator)
@@ -153,21 +155,93 @@ def weather(batch: int = 1, seed: int = 0, grid: Grid = COARSE) -> Tensor:
     return (center + scale * waves).float()
 
 
+# the Taiwan layout
+
+TAIWAN_IN = {"tcwv": 0, "z500": 1, "t500": 2, "u500": 3, "v500": 4, "z850": 9, "t850": 10}
+TAIWAN_IN |= {"u850": 11, "v850": 12, "t2m": 17, "u10m": 18, "v10m": 19}
+TAIWAN_OUT = {"mrr": 0, "t2m": 17, "u10m": 18, "v10m": 19}
+
+
+def taiwan_arrays(shape: tuple[int, int], seed: int = 0) -> dict[str, np.ndarray]:
+    """Grid, with the ring that is cut off, and 20-entry statistics, of which some rows are used."""
+    H, W = shape[0] + 2, shape[1] + 2
+    j, i = np.meshgrid(np.arange(H), np.arange(W), indexing="ij")
+    lat = 19.6 + 8.0 * j / (H - 1) + 0.05 * np.sin(i / W * np.pi)
+    lon = 116.4 + 8.9 * i / (W - 1) + 0.05 * np.sin(j / H * np.pi)
+    rng = np.random.default_rng(seed)
+    return {
+        "XLAT": lat.astype(np.float32),
+        "XLONG": lon.astype(np.float32),
+        "era5_center": rng.normal(0, 3, 20).astype(np.float32),
+        "era5_scale": rng.uniform(2, 5, 20).astype(np.float32),
+        "cwb_center": rng.normal(0, 3, 20).astype(np.float32),
+        "cwb_scale": rng.uniform(2, 5, 20).astype(np.float32),
+    }
+
+
+def make_taiwan(
+    folder: Path, shape: tuple[int, int] = (16, 24), arrays: dict[str, np.ndarray] | None = None, **unet: Any
+) -> Path:
+    """A zip of the layout that the published weights have, with random weights; returns the folder."""
+    import zarr
+
+    arrays = arrays or taiwan_arrays(shape)
+    common = {**UNET, "img_resolution": shape[0] if shape[0] == shape[1] else list(shape), **unet}
+    n_in, n_out = len(TAIWAN_IN), len(TAIWAN_OUT)
+    homes = ("models.diffusion_unets.unet", "diffusion.preconditioners.legacy")
+    networks = {
+        "regression": (
+            "UNet",
+            {"img_in_channels": n_in + 4, "model_type": "SongUNet", "embedding_type": "zero"},
+        ),
+        "diffusion": (
+            "EDMPrecondSR",
+            {"img_channels": n_out, "img_in_channels": n_out + n_in + 4, "model_type": "SongUNetPosEmbd"},
+        ),
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary) / "corrdiff_inference_package"
+        (root / "checkpoints").mkdir(parents=True)
+        for seed, (home, (stage, (name, args))) in enumerate(zip(homes, networks.items(), strict=True)):
+            args = {**args, "img_out_channels": n_out, **common}
+            net = randomise(create(Checkpoint(name, args, {}, stage)), seed)
+            path = root / "checkpoints" / f"{stage}.mdlus"
+            write_mdlus(path, name, f"physicsnemo.{home}", args, net.state_dict())
+        group = zarr.open_group(
+            root / "dataset" / "2023-01-24-cwb-4years_5times.zarr", mode="w", zarr_format=2
+        )
+        for name, values in arrays.items():
+            group.create_array(name, data=values)
+        folder.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(folder / "corrdiff_inference_package.zip", "w") as target:
+            for path in sorted(p for p in Path(temporary).rglob("*") if p.is_file()):
+                target.write(path, path.relative_to(temporary))
+    return folder
+
+
 # the stock classes
+
+
+def _from_parts(package: str, what: str) -> Any:
+    """What a package's ``__init__`` would have taken from its modules: protocols and functions."""
+    for part in ("base", "utils"):
+        module = importlib.import_module(f"{package}.{part}")
+        if hasattr(module, what):
+            return getattr(module, what)
+    raise AttributeError(what)
 
 
 @contextlib.contextmanager
 def _without_siblings(*packages: str) -> Iterator[None]:
     """Import modules out of large packages without all their other modules, which take half a minute."""
-    added = []
-    for name in packages:
-        if name not in sys.modules:
-            spec = importlib.util.find_spec(name)
-            assert spec is not None
-            bare = ModuleType(name)
-            bare.__path__ = list(spec.submodule_search_locations or [])
-            sys.modules[name] = bare
-            added.append(name)
+    added = [name for name in packages if name not in sys.modules]
+    for name in added:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        bare = ModuleType(name)
+        bare.__path__ = list(spec.submodule_search_locations or [])
+        bare.__getattr__ = partial(_from_parts, name)  # type: ignore[method-assign]
+        sys.modules[name] = bare
     try:
         yield
     finally:
@@ -176,11 +250,11 @@ def _without_siblings(*packages: str) -> Iterator[None]:
 
 
 def earth2studio_module(name: str) -> ModuleType:
-    """A module of ``earth2studio.models.dx`` or ``.px``, as ``dx.corrdiff``."""
-    package = f"earth2studio.models.{name.partition('.')[0]}"
-    with _without_siblings(package), warnings.catch_warnings():
+    """A module of Earth2Studio that is, or needs, one of its many models: as ``models.dx.corrdiff``."""
+    packages = ("earth2studio.models.dx", "earth2studio.models.px", "earth2studio.data")
+    with _without_siblings(*packages), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return importlib.import_module(f"earth2studio.models.{name}")
+        return importlib.import_module(f"earth2studio.{name}")
 
 
 def upstream_wrapper(name: str, args: dict[str, Any], seed: int = 0) -> nn.Module:

@@ -75,3 +75,10 @@ def share_cores() -> None:
     forward pass of the demo's network took 50 times as long. On an idle machine nothing changes.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def calm_bars() -> None:
+    """Let progress bars of other libraries write little to a log file; call it before tqdm is imported."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", "10")
+        os.environ.setdefault("TQDM_DELAY", "1")

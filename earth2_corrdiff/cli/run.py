@@ -7,13 +7,12 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from earth2_corrdiff.cli.common import ArgumentParser, run_command, share_cores
+from earth2_corrdiff.cli.common import ArgumentParser, calm_bars, run_command, share_cores
 from earth2_corrdiff.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,6 +72,7 @@ def run(args: argparse.Namespace) -> None:
     from earth2_corrdiff.times import distinct, to_times
 
     share_cores()
+    calm_bars()
     _check(args)
     times = distinct(to_times(args.times))
     source = make_source(args.source)
@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> None:
     start = perf_counter()
     if sys.stderr.isatty():  # in a log file it says nothing, and an error shall be one line
         print(f"{NAME}: loading the package {args.package} …", file=sys.stderr, flush=True)
+    from earth2_corrdiff.cli.loading import load
     from earth2_corrdiff.store import check_target
 
     log = _configure_log(args.debug)
@@ -153,88 +154,6 @@ def _configure_log(debug: bool) -> HeldLog:
     return log
 
 
-def load(args: argparse.Namespace) -> CorrDiff:
-    """The model of ``--package`` on ``--device``, with the command's settings."""
-    from earth2_corrdiff.model import CorrDiff, CorrDiffTaiwan
-    from earth2_corrdiff.networks import PRECISIONS
-    from earth2_corrdiff.sampler import check_solver
-
-    device = _device(args.device)  # these first: a package may have to be downloaded
-    if args.precision not in PRECISIONS:
-        raise InputError(f"unknown precision {args.precision!r}; use one of {', '.join(PRECISIONS)}")
-    if args.solver is not None:
-        check_solver(args.solver)
-    kind: type[CorrDiff] = CorrDiffTaiwan if args.package == "taiwan" else CorrDiff
-    with _offline_hint(args.package):
-        model = kind.load_model(_package(args.package), precision=args.precision).to(device)
-    settings = {
-        "number_of_samples": args.samples,
-        "number_of_steps": args.steps,
-        "solver": args.solver,
-        "max_batch": args.max_batch,
-    }
-    for name, value in settings.items():
-        if value is not None:
-            setattr(model, name, value)
-    return model
-
-
-@contextmanager
-def _offline_hint(package: str) -> Iterator[None]:
-    """Say what works without network, where a package cannot be downloaded for want of one."""
-    from earth2_corrdiff.sources.failures import unreachable
-
-    try:
-        yield
-    except InputError as error:
-        reason = unreachable(error.__cause__)
-        if reason is None:
-            raise
-        raise InputError(
-            f"the package {package} cannot be downloaded ({reason}); without network use --demo, "
-            "or --package with a folder"
-        ) from error
-
-
-def _package(name: str) -> Any:
-    from earth2studio.models.auto import Package
-
-    from earth2_corrdiff import demo
-    from earth2_corrdiff.model import CorrDiffTaiwan
-
-    if name == "taiwan":
-        return CorrDiffTaiwan.load_default_package()
-    if name == "demo":
-        return demo.package()
-    if "://" not in name and not Path(name).is_dir():
-        raise InputError(f"there is no package folder {name}; give taiwan, demo, a folder or a URL")
-    try:
-        return Package(name if "://" in name else str(Path(name).absolute()))
-    except (ValueError, ImportError, OSError) as error:
-        raise InputError(f"the package {name} cannot be opened ({error})") from error
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"there is no kind of device {name!r}; use cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"there is no device {name}: this machine has {torch.cuda.device_count()} GPUs")
-    try:
-        torch.zeros(1, device=device).cpu()
-    except (AssertionError, NotImplementedError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"the device {name} cannot be used here ({reason}); use cpu, cuda or cuda:N"
-        ) from error
-    return device
-
-
 def _announce(model: CorrDiff, source: Any, times: Times, args: argparse.Namespace) -> None:
     from loguru import logger
 
@@ -262,23 +181,27 @@ def _downscale(
     members = iter(downscaling)  # from here on nothing is refused that could be known before
     log.release()
     every = 0.1 if sys.stderr.isatty() else 10  # seconds: a log file wants fewer lines
-    with tqdm(
-        total=downscaling.evaluations, desc="denoising", unit="step", dynamic_ncols=True, mininterval=every
-    ) as bar:
+    look = {"desc": "denoising", "unit": "step", "dynamic_ncols": True, "mininterval": every, "delay": 0}
+    with tqdm(total=downscaling.evaluations, **look) as bar:
         downscaling.progress = bar.update
         try:
             for _ in members:
                 pass
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, InputError) as stop:
             bar.close()
-            raise KeyboardInterrupt(f"{args.output} keeps what is done; go on with --resume") from None
+            keeps = f"{args.output} keeps what is done; go on with --resume"
+            if isinstance(stop, InputError):
+                raise InputError(str(stop) if "--resume" in str(stop) else f"{stop}; {keeps}") from stop
+            raise KeyboardInterrupt(keeps) from None
     return downscaling
 
 
 def _report(run: Downscaling, output: Path, loaded: float) -> str:
+    from earth2_corrdiff.layout import made_up
+
     model = run.model
     H, W = model.spec.output_grid.shape
-    synthetic = " of synthetic weather" if run.source.synthetic or model.spec.synthetic else ""
+    synthetic = made_up(model.spec, run.source.synthetic)
     stages = ", ".join(f"{name} {value:.1f} s" for name, value in {"load": loaded, **run.seconds}.items())
     count = f"{_count(len(run.times), 'time')} x {_count(model.number_of_samples, 'member')}"
     done = f"wrote {output}"

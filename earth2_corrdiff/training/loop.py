@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.errors import InputError, first_line
 from earth2_corrdiff.training.data import batches
 
 Loss = Callable[[Tensor, torch.Generator], Tensor]
@@ -58,6 +59,10 @@ class Recipe:
         done = (step - self.warmup) / max(self.steps - self.warmup, 1)
         return self.lr * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
+    def stream(self, step: int) -> int:
+        """Seed of all random numbers of a step."""
+        return self.seed * 1_000_003 + step
+
     def decay(self, step: int) -> float:
         """Weight of the old average at a step; shorter memory at the start."""
         return float(0.5 ** (1 / min(self.ema_halflife, 1 + step / 10)))
@@ -67,6 +72,20 @@ def _save(state: dict[str, object], path: Path) -> None:
     partial = path.with_name(path.name + ".part")
     torch.save(state, partial)
     partial.replace(path)
+
+
+def _resume(path: Path, net: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    """Take up a stored state; returns the steps done."""
+    try:
+        state = torch.load(path, weights_only=True)
+        net.load_state_dict(state["net"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        return int(state["step"])
+    except (RuntimeError, ValueError, LookupError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"{path} is no state of this training ({first_line(error)}); remove it to start again"
+        ) from error
 
 
 def train(
@@ -97,7 +116,8 @@ def train(
     Raises
     ------
     InputError
-        If a loss is not finite: the message names the step
+        If a loss or a gradient is not finite: the message names the step; or if the checkpoint is of
+        something else
     """
     # channels last: convolutions in bfloat16 are a third faster on CPUs, and need it on GPUs
     net.train().requires_grad_(True).to(memory_format=torch.channels_last)
@@ -105,14 +125,10 @@ def train(
     optimiser = torch.optim.Adam(net.parameters(), lr=recipe.lr, betas=(0.9, 0.99))
     done = 0
     if checkpoint is not None and checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        done = state["step"]
-        net.load_state_dict(state["net"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
+        done = _resume(checkpoint, net, average, optimiser)
     order = batches(size, recipe.batch, recipe.seed, done)
     for step in range(done, recipe.steps):
-        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        generator = torch.Generator().manual_seed(recipe.stream(step))
         value = _step(net, optimiser, partial(loss, next(order), generator), recipe, step)
         _update_average(average, net, recipe.decay(step))
         if checkpoint is not None and ((step + 1) % every == 0 or step + 1 == recipe.steps):
@@ -128,14 +144,19 @@ def _step(
 ) -> float:
     for group in optimiser.param_groups:
         group["lr"] = recipe.rate(step)
-    device = next(net.parameters()).device.type
-    with torch.autocast(device, torch.bfloat16, enabled=recipe.bf16):
+    device = next(net.parameters()).device
+    with (
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16),
+    ):
+        torch.manual_seed(recipe.stream(step) + 2**40)  # drop-out's, which takes no generator
         value = loss()
     optimiser.zero_grad(set_to_none=True)
     value.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
-    if not torch.isfinite(value):
-        raise InputError(f"the loss became {float(value)} at step {step}; lower the learning rate")
+    norm = nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
+    for what, number in (("loss", value), ("gradient", norm)):
+        if not torch.isfinite(number):
+            raise InputError(f"the {what} became {float(number)} at step {step}; lower the learning rate")
     optimiser.step()
     return float(value.detach())
 

@@ -1,0 +1,99 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""From the command line's ``--package``, ``--device`` and settings to a model that is ready to run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from earth2_corrdiff.errors import InputError, first_line
+
+if TYPE_CHECKING:
+    from earth2_corrdiff.model import CorrDiff
+
+
+def load(args: argparse.Namespace) -> CorrDiff:
+    """The model of ``--package`` on ``--device``, with the command's settings."""
+    from earth2_corrdiff.model import CorrDiff, CorrDiffTaiwan
+    from earth2_corrdiff.networks import PRECISIONS
+    from earth2_corrdiff.sampler import check_solver
+
+    device = _device(args.device)  # these first: a package may have to be downloaded
+    if args.precision not in PRECISIONS:
+        raise InputError(f"unknown precision {args.precision!r}; use one of {', '.join(PRECISIONS)}")
+    if args.solver is not None:
+        check_solver(args.solver)
+    kind: type[CorrDiff] = CorrDiffTaiwan if args.package == "taiwan" else CorrDiff
+    with _download_hint(args.package):
+        model = kind.load_model(_package(args.package), precision=args.precision).to(device)
+    settings = {
+        "number_of_samples": args.samples,
+        "number_of_steps": args.steps,
+        "solver": args.solver,
+        "max_batch": args.max_batch,
+    }
+    for name, value in settings.items():
+        if value is not None:
+            setattr(model, name, value)
+    return model
+
+
+@contextmanager
+def _download_hint(package: str) -> Iterator[None]:
+    """Say what to do where a package cannot be downloaded, for want of a network or otherwise."""
+    from earth2_corrdiff.sources.failures import unreachable
+
+    try:
+        yield
+    except InputError as error:
+        reason = unreachable(error.__cause__)
+        if reason is not None:
+            raise InputError(
+                f"the package {package} cannot be downloaded ({reason}); without network use --demo, "
+                "or --package with a folder"
+            ) from error
+        if error.__cause__ is None or ("://" not in package and package != "taiwan"):
+            raise
+        raise InputError(f"{error}; if the download broke off, try again") from error
+
+
+def _package(name: str) -> Any:
+    from earth2studio.models.auto import Package
+
+    from earth2_corrdiff import demo
+    from earth2_corrdiff.model import CorrDiffTaiwan
+
+    if name == "taiwan":
+        return CorrDiffTaiwan.load_default_package()
+    if name == "demo":
+        return demo.package()
+    if "://" not in name and not Path(name).is_dir():
+        raise InputError(f"there is no package folder {name}; give taiwan, demo, a folder or a URL")
+    try:
+        return Package(name if "://" in name else str(Path(name).absolute()))
+    except (ValueError, ImportError, OSError) as error:
+        raise InputError(f"the package {name} cannot be opened ({error})") from error
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"there is no kind of device {name!r}; use cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"there is no device {name}: this machine has {torch.cuda.device_count()} GPUs")
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        raise InputError(
+            f"the device {name} cannot be used here ({first_line(error)}); use cpu, cuda or cuda:N"
+        ) from error
+    return device

@@ -1,0 +1,118 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded model: it loads everywhere, says that it is synthetic, and visibly works."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from earth2_corrdiff import CorrDiff, demo
+from earth2_corrdiff.cli.demo_recipe import INPUTS, OUTPUTS, held_out_times
+from earth2_corrdiff.cli.demo_skill import SCORES, evaluate
+
+STORM = np.datetime64("2024-07-24T12:00")
+
+
+@cache
+def model() -> CorrDiff:
+    return CorrDiff.load_model(demo.package())
+
+
+@cache
+def storm_members() -> np.ndarray:
+    """Four members of the typhoon, ``[4, Co, H, W]``."""
+    coarse = torch.from_numpy(demo.DemoWeather()(STORM, list(INPUTS)).values)
+    return model().downscaler(coarse, seeds=[11, 12, 13, 14])[0].numpy()
+
+
+def test_size_and_names() -> None:
+    files = [path for path in demo.FOLDER.iterdir() if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 10_000_000
+    assert {path.name for path in files} >= {
+        "metadata.json",
+        "stats.json",
+        "regression.mdlus",
+        "diffusion.mdlus",
+    }
+    assert model().spec.synthetic and "demo" in model().spec.name
+    assert tuple(model().input_variables) == INPUTS and tuple(model().output_variables) == OUTPUTS
+
+
+def test_grid_is_that_of_the_truth() -> None:
+    lat, lon = demo.DemoWeather.fine_grid()
+    grid = model().spec.output_grid
+    np.testing.assert_allclose(grid.lat, lat, atol=1e-5)
+    np.testing.assert_allclose(grid.lon, lon, atol=1e-5)
+
+
+def test_stock_class_loads_it_and_agrees() -> None:
+    from earth2studio.models.dx import CorrDiff as Stock
+
+    stock, ours = Stock.load_model(demo.package()), CorrDiff.load_model(demo.package())
+    x = torch.from_numpy(demo.DemoWeather()(STORM, list(INPUTS)).values)
+    coords = OrderedDict(ours.input_coords(), batch=np.arange(1))
+    for each in (stock, ours):
+        each.number_of_samples, each.number_of_steps, each.seed = 1, 2, 5
+    stock.sampler = stock._setup_sampler("stochastic")  # it does not see a changed number of steps
+    expected, got = stock(x, coords)[0], ours(x, coords)[0]
+    # relative to each variable's own deviation, not to 300 K
+    for i in range(len(OUTPUTS)):
+        error = (got - expected)[0, :, i].norm() / (expected[0, :, i] - expected[0, :, i].mean()).norm()
+        assert error <= 1e-5
+
+
+def test_rain_is_where_the_typhoon_is() -> None:
+    rain = storm_members()[:, 0]
+    lat, lon = model().spec.output_grid.mesh()
+    storm = demo.DemoWeather.storm(STORM)
+    assert storm is not None
+    centre_lat, centre_lon = storm.lat_lon
+    away = np.hypot(lat - centre_lat, (lon - centre_lon) * np.cos(np.radians(centre_lat))) * 111
+    near, far = (rain[:, mask] >= 20 for mask in ((away > 25) & (away < 200), away > 350))
+    assert near.mean() > 0.25 and near.mean() > 2 * far.mean()
+    assert 35 < np.quantile(rain, 0.999) < 75
+
+
+def test_members_differ_in_the_fine_scales_and_share_the_storm() -> None:
+    members = storm_members()
+    wind = np.hypot(members[:, 2], members[:, 3])
+    lat, lon = model().spec.output_grid.mesh()
+    truth = demo.DemoWeather().truth(STORM, ["u10m", "v10m"]).values[0]
+    for speed in wind:
+        assert np.corrcoef(speed.ravel(), np.hypot(*truth).ravel())[0, 1] > 0.9
+    assert (members.std(axis=0).mean(axis=(1, 2)) > [1.0, 0.03, 0.1, 0.1]).all()
+
+
+def test_mean_error_is_below_interpolation_on_held_out_storms() -> None:
+    quick = CorrDiff.load_model(demo.package())
+    quick.number_of_steps = 6
+    times = held_out_times(4)
+    assert not any(demo.DemoWeather.is_training_time(time) for time in times)
+    rows = [line.split("|")[2:-1] for line in evaluate(quick.downscaler, times, 2).splitlines()[2:]]
+    table = {
+        name: dict(zip(SCORES, map(float, row), strict=True)) for name, row in zip(OUTPUTS, rows, strict=True)
+    }
+    for name in OUTPUTS[1:]:
+        assert table[name]["regression: RMSE"] < table[name]["interpolation: RMSE"]
+        assert table[name]["ensemble: fair CRPS"] < table[name]["interpolation: MAE"]
+    assert table["mrr"]["ensemble mean: RMSE"] < table["mrr"]["no skill: RMSE"]
+
+
+def test_evaluation_against_numbers_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores of an "ensemble" that is the truth, and the truth plus two."""
+    truth = torch.from_numpy(demo.DemoWeather().fields(STORM).fine)
+    downscaler = CorrDiff.load_model(demo.package()).downscaler
+    monkeypatch.setattr(downscaler, "forward", lambda x, seeds: torch.stack([truth + 2, truth])[None])
+    monkeypatch.setattr(downscaler, "mean", lambda x: truth[None] + 3)
+    cells = [float(cell) for cell in evaluate(downscaler, [STORM], 2).splitlines()[2].split("|")[2:-1]]
+    table = dict(zip(SCORES, cells, strict=True))
+    assert table["regression: RMSE"] == 3.0 and table["ensemble mean: RMSE"] == 1.0
+    # mean |error| 1, mean distance of two members 2: fair CRPS 1 - 2 / 2
+    assert table["ensemble: fair CRPS"] == 0.0
+    # variance 2, squared error of the mean 1, and (M + 1) / M = 3 / 2
+    assert table["spread / skill"] == round(3**0.5, 2)

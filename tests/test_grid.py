@@ -1,0 +1,191 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Grids and regridding against SciPy's interpolator and Earth2Studio's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.interpolate import RegularGridInterpolator
+from tiny import COARSE, curved, straight
+
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.grid import Grid, Regridder
+
+LAT, LON = np.linspace(19.25, 28, 36), np.linspace(116, 125.75, 40)
+
+
+def fine_points(kind: str, lon_shift: float = 0.0) -> Grid:
+    """An awkward 7 x 11 grid inside LAT x LON, in float64."""
+    lat, lon = np.linspace(19.9, 27.3, 7), np.linspace(116.3, 125.6, 11) + lon_shift
+    if kind == "1-D":
+        return Grid(lat, lon)
+    lat, lon = np.meshgrid(lat, lon, indexing="ij")
+    return Grid(lat + 0.2 * np.sin(lon), lon + 0.02 * np.cos(lat))
+
+
+def values(channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(channels, LAT.size, LON.size))
+
+
+def scipy_values(field: np.ndarray, fine: Grid, lon_shift: float = 0.0) -> np.ndarray:
+    lat, lon = fine.mesh()
+    points = np.stack([lat, lon - lon_shift], axis=-1)
+    return np.stack([RegularGridInterpolator((LAT, LON), f)(points) for f in field])
+
+
+@pytest.mark.parametrize("kind", ["1-D", "2-D"])
+@pytest.mark.parametrize("lat_falls", [False, True])
+@pytest.mark.parametrize("lon_falls", [False, True])
+def test_equals_scipy_in_any_order(kind: str, lat_falls: bool, lon_falls: bool) -> None:
+    fine, field = fine_points(kind), values()
+    want = scipy_values(field, fine)
+    lat, lon = LAT[::-1] if lat_falls else LAT, LON[::-1] if lon_falls else LON
+    given = field[:, ::-1] if lat_falls else field
+    given = given[:, :, ::-1] if lon_falls else given
+    regrid = Regridder(Grid(lat, lon), fine)
+    got = regrid(torch.from_numpy(given.copy()))
+    assert got.shape == (3, 7, 11) and got.dtype == torch.float64
+    assert np.abs(got.numpy() - want).max() < 1e-12
+    batch = regrid(torch.from_numpy(given.copy())[None].expand(2, -1, -1, -1))
+    assert torch.equal(batch, got[None].expand(2, -1, -1, -1))
+
+
+@pytest.mark.parametrize("kind", ["1-D", "2-D"])
+@pytest.mark.parametrize(("coarse_turn", "fine_turn"), [(-360, 0), (0, -360), (-360, -360), (360, 0)])
+def test_longitude_conventions(kind: str, coarse_turn: float, fine_turn: float) -> None:
+    fine, field = fine_points(kind, fine_turn), values()
+    if kind == "2-D":  # the bend depends on lat and lon: compare with the same points
+        lat, lon = fine_points(kind).mesh()
+        fine = Grid(lat, lon + fine_turn)
+    want = scipy_values(field, fine, fine_turn)
+    got = Regridder(Grid(LAT, LON + coarse_turn), fine)(torch.from_numpy(field))
+    assert np.abs(got.numpy() - want).max() < 1e-9
+
+
+def test_grid_across_greenwich() -> None:
+    """A coarse axis of -10 to 10 degrees and a fine one that is written 350 to 360 and on from 0."""
+    lon = np.linspace(-10, 10, 21)
+    field = np.random.default_rng(0).normal(size=(LAT.size, lon.size))
+    east = np.linspace(-9.7, 9.3, 11)
+    lat, lon2 = np.meshgrid(np.linspace(20, 27, 7), east, indexing="ij")
+    want = RegularGridInterpolator((LAT, lon), field)(np.stack([lat, lon2], axis=-1))
+    got = Regridder(Grid(LAT, lon), Grid(lat, lon2 % 360))(torch.from_numpy(field))
+    assert np.abs(got.numpy() - want).max() < 1e-10
+
+
+def test_irregular_axes_use_their_own_spacing() -> None:
+    rng = np.random.default_rng(1)
+    lat, lon = (np.sort(axis + 0.1 * rng.uniform(-1, 1, axis.size)) for axis in (LAT, LON))
+    fine, field = fine_points("2-D"), values(1)
+    points = np.stack(fine.mesh(), axis=-1)
+    want = RegularGridInterpolator((lat, lon), field[0])(points)
+    got = Regridder(Grid(lat, lon), fine)(torch.from_numpy(field))
+    assert np.abs(got[0].numpy() - want).max() < 1e-12
+
+
+def test_equals_earth2studio_bit_for_bit_in_single_precision() -> None:
+    from earth2studio.utils.interp import latlon_interpolation_regular
+
+    lat, lon = LAT.astype(np.float32), LON.astype(np.float32)
+    field = torch.from_numpy(values()).float()
+    for fine in (fine_points("1-D"), fine_points("2-D")):
+        fine = Grid(fine.lat.astype(np.float32), fine.lon.astype(np.float32))
+        lat1, lon1 = (torch.from_numpy(np.ascontiguousarray(axis)) for axis in fine.mesh())
+        want = latlon_interpolation_regular(field, torch.from_numpy(lat), torch.from_numpy(lon), lat1, lon1)
+        assert torch.equal(Regridder(Grid(lat, lon), fine)(field), want)
+
+
+def test_coarse_points_keep_their_values_and_linear_fields_are_exact() -> None:
+    field = torch.from_numpy(values())
+    got = Regridder(Grid(LAT, LON), Grid(LAT[2:9], LON[3:14]))(field)
+    assert (got - field[:, 2:9, 3:14]).abs().max() < 1e-12
+    plane = torch.from_numpy(2 * LAT[:, None] - 3 * LON[None] + 5)
+    lat, lon = fine_points("2-D").mesh()
+    got = Regridder(Grid(LAT, LON), fine_points("2-D"))(plane)
+    assert np.abs(got.numpy() - (2 * lat - 3 * lon + 5)).max() < 1e-11
+
+
+@pytest.mark.parametrize("lat_falls", [False, True])
+def test_margin_extrapolates_linearly(lat_falls: bool) -> None:
+    lat = LAT[::-1] if lat_falls else LAT
+    fine = Grid(np.linspace(19.0, 28.3, 9), np.linspace(115.8, 126.0, 5))
+    with pytest.raises(InputError, match="does not cover"):
+        Regridder(Grid(lat, LON), fine)
+    plane = torch.from_numpy(2 * lat[:, None] - 3 * LON[None])
+    got = Regridder(Grid(lat, LON), fine, margin=0.05)(plane)
+    want = 2 * fine.lat[:, None] - 3 * fine.lon[None]
+    assert np.abs(got.numpy() - want).max() < 1e-11
+    with pytest.raises(InputError, match="does not cover"):
+        Regridder(Grid(lat, LON), fine, margin=0.01)
+
+
+@pytest.mark.parametrize("move", [(3.0, 0.0), (-3.0, 0.0), (0.0, 3.0), (0.0, -3.0), (0.0, 180.0)])
+def test_a_domain_that_is_not_covered_is_named(move: tuple[float, float]) -> None:
+    fine = fine_points("2-D")
+    with pytest.raises(
+        InputError, match=r"19\.25 to 28\.00 N, 116\.00 to 125\.75 E.*does not cover"
+    ) as raised:
+        Regridder(Grid(LAT, LON), Grid(fine.lat + move[0], fine.lon + move[1]))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("coarse", [np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("fine", [np.float32, np.float64])
+def test_types_of_the_coordinates_may_differ(coarse: type, fine: type) -> None:
+    axes = np.arange(19, 29), np.arange(115, 127)
+    field = np.random.default_rng(0).normal(size=(10, 12))
+    points = fine_points("2-D")
+    got = Regridder(
+        Grid(*(axis.astype(coarse) for axis in axes)), Grid(points.lat.astype(fine), points.lon.astype(fine))
+    )(torch.from_numpy(field))
+    want = RegularGridInterpolator(axes, field)(np.stack(points.mesh(), axis=-1))
+    assert np.abs(got.numpy() - want).max() < 1e-4
+
+
+def test_weights_follow_the_module_but_are_not_stored() -> None:
+    regrid = Regridder(COARSE, curved(5, 7))
+    assert not regrid.state_dict() and not list(regrid.parameters())
+    assert regrid.to("meta")(torch.empty(2, 6, 8, device="meta")).shape == (2, 5, 7)
+
+
+def test_curvilinear_input_is_refused() -> None:
+    with pytest.raises(InputError, match="curvilinear input"):
+        Regridder(curved(6, 7), straight(3, 4))
+
+
+# grids
+
+
+def test_grid_shapes() -> None:
+    flat, bent = straight(5, 9), curved(5, 9)
+    assert flat.shape == bent.shape == (5, 9)
+    assert not flat.curvilinear and bent.curvilinear
+    for grid in (flat, bent):
+        lat, lon = grid.mesh()
+        assert lat.shape == lon.shape == (5, 9)
+    lat, lon = flat.mesh()
+    assert np.array_equal(lat[:, 4], flat.lat) and np.array_equal(lon[2], flat.lon)
+    assert flat.extent() == "20.30 to 24.80 N, 118.40 to 124.90 E"
+
+
+NAN = np.array([20.0, np.nan, 22.0])
+BAD = {
+    "two shapes": (np.zeros((3, 4)), np.zeros((4, 3)), "both 1-D, or 2-D"),
+    "1-D and 2-D": (LAT, np.zeros((3, 4)), "both 1-D, or 2-D"),
+    "3-D": (np.zeros((2, 3, 4)), np.zeros((2, 3, 4)), "both 1-D, or 2-D"),
+    "a point": (np.array([20.0]), LON, "at least 2 x 2"),
+    "empty": (np.array([]), LON, "at least 2 x 2"),
+    "nan": (NAN, LON, "finite"),
+    "not monotonic": (np.array([20.0, 22.0, 21.0]), LON, "lat must rise or fall"),
+    "repeated": (LAT, np.array([120.0, 120.0, 121.0]), "lon must rise or fall"),
+    "exchanged": (LON, LAT, "latitudes"),
+    "exchanged 2-D": (curved(4, 5).lon, curved(4, 5).lat, "latitudes"),
+}
+
+
+@pytest.mark.parametrize(("lat", "lon", "word"), BAD.values(), ids=BAD.keys())
+def test_bad_grids(lat: np.ndarray, lon: np.ndarray, word: str) -> None:
+    with pytest.raises(InputError, match=word):
+        Grid(lat, lon)
