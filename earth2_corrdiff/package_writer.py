@@ -21,6 +21,8 @@ def save_package(
 ) -> Path:
     """Write the generic layout, which the stock class loads too.
 
+    One combination stock cannot run and says so: Euler with the mean as conditioning.
+
     Parameters
     ----------
     folder : str | Path

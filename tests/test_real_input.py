@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from run_kit import NAMES, SHARED, bent, command, contents, load, make_package, refused, same
+from run_kit import NAMES, SHARED, bent, command, contents, load, make_package, refused
 from scipy.interpolate import RegularGridInterpolator
 
 from earth2_corrdiff import CorrDiff, demo
@@ -223,39 +223,3 @@ def test_what_a_mirror_does_not_have(
     for (time, source, which), says in cases.items():
         assert says in refused(capfd, time, "--package", which, "--source", source)
     assert not Path("outputs").exists()
-
-
-def test_members_do_not_depend_on_other_times(
-    poland: Path, package: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    argv = ("--package", package, "--source", f"gfs:{poland}", "--seed", 1)
-    assert command(capfd, *POLAND_TIMES, *argv, "--samples", 2, "--output", "both.zarr")[0] == 0
-    assert (
-        command(capfd, POLAND_TIMES[1], *argv, "--samples", 1, "--max-batch", 4, "--output", "one.zarr")[0]
-        == 0
-    )
-    both, one = xr.open_zarr("both.zarr"), xr.open_zarr("one.zarr")
-    np.testing.assert_array_equal(one.mrr[0, 0], both.mrr[1, 0])
-
-
-def test_the_same_command_gives_the_same_bytes(
-    world: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    argv = (
-        TAIWAN_TIME,
-        "--package",
-        "demo",
-        "--source",
-        f"gfs:{world}",
-        "--samples",
-        1,
-        "--steps",
-        1,
-        "--seed",
-        9,
-    )
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        monkeypatch.chdir(tmp_path / folder)
-        assert command(capfd, *argv, "--output", "run.zarr")[0] == 0
-    same(tmp_path / "a/run.zarr", tmp_path / "b/run.zarr")

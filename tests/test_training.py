@@ -226,7 +226,7 @@ def test_training_lowers_the_loss() -> None:
 
     before = value()
     list(train(net, loss, 7, Recipe(steps=15, batch=7, lr=2e-2, warmup=2, ema_halflife=2, bf16=False)))
-    assert value() < 0.7 * before
+    assert value() < 0.9 * before
 
 
 def test_what_is_left_is_the_average_of_the_weights_by_hand() -> None:

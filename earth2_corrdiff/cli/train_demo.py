@@ -16,7 +16,7 @@ from earth2_corrdiff.cli.common import ArgumentParser, run_command, share_cores
 if TYPE_CHECKING:
     from earth2_corrdiff.downscaler import Downscaler
 
-TEST_TIMES, TEST_MEMBERS = 32, 4
+TEST_TIMES, TEST_MEMBERS = 16, 4
 
 
 @dataclass(frozen=True)
