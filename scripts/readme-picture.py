@@ -15,7 +15,7 @@ from PIL import Image
 from earth2_corrdiff import plotting
 
 
-def main(store: str, output: str, width: int = 1150) -> None:
+def main(store: str, output: str, width: int = 1000) -> None:
     """Stack three figures, reduced to the width of a page."""
     ds = plotting.open_store(store)
     scales = plotting.color_scales(ds, 0)
@@ -34,7 +34,7 @@ def main(store: str, output: str, width: int = 1150) -> None:
     for row in rows:
         page.paste(row, (0, top))
         top += row.height
-    page.quantize(256, dither=Image.Dither.NONE).save(output, optimize=True)
+    page.save(output, optimize=True)
 
 
 if __name__ == "__main__":
