@@ -24,10 +24,18 @@ def model() -> CorrDiff:
 
 
 @cache
+def quick_model() -> CorrDiff:
+    """With 8 network calls a member instead of the package's 23."""
+    quick = CorrDiff.load_model(demo.package())
+    quick.solver, quick.number_of_steps = "trigflow", 8
+    return quick
+
+
+@cache
 def storm_members() -> np.ndarray:
     """Four members of the typhoon, ``[4, Co, H, W]``."""
     coarse = torch.from_numpy(demo.DemoWeather()(STORM, list(INPUTS)).values)
-    return model().downscaler(coarse, seeds=[11, 12, 13, 14])[0].numpy()
+    return quick_model().downscaler(coarse, seeds=[11, 12, 13, 14])[0].numpy()
 
 
 def test_size_and_names() -> None:
@@ -89,18 +97,19 @@ def test_members_differ_in_the_fine_scales_and_share_the_storm() -> None:
 
 
 def test_mean_error_is_below_interpolation_on_held_out_storms() -> None:
-    quick = CorrDiff.load_model(demo.package())
-    quick.number_of_steps = 6
-    times = held_out_times(4)
+    times = held_out_times(2)
     assert not any(demo.DemoWeather.is_training_time(time) for time in times)
-    rows = [line.split("|")[2:-1] for line in evaluate(quick.downscaler, times, 2).splitlines()[2:]]
+    rows = [line.split("|")[2:-1] for line in evaluate(quick_model().downscaler, times, 4).splitlines()[2:]]
     table = {
         name: dict(zip(SCORES, map(float, row), strict=True)) for name, row in zip(OUTPUTS, rows, strict=True)
     }
     for name in OUTPUTS[1:]:
         assert table[name]["regression: RMSE"] < table[name]["interpolation: RMSE"]
+        assert table[name]["ensemble mean: RMSE"] < table[name]["interpolation: RMSE"]
         assert table[name]["ensemble: fair CRPS"] < table[name]["interpolation: MAE"]
-    assert table["mrr"]["ensemble mean: RMSE"] < table["mrr"]["no skill: RMSE"]
+    # interpolation has the coarse reflectivity, the model does not: the mean has to beat no skill only
+    assert table["mrr"]["regression: RMSE"] < table["mrr"]["no skill: RMSE"]
+    assert table["mrr"]["ensemble: fair CRPS"] < table["mrr"]["interpolation: MAE"]
 
 
 def test_evaluation_against_numbers_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
