@@ -139,6 +139,7 @@ def provenance(
         "package": spec.name or spec.root,
         "package_sha256": spec.sha256,
         "synthetic": int(synthetic or spec.synthetic),
+        "synthetic_source": int(synthetic),
         "solver": sampling.solver,
         "number_of_steps": int(sampling.steps),
         "sigma_min": float(sampling.sigma_min),

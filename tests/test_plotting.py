@@ -76,6 +76,13 @@ def test_synthetic_weather_is_called_so(tmp_path: Path) -> None:
         assert "synthetic demo weather" in texts(figure)
 
 
+def test_real_weather_through_a_demo_model_is_called_so(tmp_path: Path) -> None:
+    ds = plotting.open_store(build(tmp_path / "s.zarr", synthetic=1, synthetic_source=0))
+    for figure in (plotting.plot_member(ds), plotting.plot_ensemble(ds)):
+        assert "demo model trained on synthetic weather" in texts(figure)
+    assert "synthetic" not in texts(plotting.plot_lowres(ds))
+
+
 def test_scales_are_shared_by_members_coarse_input_and_mean(store: xr.Dataset) -> None:
     wanted = limits(plotting.plot_member(store, sample=0))
     for sample in (1, 2):

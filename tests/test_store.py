@@ -155,6 +155,7 @@ def test_provenance(store: Path, package: Path) -> None:
         "source": "demo",
         "package": str(package),
         "synthetic": 1,
+        "synthetic_source": 1,
         "solver": "heun",
         "number_of_steps": 2,
         "sigma_min": 0.002,
@@ -185,7 +186,7 @@ def test_a_synthetic_package_is_enough(tmp_path: Path) -> None:
     path = make_package(tmp_path / "package", synthetic=True)
     downscale(TIMES[0], load(path), Weather(), tmp_path / "run.zarr")
     about = opened(tmp_path / "run.zarr").attrs
-    assert about["synthetic"] == 1 and about["source"] == "Weather"
+    assert (about["synthetic"], about["synthetic_source"], about["source"]) == (1, 0, "Weather")
     assert about["title"] == "CorrDiff downscaling by a demo model trained on synthetic weather"
 
 

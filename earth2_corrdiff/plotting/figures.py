@@ -25,6 +25,8 @@ from earth2_corrdiff.times import TimeLike, time_text
 
 Time: TypeAlias = int | TimeLike
 
+SYNTHETIC_WEATHER = "synthetic demo weather: not an observation, not a forecast"
+SYNTHETIC_MODEL = "by a demo model trained on synthetic weather: not a forecast"
 LONGEST_NAME = 40
 
 
@@ -81,7 +83,7 @@ def plot_lowres(ds: xr.Dataset, time: Time = 0, scales: Scales | None = None) ->
     _, missing = panels.coarse_quantities(ds)
     notes = [_cells(shown[0].mesh), *_attribute(ds, "source")]
     notes += [f"not in the coarse input: {', '.join(missing)}"] if missing else []
-    return _figure(ds, _in_rows(shown), _heading(ds, index, "Coarse input", notes))
+    return _figure(ds, _in_rows(shown), _heading(ds, index, "Coarse input", notes, fine=False))
 
 
 def plot_ensemble(
@@ -132,10 +134,15 @@ def checked_thresholds(ds: xr.Dataset, thresholds: Mapping[str, float]) -> Mappi
     return thresholds
 
 
-def _heading(ds: xr.Dataset, index: int, what: str, notes: list[str]) -> Heading:
+def _heading(ds: xr.Dataset, index: int, what: str, notes: list[str], fine: bool = True) -> Heading:
     when = time_text(ds["time"].values[index]).replace("T", " ")
-    synthetic = bool(int(ds.attrs.get("synthetic", 0)))
-    return Heading(what, f"valid {when} UTC", " · ".join(notes), synthetic)
+    synthetic = ds.attrs.get("synthetic", 0)
+    made_up = ""
+    if int(ds.attrs.get("synthetic_source", synthetic)):
+        made_up = SYNTHETIC_WEATHER
+    elif int(synthetic) and fine:
+        made_up = SYNTHETIC_MODEL
+    return Heading(what, f"valid {when} UTC", " · ".join(notes), made_up)
 
 
 def _provenance(ds: xr.Dataset) -> list[str]:

@@ -22,7 +22,6 @@ COLUMN = 3.1  # what a panel's title and its arrow key need, however narrow the 
 LEFT, RIGHT, BOTTOM, GAP = 0.75, 0.3, 0.1, 0.36
 PANEL_TITLE, LON_LABELS, BAR, BAR_LABELS = 0.4, 0.36, 0.14, 0.3
 TOP = 0.14
-SYNTHETIC = "synthetic demo weather: not an observation, not a forecast"
 
 
 @dataclass(frozen=True)
@@ -43,19 +42,19 @@ NOTE_LOOK = TextLook(8, "0.35", "normal", 0.17, 14.5)
 
 @dataclass(frozen=True)
 class Heading:
-    """The lines above the maps: what it is, whether its weather is made up, where it comes from."""
+    """The lines above the maps: what it is, what about it is made up (if anything), where it comes from."""
 
     what: str
     when: str
     note: str
-    synthetic: bool = False
+    made_up: str = ""
 
     def lines(self, width: float) -> list[tuple[str, TextLook]]:
         """All lines and their looks, broken to a width in inches."""
         title = f"{self.what} · {self.when}"
         titles = [title] if len(title) <= width * TITLE_LOOK.characters else [self.what, self.when]
         parts = [(text, TITLE_LOOK) for text in titles]
-        parts += [(SYNTHETIC, SYNTHETIC_LOOK)] if self.synthetic else []
+        parts += [(self.made_up, SYNTHETIC_LOOK)] if self.made_up else []
         parts += [(self.note, NOTE_LOOK)]
         return [
             (line, look)
