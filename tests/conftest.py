@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures of the core's tests."""
+"""Fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ import pytest
 
 # Before PyTorch is imported: idle threads sleep instead of spinning, as the commands have it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@pytest.fixture(autouse=True)
+def quiet_log() -> None:
+    """No log handler that another test's imports or commands have left behind writes into this one."""
+    from loguru import logger
+
+    logger.remove()
 
 
 @pytest.fixture(scope="session")
