@@ -28,7 +28,6 @@ from earth2_corrdiff.package import TAIWAN_ZIP
 from earth2_corrdiff.spec import CorrDiffSpec, Sampling, Statistics
 
 ROOT = Path(__file__).parents[1]
-SHARED = Path(__file__).parents[2] / "shared"
 SCRIPT = ROOT / "scripts/run-corrdiff.py"
 NAMES = tuple("tcwv z500 t500 u500 v500 z850 t850 u850 v850 t2m u10m v10m".split())
 CENTERS = (45.0, 57500.0, 268.0, 5.0, 0.0, 14600.0, 290.0, 0.0, 0.0, 298.0, -2.0, -2.0)

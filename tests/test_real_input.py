@@ -4,30 +4,24 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from functools import cache
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import gfs_files
 import numpy as np
 import pytest
 import torch
 import xarray as xr
-from run_kit import NAMES, SHARED, bent, command, contents, load, make_package, refused
+from gfs_files import LATER, POLAND, WINDS, WORLD, load_tool, mirror
+from run_kit import NAMES, bent, command, contents, load, make_package, refused
 from scipy.interpolate import RegularGridInterpolator
 
 from earth2_corrdiff import CorrDiff, demo
 from earth2_corrdiff.grid import Grid
 
-WORLD = SHARED / "data/gfs/global_2p5/gfs.20110110.t12z.f120.2p5deg.grib2"
-POLAND = SHARED / "data/gfs/poland/gfs.20200804.t12z.f006.grib2"
-LATER = SHARED / "data/gfs/poland/gfs.20200804.t12z.f012.grib2"
-WINDS = SHARED / "data/gfs/taiwan_winds/gfs.20240106.t00z.f000.winds.grib2"
-TOOL = SHARED / "tools/make_gfs_store.py"
-pytestmark = pytest.mark.skipif(not TOOL.exists(), reason=f"no real GFS files in {SHARED}")
+pytestmark = gfs_files.needed
 
 BOX = Grid(np.linspace(48, 56, 33, dtype=np.float32), np.linspace(13, 25, 49, dtype=np.float32))
 TAIWAN_TIME, POLAND_TIMES = "2024-07-24T12:00", ("2024-08-04T12:00", "2024-08-04T18:00")
@@ -35,18 +29,7 @@ TAIWAN_TIME, POLAND_TIMES = "2024-07-24T12:00", ("2024-08-04T12:00", "2024-08-04
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = spec_from_file_location("make_gfs_store", TOOL)
-    assert spec and spec.loader
-    module = module_from_spec(spec)
-    sys.modules["make_gfs_store"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def mirror(folder: Path, grib: Path, valid: str, *options: str) -> Path:
-    argv = [sys.executable, str(TOOL), str(grib), str(folder), "--valid", valid[:13], *options]
-    subprocess.run(argv, check=True, capture_output=True)
-    return folder
+    return load_tool()
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+import gfs_files
 import numpy as np
 import pytest
 from earth2studio.data import GFS
+from gfs_files import POLAND, SHARED, WINDS, WORLD, load_tool, mirror
 from loguru import logger
 from obstore.store import LocalStore
 from scipy.interpolate import RegularGridInterpolator
@@ -21,12 +20,7 @@ from scipy.interpolate import RegularGridInterpolator
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.sources import as_source, check_input, fetch, make_source
 
-SHARED = Path(__file__).parents[2] / "shared"
-WORLD = SHARED / "data/gfs/global_2p5/gfs.20110110.t12z.f120.2p5deg.grib2"
-POLAND = SHARED / "data/gfs/poland/gfs.20200804.t12z.f006.grib2"
-WINDS = SHARED / "data/gfs/taiwan_winds/gfs.20240106.t00z.f000.winds.grib2"
-TOOL = SHARED / "tools/make_gfs_store.py"
-pytestmark = pytest.mark.skipif(not TOOL.exists(), reason=f"no real GFS files in {SHARED}")
+pytestmark = gfs_files.needed
 
 INPUTS = "tcwv z500 t500 u500 v500 z850 t850 u850 v850 t2m u10m v10m".split()
 TAIWAN = np.linspace(19.25, 28, 36), np.linspace(116, 125.75, 40)
@@ -40,18 +34,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = spec_from_file_location("make_gfs_store", TOOL)
-    assert spec and spec.loader
-    module = module_from_spec(spec)
-    sys.modules["make_gfs_store"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def mirror(folder: Path, grib: Path, valid: str, *options: str) -> Path:
-    command = [sys.executable, str(TOOL), str(grib), str(folder), "--valid", valid, *options]
-    subprocess.run(command, check=True, capture_output=True)
-    return folder
+    return load_tool()
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,8 @@ from earth2_corrdiff.training.data import Pairs, channel_statistics
 from earth2_corrdiff.training.loop import Recipe, train
 from earth2_corrdiff.training.losses import EDMLoss, regression_loss
 
-INPUTS = ("tcwv", "z500", "t500", "u500", "v500", "z850", "t850", "u850", "v850", "t2m", "u10m", "v10m")
-OUTPUTS = ("mrr", "t2m", "u10m", "v10m")
+INPUTS = DemoWeather.VARIABLES[:-1]  # all but refc, the coarse reflectivity
+OUTPUTS = DemoWeather.TRUTH_VARIABLES
 INVARIANTS = ("orography", "land_fraction")
 FIRST_TEST, LAST_TEST = "2022-01-01T00", "2025-12-31T23"
 SIGMA_DATA = 0.5

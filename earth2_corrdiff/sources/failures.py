@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.errors import InputError, first_line
 from earth2_corrdiff.times import time_text, to_times
 
 DEFECTS = (TypeError, AttributeError, NameError, AssertionError, NotImplementedError, MemoryError)
@@ -55,13 +55,13 @@ def _sentence(name: str, error: Exception) -> str:
         path = f" {error.filename}" if error.filename else ""
         return f"{error.strerror}:{path}); free space, or point EARTH2STUDIO_CACHE to another folder"
     if _absent(error):
-        return f"{_first_line(error)}); it lacks this time{'' if local else ', or does not have it yet'}"
+        return f"{_reason(error)}); it lacks this time{'' if local else ', or does not have it yet'}"
     if not local and _offline(error):
         return f"{_unreachable(error)}); without network use --demo or --source gfs:DIR"
     if not local and type(error).__module__.startswith("obstore"):
-        return f"{_first_line(error)}); try again later, or use another source"
+        return f"{_reason(error)}); try again later, or use another source"
     what = "copy" if local else "download"
-    return f"{_first_line(error)}); the data may be damaged or incomplete: {what} it again"
+    return f"{_reason(error)}); the data may be damaged or incomplete: {what} it again"
 
 
 def unreachable(error: BaseException | None) -> str | None:
@@ -93,9 +93,8 @@ def _unreachable(error: Exception) -> str:
     return f"no connection{where}"
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    text = lines[0].split("retry_timeout")[-1].split(" - ")[-1]  # obstore: the reason comes last
+def _reason(error: Exception) -> str:
+    text = first_line(error).split("retry_timeout")[-1].split(" - ")[-1]  # obstore: the reason comes last
     text = text.strip().rstrip(".:;")
     text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
     return text or type(error).__name__
