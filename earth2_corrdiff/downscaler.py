@@ -16,17 +16,18 @@ import torch
 from loguru import logger
 from torch import Tensor, nn
 
+from earth2_corrdiff.accelerate import accelerate, resolve
 from earth2_corrdiff.embeddings import position_features
 from earth2_corrdiff.errors import InputError, first_line
 from earth2_corrdiff.grid import Regridder
 from earth2_corrdiff.networks import Denoiser, Regression, set_precision
 from earth2_corrdiff.noise import MemberNoise
-from earth2_corrdiff.sampler import karras_sigmas, sample
+from earth2_corrdiff.sampler import Denoise, karras_sigmas, sample
 from earth2_corrdiff.spec import CorrDiffSpec, Statistics, check_count
 
 Progress = Callable[[int], None]
 _CPU_OOM = ("not enough memory", "can't allocate memory")  # PyTorch has no class for it on the CPU
-GPU_BATCH = 4  # members that share a network call on a GPU where nothing else is asked for
+MAX_BATCH = 16  # members that share a network call on a GPU where nothing else is asked for
 
 
 class Downscaler(nn.Module):
@@ -38,8 +39,12 @@ class Downscaler(nn.Module):
         What the package says
     regression, denoiser : Regression, Denoiser
         Its two networks
-    precision : {"fp32", "bf16", "fp16"}, optional
-        Of the networks' convolutions, by default "fp32", the reference
+    precision : {"auto", "fp32", "bf16", "fp16"}, optional
+        Of the networks; "auto", the default, is the fastest that keeps the error rule on the device
+        (see ``accelerate.resolve``), and "fp32" the reference, with the sampler's state in float64
+    accelerated : bool, optional
+        Run the networks fast (see ``accelerate``), by default; otherwise operation by operation as
+        upstream does, which gives its bits in fp32
 
     Attributes
     ----------
@@ -62,16 +67,24 @@ class Downscaler(nn.Module):
     position: Tensor
 
     def __init__(
-        self, spec: CorrDiffSpec, regression: Regression, denoiser: Denoiser, precision: str = "fp32"
+        self,
+        spec: CorrDiffSpec,
+        regression: Regression,
+        denoiser: Denoiser,
+        precision: str = "auto",
+        accelerated: bool = True,
     ) -> None:
         super().__init__()
-        self.spec, self.sampling, self.precision = spec, spec.sampling, precision
-        self.regression, self.denoiser = regression, denoiser
+        self.spec, self.sampling, self.accelerated = spec, spec.sampling, accelerated
+        self._asked = precision if accelerated or precision != "auto" else "fp32"
         self.regrid = Regridder(spec.input_grid, spec.output_grid, spec.grid_bounds_margin)
         for net in (regression, denoiser):
-            set_precision(net, precision)
+            if not accelerated:
+                set_precision(net, self._asked)
             # upstream's layout: other convolution kernels round differently, and GPUs want it
             net.to(memory_format=torch.channels_last)
+        self.regression: Regression = accelerate(regression, precision) if accelerated else regression
+        self.denoiser: Denoiser = accelerate(denoiser, precision) if accelerated else denoiser
         self._register(spec)
         self._check_networks()
 
@@ -124,6 +137,11 @@ class Downscaler(nn.Module):
                 )
 
     @property
+    def precision(self) -> str:
+        """What the networks run in on their device: ``fp32``, ``bf16`` or ``fp16``."""
+        return resolve(self._asked, self.denoiser, self.device)
+
+    @property
     def device(self) -> torch.device:
         """Where the networks live."""
         return self.center_in.device
@@ -146,15 +164,17 @@ class Downscaler(nn.Module):
         if self.spec.hr_mean_conditioning:
             cond = torch.cat([mean, cond], dim=1)
 
+        given = self.denoiser.given(cond)
+
         def denoise(x: Tensor, sigma: float) -> Tensor:
-            clean = self._denoise(x, sigma, cond)
+            clean = self._denoise(given, x, sigma)
             if progress is not None:
                 progress(len(seeds))
             return clean
 
         s = self.sampling
         low, high = max(s.sigma_min, self.denoiser.sigma_min), min(s.sigma_max, self.denoiser.sigma_max)
-        dtype = torch.float64 if s.double and self.precision == "fp32" else torch.float32
+        dtype = torch.float64 if s.double and self._asked == "fp32" else torch.float32
         noise = MemberNoise(seeds, mean.shape[1:], cond.device)
         return sample(
             denoise,
@@ -167,16 +187,27 @@ class Downscaler(nn.Module):
             dtype=dtype,
         )
 
-    def _denoise(self, x: Tensor, sigma: float, cond: Tensor) -> Tensor:
+    def _denoise(self, given: Denoise, x: Tensor, sigma: float) -> Tensor:
         if x.device.type == "cpu":
             # One by one: a batch is not faster here, and a member's bits must not depend on its company.
-            return torch.cat([self.denoiser(member[None], sigma, cond) for member in x])
-        clean: Tensor = self.denoiser(x, sigma, cond.expand(x.shape[0], -1, -1, -1))
-        return clean
+            return torch.cat([given(member[None], sigma) for member in x])
+        return given(x, sigma)
 
     def physical(self, normalised: Tensor) -> Tensor:
         """Undo the output's normalisation; float32."""
         return (self.scale_out * normalised + self.center_out).to(torch.float32)
+
+    def default_batch(self) -> int:
+        """Members that share a network call where nothing else is asked for.
+
+        One on the CPU, where company is no gain; on a GPU what half of its free memory holds, at most
+        ``MAX_BATCH``: beyond it the GPU has been busy for long.
+        """
+        if self.device.type != "cuda":
+            return 1
+        free, _ = torch.cuda.mem_get_info(self.device)
+        need = self.denoiser.member_bytes(self.spec.output_grid.shape)
+        return max(1, min(MAX_BATCH, free // 2 // need))
 
     @torch.inference_mode()
     def mean(self, coarse: Tensor) -> Tensor:
@@ -201,8 +232,8 @@ class Downscaler(nn.Module):
         seeds : Sequence[int]
             One seed per member, the same for every state
         max_batch : int | None, optional
-            Most members in one network call; halved when memory runs out. By default 1 on the CPU
-            and ``GPU_BATCH`` on a GPU
+            Most members in one network call; halved when memory runs out. By default 1 on the CPU,
+            and on a GPU what its free memory holds
         progress : Callable[[int], None], optional
             Called after each network evaluation with the number of members in it
 
@@ -217,15 +248,14 @@ class Downscaler(nn.Module):
             If there are no seeds, the input has another shape, or one member alone does not fit memory
         """
         check_count("the number of samples", len(seeds))
-        default = 1 if self.device.type == "cpu" else GPU_BATCH
-        batch = check_count("max_batch", default if max_batch is None else max_batch)
+        batch = self.default_batch() if max_batch is None else check_count("max_batch", max_batch)
         for b, x in enumerate(self._check_input(coarse)):
             cond, mean = self._once(x)
             first = 0
             while first < len(seeds):
                 try:
                     block = self._block(cond, mean, seeds[first : first + batch], progress)
-                except RuntimeError as error:
+                except (RuntimeError, MemoryError) as error:
                     batch = _halved(batch, error)
                     continue
                 yield b, first, block
@@ -236,7 +266,7 @@ class Downscaler(nn.Module):
         try:
             cond = self.condition(x)
             return cond, self.normalised_mean(cond)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             _halved(1, error)
             raise
 
@@ -273,10 +303,11 @@ class Downscaler(nn.Module):
         return torch.split(coarse.to(self.device), 1)
 
 
-def _halved(batch: int, error: RuntimeError) -> int:
+def _halved(batch: int, error: RuntimeError | MemoryError) -> int:
     """Half the batch after an out-of-memory error; anything else is raised again."""
     text = str(error)
-    if not isinstance(error, torch.OutOfMemoryError) and not any(said in text for said in _CPU_OOM):
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    if not known and not any(said in text for said in _CPU_OOM):
         raise error
     if batch == 1:
         raise InputError(f"one member alone does not fit the memory ({first_line(error)})") from error

@@ -227,7 +227,8 @@ class CorrDiff(torch.nn.Module, AutoModelMixin):  # type: ignore[misc]
         cls,
         package: Files,
         device: str | torch.device | None = None,
-        precision: str = "fp32",
+        precision: str = "auto",
+        accelerated: bool = True,
         sigma_min: float | None = None,
         sigma_max: float | None = None,
     ) -> Self:
@@ -239,8 +240,10 @@ class CorrDiff(torch.nn.Module, AutoModelMixin):  # type: ignore[misc]
             Earth2Studio's package
         device : str | torch.device | None, optional
             Where to put the model, by default the CPU
-        precision : {"fp32", "bf16", "fp16"}, optional
-            Of the convolutions, by default "fp32", the reference
+        precision : {"auto", "fp32", "bf16", "fp16"}, optional
+            Of the networks, by default the fastest on the device; "fp32" is the reference
+        accelerated : bool, optional
+            False for upstream's arithmetic, operation by operation, by default True
         sigma_min, sigma_max : float | None, optional
             Noise range, by default the package's
 
@@ -250,7 +253,7 @@ class CorrDiff(torch.nn.Module, AutoModelMixin):  # type: ignore[misc]
             If the package is missing, damaged, or inconsistent, or the device is not there
         """
         loaded = read_package(package)
-        model = cls(Downscaler(loaded.spec, loaded.regression, loaded.denoiser, precision))
+        model = cls(Downscaler(loaded.spec, loaded.regression, loaded.denoiser, precision, accelerated))
         given = {"sigma_min": sigma_min, "sigma_max": sigma_max}
         model._change(**{name: value for name, value in given.items() if value is not None})
         return model if device is None else model.to(device)

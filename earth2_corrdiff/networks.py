@@ -9,6 +9,7 @@ the checkpoint's architecture is not one of ``unet.py``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
@@ -71,6 +72,18 @@ class _Network(nn.Module):
         has_grid = args.get("model_type", "SongUNetPosEmbd").startswith("SongUNetPos")
         return int(args.get("N_grid_channels", 4)) if has_grid else 0
 
+    def member_bytes(self, shape: tuple[int, int]) -> int:
+        """Memory that one image of this (H, W) needs in a call: what a U-Net keeps alive at its peak.
+
+        Every level's skips, and at the top some features of the decoder's width beside them; an estimate
+        for choosing a batch, on the safe side.
+        """
+        args = self.origin.args
+        width, mult = int(args.get("model_channels", 128)), list(args.get("channel_mult", (1, 2, 2, 2, 2)))
+        blocks, pixels = int(args.get("num_blocks", 4)), shape[0] * shape[1]
+        skips = sum((blocks + 1) * m * width * pixels // 4**level for level, m in enumerate(mult))
+        return 4 * (skips + 6 * sum(mult[:2]) * width * pixels)
+
     def shape_fault(self, shape: tuple[int, int]) -> str | None:
         """Why the U-Net cannot take images of this (H, W); None where it can."""
         side = self.origin.args["img_resolution"]
@@ -126,6 +139,15 @@ class Denoiser(_Network):
         super().__init__(model)
         self.scale_cond = scale_cond
         self.sigma_data, self.sigma_min, self.sigma_max = sigma_data, sigma_min, sigma_max
+
+    def given(self, cond: Tensor) -> Callable[[Tensor, float], Tensor]:
+        """D(x; sigma) for one conditioning ``[1, Cc, H, W]``, for a whole sampling run."""
+
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            clean: Tensor = self(x, sigma, cond.expand(x.shape[0], -1, -1, -1))
+            return clean
+
+        return denoise
 
     def forward(self, x: Tensor, sigma: float | Tensor, cond: Tensor) -> Tensor:
         """``sigma`` is one number for all, or a tensor ``[B]``; the result is float32."""

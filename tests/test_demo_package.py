@@ -61,7 +61,7 @@ def test_grid_is_that_of_the_truth() -> None:
 def test_stock_class_loads_it_and_agrees() -> None:
     from earth2studio.models.dx import CorrDiff as Stock
 
-    stock, ours = Stock.load_model(demo.package()), CorrDiff.load_model(demo.package())
+    stock, ours = Stock.load_model(demo.package()), CorrDiff.load_model(demo.package(), precision="fp32")
     x = torch.from_numpy(demo.DemoWeather()(STORM, list(INPUTS)).values)
     coords = OrderedDict(ours.input_coords(), batch=np.arange(1))
     for each in (stock, ours):

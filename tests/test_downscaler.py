@@ -17,7 +17,7 @@ from torch import Tensor
 
 from earth2_corrdiff.downscaler import Downscaler
 from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.sampler import Churn
+from earth2_corrdiff.sampler import Churn, Denoise
 from earth2_corrdiff.spec import Sampling
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*legacy implementation")
@@ -174,8 +174,8 @@ def test_noise_range_is_kept_within_the_networks(model: Downscaler) -> None:
     spec = make_spec(sampling=Sampling("euler", 3, 0.002, 80.0))
     regression, denoiser = make_networks(spec)
     denoiser.sigma_min, denoiser.sigma_max = 0.05, 30.0
-    got = Downscaler(spec, regression, denoiser)(weather(), SEEDS)
-    inside = Downscaler(replace(spec, sampling=Sampling("euler", 3, 0.05, 30.0)), *make_networks(spec))
+    got = Downscaler(spec, regression, denoiser, "fp32", accelerated=False)(weather(), SEEDS)
+    inside = make_downscaler(replace(spec, sampling=Sampling("euler", 3, 0.05, 30.0)))
     assert torch.equal(got, inside(weather(), SEEDS))
     assert not torch.equal(got, make_downscaler(spec)(weather(), SEEDS))
 
@@ -224,11 +224,11 @@ class Cramped(Downscaler):
     error: Exception = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nDetails")
     failures = 0
 
-    def _denoise(self, x: Tensor, sigma: float, cond: Tensor) -> Tensor:
+    def _denoise(self, given: Denoise, x: Tensor, sigma: float) -> Tensor:
         if len(x) > self.most:
             self.failures += 1
             raise self.error
-        return super()._denoise(x, sigma, cond)
+        return super()._denoise(given, x, sigma)
 
 
 CPU_OOM = RuntimeError(
@@ -240,7 +240,7 @@ OLD_CPU_OOM = RuntimeError("DefaultCPUAllocator: not enough memory: you tried to
 
 def cramped(most: int, error: Exception) -> Cramped:
     spec = make_spec()
-    model = Cramped(spec, *make_networks(spec))
+    model = Cramped(spec, *make_networks(spec), "fp32", accelerated=False)
     model.most, model.error = most, error
     return model
 
@@ -262,7 +262,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     assert all("out of memory" in text for text in said)
 
 
-@pytest.mark.parametrize("error", [Cramped.error, CPU_OOM, torch.OutOfMemoryError()])
+@pytest.mark.parametrize("error", [Cramped.error, CPU_OOM, torch.OutOfMemoryError(), MemoryError("no room")])
 def test_one_member_that_does_not_fit(error: Exception) -> None:
     with pytest.raises(InputError, match="one member alone does not fit the memory") as raised:
         cramped(0, error)(weather(), SEEDS, max_batch=4)

@@ -76,6 +76,11 @@ def write_package(folder: Path, invariants: bool = True, mean: bool = True, **me
     return folder
 
 
+def plain(package: Package, cls: type[CorrDiff] = CorrDiff, **settings: Any) -> CorrDiff:
+    """With upstream's arithmetic, operation by operation."""
+    return cls.load_model(package, precision="fp32", accelerated=False, **settings)
+
+
 def run(model: Any, x: Tensor) -> Tensor:
     coords = OrderedDict(model.input_coords())
     coords["batch"] = np.arange(len(x))
@@ -116,7 +121,7 @@ GENERIC: dict[str, dict[str, Any]] = {
 def test_generic_layout(tmp_path: Path, stock: ModuleType, what: dict[str, Any]) -> None:
     package = Package(str(write_package(tmp_path / "package", **what)))
     x = weather(2)
-    ours, theirs = run(CorrDiff.load_model(package), x), run(stock.CorrDiff.load_model(package), x)
+    ours, theirs = run(plain(package), x), run(stock.CorrDiff.load_model(package), x)
     assert ours.shape == (2, 2, 2, N, N)
     compare(ours, theirs, str(what))
     if what.get("inference_mode") != "regression":
@@ -125,7 +130,9 @@ def test_generic_layout(tmp_path: Path, stock: ModuleType, what: dict[str, Any])
 
 def test_arguments_of_the_loader_and_attributes(tmp_path: Path, stock: ModuleType) -> None:
     package = Package(str(write_package(tmp_path / "package", sigma_max=200.0)))
-    models = [cls.load_model(package, sigma_min=0.005, sigma_max=90.0) for cls in (CorrDiff, stock.CorrDiff)]
+    bounds = {"sigma_min": 0.005, "sigma_max": 90.0}
+    ours = plain(package, **bounds)
+    models = [ours, stock.CorrDiff.load_model(package, **bounds)]
     for model in models:
         model.seed, model.number_of_samples = 2**32 - 2, 3
     compare(run(models[0], weather()), run(models[1], weather()))
@@ -133,7 +140,7 @@ def test_arguments_of_the_loader_and_attributes(tmp_path: Path, stock: ModuleTyp
 
 def test_coordinates_of_both_classes(tmp_path: Path, stock: ModuleType) -> None:
     package = Package(str(write_package(tmp_path / "package")))
-    ours, theirs = CorrDiff.load_model(package), stock.CorrDiff.load_model(package)
+    ours, theirs = plain(package), stock.CorrDiff.load_model(package)
     assert list(ours.input_coords()) == list(theirs.input_coords())
     for (name, a), b in zip(ours.input_coords().items(), theirs.input_coords().values(), strict=True):
         assert np.array_equal(a, b) and a.dtype == b.dtype, name
@@ -160,7 +167,7 @@ def test_the_stock_class_loads_what_is_written(
 ) -> None:
     spec = make_spec((N, N), **what)
     package = Package(str(save_package(tmp_path / "package", spec, *make_networks(spec), half=half)))
-    ours, theirs = CorrDiff.load_model(package), stock.CorrDiff.load_model(package)
+    ours, theirs = plain(package), stock.CorrDiff.load_model(package)
     compare(run(ours, weather()), run(theirs, weather()))
 
 
@@ -168,7 +175,7 @@ def test_the_stock_class_cannot_condition_euler_on_the_mean(tmp_path: Path, stoc
     """An upstream limit: that one combination is this project's alone."""
     spec = make_spec((N, N), sampling=Sampling("euler", 3))
     package = Package(str(save_package(tmp_path / "package", spec, *make_networks(spec))))
-    assert CorrDiff.load_model(package).spec.sampling == spec.sampling
+    assert plain(package).spec.sampling == spec.sampling
     with pytest.raises(NotImplementedError):
         stock.CorrDiff.load_model(package)
 
@@ -180,7 +187,7 @@ def test_taiwan_layout(tmp_path: Path, stock: ModuleType) -> None:
             make_taiwan(tmp_path / "package", (448, 448), channel_mult=[1, 1, 1, 1, 1], attn_resolutions=[28])
         )
     )
-    ours, theirs = CorrDiffTaiwan.load_model(package), stock.CorrDiffTaiwan.load_model(package)
+    ours, theirs = plain(package, CorrDiffTaiwan), stock.CorrDiffTaiwan.load_model(package)
     for a, b in (
         (ours.downscaler.regression, theirs.regression_model),
         (ours.downscaler.denoiser, theirs.residual_model),
@@ -230,7 +237,11 @@ def test_generic_look_alike_of_the_published_networks(
     tool.write_generic_package(tmp_path, "small", 3, resolution=32, steps=2, samples=2, **what)
     package = Package(str(tmp_path))
     x = tool.example_input(1, 1)
-    compare(run(CorrDiff.load_model(package), x), run(stock.CorrDiff.load_model(package), x), "look-alike")
+    compare(
+        run(plain(package), x),
+        run(stock.CorrDiff.load_model(package), x),
+        "look-alike",
+    )
 
 
 def test_precision_of_the_whole_pipeline(tmp_path: Path) -> None:

@@ -132,9 +132,12 @@ def make_networks(spec: CorrDiffSpec, seed: int = 0, **unet: Any) -> tuple[Regre
     return regression, denoiser
 
 
-def make_downscaler(spec: CorrDiffSpec | None = None, precision: str = "fp32", **unet: Any) -> Downscaler:
+def make_downscaler(
+    spec: CorrDiffSpec | None = None, precision: str = "fp32", accelerated: bool = False, **unet: Any
+) -> Downscaler:
+    """Plain by default: what the pipeline does is tested to the bit, its fast networks by themselves."""
     spec = spec or make_spec()
-    return Downscaler(spec, *make_networks(spec, **unet), precision)
+    return Downscaler(spec, *make_networks(spec, **unet), precision, accelerated)
 
 
 def make_package(folder: Path, spec: CorrDiffSpec | None = None) -> Path:

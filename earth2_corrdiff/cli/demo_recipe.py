@@ -74,7 +74,8 @@ def fresh_downscaler(pairs: Pairs) -> Downscaler:
     regression = _network("UNet", spec.condition_channels, side, {"embedding_type": "zero", "num_blocks": 1})
     seen = spec.condition_channels + len(OUTPUTS)  # the mean is part of the denoiser's conditioning
     denoiser = _network("EDMPrecondSuperResolution", seen, side, {"sigma_data": SIGMA_DATA, "num_blocks": 2})
-    return Downscaler(spec, cast(Regression, regression), cast(Denoiser, denoiser))
+    networks = cast(Regression, regression), cast(Denoiser, denoiser)
+    return Downscaler(spec, *networks, "fp32", accelerated=False)
 
 
 def _spec(pairs: Pairs) -> CorrDiffSpec:

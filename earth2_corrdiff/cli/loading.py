@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 def load(args: argparse.Namespace) -> CorrDiff:
     """The model of ``--package`` on ``--device``, with the command's settings."""
     from earth2_corrdiff.model import CorrDiff, CorrDiffTaiwan
-    from earth2_corrdiff.networks import PRECISIONS
+    from earth2_corrdiff.accelerate import check_precision
     from earth2_corrdiff.sampler import check_solver
 
     device = _device(args.device)  # these first: a package may have to be downloaded
-    if args.precision not in PRECISIONS:
-        raise InputError(f"unknown precision {args.precision!r}; use one of {', '.join(PRECISIONS)}")
+    check_precision(args.precision)
     if args.solver is not None:
         check_solver(args.solver)
     kind: type[CorrDiff] = CorrDiffTaiwan if args.package == "taiwan" else CorrDiff
     with _download_hint(args.package):
-        model = kind.load_model(_package(args.package), precision=args.precision).to(device)
+        fast = not getattr(args, "no_acceleration", False)  # not every command has the option
+        model = kind.load_model(_package(args.package), precision=args.precision, accelerated=fast).to(device)
     settings = {
         "number_of_samples": args.samples,
         "number_of_steps": args.steps,

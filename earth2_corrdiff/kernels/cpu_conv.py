@@ -1,0 +1,189 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Convolutions of the U-Net on the CPU, each with its norm before and its residual behind it, in one pass.
+
+``conv`` computes, for one image in NHWC,
+
+    out = gain * (weight ∗ resample(act(norm(x0 ⊕ x1))) + bias) + residual_gain * residual
+
+and the moments of ``out``, which the next norm needs: a tensor is read once and written once. 3 x 3
+convolutions use Winograd's F(4 x 4, 3 x 3) (Lavin and Gray, arXiv 1509.09308) in float32.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from earth2_corrdiff.kernels.native import library
+
+MODES = {"same": 0, "up": 1, "down": 2}
+_TYPES = {torch.float32: 0, torch.bfloat16: 1}
+# Rows: the points 0, 2/3, -2/3, 3/2, -3/2 and infinity, where the three weights are evaluated.
+_POINTS = ((1, 0, 0), *((1, p, p * p) for p in (2 / 3, -2 / 3, 3 / 2, -3 / 2)), (0, 0, 1))
+
+
+class _Conv(ctypes.Structure):
+    """``Conv`` of conv.h."""
+
+    _fields_ = (
+        ("x", ctypes.c_void_p * 2),
+        ("moments", ctypes.c_void_p * 2),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("gamma", "beta", "scale", "weight", "bias", "residual", "out")
+        ),
+        ("out_moments", ctypes.c_void_p),
+        ("c", ctypes.c_int64 * 2),
+        ("type", ctypes.c_int64 * 2),
+        *((name, ctypes.c_int64) for name in ("h", "w", "mode", "groups", "unbiased", "activate", "cout")),
+        *((name, ctypes.c_int64) for name in ("half_weight", "residual_type", "residual_up", "out_type")),
+        *((name, ctypes.c_double) for name in ("eps", "factor", "gain", "residual_gain")),
+    )
+
+
+@dataclass(frozen=True)
+class Field:
+    """An image ``[H, W, C]`` float32 or bfloat16, and its moments: means, then sums of squares ``[2, C]``."""
+
+    data: Tensor
+    moments: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Group norm (+ SiLU) in front of a convolution; ``unbiased`` divides by n - 1."""
+
+    weight: Tensor
+    bias: Tensor
+    groups: int
+    eps: float = 1e-6
+    silu: bool = True
+    unbiased: bool = True
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Packed weights of a convolution.
+
+    Attributes
+    ----------
+    panels : Tensor
+        ``[panel, 36 or 1, C_in, width]``: panels of ``width`` output channels, filled up with zeros;
+        3 x 3 weights in Winograd's domain, rounded to ``panels``' type only there
+    bias : Tensor
+        ``[C_out]`` float32
+    size : int
+        3 or 1
+    factor : float
+        The weights are those of ``panels`` times this power of two: float16 has a short range
+    """
+
+    panels: Tensor
+    bias: Tensor
+    size: int
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Residual:
+    """What is added behind a convolution: ``[H, W, C_out]``, or half that size and doubled on the way."""
+
+    data: Tensor
+    gain: float = 1.0
+    up: bool = False
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What stands around a convolution; by default nothing."""
+
+    norm: Norm | None = None
+    scale: Tensor | None = field(default=None)  # [C_in]: factor of each channel, where there is no norm
+    bias: Tensor | None = None  # instead of the filter's own
+    gain: float = 1.0
+    residual: Residual | None = None
+    mode: str = "same"
+
+
+def available() -> bool:
+    """Whether the kernels can be used on this machine."""
+    return library() is not None
+
+
+def pack(weight: Tensor, bias: Tensor, dtype: torch.dtype = torch.float32) -> Filter:
+    """Prepare weights ``[C_out, C_in, k, k]``, k = 3 or 1; ``dtype`` float32 or float16 is how they are kept."""
+    C_out, C_in, size, _ = weight.shape
+    w = weight.detach().double()
+    if size == 3:
+        points = torch.tensor(_POINTS, dtype=torch.float64)
+        w = torch.einsum("ai,bj,ocij->aboc", points, points, w).reshape(36, C_out, C_in)
+    else:
+        w = w.reshape(1, C_out, C_in)
+    width = 2 * _native().e2c_vector_length()
+    panels = -(-C_out // width)
+    full = w.new_zeros(w.shape[0], panels * width, C_in)
+    full[:, :C_out] = w
+    full = full.reshape(-1, panels, width, C_in).permute(1, 0, 3, 2)
+    factor = 1.0
+    if dtype is torch.float16 and full.abs().max() > 0:
+        factor = 2.0 ** (math.frexp(float(full.abs().max()))[1] - 15)
+    return Filter((full / factor).to(dtype).contiguous(), bias.detach().float().contiguous(), size, factor)
+
+
+def conv(
+    sources: tuple[Field, ...],
+    weight: Filter,
+    out: Tensor,
+    extras: Extras = Extras(),  # noqa: B008 (frozen)
+    moments: bool = True,
+) -> Field:
+    """Convolve one or two images (side by side in channels) into ``out [H, W, C_out]``.
+
+    Raises
+    ------
+    MemoryError
+        If there is none left for a thread's scratch
+    """
+    call = _Conv()
+    H, W, _ = sources[0].data.shape
+    norm, residual = extras.norm, extras.residual
+    made = torch.empty(2, out.shape[-1]) if moments else None
+    for i, source in enumerate(sources):
+        call.x[i], call.c[i] = source.data.data_ptr(), source.data.shape[-1]
+        call.type[i] = _TYPES[source.data.dtype]
+        if norm is not None:
+            call.moments[i] = _pointer(source.moments)
+    call.h, call.w, call.mode = H, W, MODES[extras.mode]
+    if norm is not None:
+        call.gamma, call.beta = norm.weight.data_ptr(), norm.bias.data_ptr()
+        call.groups, call.unbiased, call.activate = norm.groups, norm.unbiased, norm.silu
+        call.eps = norm.eps
+    call.scale = _pointer(extras.scale)
+    bias = weight.bias if extras.bias is None else extras.bias
+    call.weight, call.bias = weight.panels.data_ptr(), bias.data_ptr()
+    call.half_weight, call.factor = weight.panels.dtype is torch.float16, weight.factor
+    call.cout, call.gain = out.shape[-1], extras.gain
+    if residual is not None:
+        call.residual, call.residual_gain = residual.data.data_ptr(), residual.gain
+        call.residual_type, call.residual_up = _TYPES[residual.data.dtype], residual.up
+    call.out, call.out_type, call.out_moments = out.data_ptr(), _TYPES[out.dtype], _pointer(made)
+    run = _native().e2c_winograd if weight.size == 3 else _native().e2c_pointwise
+    if run(ctypes.byref(call)):
+        raise MemoryError("not enough memory for the scratch of a convolution")
+    return Field(out, made)
+
+
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _native() -> ctypes.CDLL:
+    found = library()
+    if found is None:
+        raise RuntimeError("the CPU's own kernels are not available here")
+    return found
