@@ -78,8 +78,9 @@ def karras_sigmas(
 
 def _euler(denoise: Denoise, x: Tensor, sigmas: Sequence[float]) -> Tensor:
     for sigma, after in pairwise(sigmas):
-        slope = (1 / sigma) * x - (1 / sigma) * denoise(x, sigma)
-        x = x + (after - sigma) * slope
+        slope = (1 / sigma) * x
+        slope -= (1 / sigma) * denoise(x, sigma)  # in place: fresh memory costs more than the arithmetic
+        x = x + slope.mul_(after - sigma)
     return x
 
 
@@ -92,12 +93,13 @@ def _heun(denoise: Denoise, x: Tensor, sigmas: Sequence[float]) -> Tensor:
 def _heun_step(denoise: Denoise, x: Tensor, sigma: float, after: float) -> Tensor:
     """One step with the trapezoidal correction, except into sigma = 0."""
     step = after - sigma
-    slope = (x - denoise(x, sigma)) / sigma
+    slope = (x - denoise(x, sigma)).div_(sigma)
     guess = x + step * slope
     if after == 0:
         return guess
-    slope_after = (guess - denoise(guess, after)) / after
-    return x + step * (0.5 * slope + 0.5 * slope_after)
+    slope_after = (guess - denoise(guess, after)).div_(after)
+    slope.mul_(0.5).add_(slope_after.mul_(0.5))
+    return x + slope.mul_(step)
 
 
 def _stochastic(denoise: Denoise, x: Tensor, sigmas: Sequence[float], churn: Churn, draw: Draw) -> Tensor:

@@ -21,6 +21,7 @@ typedef struct {
     int64_t cout, half_weight, residual_type, residual_up, out_type;
     double eps, factor; // of the weights: they are stored divided by it
     double gain, residual_gain; // out = gain * (conv + bias) + residual_gain * residual
+    int64_t threads;
 } Conv;
 
 #define NR (2 * VL) // output channels of a panel of weights
@@ -36,7 +37,6 @@ void e2c_panel(int rows, const float *A, long lda, const void *B, int half, int 
 int e2c_affine(const Conv *c, float *factor, float *offset);
 // merge the moments of blocks: parts[block][count row, mean row, M2 row]
 void e2c_merge(const float *parts, int blocks, int channels, const float *counts, float *moments);
-int e2c_threads(void);
 
 INLINE int lanes(long left) { return left < VL ? (int)left : VL; }
 

@@ -43,6 +43,7 @@ class _Conv(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("h", "w", "mode", "groups", "unbiased", "activate", "cout")),
         *((name, ctypes.c_int64) for name in ("half_weight", "residual_type", "residual_up", "out_type")),
         *((name, ctypes.c_double) for name in ("eps", "factor", "gain", "residual_gain")),
+        ("threads", ctypes.c_int64),
     )
 
 
@@ -146,10 +147,13 @@ def conv(
 
     Raises
     ------
+    ValueError
+        If the shapes do not fit together
     MemoryError
         If there is none left for a thread's scratch
     """
-    call = _Conv()
+    _check(sources, weight, out, extras)
+    call = _Conv(threads=torch.get_num_threads())
     H, W, _ = sources[0].data.shape
     norm, residual = extras.norm, extras.residual
     made = torch.empty(2, out.shape[-1]) if moments else None
@@ -176,6 +180,26 @@ def conv(
     if run(ctypes.byref(call)):
         raise MemoryError("not enough memory for the scratch of a convolution")
     return Field(out, made)
+
+
+def _check(sources: tuple[Field, ...], weight: Filter, out: Tensor, extras: Extras) -> None:
+    """The kernels trust what they get: with a wrong shape they would read other memory."""
+    H, W, _ = sources[0].data.shape
+    C_in, C_out = weight.panels.shape[2], len(weight.bias)
+    made = {"same": (H, W), "up": (2 * H, 2 * W), "down": (H // 2, W // 2)}[extras.mode]
+    tensors, doubles = [out, *(source.data for source in sources)], extras.mode == "up"
+    fits = out.shape == (*made, C_out) and sum(source.data.shape[-1] for source in sources) == C_in
+    fits = fits and all(source.data.shape[:2] == (H, W) for source in sources)
+    if extras.residual is not None:
+        tensors.append(extras.residual.data)
+        h, w, C = extras.residual.data.shape
+        up = extras.residual.up
+        doubles, fits = doubles or up, fits and (h << up, w << up, C) == out.shape
+    if not fits or (doubles and weight.size == 1) or not all(t.is_contiguous() for t in tensors):
+        shapes = [tuple(tensor.shape) for tensor in tensors]
+        raise ValueError(
+            f"a convolution of {C_in} to {C_out} channels, mode {extras.mode!r}, cannot take {shapes}"
+        )
 
 
 def _pointer(tensor: Tensor | None) -> int | None:

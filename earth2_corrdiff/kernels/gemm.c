@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The matrix product at the bottom, and the statistics that the norm before a convolution needs.
 #include "conv.h"
-#include <omp.h>
 
 #if defined(__AVX512F__) || defined(__F16C__)
 #include <immintrin.h>
@@ -33,6 +32,7 @@ INLINE void block(const int rows, const float *A, long lda, const void *B, const
     for (int i = 0; i < rows; i++)
         acc[i][0] = acc[i][1] = (vf){0};
     for (int k = 0; k < K; k++) {
+        __builtin_prefetch((const char *)B + (half ? 2 : 4) * (long)(K + k) * NR, 0, 2); // the next panel
         vf b0 = weights(B, (long)k * NR, half), b1 = weights(B, (long)k * NR + VL, half);
 #pragma GCC unroll 16
         for (int i = 0; i < rows; i++) {
@@ -127,5 +127,3 @@ void e2c_merge(const float *parts, int blocks, int channels, const float *counts
         moments[channels + ch] = (float)squares;
     }
 }
-
-int e2c_threads(void) { return omp_get_max_threads(); }

@@ -69,7 +69,7 @@ int e2c_pointwise(const Conv *c) {
     }
     int affine = e2c_affine(c, affines, affines + total), failed = 0;
     float *counts = parts ? parts + blocks * 2 * c->cout : NULL;
-#pragma omp parallel for schedule(dynamic, 1)
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)c->threads)
     for (long b = 0; b < blocks; b++) {
         long first = b * PIXELS, count = H * W - first < PIXELS ? H * W - first : PIXELS;
         float *A = e2c_scratch(4 * (size_t)(PIXELS * (total + NR)));

@@ -9,6 +9,7 @@
 #define FREQS 36
 #define GROUP 2     // panels of output channels that share a pass over the transformed input
 #define MAX_TILES 28
+#define PAD 16       // between frequencies, whose rows would otherwise share a few sets of the cache
 
 typedef struct {
     long H, W, th, tw, R, S, nr, nc; // tiles in all, tiles of a block, blocks
@@ -33,24 +34,63 @@ INLINE void transform_out(const vf m[6], vf y[4]) {
     y[3] = 8.0f / 27 * d12 + 27.0f / 8 * d34 + m[5];
 }
 
-// One pixel of the convolution's input: after norm and activation comes the change of resolution.
-INLINE vf input(const Conv *c, const Plan *p, int s, long y, long x, long ch, int n, vf f, vf o, int affine) {
-    if (y < 0 || x < 0 || y >= p->H || x >= p->W)
-        return (vf){0};
-    if (c->mode == UP)
-        return pixel(c, s, y >> 1, x >> 1, ch, n, f, o, affine);
-    if (c->mode == SAME)
-        return pixel(c, s, y, x, ch, n, f, o, affine);
-    vf sum = {0};
-    for (int k = 0; k < 4; k++)
-        sum += pixel(c, s, 2 * y + (k >> 1), 2 * x + (k & 1), ch, n, f, o, affine);
-    return 0.25f * sum;
+// One row of the block's pixels, VL channels each: after norm and activation comes the change of resolution.
+// All that the loop looks at is in arguments: behind a pointer the compiler would load it again for each pixel.
+INLINE void fill_row(float *row, long x0, long cols, long W, const void *src, long base, long pitch, long C, int type,
+                     int mode, int n, int affine, int activate, vf f, vf o) {
+    for (long j = 0; j < cols; j++) {
+        long x = x0 + j;
+        vf v = {0};
+        if (x >= 0 && x < W && mode == DOWN) {
+            for (int k = 0; k < 4; k++) {
+                vf one = load(src, base + (k >> 1) * pitch + (2 * x + (k & 1)) * C, type, n);
+                one = affine ? one * f + o : one;
+                v += activate ? silu(one) : one;
+            }
+            v *= 0.25f;
+        } else if (x >= 0 && x < W) {
+            v = load(src, base + (mode == UP ? x >> 1 : x) * C, type, n);
+            v = affine ? v * f + o : v;
+            v = activate ? silu(v) : v;
+        }
+        store(row, j * VL, FLOAT32, VL, v);
+    }
+}
+
+static void fill(const Conv *c, const Plan *p, int s, long y0, long x0, long rows, long cols, long ch, int n,
+                 int affine, vf f, vf o, float *strip) {
+    long C = c->c[s], pitch = c->w * C;
+    int act = (int)c->activate;
+    for (long i = 0; i < rows; i++) {
+        long y = y0 + i;
+        float *row = strip + i * cols * VL;
+        if (y < 0 || y >= p->H) {
+            memset(row, 0, 4 * (size_t)(cols * VL));
+            continue;
+        }
+        long base = (c->mode == UP ? y >> 1 : c->mode == DOWN ? 2 * y : y) * pitch + ch;
+#define ROW(TYPE, MODE, N) fill_row(row, x0, cols, p->W, c->x[s], base, pitch, C, TYPE, MODE, N, affine, act, f, o)
+#define ROWS(TYPE)                                                                                                     \
+    if (n < VL)                                                                                                        \
+        ROW(TYPE, (int)c->mode, n);                                                                                    \
+    else if (c->mode == SAME)                                                                                          \
+        ROW(TYPE, SAME, VL);                                                                                           \
+    else if (c->mode == UP)                                                                                            \
+        ROW(TYPE, UP, VL);                                                                                             \
+    else                                                                                                               \
+        ROW(TYPE, DOWN, VL)
+        if (c->type[s] == FLOAT32) {
+            ROWS(FLOAT32);
+        } else {
+            ROWS(BFLOAT16);
+        }
+    }
 }
 
 // V[freq][tile][channel] of the block's tiles; strip holds its pixels for VL channels.
 static void transform_block(const Conv *c, const Plan *p, long r0, long s0, long R, long S, const float *factor,
                             const float *offset, int affine, float *strip, float *V) {
-    long total = c->c[0] + c->c[1], T = R * S, cols = TILE * S + 2, rows = TILE * R + 2;
+    long total = c->c[0] + c->c[1], T = R * S, cols = TILE * S + 2, rows = TILE * R + 2, pitch = T * total + PAD;
     for (int s = 0; s < 2; s++)
         for (long ch = 0; ch < c->c[s]; ch += VL) {
             int n = lanes(c->c[s] - ch);
@@ -60,10 +100,7 @@ static void transform_block(const Conv *c, const Plan *p, long r0, long s0, long
                 f = load(factor, at, FLOAT32, n);
                 o = load(offset, at, FLOAT32, n);
             }
-            for (long y = 0; y < rows; y++)
-                for (long x = 0; x < cols; x++)
-                    store(strip, (y * cols + x) * VL, FLOAT32, VL,
-                          input(c, p, s, TILE * r0 + y - 1, TILE * s0 + x - 1, ch, n, f, o, affine));
+            fill(c, p, s, TILE * r0 - 1, TILE * s0 - 1, rows, cols, ch, n, affine, f, o, strip);
             for (long t = 0; t < T; t++) {
                 const float *corner = strip + (TILE * (t / S) * cols + TILE * (t % S)) * VL;
                 vf half[6][6];
@@ -79,7 +116,7 @@ static void transform_block(const Conv *c, const Plan *p, long r0, long s0, long
                     vf v[6];
                     transform_in(half[y], v);
                     for (int x = 0; x < 6; x++)
-                        store(V, ((y * 6 + x) * T + t) * total + at, FLOAT32, n, v[x]);
+                        store(V, (y * 6 + x) * pitch + t * total + at, FLOAT32, n, v[x]);
                 }
             }
         }
@@ -158,7 +195,7 @@ static Plan plan_of(const Conv *c) {
 int e2c_winograd(const Conv *c) {
     Plan p = plan_of(c);
     long total = c->c[0] + c->c[1], panels = (c->cout + NR - 1) / NR, blocks = p.nr * p.nc;
-    long splits = blocks < 2 * e2c_threads() ? least(panels, 2 * e2c_threads() / blocks) : 1;
+    long splits = blocks < 2 * c->threads ? least(panels, 2 * c->threads / blocks) : 1;
     long width = (panels + splits - 1) / splits;
     float *affines = malloc(8 * (size_t)total);
     float *parts = c->out_moments ? malloc(4 * (size_t)(blocks * (2 * c->cout + 1))) : NULL;
@@ -170,24 +207,24 @@ int e2c_winograd(const Conv *c) {
     int affine = e2c_affine(c, affines, affines + total), failed = 0;
     float *counts = parts ? parts + blocks * 2 * c->cout : NULL;
     size_t weight_size = c->half_weight ? 2 : 4;
-#pragma omp parallel for schedule(dynamic, 1) collapse(2)
+#pragma omp parallel for schedule(dynamic, 1) collapse(2) num_threads((int)c->threads)
     for (long b = 0; b < blocks; b++)
         for (long k = 0; k < splits; k++) {
             long r0 = b / p.nc * p.R, s0 = b % p.nc * p.S;
             long R = least(p.R, p.th - r0), S = least(p.S, p.tw - s0), T = R * S;
             long strip_size = (TILE * R + 2) * (TILE * S + 2) * VL;
-            float *strip = e2c_scratch(4 * (size_t)(strip_size + FREQS * T * (total + GROUP * NR)));
+            float *strip = e2c_scratch(4 * (size_t)(strip_size + FREQS * (T * (total + GROUP * NR) + PAD)));
             if (!strip) {
                 failed = 1;
                 continue;
             }
-            float *V = strip + strip_size, *M = V + FREQS * T * total;
+            float *V = strip + strip_size, *M = V + FREQS * (T * total + PAD);
             transform_block(c, &p, r0, s0, R, S, affines, affines + total, affine, strip, V);
             for (long q = k * width; q < least((k + 1) * width, panels); q += GROUP) {
                 long count = least(GROUP, least((k + 1) * width, panels) - q);
                 for (long f = 0; f < FREQS; f++)
                     for (long g = 0; g < count; g++)
-                        e2c_panel((int)T, V + f * T * total, total,
+                        e2c_panel((int)T, V + f * (T * total + PAD), total,
                                   (const char *)c->weight + weight_size * (size_t)(((q + g) * FREQS + f) * total * NR),
                                   (int)c->half_weight, (int)total, M + (g * FREQS + f) * T * NR, NR);
                 for (long g = 0; g < count; g++)
