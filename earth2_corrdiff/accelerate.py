@@ -13,7 +13,8 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from threading import Lock
+from typing import Any, TypeVar, overload
 
 import torch
 from loguru import logger
@@ -23,7 +24,7 @@ from earth2_corrdiff.cpu_unet import CpuUNet, supports
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.networks import PRECISIONS, Denoiser, Regression
 from earth2_corrdiff.torch_unet import Row, TorchUNet
-from earth2_corrdiff.unet import SongUNet
+from earth2_corrdiff.unet import GroupNorm, SongUNet
 
 ROWS = 128  # noise levels that are remembered: more than any run has steps
 GRAPHS = 4  # shapes that are
@@ -31,6 +32,10 @@ Made = TypeVar("Made")
 Step = Callable[[Tensor, Tensor, Row], Tensor]
 
 
+@overload
+def accelerate(net: Regression, precision: str = "auto") -> Regression: ...
+@overload
+def accelerate(net: Denoiser, precision: str = "auto") -> Denoiser: ...
 def accelerate(net: Regression | Denoiser, precision: str = "auto") -> Regression | Denoiser:
     """The fast version of a network; one that cannot be accelerated is returned as it is, with a log line.
 
@@ -55,6 +60,17 @@ def accelerate(net: Regression | Denoiser, precision: str = "auto") -> Regressio
         logger.info("a network built by PhysicsNeMo runs as it is, in fp32, without acceleration")
         return net
     return FastRegression(net, precision) if isinstance(net, Regression) else FastDenoiser(net, precision)
+
+
+def fuse(net: nn.Module) -> nn.Module:
+    """Let the plain network normalise, shift and activate in one kernel, backward included: for training.
+
+    It is changed in place and returned; its outputs then agree with upstream's to rounding.
+    """
+    for module in net.modules():
+        if isinstance(module, GroupNorm):
+            module.fused = True
+    return net
 
 
 def check_precision(precision: str) -> None:
@@ -124,20 +140,23 @@ class _TorchEngine:
         self._unet, self._graphs = TorchUNet(net, dtype), graphs
         self._rows: OrderedDict[Hashable, Row] = OrderedDict()
         self._captured: OrderedDict[Hashable, _Graph] = OrderedDict()
+        self._lock = Lock()
 
     def prepare(self, static: Tensor) -> Tensor:
         return self._unet.slab(static)
 
     def __call__(self, x: Tensor, slab: Tensor, level: Level) -> Tensor:
         factors = (level.label, level.c_in, level.cond, level.c_out, level.c_skip)
-        row = _remembered(self._rows, level, ROWS, lambda: self._unet.row(*factors))
-        x = x.float()
-        if not self._graphs:
-            return self._unet(x, slab, row)
-        key = (x.shape, slab.shape)
-        return _remembered(self._captured, key, GRAPHS, lambda: _Graph(self._unet, x, slab, row))(
-            x, slab, row
-        )
+        # what is kept must be writable in the next call, which may not be in inference mode
+        with self._lock, torch.inference_mode(False), torch.no_grad():
+            row = _remembered(self._rows, level, ROWS, lambda: self._unet.row(*factors))
+            x = x.float()
+            if not self._graphs:
+                return self._unet(x, slab, row)
+            key = (x.shape, slab.shape)
+            with torch.cuda.device(x.device):
+                made = _remembered(self._captured, key, GRAPHS, lambda: _Graph(self._unet, x, slab, row))
+                return made(x, slab, row)
 
 
 class _Graph:
@@ -149,7 +168,7 @@ class _Graph:
     def __init__(self, step: Step, x: Tensor, slab: Tensor, row: Row) -> None:
         self._x, self._slab, self._row = x.clone(), slab.clone(), row.clone()
         self._last = slab
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # kernels are chosen and built before the capture
             for _ in range(2):
@@ -182,16 +201,32 @@ def _remembered(
 
 
 class _Fast(nn.Module):
-    """What both fast networks share: the engine of the device, made at the first call there."""
+    """What both fast networks share: the engine of the device and weights, made at the first call with them.
+
+    In training mode, and where gradients are asked for, the plain network runs.
+    """
 
     precision: str
     model: nn.Module
 
+    def _take_over(self, plain: Regression | Denoiser, precision: str) -> None:
+        self.origin, self.compute_dtype, self.precision = plain.origin, plain.compute_dtype, precision
+        self.training = plain.training
+
+    def _learns(self, *given: Tensor) -> bool:
+        tensors = (*given, *self.parameters())
+        return self.model.training or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
+
     def _engine(self, device: torch.device) -> Any:
-        found = self.__dict__.get("_made")
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        if tensors[0].device != device:
+            raise ValueError(f"the network is on {tensors[0].device}, its conditioning on {device}")
         precision = resolve(self.precision, self, device)  # type: ignore[arg-type]
-        if found is None or found[0] != (device, precision):
-            found = ((device, precision), _engine(self.model, precision, device))
+        # other weights, or the same written to
+        state = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
+        key, found = (device, precision, state), self.__dict__.get("_made")
+        if found is None or found[0] != key:
+            found = (key, _engine(self.model, precision, device))
             self.__dict__["_made"] = found
         return found[1]
 
@@ -206,7 +241,7 @@ def _engine(net: nn.Module, precision: str, device: torch.device) -> _CpuEngine 
         return _CpuEngine(net, precision)
     if device.type == "cpu" and precision == "fp16":
         precision = "fp32"  # no CPU is faster in float16, and most are far slower
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():
         return _TorchEngine(net, PRECISIONS[precision], graphs=device.type == "cuda")
 
 
@@ -215,15 +250,17 @@ class FastRegression(_Fast, Regression):
 
     def __init__(self, plain: Regression, precision: str) -> None:
         Regression.__init__(self, plain.model, plain.out_channels)
-        self.origin, self.precision = plain.origin, precision
+        self._take_over(plain, precision)
 
     def forward(self, cond: Tensor) -> Tensor:
-        """``cond [B, C_in, H, W] → [B, C_out, H, W]``, normalised units; for inference only."""
+        """``cond [B, C_in, H, W] → [B, C_out, H, W]``, normalised units."""
+        if self._learns(cond):
+            return Regression.forward(self, cond)
         with torch.no_grad():
             engine = self._engine(cond.device)
             B, _, H, W = cond.shape
             latent = torch.zeros(1, self.out_channels, H, W, device=cond.device)
-            means = [engine(latent, engine.prepare(one), Level(0.0)) for one in cond.split(1)]
+            means = [engine(latent, engine.prepare(one), Level(0.0)) for one in torch.split(cond, 1)]
             return torch.cat(means)
 
 
@@ -234,15 +271,19 @@ class FastDenoiser(_Fast, Denoiser):
         Denoiser.__init__(
             self, plain.model, plain.sigma_data, plain.sigma_min, plain.sigma_max, plain.scale_cond
         )
-        self.origin, self.precision = plain.origin, precision
+        self._take_over(plain, precision)
 
     def given(self, cond: Tensor) -> Callable[[Tensor, float], Tensor]:
-        """D(x; sigma) for one conditioning, which is prepared here, once."""
+        """D(x; sigma) for one conditioning and the weights of now, which are prepared here, once."""
+        if self._learns(cond):
+            return Denoiser.given(self, cond)
         engine = self._engine(cond.device)
         with torch.no_grad():
             slab = engine.prepare(cond)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
+            if torch.is_grad_enabled() and x.requires_grad:
+                return Denoiser.given(self, cond)(x, sigma)
             with torch.no_grad():
                 made: Tensor = engine(x, slab, self._level(sigma))
                 return made
@@ -250,13 +291,15 @@ class FastDenoiser(_Fast, Denoiser):
         return denoise
 
     def forward(self, x: Tensor, sigma: float | Tensor, cond: Tensor) -> Tensor:
-        """``sigma`` is one number for all; for inference only.
+        """``sigma`` is one number for all.
 
         Raises
         ------
         ValueError
-            If sigma is a tensor: training and several levels at once belong to the plain network
+            If sigma is a tensor: several levels at once belong to training and the plain network
         """
+        if self._learns(x, cond):
+            return Denoiser.forward(self, x, sigma, cond)
         if isinstance(sigma, Tensor):
             raise ValueError("an accelerated denoiser takes one sigma as a number; use the plain network")
         return self.given(cond)(x, sigma)

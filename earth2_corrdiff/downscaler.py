@@ -83,8 +83,8 @@ class Downscaler(nn.Module):
                 set_precision(net, self._asked)
             # upstream's layout: other convolution kernels round differently, and GPUs want it
             net.to(memory_format=torch.channels_last)
-        self.regression: Regression = accelerate(regression, precision) if accelerated else regression
-        self.denoiser: Denoiser = accelerate(denoiser, precision) if accelerated else denoiser
+        self.regression = accelerate(regression, precision) if accelerated else regression
+        self.denoiser = accelerate(denoiser, precision) if accelerated else denoiser
         self._register(spec)
         self._check_networks()
 

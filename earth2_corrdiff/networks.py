@@ -82,7 +82,7 @@ class _Network(nn.Module):
         width, mult = int(args.get("model_channels", 128)), list(args.get("channel_mult", (1, 2, 2, 2, 2)))
         blocks, pixels = int(args.get("num_blocks", 4)), shape[0] * shape[1]
         skips = sum((blocks + 1) * m * width * pixels // 4**level for level, m in enumerate(mult))
-        return 4 * (skips + 6 * sum(mult[:2]) * width * pixels)
+        return int(4 * (skips + 6 * sum(mult[:2]) * width * pixels))
 
     def shape_fault(self, shape: tuple[int, int]) -> str | None:
         """Why the U-Net cannot take images of this (H, W); None where it can."""

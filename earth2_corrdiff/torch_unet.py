@@ -63,7 +63,7 @@ class _Attention:
     def __call__(self, x: Tensor) -> Tensor:
         B, C, H, W = x.shape
         qkv = self.qkv(self.norm(x)).permute(0, 2, 3, 1).reshape(B, 1, H * W, 3 * C)
-        q, k, v = qkv.split(C, dim=-1)
+        q, k, v = torch.split(qkv, C, dim=-1)
         y = F.scaled_dot_product_attention(q, k, v, scale=C**-0.5)
         y = y.reshape(B, H, W, C).permute(0, 3, 1, 2)
         return residual_scale(self.proj(y), x, SKIP_SCALE)
@@ -138,7 +138,8 @@ class TorchUNet:
         if self._net.pos_embd is not None:
             position = self._net.pos_embd.detach().float()[None]
             static = torch.cat([static.float(), position.expand(len(static), -1, -1, -1)], dim=1)
-        return static.float().contiguous(memory_format=CHANNELS_LAST)
+        # a copy in any case: who gave it may write into it again
+        return static.to(torch.float32, memory_format=CHANNELS_LAST, copy=True)
 
     def row(self, label: float, c_in: float, cond: float, gain: float, skip: float) -> Row:
         """The noise level with this label and these factors, made on the device."""
@@ -155,7 +156,9 @@ class TorchUNet:
         scaled = slab.shape[1] - self._positions
         slab = torch.cat([slab[:, :scaled] * cond, slab[:, scaled:] * one], dim=1)
         image = torch.cat([c_in * x, slab.expand(len(x), -1, -1, -1)], dim=1).to(self.dtype)
-        raw = self._features(image.contiguous(memory_format=CHANNELS_LAST), row.biases.split(self._widths))
+        raw = self._features(
+            image.contiguous(memory_format=CHANNELS_LAST), torch.split(row.biases, self._widths)
+        )
         return skip * x + gain * self._head(self._head_norm(raw)).float()
 
     @property

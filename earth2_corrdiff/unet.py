@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (as everywhere in PyTorch code)
 
 from earth2_corrdiff.embeddings import NoiseEmbedding, position_features
+from earth2_corrdiff.kernels import group_norm_silu
 
 SKIP_SCALE = 0.7071067811865476  # 1 / sqrt(2): keeps the variance of a sum of two equal parts
 EPS = 1e-6
@@ -78,6 +79,18 @@ class GroupNorm(nn.Module):
             raise ValueError(f"{channels} channels cannot be normalised in {self.groups} groups")
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
+        self.fused = False  # see accelerate.fuse
+
+    def silu(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+        """SiLU of the norm of ``x`` plus ``shift [B or 1, C]``: one kernel where it is fused."""
+        if self.fused:
+            unbiased = not self.training
+            return group_norm_silu(
+                x, self.groups, self.weight, self.bias, EPS, shift=shift, unbiased=unbiased
+            )
+        if shift is not None:
+            x = x + shift[:, :, None, None].to(x.dtype)
+        return F.silu(self(x))
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
@@ -134,9 +147,8 @@ class Block(nn.Module):
         self.attn = Attention(c_out) if attention else None
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        y = self.conv0(F.silu(self.norm0(x)))
-        y = y + self.affine(emb)[:, :, None, None].to(y.dtype)
-        y = F.dropout(F.silu(self.norm1(y)), self.dropout, self.training)
+        y = self.conv0(self.norm0.silu(x))
+        y = F.dropout(self.norm1.silu(y, self.affine(emb)), self.dropout, self.training)
         y = self.conv1(y)
         y = (y + (x if self.skip is None else self.skip(x))) * SKIP_SCALE
         return y if self.attn is None else cast(Tensor, self.attn(y) * SKIP_SCALE)
@@ -290,4 +302,4 @@ class SongUNet(nn.Module):
             if x.shape[1] != block.in_channels:
                 x = torch.cat([x, skips.pop()], dim=1)
             x = block(x, emb)
-        return cast(Tensor, conv(F.silu(norm(x))))
+        return cast(Tensor, conv(cast(GroupNorm, norm).silu(x)))
