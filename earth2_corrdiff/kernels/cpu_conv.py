@@ -117,23 +117,23 @@ def available() -> bool:
 
 
 def pack(weight: Tensor, bias: Tensor, dtype: torch.dtype = torch.float32) -> Filter:
-    """Prepare weights ``[C_out, C_in, k, k]``, k = 3 or 1; ``dtype`` float32 or float16 is how they are kept."""
+    """Prepare weights ``[C_out, C_in, k, k]``, k = 3 or 1, to be kept in ``dtype`` float32 or float16."""
     C_out, C_in, size, _ = weight.shape
-    w = weight.detach().double()
-    if size == 3:
-        points = torch.tensor(_POINTS, dtype=torch.float64)
-        w = torch.einsum("ai,bj,ocij->aboc", points, points, w).reshape(36, C_out, C_in)
-    else:
-        w = w.reshape(1, C_out, C_in)
+    points = torch.tensor(_POINTS, dtype=torch.float64)
+    domain = torch.kron(points, points).float() if size == 3 else torch.ones(1, 1)  # [36, 9], or nothing to do
     width = 2 * _native().e2c_vector_length()
     panels = -(-C_out // width)
-    full = w.new_zeros(w.shape[0], panels * width, C_in)
-    full[:, :C_out] = w
-    full = full.reshape(-1, panels, width, C_in).permute(1, 0, 3, 2)
+    # by tap, then by panel: contiguous pieces for the product, which is most of the work of loading
+    w = weight.detach().float().new_zeros(size * size, C_in, panels * width)
+    w[:, :, :C_out] = weight.detach().permute(2, 3, 1, 0).reshape(size * size, C_in, C_out)
+    full = (domain @ w.view(size * size, -1)).view(-1, C_in, panels, width)
     factor = 1.0
-    if dtype is torch.float16 and full.abs().max() > 0:
-        factor = 2.0 ** (math.frexp(float(full.abs().max()))[1] - 15)
-    return Filter((full / factor).to(dtype).contiguous(), bias.detach().float().contiguous(), size, factor)
+    most = float(full.abs().max())
+    if dtype is torch.float16 and most > 0:
+        factor = 2.0 ** (math.frexp(most)[1] - 15)
+        full = full / factor
+    kept = full.to(dtype).permute(2, 0, 1, 3).contiguous()
+    return Filter(kept, bias.detach().float().contiguous(), size, factor)
 
 
 def conv(
@@ -188,14 +188,15 @@ def _check(sources: tuple[Field, ...], weight: Filter, out: Tensor, extras: Extr
     C_in, C_out = weight.panels.shape[2], len(weight.bias)
     made = {"same": (H, W), "up": (2 * H, 2 * W), "down": (H // 2, W // 2)}[extras.mode]
     tensors, doubles = [out, *(source.data for source in sources)], extras.mode == "up"
-    fits = out.shape == (*made, C_out) and sum(source.data.shape[-1] for source in sources) == C_in
+    fits = out.shape == (*made, C_out) and 0 not in made
+    fits = fits and sum(source.data.shape[-1] for source in sources) == C_in
     fits = fits and all(source.data.shape[:2] == (H, W) for source in sources)
     if extras.residual is not None:
         tensors.append(extras.residual.data)
         h, w, C = extras.residual.data.shape
         up = extras.residual.up
         doubles, fits = doubles or up, fits and (h << up, w << up, C) == out.shape
-    if not fits or (doubles and weight.size == 1) or not all(t.is_contiguous() for t in tensors):
+    if not fits or (doubles and weight.size == 1) or not all(t.is_cpu and t.is_contiguous() for t in tensors):
         shapes = [tuple(tensor.shape) for tensor in tensors]
         raise ValueError(
             f"a convolution of {C_in} to {C_out} channels, mode {extras.mode!r}, cannot take {shapes}"
