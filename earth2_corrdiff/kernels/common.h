@@ -15,6 +15,10 @@
 #define VL 4
 #endif
 
+#if VL == 16
+#include <immintrin.h> // where GCC makes many instructions of a vector expression that is one
+#endif
+
 #define INLINE static inline __attribute__((always_inline))
 typedef float vf __attribute__((vector_size(VL * 4)));
 typedef int32_t vi __attribute__((vector_size(VL * 4)));
@@ -37,6 +41,10 @@ INLINE vf load(const void *p, long i, int type, int n) {
         return v;
     }
     vh h = {0};
+#if VL == 16
+    if (n == VL)
+        return (vf)((vu)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)((const uint16_t *)p + i))) << 16);
+#endif
     if (n == VL)
         memcpy(&h, (const uint16_t *)p + i, sizeof h);
     else
@@ -56,28 +64,39 @@ INLINE void store(void *p, long i, int type, int n, vf v) {
     vu u = (vu)v;
     vu rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
     vi ordered = v == v;
-    vh h = __builtin_convertvector((rounded & (vu)ordered) | (0x7fc0 & ~(vu)ordered), vh);
+    rounded = (rounded & (vu)ordered) | (0x7fc0 & ~(vu)ordered);
+#if VL == 16
+    vh h = (vh)_mm512_cvtepi32_epi16((__m512i)rounded);
+#else
+    vh h = __builtin_convertvector(rounded, vh);
+#endif
     if (n == VL)
         memcpy((uint16_t *)p + i, &h, sizeof h);
     else
         memcpy((uint16_t *)p + i, &h, 2 * (size_t)n);
 }
 
+// NaN stays NaN: the constant is the first operand, and min and max return the second.
+INLINE vf clamp(vf x, float low, float high) {
+#if VL == 16
+    return (vf)_mm512_max_ps((__m512)splat(low), _mm512_min_ps((__m512)splat(high), (__m512)x));
+#else
+    x = choose(x > splat(high), splat(high), x);
+    return choose(x < splat(low), splat(low), x);
+#endif
+}
+
 // exp(x) to 2 ulp: x = k ln 2 + r, the polynomial of Cephes' expf in r, and k into the exponent.
 INLINE vf vexp(vf x) {
-    x = choose(x > splat(88.0f), splat(88.0f), x);
-    x = choose(x < splat(-87.0f), splat(-87.0f), x);
+    x = clamp(x, -87.0f, 88.0f);
     vf k = x * 1.44269504f + 12582912.0f; // 1.5 * 2^23: rounds to an integer in the low bits
     vi bits = (vi)k << 23;
     k -= 12582912.0f;
     vf r = x - k * 0.693359375f; // ln 2 in two parts
     r += k * 2.12194440e-4f;
-    vf p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
+    vf r2 = r * r, high = r * 1.9875691500e-4f + 1.3981999507e-3f, low = r * 4.1665795894e-2f + 1.6666665459e-1f;
+    high = (high * r + 8.3334519073e-3f) * r2 + low; // two short chains instead of one long
+    vf p = (high * r + 5.0000001201e-1f) * r2 + (r + 1.0f);
     return (vf)((vi)p + bits);
 }
 

@@ -55,8 +55,8 @@ def library() -> ctypes.CDLL | None:
             import torch  # noqa: F401  (its OpenMP first: one pool of threads for both)
 
             return ctypes.CDLL(str(_built(compiler)))
-        except (OSError, subprocess.SubprocessError) as error:
-            reason = f"{compiler} could not build them ({_said(error)})"
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: no home folder
+            reason = f"they could not be built ({_said(error)})"
     logger.warning("the CPU's own kernels are not available: {}; PyTorch's operators are slower", reason)
     return None
 
@@ -68,7 +68,7 @@ def _said(error: Exception) -> str:
 
 
 def _built(compiler: str) -> Path:
-    """Path of the shared object for these sources, this compiler and this CPU; built where it is not there."""
+    """The shared object for these sources, this compiler and this CPU; built where there is none."""
     sources = sorted(Path(__file__).parent.glob("*.c"))
     headers = sorted(Path(__file__).parent.glob("*.h"))
     key = hashlib.sha256("\0".join((ABI, compiler, *FLAGS, _cpu())).encode())
