@@ -13,6 +13,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import Any, TypeVar, overload
 
@@ -27,7 +28,7 @@ from earth2_corrdiff.torch_unet import Row, TorchUNet
 from earth2_corrdiff.unet import GroupNorm, SongUNet
 
 ROWS = 128  # noise levels that are remembered: more than any run has steps
-GRAPHS = 4  # shapes that are
+GRAPHS = 12  # shapes that are: a service has blocks of several sizes, each with one conditioning or many
 Made = TypeVar("Made")
 Step = Callable[[Tensor, Tensor, Row], Tensor]
 
@@ -122,7 +123,7 @@ class _CpuEngine:
         C, Cs = x.shape[1], slabs[0].shape[-1]
         scale = None
         if level.c_in != 1 or level.cond != 1:
-            scale = torch.ones(C + Cs)
+            scale = x.new_ones(C + Cs, dtype=torch.float32)
             scale[:C] = level.c_in
             scale[C : C + Cs - self._unet.positions] = level.cond
         many = slabs if len(slabs) == len(x) else slabs * len(x)
@@ -141,6 +142,7 @@ class _TorchEngine:
         self._rows: OrderedDict[Hashable, Row] = OrderedDict()
         self._captured: OrderedDict[Hashable, _Graph] = OrderedDict()
         self._lock = Lock()
+        self._pool = torch.cuda.graph_pool_handle() if graphs else None  # one for all: they run in turn
 
     def prepare(self, static: Tensor) -> Tensor:
         return self._unet.slab(static)
@@ -155,8 +157,8 @@ class _TorchEngine:
                 return self._unet(x, slab, row)
             key = (x.shape, slab.shape)
             with torch.cuda.device(x.device):
-                made = _remembered(self._captured, key, GRAPHS, lambda: _Graph(self._unet, x, slab, row))
-                return made(x, slab, row)
+                new = partial(_Graph, self._unet, x, slab, row, self._pool)
+                return _remembered(self._captured, key, GRAPHS, new)(x, slab, row)
 
 
 class _Graph:
@@ -165,7 +167,7 @@ class _Graph:
     A slab is copied when another one comes, which is once per field; the noise level and x at each step.
     """
 
-    def __init__(self, step: Step, x: Tensor, slab: Tensor, row: Row) -> None:
+    def __init__(self, step: Step, x: Tensor, slab: Tensor, row: Row, pool: Any) -> None:
         self._x, self._slab, self._row = x.clone(), slab.clone(), row.clone()
         self._last = slab
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -175,7 +177,8 @@ class _Graph:
                 step(self._x, self._slab, self._row)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        # other threads fetch and write meanwhile: only this one's calls belong to the capture
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._out = step(self._x, self._slab, self._row)
 
     def __call__(self, x: Tensor, slab: Tensor, row: Row) -> Tensor:
@@ -259,7 +262,7 @@ class FastRegression(_Fast, Regression):
         with torch.no_grad():
             engine = self._engine(cond.device)
             B, _, H, W = cond.shape
-            latent = torch.zeros(1, self.out_channels, H, W, device=cond.device)
+            latent = cond.new_zeros(1, self.out_channels, H, W)
             means = [engine(latent, engine.prepare(one), Level(0.0)) for one in torch.split(cond, 1)]
             return torch.cat(means)
 

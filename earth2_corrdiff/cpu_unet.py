@@ -63,7 +63,7 @@ class _Block:
 
 
 def _norm(module: GroupNorm, silu: bool = True) -> Norm:
-    return Norm(module.weight.detach(), module.bias.detach(), module.groups, EPS, silu)
+    return Norm(module.weight.detach().float(), module.bias.detach().float(), module.groups, EPS, silu)
 
 
 def _filter(module: Conv2d, dtype: torch.dtype) -> Filter:
@@ -138,7 +138,7 @@ class CpuUNet:
         row = self._rows.get(label)
         if row is None:
             emb = self._net.embed(torch.tensor([label], dtype=torch.float32))
-            row = [(m.affine(emb)[0] + m.conv0.bias).contiguous() for m in self._blocks]
+            row = [m.affine(emb)[0].float() + m.conv0.bias.float() for m in self._blocks]
             self._rows[label] = row
             if len(self._rows) > ROWS:
                 self._rows.popitem(last=False)
@@ -165,7 +165,8 @@ class CpuUNet:
         Tensor
             ``[C_out, H, W]`` float32
         """
-        image, out = _image(x.float()), torch.empty(*x.shape[1:], x.shape[0])
+        image = _image(x)
+        out = torch.empty_like(image)
         with self._lock, torch.no_grad():
             last = self._features(image, slab, scale, self.biases(label))
             extras = Extras(norm=self._head_norm, gain=gain, residual=Residual(image, skip) if skip else None)

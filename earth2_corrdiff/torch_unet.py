@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -143,10 +143,10 @@ class TorchUNet:
 
     def row(self, label: float, c_in: float, cond: float, gain: float, skip: float) -> Row:
         """The noise level with this label and these factors, made on the device."""
-        device = self._stem.weight.device
+        how: Any = {"dtype": torch.float32, "device": self._stem.weight.device}
         # filled, not copied: a copy from the host would wait for the device
-        fill = [torch.full((1,), value, device=device) for value in (c_in, cond, gain, skip, 1.0)]
-        emb = self._net.embed(torch.full((1,), label, device=device))
+        fill = [torch.full((1,), value, **how) for value in (c_in, cond, gain, skip, 1.0)]
+        emb = self._net.embed(torch.full((1,), label, **how))
         biases = [(m.affine(emb)[0] + m.conv0.bias).to(self.dtype) for m in self._modules]
         return Row(torch.cat(fill), torch.cat(biases))
 

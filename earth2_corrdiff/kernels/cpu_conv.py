@@ -120,13 +120,13 @@ def pack(weight: Tensor, bias: Tensor, dtype: torch.dtype = torch.float32) -> Fi
     """Prepare weights ``[C_out, C_in, k, k]``, k = 3 or 1, to be kept in ``dtype`` float32 or float16."""
     C_out, C_in, size, _ = weight.shape
     points = torch.tensor(_POINTS, dtype=torch.float64)
-    domain = torch.kron(points, points).float() if size == 3 else torch.ones(1, 1)  # [36, 9], or nothing to do
+    domain = torch.kron(points, points) if size == 3 else points.new_ones(1, 1)  # [36, 9], or nothing to do
     width = 2 * _native().e2c_vector_length()
     panels = -(-C_out // width)
     # by tap, then by panel: contiguous pieces for the product, which is most of the work of loading
     w = weight.detach().float().new_zeros(size * size, C_in, panels * width)
     w[:, :, :C_out] = weight.detach().permute(2, 3, 1, 0).reshape(size * size, C_in, C_out)
-    full = (domain @ w.view(size * size, -1)).view(-1, C_in, panels, width)
+    full = (domain.float() @ w.view(size * size, -1)).view(-1, C_in, panels, width)
     factor = 1.0
     most = float(full.abs().max())
     if dtype is torch.float16 and most > 0:
@@ -156,7 +156,7 @@ def conv(
     call = _Conv(threads=torch.get_num_threads())
     H, W, _ = sources[0].data.shape
     norm, residual = extras.norm, extras.residual
-    made = torch.empty(2, out.shape[-1]) if moments else None
+    made = out.new_empty(2, out.shape[-1], dtype=torch.float32) if moments else None
     for i, source in enumerate(sources):
         call.x[i], call.c[i] = source.data.data_ptr(), source.data.shape[-1]
         call.type[i] = _TYPES[source.data.dtype]

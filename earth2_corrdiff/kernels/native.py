@@ -44,7 +44,7 @@ ABI = "1"  # part of the cache's key: changes when the way of compiling does
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernels, or None (after one warning) where they cannot be had."""
-    if os.environ.get("EARTH2_CORRDIFF_NATIVE") == "0":
+    if os.getenv("EARTH2_CORRDIFF_NATIVE") == "0":
         return None
     reason = "they are made for Linux only" if sys.platform != "linux" else None
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
@@ -92,10 +92,10 @@ def _built(compiler: str) -> Path:
 
 
 def _folder() -> Path:
-    given = os.environ.get("EARTH2_CORRDIFF_CACHE")
+    given = os.getenv("EARTH2_CORRDIFF_CACHE")
     if given:
         return Path(given)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    base = os.getenv("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "earth2_corrdiff"
 
 
