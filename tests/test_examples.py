@@ -6,13 +6,17 @@ from __future__ import annotations
 
 import re
 import runpy
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
+import tiny
+import torch
 import xarray as xr
 
-from earth2_corrdiff import demo
+from earth2_corrdiff import CorrDiff, demo
 from earth2_corrdiff.model import CorrDiffTaiwan
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,10 +47,32 @@ def test_taiwan_step_by_step(offline: Path) -> None:
     written = xr.open_zarr(offline / "out" / "taiwan.zarr", consolidated=False)
     model = CorrDiffTaiwan.load_model(demo.package())
     coarse = demo.DemoWeather()(np.datetime64("2024-07-24T12"), model.input_variables).values
-    import torch
-
     ours = model.downscaler(torch.from_numpy(coarse), seeds=[0, 1])[0]
     assert np.array_equal(written["u10m"].values[0], ours[:, 2].numpy())
+
+
+def test_forecast_to_corrdiff(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Persistence in Earth2Studio's loop: each lead time is CorrDiff of the first coarse state."""
+    names = {"dxwrapper": "DiagnosticWrapper", "persistence": "Persistence"}
+    loop = tiny.earth2studio_module("run")
+    px = ModuleType("earth2studio.models.px")  # without the other forecast models, which take long to import
+    for file, name in names.items():
+        setattr(px, name, getattr(tiny.earth2studio_module(f"models.px.{file}"), name))
+    monkeypatch.setitem(sys.modules, px.__name__, px)
+    monkeypatch.setattr("earth2studio.run", loop, raising=False)
+    program = runpy.run_path(str(ROOT / "examples" / "forecast_to_corrdiff.py"))
+    program["main"]("2024-07-24T12:00", str(tmp_path / "forecast.zarr"), 1)
+    said = capsys.readouterr().out
+    assert [float(k) for k in re.findall(r"([0-9.]+) K", said)] == pytest.approx([0.2, 1.1, 0.7], abs=0.2)
+    ds = xr.open_zarr(tmp_path / "forecast.zarr", consolidated=False)
+    assert ds.t2m.dims == ("time", "lead_time", "sample", "ilat", "ilon") and ds.sizes["lead_time"] == 3
+    model = CorrDiff.load_model(demo.package())
+    coarse = demo.DemoWeather()(np.datetime64("2024-07-24T12"), model.input_variables).values
+    ours = model.downscaler(torch.from_numpy(coarse), seeds=[0])[0, 0]
+    for lead in range(3):
+        np.testing.assert_array_equal(ds["v10m"].values[0, lead, 0], ours[3].numpy())
 
 
 def blog_program() -> str:

@@ -1,0 +1,165 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``serve-corrdiff``: a package as an HTTP service."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from earth2_corrdiff.cli.common import ArgumentParser, run_command, share_cores
+from earth2_corrdiff.errors import InputError
+
+if TYPE_CHECKING:
+    import socket
+
+    from earth2_corrdiff.service.settings import Settings
+
+NAME = "serve-corrdiff"
+KEY = "EARTH2_CORRDIFF_API_KEY"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+NEEDS = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
+# Settings that are options of their own name: type, metavar, help
+LIMITS: dict[str, tuple[type, str, str]] = {
+    "max_samples": (int, "N", "most members per state of one request (default: 64)"),
+    "max_steps": (int, "N", "most steps of one request (default: 100)"),
+    "max_states": (int, "N", "most states in the array of one request (default: 16)"),
+    "queue": (int, "N", "most requests that wait or are worked on (default: 32)"),
+    "clients": (int, "N", "most requests received or answered at one time (default: 64)"),
+    "seconds": (float, "S", "longest time for one request (default: 600)"),
+    "drain_seconds": (float, "S", "time to finish what was accepted when it is stopped (default: 30)"),
+    "max_batch": (int, "N", "most members in one network call (default: 1 on a CPU)"),
+    "max_jobs": (int, "N", "most jobs of /v1/downscale that wait or run (default: 8)"),
+    "max_times": (int, "N", "most times of one job (default: 16)"),
+    "keep_jobs": (int, "N", "finished jobs that are kept (default: 20)"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status (0 after it was stopped, 2 for unusable input)."""
+    args = _parser().parse_args(argv)
+    return run_command(NAME, run, args, debug=args.debug)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog=NAME,
+        description="Serve a CorrDiff package over HTTP: POST /v1/infer takes an array and streams members.",
+        epilog=f"An API key is read from --api-key-file, or from the environment variable {KEY}.",
+    )
+    add = parser.add_argument
+    add("--package", default="taiwan", metavar="NAME", help="taiwan (default), demo, a folder, or a URL")
+    add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)")
+    add("--port", type=int, default=8000, help="port to listen on; 0 takes a free one (default: 8000)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
+    add("--precision", default="auto", help="auto (default: the fastest), fp32 (the reference), bf16 or fp16")
+    add("--no-acceleration", action="store_true", help="stock arithmetic, operation by operation: slow")
+    add("--no-sharing", action="store_true", help="requests share no network calls: exact bits on a GPU")
+    add("--steps", type=int, metavar="N", help="steps where a request names none (default: the package's)")
+    add("--solver", help="solver where a request names none (default: the package's)")
+    for name, (kind, metavar, text) in LIMITS.items():
+        add(f"--{name.replace('_', '-')}", type=kind, metavar=metavar, help=text)
+    add("--max-body", type=float, metavar="MIB", help="most MiB of one request's body (default: 64)")
+    add("--api-key-file", type=Path, metavar="FILE", help="file that holds the key to ask of clients")
+    add("--allow-host", action="append", metavar="NAME", help="host name to answer to; may be repeated")
+    add("--source", action="append", metavar="NAME", help="source that jobs may use; may be repeated")
+    add("--jobs", type=Path, metavar="DIR", help="folder of jobs and their results (default: outputs/jobs)")
+    add("--debug", action="store_true", help="show debug messages, and the traceback of an error")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check what can be checked at once, listen, load, and serve until told to stop."""
+    share_cores()
+    _check(args)
+    from earth2_corrdiff.service.listening import listen
+
+    with listen(args.host, args.port) as sock:  # before anything is loaded: a taken port is said at once
+        settings = _settings(args)
+        _say(f"loading the package {args.package} …")
+        _configure_log(args.debug)
+        _serve(args, settings, sock)
+
+
+def _check(args: argparse.Namespace) -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in NEEDS if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"{', '.join(missing)} is not installed; install the extra: pip install 'earth2-corrdiff[serve]'"
+        )
+    if not 0 <= args.port <= 65535:
+        raise InputError(f"--port must lie within 0 and 65535, got {args.port}")
+    if args.steps is not None and args.steps < 1:
+        raise InputError(f"--steps must be 1 or more, got {args.steps}")
+    for name in (*LIMITS, "max_body"):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise InputError(f"--{name.replace('_', '-')} must be more than 0, got {value:g}")
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    from earth2_corrdiff.service.settings import MIB, Settings
+
+    given = {name: getattr(args, name) for name in (*LIMITS, "jobs")}
+    given["max_body"] = None if args.max_body is None else int(args.max_body * MIB)
+    given["sources"] = args.source and tuple(args.source)
+    given["hosts"] = tuple(args.allow_host or ())
+    if args.host in LOOPBACK:  # a page from elsewhere whose name is made to point here is not answered
+        given["hosts"] += (*LOOPBACK[:2], "[::1]")
+    given["api_key"] = _key(args.api_key_file)
+    given["sharing"] = not args.no_sharing
+    return Settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def _key(path: Path | None) -> str | None:
+    if path is None:
+        return os.environ.get(KEY)
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--api-key-file {path} cannot be read ({error})") from error
+
+
+def _configure_log(debug: bool) -> None:
+    """All that the libraries log, on stderr; requests are counted in the metrics, not logged one by one."""
+    import logging
+
+    from loguru import logger
+
+    import earth2_corrdiff.service.app  # noqa: F401 - Earth2Studio's imports set up a log of their own
+
+    logging.basicConfig(stream=sys.stderr, format=NAME + ": %(levelname)s: %(message)s")
+    logging.getLogger("uvicorn").setLevel("INFO" if debug else "WARNING")
+    logging.getLogger("python_multipart").setLevel("ERROR")  # it warns of what clients send
+    logging.captureWarnings(True)
+    logger.remove()
+    plain, full = NAME + ": {level.name}: {message}", "{time} {level.name} {name}: {message}"
+    # Without the values of variables in tracebacks: they may hold a client's key.
+    level, text = ("DEBUG", full) if debug else ("INFO", plain)
+    logger.add(sys.stderr, level=level, format=text, diagnose=False, backtrace=False)
+
+
+def _serve(args: argparse.Namespace, settings: Settings, sock: socket.socket) -> None:
+    from earth2_corrdiff.cli.loading import load
+    from earth2_corrdiff.service.app import create_app
+    from earth2_corrdiff.service.server import Server
+
+    args.samples = None  # a request says how many
+    host, port = sock.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    app = create_app(settings, lambda: load(args))
+    server = Server(app, settings.drain_seconds, lambda: _say(f"ready at {url}, see {url}/docs"), args.debug)
+    server.run(sockets=[sock])
+    if server.engine.failure is not None:
+        raise server.engine.failure
+    _say("stopped")
+
+
+def _say(text: str) -> None:
+    print(f"{NAME}: {text}", file=sys.stderr, flush=True)

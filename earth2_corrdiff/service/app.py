@@ -1,0 +1,93 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The service as an ASGI application: ``create_app(settings, load)``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, JSONResponse
+
+from earth2_corrdiff.model import CorrDiff
+from earth2_corrdiff.service import about, docs, infer
+from earth2_corrdiff.service.engine import Engine
+from earth2_corrdiff.service.errors import ServiceError, answer
+from earth2_corrdiff.service.jobs_api import add_jobs
+from earth2_corrdiff.service.openapi import own_version
+from earth2_corrdiff.service.security import Gate
+from earth2_corrdiff.service.settings import Settings
+
+DESCRIPTION = (
+    "CorrDiff downscaling of weather. Requests and answers of `/v1/infer` are compatible with the documented "
+    "interface of NVIDIA's CorrDiff NIM."
+)
+EXAMPLE = """curl -F input_array=@input.npy -F samples=2 -F steps=12 -F seed=0 -o members.tar {url}/v1/infer
+curl {url}/v1/metadata"""
+
+
+def create_app(settings: Settings, load: Callable[[], CorrDiff]) -> FastAPI:
+    """A service that loads its model when it is started, and is ready when that is warmed up.
+
+    Parameters
+    ----------
+    settings : Settings
+        Its limits
+    load : Callable[[], CorrDiff]
+        Makes the model, on its device; called once, on the thread that owns the device
+
+    Returns
+    -------
+    FastAPI
+        The application; ``app.state.engine`` is its engine
+    """
+    engine = Engine(load, settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine.start()
+        yield
+        await asyncio.to_thread(engine.close, settings.drain_seconds)
+        jobs.close()
+
+    app = FastAPI(
+        title="earth2_corrdiff",
+        description=DESCRIPTION,
+        version=own_version(),
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.engine = engine
+    app.add_middleware(Gate, settings=settings, metrics=engine.metrics)
+    _add_errors(app)
+    app.include_router(infer.router(engine, settings))
+    app.include_router(about.router(engine, settings))
+    jobs = add_jobs(app, settings, engine)
+    _add_docs(app)
+    return app
+
+
+def _add_docs(app: FastAPI) -> None:
+    @app.get("/docs", include_in_schema=False)
+    async def documentation(request: Request) -> HTMLResponse:
+        example = EXAMPLE.format(url=str(request.base_url).rstrip("/"))
+        headers = {"content-security-policy": docs.POLICY}
+        return HTMLResponse(docs.page(app.openapi(), example), headers=headers)
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        return answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        """FastAPI's own findings, in the words of all other errors; nothing of the request is repeated."""
+        first = error.errors()[0]
+        field = str(first["loc"][-1])
+        return answer(ServiceError(422, f"{field}: {first['msg']}", field, str(first["msg"])))

@@ -1,0 +1,313 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The owner of the device: one thread that loads the model and makes all members, for requests and jobs.
+
+The first in the line that wants a turn gets one block of members, or one step of a job, and goes to the
+end: a request for one sample waits for one block, not for the 64 members of another. On a GPU the members
+of all waiting requests with the same sampling share the network calls.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from time import monotonic, perf_counter
+from typing import NamedTuple
+
+from loguru import logger
+
+from earth2_corrdiff.errors import first_line
+from earth2_corrdiff.model import CorrDiff
+from earth2_corrdiff.service.blocks import Maker, out_of_memory
+from earth2_corrdiff.service.errors import ServiceError, internal
+from earth2_corrdiff.service.line import InferRequest, Line, Member, Row, Steps, Task, Ticket
+from earth2_corrdiff.service.metrics import Metrics
+from earth2_corrdiff.service.settings import Settings
+from earth2_corrdiff.spec import CorrDiffSpec, Sampling
+
+STOPPING = ("stopping", "stopped")
+RETRY = 5  # seconds, where nothing better is known
+
+
+class AbandonedError(Exception):
+    """Nobody waits for this block any more."""
+
+
+class Loaded(NamedTuple):
+    """What is known of the model once it is loaded; ``sampling`` is what requests get that name nothing."""
+
+    spec: CorrDiffSpec
+    sampling: Sampling
+    device: str
+    precision: str
+
+
+class Engine:
+    """Loads a model on a thread of its own and lends it to requests and jobs, a block at a time.
+
+    Parameters
+    ----------
+    load : Callable[[], CorrDiff]
+        Makes the model, on its device; called once, on the owner thread
+    settings : Settings
+        The service's limits
+    metrics : Metrics | None, optional
+        Where it is counted what is done
+
+    Attributes
+    ----------
+    state : str
+        ``new``, ``loading``, ``warming up``, ``ready``, ``stopping``, ``stopped`` or ``failed``
+    failure : BaseException | None
+        Why it failed
+    """
+
+    def __init__(
+        self, load: Callable[[], CorrDiff], settings: Settings, metrics: Metrics | None = None
+    ) -> None:
+        self.state = "new"
+        self.failure: BaseException | None = None
+        self.settings, self.metrics = settings, metrics or Metrics()
+        self._load, self._line = load, Line()
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._own, name="corrdiff-owner", daemon=True)
+        self._maker: Maker | None = None
+        self._known: Loaded | None = None
+        self._end = math.inf  # on the monotonic clock: when what is left is refused
+        self._pace = 0.0  # seconds per member and network evaluation, averaged over blocks
+
+    # for the threads that ask
+
+    def start(self) -> None:
+        """Start to load and to warm up; returns at once."""
+        self.state = "loading"
+        self._thread.start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests and jobs are accepted."""
+        return self.state == "ready"
+
+    @property
+    def loaded(self) -> Loaded:
+        """What is known of the model; ServiceError 503 before it is loaded. Safe from any thread."""
+        if self._known is None:
+            raise self._not_ready()
+        return self._known
+
+    @property
+    def spec(self) -> CorrDiffSpec:
+        """What the package says; errors as ``loaded``."""
+        return self.loaded.spec
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the model samples where nothing else is asked for; errors as ``loaded``."""
+        return self.loaded.sampling
+
+    def _not_ready(self) -> ServiceError:
+        return ServiceError(503, f"the service is not ready, it is {self.state}", retry_after=RETRY)
+
+    @property
+    def waiting(self) -> tuple[int, int, int]:
+        """Requests, members and jobs that are waited for."""
+        with self._changed:
+            tickets = self._line.tickets
+            return len(tickets), sum(ticket.left for ticket in tickets), len(self._line.jobs)
+
+    def check(self) -> None:
+        """ServiceError 503 or 429 where a request would be refused now; before its body is received."""
+        with self._changed:
+            self._check()
+
+    def _check(self) -> None:
+        if not self.ready:
+            raise self._not_ready()
+        tickets = self._line.tickets
+        if len(tickets) >= self.settings.queue:
+            work = sum(ticket.left * ticket.request.sampling.calls for ticket in tickets)
+            seconds = max(1, math.ceil(self._pace * work / len(tickets)))
+            raise ServiceError(
+                429, f"{len(tickets)} requests are waiting already; try again later", retry_after=seconds
+            )
+
+    def submit(self, request: InferRequest, deliver: Callable[[Member | ServiceError], None]) -> Ticket:
+        """Put a request into the line.
+
+        Parameters
+        ----------
+        request : InferRequest
+            What is asked for
+        deliver : Callable[[Member | ServiceError], None]
+            Called on the owner thread, and must return at once: with each member, state by state, as soon as
+            it is done, or once with what went wrong
+
+        Returns
+        -------
+        Ticket
+            Call its ``sent`` for each member that is taken, and ``cancel`` when nobody waits any more
+
+        Raises
+        ------
+        ServiceError
+            503 where the service is not ready, 429 where the line is full
+        """
+        with self._changed:
+            self._check()
+            ticket = Ticket(request, deliver, self._changed, self._maker.limit if self._maker else 1)
+            self._line.entries.append(ticket)
+            self._changed.notify_all()
+        return ticket
+
+    def submit_steps(self, steps: Steps) -> Future[object]:
+        """Work through an iterator on the owner thread, between blocks of members.
+
+        Parameters
+        ----------
+        steps : Callable[[CorrDiff], Iterator[object]]
+            Called on the owner thread at the job's first turn, with the model; each ``next()`` is one turn
+            and holds up everybody else, so it should be one block of members. What it sets on the model
+            (``number_of_samples``, ``solver``, …) is its own: between turns the engine puts it back
+
+        Returns
+        -------
+        Future
+            What the iterator returned (``StopIteration.value``), or its exception. ``cancel()`` works at any
+            time until then; the iterator, if it is a generator, is closed on the owner thread
+
+        Raises
+        ------
+        ServiceError
+            503 where the service is not ready
+        """
+        job = Task(steps)
+        with self._changed:
+            if not self.ready:
+                raise self._not_ready()
+            self._line.entries.append(job)
+            self._changed.notify_all()
+        return job.future
+
+    def drain(self) -> None:
+        """Accept nothing more; go on with what was accepted. Returns at once."""
+        self._enter("stopping")
+
+    def close(self, drain_seconds: float) -> None:
+        """Accept nothing more, finish within ``drain_seconds`` what was accepted, and refuse the rest (503).
+
+        Blocks until the owner thread has ended. Jobs that are not done are cancelled. Another call may make
+        the time shorter, not longer.
+        """
+        self.drain()
+        if not self._thread.is_alive():
+            return
+        with self._changed:
+            self._end = min(self._end, monotonic() + (drain_seconds if self._known is not None else 0))
+            self._changed.notify_all()
+            while self.state == "stopping" and monotonic() < self._end:
+                self._changed.wait(self._end - monotonic())
+        self._refuse_all(ServiceError(503, "the service is stopping", retry_after=RETRY))
+        self._thread.join(RETRY)
+
+    def _refuse_all(self, fault: ServiceError) -> None:
+        with self._changed:
+            tickets, jobs = self._line.tickets, self._line.jobs
+        for job in jobs:
+            job.future.cancel()
+        for ticket in tickets:
+            ticket.cancel()
+            ticket.give(fault)
+
+    # on the owner thread
+
+    def _own(self) -> None:
+        """Load, warm up, and work until the service stops."""
+        try:
+            model = self._load()
+            self._maker = Maker(model, self.settings.max_batch)
+            inner = model.downscaler
+            self._known = Loaded(model.spec, inner.sampling, str(inner.device), inner.precision)
+            self._enter("warming up")
+            self._maker.warm_up()
+            self._enter("ready")
+            while (turn := self._next(self._maker)) is not None:
+                if isinstance(turn, Task):
+                    turn.step(model)
+                else:
+                    self._make(self._maker, turn)
+            self._enter("stopped")
+        except BaseException as error:
+            self.failure = error
+            self._enter("failed")
+            logger.opt(exception=error).debug("the owner thread ends")
+            self._refuse_all(ServiceError(503, "the service has failed"))
+
+    def _enter(self, state: str) -> None:
+        """Another state; a service that stops or has failed does not become ready again."""
+        order = ("new", "loading", "warming up", "ready", "stopping", "stopped", "failed")
+        with self._changed:
+            if order.index(state) > order.index(self.state):
+                self.state = state
+            self._changed.notify_all()
+
+    def _next(self, maker: Maker) -> list[Row] | Task | None:
+        """Wait for a turn; None where the service stops and everything is done."""
+        with self._changed:
+            while True:
+                turn = self._line.turn(maker.limit, self.settings.sharing)
+                if turn is not None:
+                    return turn
+                if self.state in STOPPING and not self._line.entries:
+                    return None
+                self._changed.wait()
+
+    def _make(self, maker: Maker, rows: list[Row]) -> None:
+        """Make and deliver these members, in smaller blocks where memory runs out."""
+        while rows := [row for row in rows if not row.ticket.cancelled]:
+            some = rows[: maker.limit]
+            try:
+                self._block(maker, some)
+            except AbandonedError:
+                pass
+            except Exception as error:
+                if out_of_memory(error) and len(some) > 1:
+                    maker.halve(len(some))
+                    continue
+                self._answer(maker, some, error)
+            rows = rows[len(some) :]
+
+    def _block(self, maker: Maker, rows: list[Row]) -> None:
+        def abandon(_: int) -> None:
+            if all(row.ticket.cancelled for row in rows):
+                raise AbandonedError
+
+        start = perf_counter()
+        for row in rows:
+            if row.ticket.started is None:
+                row.ticket.started = start
+                self.metrics.stage("wait", start - row.ticket.joined)
+            maker.prepare(row.work[0])
+        sampling = rows[0].ticket.request.sampling
+        values = maker.block([row.work for row in rows], sampling, abandon)
+        seconds = perf_counter() - start
+        pace = seconds / len(rows) / sampling.calls
+        self._pace = pace if self._pace == 0 else 0.8 * self._pace + 0.2 * pace
+        self.metrics.block(len(rows), seconds)
+        for row, field in zip(rows, values, strict=True):
+            if row.ticket.finish(row):
+                row.ticket.give(Member(row.state, row.sample, field))
+
+    def _answer(self, maker: Maker, rows: list[Row], error: Exception) -> None:
+        """Tell those whose block failed; raise where the device has failed with it."""
+        if out_of_memory(error):
+            logger.error("one member alone does not fit the memory ({})", first_line(error))
+            fault = ServiceError(503, "there is not enough memory for one member now", retry_after=RETRY)
+        else:
+            fault = internal(error)
+        for ticket in {row.ticket for row in rows}:
+            ticket.cancel()
+            ticket.give(fault)
+        if fault.status_code == 500 and not maker.alive():
+            raise error

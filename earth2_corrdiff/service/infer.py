@@ -1,0 +1,230 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""``POST /v1/infer``: an array in, a tar of members out, in the form of the documented CorrDiff NIM."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request
+from loguru import logger
+from python_multipart.exceptions import FormParserError
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from earth2_corrdiff.noise import fresh_seed
+from earth2_corrdiff.service import archive, decode
+from earth2_corrdiff.service.engine import RETRY, Engine
+from earth2_corrdiff.service.errors import GONE, ServiceError, wrong
+from earth2_corrdiff.service.line import InferRequest, Member
+from earth2_corrdiff.service.openapi import INFER
+from earth2_corrdiff.service.settings import Settings
+
+GRACE = 1  # seconds to send what is there after it is known that nothing more comes
+FORM = {"max_files": 1, "max_fields": len(decode.FIELDS) + 8, "max_part_size": 4096}
+
+
+def router(engine: Engine, settings: Settings) -> APIRouter:
+    """The route of requests."""
+    routes = APIRouter()
+
+    @routes.post("/v1/infer", response_class=Response, **INFER)
+    async def infer(request: Request) -> Response:
+        """Downscale one or more states, each into an ensemble.
+
+        The answer is a tar of npy files ``{sample:03d}_{batch:03d}.npy``, float32 of the shape
+        ``(1, 1, variables, H, W)``; each is sent as soon as it is done.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + settings.seconds
+        engine.check()
+        data, form = await _receive(request, deadline)
+        engine.metrics.stage("receive", settings.seconds - deadline + loop.time())
+        seed, work = await asyncio.to_thread(_read, data, form, engine, settings)
+        members = Members(engine, work, request.receive, deadline)
+        try:
+            return TarResponse(members, await members.next(), seed)
+        except BaseException:
+            members.close()
+            raise
+
+    return routes
+
+
+async def _receive(request: Request, deadline: float) -> tuple[bytes, dict[str, str]]:
+    """The array's bytes and the other fields of a form.
+
+    Raises
+    ------
+    ServiceError
+        422 for what is no such form, 408 where it takes too long, 503 where there is no place for it
+    """
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise ServiceError(422, "the body must be multipart/form-data", decode.ARRAY, "a file part")
+    try:
+        async with asyncio.timeout_at(deadline), request.form(**FORM) as form:
+            return await _parts(form)
+    except TimeoutError:
+        raise ServiceError(408, "the request took too long to arrive") from None
+    except OSError as error:
+        logger.error("a request cannot be stored ({})", error)
+        raise ServiceError(503, "there is no place to store the request now", retry_after=RETRY) from None
+    except ServiceError:
+        raise
+    except (FormParserError, HTTPException) as error:
+        said = error.detail if isinstance(error, HTTPException) else str(error)
+        raise ServiceError(422, f"the body is no valid multipart/form-data ({said})") from None
+
+
+async def _parts(form: FormData) -> tuple[bytes, dict[str, str]]:
+    decode.refuse_unknown([name for name, _ in form.multi_items()])
+    texts = {name: value for name, value in form.items() if isinstance(value, str)}
+    files = {name: value for name, value in form.items() if isinstance(value, UploadFile)}
+    array = files.pop(decode.ARRAY, None)
+    for name in files:
+        raise wrong(name, "a plain form field", "a file")
+    if array is None:
+        got = "a plain field (paths and URLs are not opened)" if decode.ARRAY in texts else "nothing"
+        raise wrong(decode.ARRAY, "a file part with a npy file", got)
+    return await array.read(), texts
+
+
+def _read(
+    data: bytes, form: Mapping[str, str], engine: Engine, settings: Settings
+) -> tuple[int, InferRequest]:
+    """All of a request, checked, and its seed; a drawn one where it names none."""
+    spec = engine.spec
+    numbers = decode.read_numbers(form, settings)
+    sampling = decode.read_sampling(form, numbers, engine.sampling)
+    coarse = decode.read_array(data, spec, settings.max_states)
+    times = decode.read_times(form, len(coarse))
+    seed = numbers.get("seed", fresh_seed())
+    seeds = decode.seeds_of(seed, numbers.get("samples", 1), len(coarse), times, spec.drawn_seeds)
+    logger.debug("request for {} members, seed {}", sum(map(len, seeds)), seed)
+    return seed, InferRequest(coarse, seeds, sampling)
+
+
+class Members:
+    """The members of one request as its event loop gets them, as long as its client is there.
+
+    Parameters
+    ----------
+    engine : Engine
+        That makes them
+    work : InferRequest
+        What is asked for
+    receive : Receive
+        Of the request; tells when the client has gone
+    deadline : float
+        On the loop's clock
+
+    Raises
+    ------
+    ServiceError
+        429 or 503 where the engine refuses
+    """
+
+    def __init__(self, engine: Engine, work: InferRequest, receive: Receive, deadline: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.work, self.deadline = work, deadline
+        self.sending: asyncio.Timeout | None = None
+        self._items: asyncio.Queue[Member | ServiceError] = asyncio.Queue()
+        self.ticket = engine.submit(work, self._deliver)
+        self._watch = self._loop.create_task(self._leave_with(receive))
+
+    def _deliver(self, item: Member | ServiceError) -> None:
+        """From the owner thread."""
+        self._loop.call_soon_threadsafe(self._put, item)
+
+    def _put(self, item: Member | ServiceError) -> None:
+        self._items.put_nowait(item)
+        if isinstance(item, ServiceError) and self.sending is not None and not self.sending.expired():
+            # A client that does not read shall not hold its connection until the deadline.
+            self.sending.reschedule(min(self.deadline, self._loop.time() + GRACE))
+
+    async def _leave_with(self, receive: Receive) -> None:
+        """A client that disconnects frees its place."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.ticket.cancel()
+        self._put(ServiceError(GONE, "the client has gone"))
+
+    async def next(self) -> Member:
+        """The next member.
+
+        Raises
+        ------
+        ServiceError
+            504 after the deadline; 499 where the client has gone; what the engine says
+        """
+        try:
+            async with asyncio.timeout_at(self.deadline):
+                item = await self._items.get()
+        except TimeoutError:
+            raise ServiceError(504, "the request took longer than the service allows") from None
+        if isinstance(item, ServiceError):
+            raise item
+        return item
+
+    async def pieces(self, first: Member) -> AsyncIterator[bytes]:
+        """The tar, piece by piece; raises as :meth:`next`."""
+        member = first
+        for left in reversed(range(self.work.members)):
+            name = archive.member_name(member.sample, member.state)
+            for piece in archive.member_pieces(name, member.values[None, None]):
+                yield piece
+            self.ticket.sent()
+            if left:
+                member = await self.next()
+        yield archive.END
+
+    def close(self) -> None:
+        """Give the place back."""
+        self.sending = None
+        self._watch.cancel()
+        self.ticket.cancel()
+
+
+class TarResponse(StreamingResponse):
+    """Members as a tar. One that cannot be finished breaks off: it has neither its length nor its end.
+
+    Parameters
+    ----------
+    members : Members
+        To send
+    first : Member
+        The first of them, which is done
+    seed : int
+        For the header ``x-corrdiff-seed``
+    """
+
+    def __init__(self, members: Members, first: Member, seed: int) -> None:
+        size = archive.member_size((1, 1, *first.values.shape))
+        headers = {
+            "content-disposition": 'attachment; filename="corrdiff.tar"',
+            "content-length": str(members.work.members * size + len(archive.END)),
+            "x-corrdiff-seed": str(seed),
+        }
+        self.members = members
+        super().__init__(members.pieces(first), headers=headers, media_type="application/x-tar")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; leave it without its end where something goes wrong, so that the server closes."""
+        start: dict[str, Any] = {"type": "http.response.start", "status": self.status_code}
+        try:
+            async with asyncio.timeout_at(self.members.deadline) as self.members.sending:
+                await send(start | {"headers": self.raw_headers})
+                async for piece in self.body_iterator:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except ServiceError as error:
+            level = "DEBUG" if error.status_code == GONE else "WARNING"
+            logger.log(level, "an answer was broken off: {}", error.detail)
+        except TimeoutError:
+            logger.warning("an answer was broken off: the client reads too slowly")
+        finally:
+            self.members.close()

@@ -1,0 +1,168 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""One job of ``/v1/downscale``: what it shall do, and how far it is."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+STORE = "store.zarr"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a job shall do; checked before it comes here.
+
+    Attributes
+    ----------
+    times : tuple[str, ...]
+        Valid times, ISO 8601, UTC
+    source : str
+        One of the service's
+    samples, steps : int
+        Members per time, and solver steps
+    solver : str
+        Of the residual
+    seed : int
+        Of the run
+    """
+
+    times: tuple[str, ...]
+    source: str
+    samples: int
+    steps: int
+    solver: str
+    seed: int
+
+    @property
+    def members(self) -> int:
+        """Members over all times."""
+        return len(self.times) * self.samples
+
+
+@dataclass
+class Job:
+    """One job; every change gives it a new ``version``, which its watchers wait for.
+
+    Attributes
+    ----------
+    id : str
+        128 random bits in hexadecimal
+    order : Order
+        What it shall do
+    folder : Path
+        Holds its store, and its record once it is done
+    state, stage : str
+        Where it is; the stage is for people
+    denoised, denoisings : int
+        Denoising steps done, and all of them, over all members; 0 without a diffusion model
+    written : int
+        Members on disk
+    error : str | None
+        One sentence, of a job that failed or was cancelled
+    synthetic : bool
+        Whether what it makes is made up
+    size : int
+        Bytes on disk, once it is done
+    mark : str
+        Of this object: the versions of one that is read again after a restart begin anew
+    """
+
+    id: str
+    order: Order
+    folder: Path
+    state: State = "queued"
+    stage: str = "waiting for its turn"
+    created: float = field(default_factory=time.time)
+    started: float | None = None
+    finished: float | None = None
+    denoised: int = 0
+    denoisings: int = 0
+    written: int = 0
+    error: str | None = None
+    synthetic: bool = False
+    size: int = 0
+    version: int = 0
+    mark: str = field(default_factory=lambda: secrets.token_hex(4))
+    stopped: bool = False
+    readers: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def store(self) -> Path:
+        """The Zarr store that it writes."""
+        return self.folder / STORE
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state not in ("queued", "running")
+
+    def change(self, **what: Any) -> None:
+        """Set some of the attributes above, all at once for whoever looks."""
+        with self.lock:
+            for name, value in what.items():
+                setattr(self, name, value)
+            self.version += 1
+
+    def stop(self) -> None:
+        """Let it end at its next denoising step; what it has written goes when it has ended, not before."""
+        self.stopped = True
+
+    @property
+    def fraction(self) -> float:
+        """How much of it is done, 0 to 1."""
+        if self.state == "done":
+            return 1.0
+        if self.denoisings:
+            return self.denoised / self.denoisings
+        return self.written / self.order.members
+
+    def document(self) -> dict[str, Any]:
+        """What the service tells of it."""
+        with self.lock:
+            moments = {name: _iso(getattr(self, name)) for name in ("created", "started", "finished")}
+            until = time.time() if self.finished is None else self.finished
+            progress = {
+                "fraction": round(self.fraction, 4),
+                "denoising_steps": {"done": self.denoised, "total": self.denoisings},
+                "members": {"done": self.written, "total": self.order.members},
+                "seconds": round(until - self.started, 2) if self.started is not None else 0.0,
+            }
+            return {
+                "id": self.id,
+                "state": self.state,
+                "stage": self.stage,
+                "request": asdict(self.order),
+                "progress": progress,
+                **moments,
+                "error": self.error,
+                "synthetic": self.synthetic,
+                "bytes": self.size if self.state == "done" else None,
+            }
+
+    @contextmanager
+    def reading(self) -> Iterator[Path]:
+        """Its store, which is not tidied away while somebody reads it."""
+        with self.lock:
+            self.readers += 1
+        try:
+            yield self.store
+        finally:
+            with self.lock:
+                self.readers -= 1
+
+
+def _iso(moment: float | None) -> str | None:
+    if moment is None:
+        return None
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,149 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a client may ask of a job, checked before a job is made of it."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.noise import fresh_seed
+from earth2_corrdiff.sampler import SOLVERS
+from earth2_corrdiff.service.engine import RETRY, Engine
+from earth2_corrdiff.service.errors import ServiceError, wrong
+from earth2_corrdiff.service.job import Order
+from earth2_corrdiff.service.job_runner import sentence
+from earth2_corrdiff.service.settings import Settings
+from earth2_corrdiff.sources import Source, make_source
+from earth2_corrdiff.spec import CorrDiffSpec
+from earth2_corrdiff.times import Times, distinct, time_text, to_times
+
+Solver = Literal["euler", "heun", "stochastic", "dpmpp_2m", "trigflow"]
+assert get_args(Solver) == SOLVERS  # noqa: S101 - a type must be spelled out
+Text = Annotated[str, Field(max_length=64)]
+SEEDS = 2**63  # what the generators of PyTorch take
+Count = Annotated[int, Field(ge=1)]
+
+
+class DownscaleRequest(BaseModel):
+    """A job: the weather of some times, downscaled into an ensemble."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"example": {"time": "2024-07-24T12:00", "source": "demo", "samples": 2}},
+    )
+
+    time: Annotated[Text | None, Field(description="valid time, UTC, as 2024-07-24T12:00")] = None
+    times: Annotated[
+        list[Text] | None, Field(min_length=1, max_length=1000, description="or several of them")
+    ] = None
+    source: Annotated[
+        str | None, Field(max_length=256, description="one of the service's, by default the first")
+    ] = None
+    samples: Annotated[Count | None, Field(description="members per time, by default the package's")] = None
+    steps: Annotated[Count | None, Field(description="of the solver, by default the package's")] = None
+    solver: Annotated[Solver | None, Field(description="by default the package's")] = None
+    seed: Annotated[
+        int | None, Field(ge=-SEEDS, lt=SEEDS, description="of the run; drawn where there is none")
+    ] = None
+
+
+def read_order(
+    asked: DownscaleRequest, engine: Engine, settings: Settings, largest: int
+) -> tuple[Order, bool]:
+    """The order of a request, and whether what it makes is made up.
+
+    Parameters
+    ----------
+    asked : DownscaleRequest
+        What came
+    engine : Engine
+        Knows the package, and whether it is ready
+    settings : Settings
+        The limits
+    largest : int
+        Most bytes of one job
+
+    Raises
+    ------
+    ServiceError
+        422 naming the field at fault; 503 where the service is not ready, or a source of its own is broken
+    """
+    if not engine.ready:
+        raise ServiceError(503, f"the service is not ready, it is {engine.state}", retry_after=RETRY)
+    spec, sampling = engine.spec, engine.loaded.sampling
+    times = _times(asked, settings.max_times)
+    name = asked.source if asked.source is not None else settings.sources[0]
+    if name not in settings.sources:
+        raise wrong("source", f"one of {', '.join(settings.sources)}", repr(name))
+    seed = asked.seed if asked.seed is not None else spec.seed
+    order = Order(
+        times=tuple(map(time_text, times)),
+        source=name,
+        samples=_at_most("samples", asked.samples, spec.number_of_samples, settings.max_samples),
+        steps=_at_most("steps", asked.steps, sampling.steps, settings.max_steps),
+        solver=asked.solver or sampling.solver,
+        seed=seed if seed is not None else fresh_seed(),
+    )
+    source = _source(name)
+    _check_source(source, times, spec)
+    size = largest_size(order, spec)
+    if size > largest:
+        text = f"{order.members} members are up to {size / 1e9:.1f} GB; the service keeps {largest / 1e9:.1f}"
+        raise ServiceError(422, f"{text}: ask for fewer samples or times", "samples", "fewer members")
+    return order, source.synthetic or spec.synthetic
+
+
+def largest_size(order: Order, spec: CorrDiffSpec) -> int:
+    """Bytes that a store takes where nothing can be compressed."""
+    fine = math.prod(spec.output_grid.shape) * len(spec.outputs.names) * order.samples
+    coarse = math.prod(spec.input_grid.shape) * (len(spec.inputs.names) + 1)
+    return 4 * len(order.times) * (fine + coarse)
+
+
+def _times(asked: DownscaleRequest, most: int) -> Times:
+    if (asked.time is None) == (asked.times is None):
+        got = "both" if asked.time is not None else "neither"
+        raise wrong("time", "given, or else times, a list", got)
+    texts = [asked.time] if asked.time is not None else asked.times or []
+    if len(texts) > most:
+        raise wrong("times", f"a list of at most {most}", f"{len(texts)} of them")
+    field = "time" if asked.time is not None else "times"
+    if any("/" in text for text in texts):  # a period could have a million
+        raise wrong(field, "made of single times", ", ".join(texts))
+    try:
+        times = distinct(to_times(texts))
+    except InputError as error:
+        raise ServiceError(422, str(error), field, "times as 2024-07-24T12:00 (UTC)") from None
+    if (times != times.astype("datetime64[s]")).any():
+        raise wrong(field, "given in whole seconds", ", ".join(texts))
+    return times
+
+
+def _at_most(field: str, asked: int | None, default: int, most: int) -> int:
+    value = default if asked is None else asked
+    if value > most:
+        raise wrong(field, f"a whole number from 1 to {most}", value)
+    return value
+
+
+def _source(name: str) -> Source:
+    try:
+        return make_source(name)
+    except InputError as error:
+        raise ServiceError(503, f"the source cannot be used now: {sentence(error)}") from error
+
+
+def _check_source(source: Source, times: Times, spec: CorrDiffSpec) -> None:
+    try:
+        source.check_times(times)
+    except InputError as error:
+        raise ServiceError(422, sentence(error), "time") from error
+    try:
+        source.check_variables(spec.inputs.names)
+    except InputError as error:
+        raise ServiceError(422, sentence(error), "source") from error

@@ -1,0 +1,165 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Doing a job: fetch its input beside the owner of the device, make its members through it, settle it.
+
+An archive may take a minute to answer; nobody shall wait for it who waits for the device. So all input is
+fetched first, cut out and kept (some 100 kB a time), and the run is handed what is there already.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import closing
+from queue import SimpleQueue
+from time import time as now
+from typing import Any, Protocol, cast
+
+import numpy as np
+import xarray as xr
+
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.model import CorrDiff
+from earth2_corrdiff.run import Downscaling, Options
+from earth2_corrdiff.service.errors import ServiceError, internal
+from earth2_corrdiff.service.job import Job
+from earth2_corrdiff.service.jobs import Jobs
+from earth2_corrdiff.service.line import Steps
+from earth2_corrdiff.sources import Inputs, Source, make_source
+from earth2_corrdiff.spec import CorrDiffSpec
+
+AT_ONCE = 2  # one fetches while another computes
+FULL = (errno.ENOSPC, errno.EDQUOT)
+PATH = re.compile(r"(?<![\w:/.])/[^\s;,:()']+/")
+
+
+class StoppedError(Exception):
+    """The job is not wanted any more."""
+
+
+class Owner(Protocol):
+    """What a job needs of the engine."""
+
+    @property
+    def spec(self) -> CorrDiffSpec:
+        """What the package says."""
+
+    def submit_steps(self, steps: Steps) -> Future[object]:
+        """Work through an iterator on the thread that owns the device."""
+
+
+class Runner:
+    """Does the jobs in the order in which they come, a few at a time.
+
+    Parameters
+    ----------
+    jobs : Jobs
+        Where they are kept
+    owner : Owner
+        Of the device
+    """
+
+    def __init__(self, jobs: Jobs, owner: Owner) -> None:
+        self.jobs, self.owner = jobs, owner
+        self._queue: SimpleQueue[Job] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def submit(self, job: Job) -> None:
+        """Do it when its turn comes."""
+        self._queue.put(job)
+        while len(self._threads) < AT_ONCE:
+            # Daemons: an archive that does not answer must not keep a service from stopping.
+            thread = threading.Thread(target=self._work, name="corrdiff-job", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _work(self) -> None:
+        while True:
+            self.do(self._queue.get())
+
+    def do(self, job: Job) -> None:
+        """All of one job; whatever happens, it ends, and the next one can come."""
+        try:
+            self._run(job)
+            self.jobs.settle(job, "done")
+        except (StoppedError, CancelledError):
+            self.jobs.settle(job, "cancelled", "the job was cancelled")
+        except (InputError, OSError) as error:
+            self.jobs.settle(job, "failed", sentence(error))
+        except ServiceError as error:
+            self.jobs.settle(job, "failed", error.detail)
+        except Exception as error:
+            self.jobs.settle(job, "failed", internal(error).detail)
+
+    def _run(self, job: Job) -> None:
+        _check_wanted(job)
+        job.change(state="running", stage="fetching the coarse input", started=now())
+        spec = self.owner.spec
+        weather = held(make_source(job.order.source), job, spec)
+        job.change(stage="waiting for the device")
+        self.owner.submit_steps(lambda model: steps(job, weather, model)).result()
+
+
+def steps(job: Job, weather: Source, model: CorrDiff) -> Iterator[None]:
+    """The job as the owner of the device steps it: one turn per member."""
+    _check_wanted(job)
+    order = job.order
+    model.number_of_samples, model.number_of_steps, model.solver = order.samples, order.steps, order.solver
+
+    def denoised(count: int) -> None:
+        _check_wanted(job)
+        # at most: a block that did not fit the memory is counted again
+        job.change(denoised=min(job.denoised + count, job.denoisings))
+
+    options = Options(order.seed, command="POST /v1/downscale")
+    run = Downscaling(order.times, model, weather, job.store, options, denoised)
+    job.change(stage="denoising", denoisings=run.evaluations)
+    with closing(cast(Generator[object], iter(run))) as members:  # leaves the store alone when it ends
+        for _ in members:
+            job.change(written=run.written)
+            yield
+            _check_wanted(job)
+
+
+def held(source: Source, job: Job, spec: CorrDiffSpec) -> Source:
+    """A source with all that a job needs of another, fetched and checked.
+
+    Raises
+    ------
+    InputError
+        If something cannot be fetched or used
+    StoppedError
+        If the job was stopped meanwhile
+    """
+    states = source.states(job.order.times)
+    inputs, fields = Inputs(source, states, spec.inputs.names, spec.input_grid), []
+    wanted, grid = list(inputs.kept), spec.input_grid
+    for number in range(len(states)):
+        _check_wanted(job)
+        fields.append(inputs.fetch(number, wanted).numpy())
+    coords = {"time": states.times, "variable": wanted, "lat": grid.lat, "lon": grid.lon}
+    array = xr.DataArray(np.stack(fields), coords, ("time", "variable", "lat", "lon"))
+
+    def pick(time: Any, variable: Sequence[str]) -> xr.DataArray:
+        return array.sel(time=np.atleast_1d(time), variable=list(variable))
+
+    return Source(source.name, lambda: pick, lambda: wanted, synthetic=source.synthetic)
+
+
+def sentence(error: InputError | OSError) -> str:
+    """What went wrong, for somebody who does not sit at this machine: no folders, no options of a command."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(cause, OSError) and cause.errno in FULL:
+        return "the service's disk is full: remove finished jobs, or ask for fewer members or times"
+    if isinstance(error, OSError):
+        return f"the service cannot keep the job ({error.strerror or type(error).__name__})"
+    text = str(error).split("; what is written is kept")[0]
+    return PATH.sub("…/", text)
+
+
+def _check_wanted(job: Job) -> None:
+    if job.stopped:
+        raise StoppedError

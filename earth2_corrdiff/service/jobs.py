@@ -1,0 +1,216 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""All jobs of ``/v1/downscale``, and what is kept of them on disk.
+
+A job owns one folder, named by its unguessable id. ``job.json`` is written into it last, so a folder without
+one is what an interrupted job left: it is never served, and removed when the service starts again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import threading
+import time
+from dataclasses import asdict, dataclass
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from earth2_corrdiff.service.errors import ServiceError
+from earth2_corrdiff.service.job import Job, Order, State
+
+ID = re.compile(r"[0-9a-f]{32}")
+RECORD = "job.json"
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """How many finished jobs are kept, how large all of them may be, and for how long.
+
+    Attributes
+    ----------
+    jobs, bytes, seconds : int
+        The oldest job goes first where there are more
+    """
+
+    jobs: int = 20
+    bytes: int = 20 * 2**30
+    seconds: int = 7 * 24 * 3600
+
+
+class Jobs:
+    """All jobs of a service, in one folder that no other service uses.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is not there
+    keep : Keeping
+        What is kept of finished jobs
+    waiting : int
+        Most jobs that wait or run
+
+    Raises
+    ------
+    ServiceError
+        503 where the folder cannot be used, by the first that needs it
+    """
+
+    def __init__(self, folder: Path, keep: Keeping, waiting: int) -> None:
+        self.folder, self.keep, self.waiting = folder, keep, waiting
+        self._jobs: dict[str, Job] = {}
+        self._lock = threading.RLock()
+        self._held: TextIOWrapper | None = None
+
+    def open(self) -> None:
+        """Take the folder: remove what was interrupted, serve again what was done. Does nothing twice."""
+        with self._lock:
+            if self._held is not None:
+                return
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                held = (self.folder / ".lock").open("w")
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                held.close()
+                raise ServiceError(
+                    503, "another service uses the folder of the jobs; give each its own"
+                ) from None
+            except OSError as error:
+                raise ServiceError(
+                    503, f"the folder of the jobs cannot be used ({error.strerror})"
+                ) from error
+            self._held = held
+            for path in self.folder.iterdir():
+                self._take(path)
+
+    def close(self) -> None:
+        """Stop what waits or runs, and let another service have the folder."""
+        with self._lock:
+            for job in self._jobs.values():
+                job.stop()
+            if self._held is not None:
+                self._held.close()
+                self._held = None
+
+    def _take(self, path: Path) -> None:
+        """A job that an earlier service left: again one of ours, or gone. Other files are not touched."""
+        if not ID.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
+            return
+        if not (path / RECORD).exists():
+            shutil.rmtree(path, ignore_errors=True)
+            return
+        try:
+            self._jobs[path.name] = _recorded(path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            logger.warning("the record of the job {} cannot be read ({}): it is not served", path, error)
+
+    def add(self, order: Order, synthetic: bool) -> Job:
+        """A new job, queued.
+
+        Raises
+        ------
+        ServiceError
+            429 where as many wait or run as may; 503 where the folder cannot be used
+        """
+        self.open()
+        with self._lock:
+            busy = sum(not job.ended for job in self._jobs.values())
+            if busy >= self.waiting:
+                text = f"{busy} jobs wait or run, and this service takes no more; try again later"
+                raise ServiceError(429, text, retry_after=30)
+            self.prune()
+            name = secrets.token_hex(16)
+            job = Job(name, order, self.folder / name, synthetic=synthetic)
+            self._jobs[name] = job
+            return job
+
+    def get(self, name: str) -> Job:
+        """The job of an id; ServiceError 404 where there is none, or it is no longer kept."""
+        self.open()
+        with self._lock:
+            self.prune()
+            job = self._jobs.get(name)
+        if job is None:
+            raise ServiceError(404, "there is no such job: it was removed, or is no longer kept")
+        return job
+
+    def all(self) -> list[Job]:
+        """All of them, the newest first."""
+        self.open()
+        with self._lock:
+            self.prune()
+            return sorted(self._jobs.values(), key=lambda job: job.created, reverse=True)
+
+    def remove(self, job: Job) -> None:
+        """Cancel it if it waits or runs, and forget it; its folder goes once nothing writes into it."""
+        with self._lock:
+            self._jobs.pop(job.id, None)
+            job.stop()
+            if job.state == "queued":
+                self.settle(job, "cancelled", "the job was removed")
+            elif job.ended:
+                shutil.rmtree(job.folder, ignore_errors=True)
+
+    def settle(self, job: Job, state: State, error: str | None = None) -> None:
+        """End a job: record it if it is done and still wanted, else remove what it has written.
+
+        Raises
+        ------
+        OSError
+            If the record of a job that is done cannot be written; settle it as failed then
+        """
+        with self._lock:
+            if job.ended:
+                return
+            if state == "done" and job.id not in self._jobs:
+                state, error = "cancelled", "the job was removed"
+            finished = time.time()
+            end: dict[str, Any] = {"state": state, "error": error, "finished": finished}
+            if state == "done":
+                size = sum(path.stat().st_size for path in job.store.rglob("*") if path.is_file())
+                _record(job, size, finished)
+                job.change(**end, stage="done", size=size)
+            else:
+                shutil.rmtree(job.folder, ignore_errors=True)
+                job.change(**end, stage=state)
+            self.prune()
+
+    def prune(self) -> None:
+        """Remove finished jobs that are too many, too large or too old, the oldest first."""
+        ended = sorted((job for job in self._jobs.values() if job.ended), key=lambda job: job.finished or 0.0)
+        total, left, now = sum(job.size for job in ended), len(ended), time.time()
+        for job in ended:
+            crowded = left > 1 and (left > self.keep.jobs or total > self.keep.bytes)
+            if crowded or now - (job.finished or now) > self.keep.seconds:
+                total, left = total - job.size, left - 1
+                if not job.readers:  # else it goes another time, and none that is newer goes for it
+                    self.remove(job)
+
+
+def _record(job: Job, size: int, finished: float) -> None:
+    """Write what a later service needs to serve it again, under its name only once it is whole."""
+    names = ("created", "started", "denoised", "denoisings", "written", "synthetic")
+    about = {name: getattr(job, name) for name in names}
+    about |= {"order": asdict(job.order), "size": size, "finished": finished}
+    part = job.folder / f"{RECORD}.part"
+    with part.open("w") as file:
+        json.dump(about, file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.rename(job.folder / RECORD)
+
+
+def _recorded(folder: Path) -> Job:
+    """The finished job of a folder."""
+    about = json.loads((folder / RECORD).read_text())
+    order = about.pop("order")
+    order = Order(**{**order, "times": tuple(order["times"])})
+    return Job(folder.name, order, folder, state="done", stage="done", **about)

@@ -1,0 +1,275 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""``/v1/downscale``: from a time and a source to an ensemble, as a job that is asked for and looked after."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import re
+import threading
+from collections.abc import AsyncIterator, Iterator
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, FastAPI, Header, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from earth2_corrdiff import plotting
+from earth2_corrdiff.sampler import SOLVERS
+from earth2_corrdiff.service import shown, static
+from earth2_corrdiff.service.engine import STOPPING, Engine
+from earth2_corrdiff.service.errors import ServiceError
+from earth2_corrdiff.service.job import Job
+from earth2_corrdiff.service.job_request import DownscaleRequest, read_order
+from earth2_corrdiff.service.job_runner import Runner
+from earth2_corrdiff.service.jobs import Jobs, Keeping
+from earth2_corrdiff.service.openapi import FAULT, faults
+from earth2_corrdiff.service.overview import overview
+from earth2_corrdiff.service.settings import Settings
+from earth2_corrdiff.service.zipped import zipped
+from earth2_corrdiff.times import to_times
+
+ROOT = "/v1/downscale"
+LOOK = 0.2  # seconds between two looks at a job that is watched
+BEAT = 75  # looks after which a silent stream says that it lives
+KINDS = {"done": "done", "failed": "error", "cancelled": "error"}
+EXAMPLE = "2024-07-24T12:00"
+USUAL = faults(401, 404, 422, 429, 503)
+NOT_DONE: dict[int | str, dict[str, Any]] = {
+    409: {"description": "The job is not done", "content": {"application/json": {"schema": FAULT}}}
+}
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Server-sent events", "content": {"text/event-stream": {}}},
+    204: {"description": "The last event was seen already"},
+}
+FIGURE = re.compile(r"corrdiff-(?P<time>[0-9T-]+)-(?:(?P<what>lowres|ensemble)|sample-(?P<sample>\d{1,6}))")
+
+
+def add_jobs(app: FastAPI, settings: Settings, engine: Engine) -> Jobs:
+    """Add the routes of jobs, and the page, to a service.
+
+    Returns
+    -------
+    Jobs
+        Call its ``open`` when the service starts, and its ``close`` when it stops
+    """
+    jobs = Jobs(settings.jobs, Keeping(settings.keep_jobs), settings.max_jobs)
+    runner = Runner(jobs, engine)
+    app.include_router(_asking(jobs, runner, engine, settings))
+    app.include_router(_watching(jobs, engine))
+    app.include_router(_results(jobs))
+    app.include_router(static.router())
+    return jobs
+
+
+def _asking(jobs: Jobs, runner: Runner, engine: Engine, settings: Settings) -> APIRouter:
+    """The routes that make jobs and remove them."""
+    routes = APIRouter()
+
+    @routes.get(f"{ROOT}/options", responses=faults(401, 503))
+    def options() -> dict[str, Any]:
+        """What a job may ask for: sources, solvers, defaults, limits."""
+        spec, sampling = engine.spec, engine.loaded.sampling
+        limits = {"samples": settings.max_samples, "steps": settings.max_steps, "times": settings.max_times}
+        return {
+            "package": {"name": spec.name or spec.root, "synthetic": spec.synthetic},
+            "sources": list(settings.sources),
+            "solvers": list(SOLVERS),
+            "defaults": {
+                "time": EXAMPLE,
+                "samples": min(spec.number_of_samples, settings.max_samples),
+                "steps": sampling.steps,
+                "solver": sampling.solver,
+            },
+            "limits": limits,
+        }
+
+    @routes.post(ROOT, status_code=202, responses=faults(400, 401, 403, 413, 422, 429, 503))
+    def downscale(asked: DownscaleRequest, request: Request) -> JSONResponse:
+        """Ask for a job; the answer says where it can be followed."""
+        order, synthetic = read_order(asked, engine, settings, jobs.keep.bytes)
+        job = jobs.add(order, synthetic)
+        runner.submit(job)
+        document = _document(job, request)
+        return JSONResponse(document, 202, {"location": document["links"]["self"]})
+
+    @routes.delete(f"{ROOT}/{{job}}", status_code=204, responses={**USUAL, **faults(403)})
+    def remove(job: str) -> None:
+        """Cancel a job if it waits or runs, and remove what it has made."""
+        jobs.remove(jobs.get(job))
+
+    return routes
+
+
+def _watching(jobs: Jobs, engine: Engine) -> APIRouter:
+    """The routes that tell how far jobs are."""
+    routes = APIRouter()
+
+    @routes.get(ROOT, responses=faults(401, 503))
+    def listed(request: Request) -> dict[str, Any]:
+        """All jobs that are kept, the newest first."""
+        return {"jobs": [_document(job, request) for job in jobs.all()]}
+
+    @routes.get(f"{ROOT}/{{job}}", responses=USUAL)
+    def status(job: str, request: Request) -> dict[str, Any]:
+        """How far a job is, and where its results are."""
+        return _document(jobs.get(job), request)
+
+    @routes.get(f"{ROOT}/{{job}}/events", response_class=StreamingResponse, responses={**STREAM, **USUAL})
+    async def events(
+        job: str, request: Request, last_event_id: Annotated[str, Header(max_length=64)] = ""
+    ) -> Response:
+        """The job's document as server-sent events ``progress``, and at the end ``done`` or ``error``.
+
+        A client that comes back with ``Last-Event-ID`` gets what it has not seen: the newest state.
+        """
+        found = await run_in_threadpool(jobs.get, job)
+        if found.ended and last_event_id == _event_id(found, found.version):
+            return Response(status_code=204)  # tells a browser not to come back
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        return StreamingResponse(
+            _events(found, request, last_event_id, engine), headers=headers, media_type="text/event-stream"
+        )
+
+    return routes
+
+
+async def _events(job: Job, request: Request, seen: str, engine: Engine) -> AsyncIterator[str]:
+    """An event for each look that finds something new; the last one ends the stream."""
+    yield "retry: 1000\n\n"
+    silent = 0
+    while engine.state not in STOPPING:
+        identity, silent = _event_id(job, job.version), silent + 1
+        if identity != seen:
+            seen, silent = identity, 0
+            document = _document(job, request)
+            kind = KINDS.get(document["state"], "progress")
+            yield f"event: {kind}\nid: {identity}\ndata: {json.dumps(document)}\n\n"
+            if kind != "progress":
+                return
+        elif silent >= BEAT:
+            silent = 0
+            yield ": still here\n\n"
+        await asyncio.sleep(LOOK)
+
+
+def _event_id(job: Job, version: int) -> str:
+    return f"{job.mark}-{version}"
+
+
+def _document(job: Job, request: Request) -> dict[str, Any]:
+    """What the service tells of a job, and the addresses of what there is of it."""
+    about = job.document()
+    base = f"{request.scope.get('root_path', '')}{ROOT}/{job.id}"
+    links: dict[str, Any] = {"self": base, "events": f"{base}/events"}
+    if about["state"] == "done":
+        links |= {"store": f"{base}/store.zip", "fields": f"{base}/fields"}
+        links["figures"] = [f"{base}/figures/{name}.png" for name in _figure_names(job)]
+    return {**about, "links": links}
+
+
+def _results(jobs: Jobs) -> APIRouter:
+    """The routes of what a job has made."""
+    routes = APIRouter(responses={**NOT_DONE, **USUAL})
+
+    def done(name: str) -> Job:
+        job = jobs.get(name)
+        if job.state != "done":
+            raise ServiceError(409, f"the job is {job.state}: there are results once it is done")
+        return job
+
+    @routes.get(f"{ROOT}/{{job}}/store.zip", response_class=StreamingResponse, responses=_file("zip"))
+    def store(job: str) -> StreamingResponse:
+        """The Zarr store as a zip file, with the store at its root."""
+        found = done(job)
+        name = f"corrdiff-{_label(found.order.times[0])}-{found.id[:8]}.zarr.zip"
+        headers = {"content-disposition": f'attachment; filename="{name}"'}
+        return StreamingResponse(_zip(found), headers=headers, media_type="application/zip")
+
+    @routes.get(f"{ROOT}/{{job}}/figures/{{name}}.png", response_class=Response, responses=_file("png"))
+    def figure(job: str, name: str) -> Response:
+        """A picture as ``plot-corrdiff`` makes it; the job's document lists them."""
+        found = done(job)
+        if name not in _figure_names(found):
+            raise ServiceError(404, "the job has no such figure; its document lists them", "name")
+        with found.reading() as path:
+            return Response(_drawn(path, name), media_type="image/png")
+
+    @routes.get(f"{ROOT}/{{job}}/fields")
+    def fields(job: str) -> dict[str, Any]:
+        """What a map needs: shape, times, members, quantities with their colours, coastlines, provenance."""
+        with done(job).reading() as path:
+            return overview(path)
+
+    @routes.get(f"{ROOT}/{{job}}/fields/{{quantity}}", response_class=Response, responses=_file("bin"))
+    def field(
+        job: str,
+        quantity: str,
+        time: Annotated[int, Query(ge=0)] = 0,
+        show: Annotated[str, Query(pattern=f"^({shown.SHOW.pattern})$", max_length=16)] = "mean",
+        part: Literal["value", "along", "up"] = "value",
+    ) -> Response:
+        """One field in displayed units: float32, little-endian, by rows of the mesh; NaN for no number."""
+        with done(job).reading() as path:
+            values = shown.values(path, quantity, time, show, part)
+        shape = ",".join(map(str, values.shape))
+        headers = {"x-corrdiff-shape": shape}
+        return Response(values.astype("<f4").tobytes(), 200, headers, "application/octet-stream")
+
+    @routes.get(f"{ROOT}/{{job}}/points/{{quantity}}")
+    def point(
+        job: str, quantity: str, row: Annotated[int, Query(ge=0)], column: Annotated[int, Query(ge=0)]
+    ) -> dict[str, Any]:
+        """All members at one cell of the mesh and all times, ``[T][M]``, and the coarse input there."""
+        with done(job).reading() as path:
+            return shown.point(path, quantity, row, column)
+
+    return routes
+
+
+def _file(kind: str) -> dict[int | str, dict[str, Any]]:
+    types = {"zip": "application/zip", "png": "image/png", "bin": "application/octet-stream"}
+    schema = {"schema": {"type": "string", "format": "binary"}}
+    return {200: {"description": "The file", "content": {types[kind]: schema}}}
+
+
+def _zip(job: Job) -> Iterator[bytes]:
+    with job.reading() as path:
+        yield from zipped(path)
+
+
+def _label(time: str) -> str:
+    """A time as in the names of files."""
+    return plotting.time_label(to_times(time)[0])
+
+
+def _figure_names(job: Job) -> list[str]:
+    """The names of ``plot-corrdiff``, for each time."""
+    kinds = ["ensemble"] if job.order.samples > 1 else []
+    kinds += ["lowres", *(f"sample-{member}" for member in range(job.order.samples))]
+    return [f"corrdiff-{_label(time)}-{kind}" for time in job.order.times for kind in kinds]
+
+
+_DRAWING = threading.Lock()  # Matplotlib draws one figure at a time
+
+
+@lru_cache(maxsize=32)
+def _drawn(store: Path, name: str) -> bytes:
+    """The PNG of a figure."""
+    match = FIGURE.fullmatch(name)
+    assert match is not None  # noqa: S101 - the name is one of ours
+    ds = shown.opened(store)
+    labels = [plotting.time_label(time) for time in ds["time"].values]
+    index = labels.index(match["time"])
+    draw = {
+        "lowres": partial(plotting.plot_lowres, ds, index),
+        "ensemble": partial(plotting.plot_ensemble, ds, index),
+        None: partial(plotting.plot_member, ds, index, int(match["sample"] or 0)),
+    }
+    with _DRAWING, io.BytesIO() as file:
+        draw[match["what"]]().savefig(file, format="png", dpi="figure")
+        return file.getvalue()

@@ -1,0 +1,171 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The workflow ``corrdiff_downscaling`` of Earth2Studio's server: a time and a source in, a Zarr store out.
+
+Importing this file imports Earth2Studio's server, which sets up its logging and output folder: it is meant
+for the server's processes alone, which find it through ``WORKFLOW_DIR`` (``earth2_corrdiff.workflows``).
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from datetime import datetime
+from typing import Any
+
+import torch
+from earth2studio.io import IOBackend
+from earth2studio.models.auto import Package
+from earth2studio.serve.server import Earth2Workflow
+from earth2studio.serve.server.workflow import WorkflowParameters, WorkflowProgress, WorkflowRegistry
+
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.model import CorrDiff, CorrDiffTaiwan
+from earth2_corrdiff.run import Downscaling, Options
+from earth2_corrdiff.sampler import check_solver
+from earth2_corrdiff.sources import make_source
+from earth2_corrdiff.spec import check_count
+from earth2_corrdiff.times import distinct, time_text, to_times
+
+
+@WorkflowRegistry.instance().register
+class CorrDiffDownscaling(Earth2Workflow):  # type: ignore[misc]
+    """Downscale the weather of given times into an ensemble, as the command ``run-corrdiff`` does.
+
+    Parameters
+    ----------
+    package : str, optional
+        ``demo`` (default), ``taiwan``, a folder or a URL
+    sources : tuple[str, ...], optional
+        What requests may name as their source, as for ``make_source``; the first one is the default
+    device : str, optional
+        ``auto`` (default), ``cpu``, ``cuda``, ``cuda:1``, …
+    precision : {"auto", "fp32", "bf16", "fp16"}, optional
+        Of the networks, by default the fastest on the device
+    max_members, max_steps : int, optional
+        Most members over all times, and most solver steps, that a request may ask for
+
+    The server builds one object per worker, with what its ``workflows.yaml`` says under the name below.
+    """
+
+    name = "corrdiff_downscaling"
+    description = "Kilometre-scale ensemble by CorrDiff downscaling (earth2_corrdiff)"
+
+    def __init__(
+        self,
+        package: str = "demo",
+        sources: tuple[str, ...] = ("demo",),
+        device: str = "auto",
+        precision: str = "auto",
+        max_members: int = 256,
+        max_steps: int = 100,
+    ) -> None:
+        super().__init__()
+        self.sources, self.max_members, self.max_steps = tuple(sources), max_members, max_steps
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = load(package, precision).to(device)
+
+    def __call__(
+        self,
+        io: IOBackend,
+        start_time: list[datetime],
+        source: str | None = None,
+        number_of_samples: int | None = None,
+        number_of_steps: int | None = None,
+        solver: str | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """Run one request; progress goes to the server.
+
+        Parameters
+        ----------
+        io : IOBackend
+            The server's output. In Zarr the store is that of ``run-corrdiff``, with provenance and the
+            coarse input; in NetCDF it holds the output fields alone
+        start_time : list[datetime]
+            Valid times, UTC
+        source : str | None, optional
+            One of the server's ``sources``, by default the first
+        number_of_samples, number_of_steps, solver : optional
+            By default the package's
+        seed : int | None, optional
+            Of the run, by default drawn; a Zarr store records it
+
+        Raises
+        ------
+        InputError
+            If anything that was asked for cannot be used; the server hands the sentence to the client
+        """
+        model = self._with_settings(number_of_samples, number_of_steps, solver)
+        weather = make_source(self._allowed(source))
+        backend = getattr(io, "io", io)  # the server's wrapper follows lead_time, which is not there
+        run = Downscaling(start_time, model, weather, backend, Options(seed, command=self.name))
+        if run.members > self.max_members:
+            raise InputError(
+                f"this server makes at most {self.max_members} members a request, over all times; "
+                f"got {run.members}"
+            )
+        self._follow(run)
+
+    @classmethod
+    def validate_parameters(cls, parameters: dict[str, Any] | WorkflowParameters) -> WorkflowParameters:
+        """Refuse at the door what needs neither the model nor the source to be refused.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is unknown, of another type, or impossible
+        """
+        checked = super().validate_parameters(parameters)
+        distinct(to_times(checked.start_time))
+        for name in ("number_of_samples", "number_of_steps"):
+            if getattr(checked, name) is not None:
+                check_count(name, getattr(checked, name))
+        if checked.solver is not None:
+            check_solver(checked.solver)
+        return checked
+
+    def _with_settings(self, samples: int | None, steps: int | None, solver: str | None) -> CorrDiff:
+        """The worker's networks with the settings of one request: the next one starts from the package's."""
+        model = CorrDiff(copy(self.model.downscaler), samples)
+        if steps is not None:
+            if steps > self.max_steps:
+                raise InputError(f"this server takes at most {self.max_steps} steps; got {steps}")
+            model.number_of_steps = steps
+        if solver is not None:
+            model.solver = solver
+        return model
+
+    def _allowed(self, source: str | None) -> str:
+        if source is None:
+            return self.sources[0]
+        if source not in self.sources:
+            raise InputError(f"this server has no source {source!r}; choose one of {', '.join(self.sources)}")
+        return source
+
+    def _follow(self, run: Downscaling) -> None:
+        """Do the run, and tell the server of each denoising step and each member."""
+        total, done = run.evaluations or run.members, 0
+
+        def tell(text: str) -> None:
+            self.update_progress(WorkflowProgress(progress=text, current_step=done, total_steps=total))
+
+        def denoised(steps: int) -> None:
+            nonlocal done
+            done += steps
+            tell(f"denoising; {run.written} of {run.members} members written")
+
+        run.progress = denoised
+        tell("fetching the input")
+        for when, member in run:
+            done += not run.evaluations  # a package without a diffusion model
+            tell(f"wrote member {member} of {time_text(when)}")
+
+
+def load(package: str, precision: str) -> CorrDiff:
+    """The model of ``demo``, ``taiwan``, a folder or a URL, on the CPU."""
+    from earth2_corrdiff import demo
+
+    if package == "taiwan":
+        return CorrDiffTaiwan.load_model(CorrDiffTaiwan.load_default_package(), precision=precision)
+    return CorrDiff.load_model(demo.package() if package == "demo" else Package(package), precision=precision)
