@@ -10,34 +10,29 @@ inside, in float32: it is the reference, and moves with ``.to``.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from functools import partial
-from threading import Lock
-from typing import Any, TypeVar, overload
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, overload
 
 import torch
 from loguru import logger
 from torch import Tensor, nn
 
-from earth2_corrdiff.cpu_unet import CpuUNet, supports
+from earth2_corrdiff.cpu_unet import supports
+from earth2_corrdiff.engines import Level, engine_of
 from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.map_store import MapStore
 from earth2_corrdiff.networks import PRECISIONS, Denoiser, Regression
-from earth2_corrdiff.torch_unet import Row, TorchUNet
 from earth2_corrdiff.unet import GroupNorm, SongUNet
 
-ROWS = 128  # noise levels that are remembered: more than any run has steps
-GRAPHS = 12  # shapes that are: a service has blocks of several sizes, each with one conditioning or many
-Made = TypeVar("Made")
-Step = Callable[[Tensor, Tensor, Row], Tensor]
-
 
 @overload
-def accelerate(net: Regression, precision: str = "auto") -> Regression: ...
+def accelerate(net: Regression, precision: str = "auto", place: str | Path = "device") -> Regression: ...
 @overload
-def accelerate(net: Denoiser, precision: str = "auto") -> Denoiser: ...
-def accelerate(net: Regression | Denoiser, precision: str = "auto") -> Regression | Denoiser:
+def accelerate(net: Denoiser, precision: str = "auto", place: str | Path = "device") -> Denoiser: ...
+def accelerate(
+    net: Regression | Denoiser, precision: str = "auto", place: str | Path = "device"
+) -> Regression | Denoiser:
     """The fast version of a network; one that cannot be accelerated is returned as it is, with a log line.
 
     Parameters
@@ -46,11 +41,13 @@ def accelerate(net: Regression | Denoiser, precision: str = "auto") -> Regressio
         From :func:`earth2_corrdiff.networks.build`, in float32; the result shares its parameters
     precision : {"auto", "fp32", "bf16", "fp16"}, optional
         See :func:`resolve`
+    place : str | Path, optional
+        Where feature maps live, as in :class:`~earth2_corrdiff.map_store.MapStore`, by default on the device
 
     Raises
     ------
     InputError
-        If the precision is unknown, or not to be had for this architecture
+        If the precision or the place is unknown, or not to be had for this architecture
     """
     check_precision(precision)
     if not isinstance(net.model, SongUNet):
@@ -58,9 +55,14 @@ def accelerate(net: Regression | Denoiser, precision: str = "auto") -> Regressio
             raise InputError(
                 f"precision {precision!r} is not available for an architecture built by PhysicsNeMo; use fp32"
             )
+        if place != "device":
+            raise InputError("an architecture built by PhysicsNeMo keeps its feature maps on the device")
         logger.info("a network built by PhysicsNeMo runs as it is, in fp32, without acceleration")
         return net
-    return FastRegression(net, precision) if isinstance(net, Regression) else FastDenoiser(net, precision)
+    MapStore(place)  # raises if there is no such place
+    if isinstance(net, Regression):
+        return FastRegression(net, precision, place)
+    return FastDenoiser(net, precision, place)
 
 
 def fuse(net: nn.Module) -> nn.Module:
@@ -99,110 +101,6 @@ def resolve(precision: str, net: Regression | Denoiser, device: torch.device) ->
     return "fp32"
 
 
-@dataclass(frozen=True)
-class Level:
-    """A noise level: the network's label, and its preconditioning (Karras et al. 2022, table 1)."""
-
-    label: float
-    c_in: float = 1.0
-    cond: float = 1.0
-    c_out: float = 1.0
-    c_skip: float = 0.0
-
-
-class _CpuEngine:
-    """The CPU's own kernels, one image after the other."""
-
-    def __init__(self, net: SongUNet, precision: str) -> None:
-        self._unet = CpuUNet(net, precision)
-
-    def prepare(self, static: Tensor) -> list[Tensor]:
-        return [self._unet.slab(image) for image in static]
-
-    def __call__(self, x: Tensor, slabs: list[Tensor], level: Level) -> Tensor:
-        C, Cs = x.shape[1], slabs[0].shape[-1]
-        scale = None
-        if level.c_in != 1 or level.cond != 1:
-            scale = x.new_ones(C + Cs, dtype=torch.float32)
-            scale[:C] = level.c_in
-            scale[C : C + Cs - self._unet.positions] = level.cond
-        many = slabs if len(slabs) == len(x) else slabs * len(x)
-        made = [
-            self._unet(image, slab, scale, level.label, level.c_out, level.c_skip)
-            for image, slab in zip(x, many, strict=True)
-        ]
-        return torch.stack(made)
-
-
-class _TorchEngine:
-    """PyTorch's operators and the fused ones, a batch at a time; on a GPU as a captured graph."""
-
-    def __init__(self, net: SongUNet, dtype: torch.dtype, graphs: bool) -> None:
-        self._unet, self._graphs = TorchUNet(net, dtype), graphs
-        self._rows: OrderedDict[Hashable, Row] = OrderedDict()
-        self._captured: OrderedDict[Hashable, _Graph] = OrderedDict()
-        self._lock = Lock()
-        self._pool = torch.cuda.graph_pool_handle() if graphs else None  # one for all: they run in turn
-
-    def prepare(self, static: Tensor) -> Tensor:
-        return self._unet.slab(static)
-
-    def __call__(self, x: Tensor, slab: Tensor, level: Level) -> Tensor:
-        factors = (level.label, level.c_in, level.cond, level.c_out, level.c_skip)
-        # what is kept must be writable in the next call, which may not be in inference mode
-        with self._lock, torch.inference_mode(False), torch.no_grad():
-            row = _remembered(self._rows, level, ROWS, lambda: self._unet.row(*factors))
-            x = x.float()
-            if not self._graphs:
-                return self._unet(x, slab, row)
-            key = (x.shape, slab.shape)
-            with torch.cuda.device(x.device):
-                new = partial(_Graph, self._unet, x, slab, row, self._pool)
-                return _remembered(self._captured, key, GRAPHS, new)(x, slab, row)
-
-
-class _Graph:
-    """One call of ``step``, captured: replayed with other values at the same addresses.
-
-    A slab is copied when another one comes, which is once per field; the noise level and x at each step.
-    """
-
-    def __init__(self, step: Step, x: Tensor, slab: Tensor, row: Row, pool: Any) -> None:
-        self._x, self._slab, self._row = x.clone(), slab.clone(), row.clone()
-        self._last = slab
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # kernels are chosen and built before the capture
-            for _ in range(2):
-                step(self._x, self._slab, self._row)
-        torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        # other threads fetch and write meanwhile: only this one's calls belong to the capture
-        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
-            self._out = step(self._x, self._slab, self._row)
-
-    def __call__(self, x: Tensor, slab: Tensor, row: Row) -> Tensor:
-        if slab is not self._last:
-            self._slab.copy_(slab)
-            self._last = slab
-        self._x.copy_(x)
-        self._row.copy_(row)
-        self._graph.replay()
-        return self._out.clone()  # the next replay writes over it
-
-
-def _remembered(
-    memory: OrderedDict[Hashable, Made], key: Hashable, most: int, make: Callable[[], Made]
-) -> Made:
-    found = memory.get(key)
-    if found is None:
-        found = memory[key] = make()
-        if len(memory) > most:
-            memory.popitem(last=False)
-    memory.move_to_end(key)
-    return found
-
-
 class _Fast(nn.Module):
     """What both fast networks share: the engine of the device and weights, made at the first call with them.
 
@@ -210,11 +108,12 @@ class _Fast(nn.Module):
     """
 
     precision: str
+    place: str | Path
     model: nn.Module
 
-    def _take_over(self, plain: Regression | Denoiser, precision: str) -> None:
-        self.origin, self.compute_dtype, self.precision = plain.origin, plain.compute_dtype, precision
-        self.training = plain.training
+    def _take_over(self, plain: Regression | Denoiser, precision: str, place: str | Path) -> None:
+        self.origin, self.compute_dtype, self.training = plain.origin, plain.compute_dtype, plain.training
+        self.precision, self.place = precision, place
 
     def _learns(self, *given: Tensor) -> bool:
         tensors = (*given, *self.parameters())
@@ -229,7 +128,7 @@ class _Fast(nn.Module):
         state = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
         key, found = (device, precision, state), self.__dict__.get("_made")
         if found is None or found[0] != key:
-            found = (key, _engine(self.model, precision, device))
+            found = (key, engine_of(self.model, precision, device, self.place))
             self.__dict__["_made"] = found
         return found[1]
 
@@ -238,22 +137,12 @@ class _Fast(nn.Module):
         return {name: value for name, value in self.__dict__.items() if name != "_made"}
 
 
-def _engine(net: nn.Module, precision: str, device: torch.device) -> _CpuEngine | _TorchEngine:
-    assert isinstance(net, SongUNet)  # noqa: S101 (for the type checker)
-    if device.type == "cpu" and supports(net):
-        return _CpuEngine(net, precision)
-    if device.type == "cpu" and precision == "fp16":
-        precision = "fp32"  # no CPU is faster in float16, and most are far slower
-    with torch.inference_mode(False), torch.no_grad():
-        return _TorchEngine(net, PRECISIONS[precision], graphs=device.type == "cuda")
-
-
 class FastRegression(_Fast, Regression):
     """:class:`~earth2_corrdiff.networks.Regression`, accelerated."""
 
-    def __init__(self, plain: Regression, precision: str) -> None:
+    def __init__(self, plain: Regression, precision: str, place: str | Path = "device") -> None:
         Regression.__init__(self, plain.model, plain.out_channels)
-        self._take_over(plain, precision)
+        self._take_over(plain, precision, place)
 
     def forward(self, cond: Tensor) -> Tensor:
         """``cond [B, C_in, H, W] → [B, C_out, H, W]``, normalised units."""
@@ -270,30 +159,32 @@ class FastRegression(_Fast, Regression):
 class FastDenoiser(_Fast, Denoiser):
     """:class:`~earth2_corrdiff.networks.Denoiser`, accelerated."""
 
-    def __init__(self, plain: Denoiser, precision: str) -> None:
+    def __init__(self, plain: Denoiser, precision: str, place: str | Path = "device") -> None:
         Denoiser.__init__(
             self, plain.model, plain.sigma_data, plain.sigma_min, plain.sigma_max, plain.scale_cond
         )
-        self._take_over(plain, precision)
+        self._take_over(plain, precision, place)
 
-    def given(self, cond: Tensor) -> Callable[[Tensor, float], Tensor]:
+    def given(self, cond: Tensor, position: Tensor | None = None) -> Callable[[Tensor, float], Tensor]:
         """D(x; sigma) for one conditioning and the weights of now, which are prepared here, once."""
         if self._learns(cond):
-            return Denoiser.given(self, cond)
+            return Denoiser.given(self, cond, position)
         engine = self._engine(cond.device)
         with torch.no_grad():
-            slab = engine.prepare(cond)
+            slab = engine.prepare(cond, position)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             if torch.is_grad_enabled() and x.requires_grad:
-                return Denoiser.given(self, cond)(x, sigma)
+                return Denoiser.given(self, cond, position)(x, sigma)
             with torch.no_grad():
                 made: Tensor = engine(x, slab, self._level(sigma))
                 return made
 
         return denoise
 
-    def forward(self, x: Tensor, sigma: float | Tensor, cond: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, sigma: float | Tensor, cond: Tensor, position: Tensor | None = None
+    ) -> Tensor:
         """``sigma`` is one number for all.
 
         Raises
@@ -302,10 +193,10 @@ class FastDenoiser(_Fast, Denoiser):
             If sigma is a tensor: several levels at once belong to training and the plain network
         """
         if self._learns(x, cond):
-            return Denoiser.forward(self, x, sigma, cond)
+            return Denoiser.forward(self, x, sigma, cond, position)
         if isinstance(sigma, Tensor):
             raise ValueError("an accelerated denoiser takes one sigma as a number; use the plain network")
-        return self.given(cond)(x, sigma)
+        return self.given(cond, position)(x, sigma)
 
     def _level(self, sigma: float) -> Level:
         sd2 = self.sigma_data**2

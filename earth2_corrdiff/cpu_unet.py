@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from earth2_corrdiff.kernels.cpu_conv import Extras, Field, Filter, Norm, Residual, conv, pack
+from earth2_corrdiff.map_store import MapStore
 from earth2_corrdiff.unet import EPS, SKIP_SCALE, Attention, Block, Conv2d, GroupNorm, SongUNet
 
 KEPT = {  # activations, weights
@@ -31,13 +32,14 @@ ROWS = 128  # noise levels whose biases are remembered
 class _Buffers:
     """Tensors to be used again: fresh memory costs a page fault per 4 KiB."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: MapStore) -> None:
         self._free: dict[tuple[torch.Size, torch.dtype], list[Tensor]] = {}
+        self._store = store
 
     def take(self, shape: Iterable[int], dtype: torch.dtype) -> Tensor:
         size = torch.Size(shape)
         free = self._free.get((size, dtype))
-        return free.pop() if free else torch.empty(size, dtype=dtype)
+        return free.pop() if free else self._store.empty(size, dtype, torch.device("cpu"))
 
     def give(self, *tensors: Tensor) -> None:
         for tensor in tensors:
@@ -102,7 +104,7 @@ class CpuUNet:
         How activations and weights are kept
     """
 
-    def __init__(self, net: SongUNet, precision: str) -> None:
+    def __init__(self, net: SongUNet, precision: str, store: MapStore | None = None) -> None:
         self._net = net
         self._dtype, weights = KEPT[precision]
         self._first, *encoder = net.enc.values()
@@ -117,20 +119,23 @@ class CpuUNet:
         self._head_norm = _norm(last_norm)
         self._spatial = None if net.spatial_emb is None else Residual(_image(net.spatial_emb.detach()[0]))
         self._rows: OrderedDict[float, list[Tensor]] = OrderedDict()
-        self._buffers, self._lock = _Buffers(), Lock()
+        self._buffers, self._lock = _Buffers(store or MapStore()), Lock()
 
     @property
     def positions(self) -> int:
         """Channels of the position features, the last ones of a slab."""
-        return 0 if self._net.pos_embd is None else int(self._net.pos_embd.shape[0])
+        return self._net.positions
 
-    def slab(self, static: Tensor) -> Tensor:
+    def slab(self, static: Tensor, position: Tensor | None = None) -> Tensor:
         """The channels that do not change from step to step, position features included: ``[H, W, C]``.
 
         ``static`` is ``[C, H, W]``.
         """
-        if self._net.pos_embd is not None:
-            static = torch.cat([static.float(), self._net.pos_embd.float()])
+        if position is None:
+            whole = self._net.position()
+            position = None if whole is None else whole[0]
+        if position is not None:
+            static = torch.cat([static.float(), position.float()])
         return _image(static)
 
     def biases(self, label: float) -> list[Tensor]:

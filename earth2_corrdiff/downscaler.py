@@ -17,11 +17,13 @@ from loguru import logger
 from torch import Tensor, nn
 
 from earth2_corrdiff.accelerate import accelerate, resolve
+from earth2_corrdiff.compatibility import check_networks, patching_of
 from earth2_corrdiff.embeddings import position_features
 from earth2_corrdiff.errors import InputError, first_line
 from earth2_corrdiff.grid import Regridder
 from earth2_corrdiff.networks import Denoiser, Regression, set_precision
 from earth2_corrdiff.noise import MemberNoise
+from earth2_corrdiff.patching import PatchInputs, patched
 from earth2_corrdiff.sampler import Denoise, karras_sigmas, sample
 from earth2_corrdiff.spec import CorrDiffSpec, Statistics, check_count
 
@@ -50,11 +52,15 @@ class Downscaler(nn.Module):
     ----------
     sampling : Sampling
         Solver, steps and noise range of the next call: replace it to change them
+    patching : PatchGeometry | None
+        How the denoiser sees the domain: in these patches, or whole
+    window : {"flat", "cosine"}
+        How overlapping patches are blended in the next call
 
     Raises
     ------
     InputError
-        If the networks do not have the channels that the package's variables ask for
+        If the networks do not fit what the package says (see ``compatibility.py``)
 
     Source: Mardani et al., arXiv 2309.15214; ``earth2studio.models.dx.CorrDiff``.
     """
@@ -85,8 +91,10 @@ class Downscaler(nn.Module):
             net.to(memory_format=torch.channels_last)
         self.regression = accelerate(regression, precision) if accelerated else regression
         self.denoiser = accelerate(denoiser, precision) if accelerated else denoiser
+        self.patching = patching_of(spec, self.denoiser)
+        self.sees_whole = check_networks(spec, self.regression, self.denoiser)
+        self.window = "flat"
         self._register(spec)
-        self._check_networks()
 
     def _register(self, spec: CorrDiffSpec) -> None:
         def column(*stats: Statistics, part: str) -> Tensor:
@@ -109,32 +117,6 @@ class Downscaler(nn.Module):
         }
         for name, value in buffers.items():
             self.register_buffer(name, value, persistent=False)
-
-    def _check_networks(self) -> None:
-        """Whether the networks take what the metadata make, before a user waits for a run."""
-        spec, outputs = self.spec, len(self.spec.outputs.names)
-        wants = {
-            "regression": spec.condition_channels + self.position.shape[1],
-            "diffusion": spec.condition_channels + (outputs if spec.hr_mean_conditioning else 0),
-        }
-        for (stage, want), net in zip(wants.items(), (self.regression, self.denoiser), strict=True):
-            made = int(net.origin.args["img_out_channels"])
-            if made != outputs:
-                raise InputError(
-                    f"the {stage} network makes {made} channels, but the package's metadata name {outputs} "
-                    "output variables; its files do not belong together"
-                )
-            if net.image_channels != want + outputs:
-                raise InputError(
-                    f"the {stage} network takes {net.image_channels} channels, but the package's metadata "
-                    f"make {want + outputs}; its files do not belong together"
-                )
-            fault = net.shape_fault(spec.output_grid.shape)
-            if fault:
-                H, W = spec.output_grid.shape
-                raise InputError(
-                    f"the output grid of {H} x {W} does not fit the {stage} network, which {fault}"
-                )
 
     @property
     def precision(self) -> str:
@@ -161,10 +143,7 @@ class Downscaler(nn.Module):
 
     def residual(self, cond: Tensor, mean: Tensor, seeds: Sequence[int], progress: Progress | None) -> Tensor:
         """Sample one residual per seed, normalised: ``[1, Cc, H, W], [1, Co, H, W] → [m, Co, H, W]``."""
-        if self.spec.hr_mean_conditioning:
-            cond = torch.cat([mean, cond], dim=1)
-
-        given = self.denoiser.given(cond)
+        given = self._given(cond, mean)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             clean = self._denoise(given, x, sigma)
@@ -187,6 +166,14 @@ class Downscaler(nn.Module):
             dtype=dtype,
         )
 
+    def _given(self, cond: Tensor, mean: Tensor) -> Denoise:
+        """The denoiser of the domain, in one piece or in patches."""
+        seen = torch.cat([mean, cond], dim=1) if self.spec.hr_mean_conditioning else cond
+        if self.patching is None:
+            return self.denoiser.given(seen)
+        inputs = PatchInputs(seen, cond if self.sees_whole else None, self.denoiser.position())
+        return patched(self.denoiser.given, self.patching, inputs, self.window, self.default_batch())
+
     def _denoise(self, given: Denoise, x: Tensor, sigma: float) -> Tensor:
         if x.device.type == "cpu":
             # One by one: a batch is not faster here, and a member's bits must not depend on its company.
@@ -206,7 +193,8 @@ class Downscaler(nn.Module):
         if self.device.type != "cuda":
             return 1
         free, _ = torch.cuda.mem_get_info(self.device)
-        need = self.denoiser.member_bytes(self.spec.output_grid.shape)
+        shape = self.spec.output_grid.shape if self.patching is None else self.patching.shape
+        need = self.denoiser.member_bytes(shape)
         return max(1, min(MAX_BATCH, free // 2 // need))
 
     @torch.inference_mode()

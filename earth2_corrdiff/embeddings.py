@@ -4,9 +4,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+
+def xavier(shape: Sequence[int], fan_in: int, fan_out: int, gain: float) -> nn.Parameter:
+    """Weights drawn uniformly, of a spread that keeps the variance (Glorot and Bengio 2010)."""
+    bound = gain * (6 / (fan_in + fan_out)) ** 0.5
+    return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
+
+
+class Linear(nn.Module):
+    """``x @ weight.T + bias`` in float32, Xavier-uniform weights and zero bias to start with."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.weight = xavier((n_out, n_in), n_in, n_out, 1.0)
+        self.bias = nn.Parameter(torch.zeros(n_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.t() + self.bias
 
 
 class NoiseEmbedding(nn.Module):

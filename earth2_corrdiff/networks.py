@@ -3,51 +3,24 @@
 """The two networks of CorrDiff: ``regression(cond)`` and ``denoiser(x, sigma, cond)``.
 
 Both wrap a U-Net (``.model``, as upstream's wrappers do) and turn a checkpoint into a callable with no
-arguments but data. This is the only file that may import PhysicsNeMo, and only where it is installed and
-the checkpoint's architecture is not one of ``unet.py``.
+arguments but data.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from earth2_corrdiff.architectures import REGRESSIONS, UpstreamUNet, unet_of
 from earth2_corrdiff.checkpoint import Checkpoint, load_weights
 from earth2_corrdiff.errors import InputError, first_line
 from earth2_corrdiff.unet import Conv2d, SongUNet
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-REGRESSIONS = ("UNet", "CorrDiffRegressionUNet")
-DENOISERS = ("EDMPrecondSR", "EDMPrecondSuperResolution")
-_UNETS = {
-    "SongUNet": {"channel_mult": [1, 2, 2, 2], "attn_resolutions": [16], "dropout": 0.10},
-    "SongUNetPosEmbd": {
-        "channel_mult": [1, 2, 2, 2, 2],
-        "attn_resolutions": [28],
-        "dropout": 0.13,
-        "gridtype": "sinusoidal",
-        "N_grid_channels": 4,
-    },
-}
-# Arguments of upstream's U-Nets with the only value that unet.py builds (anything else: unknown).
-_FIXED: dict[str, tuple[Any, ...]] = {
-    "label_dim": (0,),
-    "augment_dim": (0,),
-    "label_dropout": (0.0,),
-    "encoder_type": ("standard",),
-    "decoder_type": ("standard",),
-    "resample_filter": ([1, 1],),
-    "act": ("silu", None),
-    "lead_time_mode": (False, None),
-    "lead_time_channels": (None, 0),
-    "prob_channels": ([],),
-}
-# Arguments that say how upstream runs, not what it computes.
-_IGNORED = ("checkpoint_level", "use_apex_gn", "profile_mode", "amp_mode", "lead_time_steps", "use_fp16")
 
 
 class _Network(nn.Module):
@@ -70,7 +43,8 @@ class _Network(nn.Module):
     def _grid_channels(self) -> int:
         args = self.origin.args
         has_grid = args.get("model_type", "SongUNetPosEmbd").startswith("SongUNetPos")
-        return int(args.get("N_grid_channels", 4)) if has_grid else 0
+        late = int(args.get("lead_time_channels") or 0)
+        return int(args.get("N_grid_channels", 4)) + late if has_grid else 0
 
     def member_bytes(self, shape: tuple[int, int]) -> int:
         """Memory that one image of this (H, W) needs in a call: what a U-Net keeps alive at its peak.
@@ -84,14 +58,29 @@ class _Network(nn.Module):
         skips = sum((blocks + 1) * m * width * pixels // 4**level for level, m in enumerate(mult))
         return int(4 * (skips + 6 * sum(mult[:2]) * width * pixels))
 
-    def shape_fault(self, shape: tuple[int, int]) -> str | None:
-        """Why the U-Net cannot take images of this (H, W); None where it can."""
+    def position(self, lead_time: Tensor | None = None) -> Tensor | None:
+        """Embeddings of place and lead time that the U-Net appends, ``[1 or B, Cp, H, W]``."""
+        if isinstance(self.model, SongUNet):
+            return self.model.position(lead_time)
+        own: Tensor | None = getattr(self.model, "pos_embd", None)
+        return None if own is None else own[None]
+
+    @property
+    def multiple(self) -> int:
+        """Images must be multiples of this: every level but the first halves them."""
+        return int(2 ** (int(getattr(self.model, "levels", 1)) - 1))
+
+    def shape_fault(self, shape: tuple[int, int], patch: tuple[int, int] | None = None) -> str | None:
+        """Why the U-Net cannot take images of this (H, W), or patches of them; None where it can."""
         side = self.origin.args["img_resolution"]
         own = (side, side) if isinstance(side, int) else tuple(side)
-        if own != shape and (self._grid_channels or self.origin.args.get("additive_pos_embed")):
+        additive = bool(self.origin.args.get("additive_pos_embed"))
+        if own != shape and (self._grid_channels or additive):
             return f"is made for {own[0]} x {own[1]}"
-        factor = 2 ** (int(getattr(self.model, "levels", 1)) - 1)
-        return f"asks for multiples of {factor}" if any(n % factor for n in shape) else None
+        if additive and patch not in (None, shape):
+            return "adds an embedding of the whole domain and cannot take patches"
+        wrong = any(n % self.multiple for n in patch or shape)
+        return f"asks for multiples of {self.multiple}" if wrong else None
 
 
 class Regression(_Network):
@@ -140,16 +129,18 @@ class Denoiser(_Network):
         self.scale_cond = scale_cond
         self.sigma_data, self.sigma_min, self.sigma_max = sigma_data, sigma_min, sigma_max
 
-    def given(self, cond: Tensor) -> Callable[[Tensor, float], Tensor]:
+    def given(self, cond: Tensor, position: Tensor | None = None) -> Callable[[Tensor, float], Tensor]:
         """D(x; sigma) for one conditioning ``[1, Cc, H, W]``, for a whole sampling run."""
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
-            clean: Tensor = self(x, sigma, cond.expand(x.shape[0], -1, -1, -1))
+            clean: Tensor = self(x, sigma, cond.expand(x.shape[0], -1, -1, -1), position)
             return clean
 
         return denoise
 
-    def forward(self, x: Tensor, sigma: float | Tensor, cond: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, sigma: float | Tensor, cond: Tensor, position: Tensor | None = None
+    ) -> Tensor:
         """``sigma`` is one number for all, or a tensor ``[B]``; the result is float32."""
         x = x.to(torch.float32)
         # filled, not copied from the host: a copy would wait for the device
@@ -160,85 +151,8 @@ class Denoiser(_Network):
         c_out = s * self.sigma_data / (s**2 + sd2).sqrt()
         c_in = 1 / (sd2 + s**2).sqrt()
         arg = c_in * torch.cat([x, cond], dim=1) if self.scale_cond else torch.cat([c_in * x, cond], dim=1)
-        raw = self.model(arg.to(self.compute_dtype), (s.log() / 4).flatten())
+        raw = self.model(arg.to(self.compute_dtype), (s.log() / 4).flatten(), position)
         return cast(Tensor, c_skip * x + c_out * raw.float())
-
-
-def _unknown(checkpoint: Checkpoint) -> str | None:
-    """Why ``unet.py`` cannot build this architecture; None where it can."""
-    args = checkpoint.args
-    kind = args.get("model_type", "SongUNetPosEmbd")
-    if checkpoint.name not in REGRESSIONS + DENOISERS:
-        return f"the class {checkpoint.name}"
-    if kind not in _UNETS:
-        return f"model_type={kind}"
-    for key, allowed in _FIXED.items():
-        if key in args and args[key] not in allowed:
-            return f"{key}={args[key]!r}"
-    if args.get("embedding_type", "positional") not in ("positional", "zero"):
-        return f"embedding_type={args['embedding_type']!r}"
-    return None
-
-
-def _unet(checkpoint: Checkpoint) -> SongUNet:
-    args = dict(checkpoint.args)
-    kind = args.pop("model_type", "SongUNetPosEmbd")
-    for key in (
-        *_FIXED,
-        *_IGNORED,
-        "img_channels",
-        "scale_cond_input",
-        "sigma_data",
-        "sigma_min",
-        "sigma_max",
-    ):
-        args.pop(key, None)
-    c_out = args.pop("img_out_channels")
-    c_in = args.pop("img_in_channels") + c_out
-    return SongUNet(in_channels=c_in, out_channels=c_out, **{**_UNETS[kind], **args})
-
-
-def _upstream(checkpoint: Checkpoint, reason: str) -> nn.Module:
-    """Let PhysicsNeMo build what ``unet.py`` does not know."""
-    try:
-        from physicsnemo.models import diffusion_unets
-    except ImportError as error:
-        raise InputError(
-            f"{checkpoint.source} has {reason}, which only PhysicsNeMo knows: "
-            "pip install 'earth2-corrdiff[physicsnemo]'"
-        ) from error
-    args = dict(checkpoint.args)
-    kind = args.pop("model_type", "SongUNetPosEmbd")
-    if checkpoint.name not in REGRESSIONS + DENOISERS or not hasattr(diffusion_unets, kind):
-        raise InputError(f"{checkpoint.source} has {reason}, which is no CorrDiff network")
-    if args.get("lead_time_mode") or args.get("lead_time_channels") or args.get("label_dim"):
-        raise InputError(f"{checkpoint.source} has {reason}: labels are not supported yet")
-    for key in ("img_channels", "scale_cond_input", "sigma_data", "sigma_min", "sigma_max", "use_fp16"):
-        args.pop(key, None)
-    c_out = args.pop("img_out_channels")
-    c_in = args.pop("img_in_channels") + c_out
-    if "use_apex_gn" in args:
-        args["use_apex_gn"] = False
-    return _Upstream(getattr(diffusion_unets, kind)(in_channels=c_in, out_channels=c_out, **args))
-
-
-class _Upstream(nn.Module):
-    """An upstream U-Net behind the signature of ours; its state-dict keys stay upstream's."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        # the very same tables, so that what moves here has moved there
-        for table in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
-            self.__dict__[table] = net.__dict__[table]
-        self._net = [net]  # in a list: not registered a second time
-        self.levels = getattr(net, "_num_levels", 1)
-
-    def train(self, mode: bool = True) -> _Upstream:
-        self._net[0].train(mode)
-        return super().train(mode)
-
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        return cast(Tensor, self._net[0](x, labels, class_labels=None))
 
 
 def create(checkpoint: Checkpoint) -> Regression | Denoiser:
@@ -249,10 +163,8 @@ def create(checkpoint: Checkpoint) -> Regression | Denoiser:
     InputError
         If the architecture is not known, and PhysicsNeMo, which may know it, is not installed
     """
-    reason = _unknown(checkpoint)
     try:
-        model = _unet(checkpoint) if reason is None else _upstream(checkpoint, reason)
-        net = _wrapped(model, checkpoint)
+        net = _wrapped(unet_of(checkpoint), checkpoint)
     except InputError:
         raise
     except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
@@ -310,7 +222,7 @@ def set_precision(net: Regression | Denoiser, precision: str) -> None:
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}; use one of {', '.join(PRECISIONS)}")
     dtype = PRECISIONS[precision]
-    if isinstance(net.model, _Upstream) and dtype is not torch.float32:
+    if isinstance(net.model, UpstreamUNet) and dtype is not torch.float32:
         raise InputError(
             f"precision {precision!r} is not available for an architecture built by PhysicsNeMo; use fp32"
         )

@@ -22,10 +22,12 @@ from typing import Any, Protocol, cast
 import numpy as np
 import xarray as xr
 
+from earth2_corrdiff.architectures import DENOISERS, REGRESSIONS
 from earth2_corrdiff.checkpoint import Checkpoint, read_mdlus
 from earth2_corrdiff.errors import InputError, first_line
 from earth2_corrdiff.grid import Grid
-from earth2_corrdiff.networks import DENOISERS, REGRESSIONS, Denoiser, Regression, build, round_to_half
+from earth2_corrdiff.networks import Denoiser, Regression, build, round_to_half
+from earth2_corrdiff.patch_geometry import read_patching
 from earth2_corrdiff.spec import CorrDiffSpec, Sampling, Statistics, table
 
 TAIWAN_ZIP = "corrdiff_inference_package.zip"
@@ -135,9 +137,7 @@ def _networks(regression: Checkpoint, diffusion: Checkpoint) -> tuple[Regression
     for checkpoint, known in ((regression, REGRESSIONS), (diffusion, DENOISERS)):
         other = DENOISERS if known is REGRESSIONS else REGRESSIONS
         if checkpoint.name in other:
-            raise InputError(
-                f"{checkpoint.source} holds a {checkpoint.name}; are the two checkpoints exchanged?"
-            )
+            raise InputError(f"{checkpoint.source} holds a {checkpoint.name}; are the checkpoints exchanged?")
     return cast(Regression, build(regression)), cast(Denoiser, build(diffusion))
 
 
@@ -244,6 +244,7 @@ def _read_generic(files: Files) -> Loaded:
         seed=meta.get("seed"),
         grid_bounds_margin=float(meta.get("grid_bounds_margin", 0.0)),
         hr_mean_conditioning=bool(meta.get("hr_mean_conditioning", True)),
+        patching=read_patching(meta.get("patching"), fine.shape),
         inference_mode=meta.get("inference_mode", "both"),
         name=str(meta.get("name", "")),
         root=describe(files),

@@ -10,9 +10,11 @@ from typing import Any
 
 import xarray as xr
 
+from earth2_corrdiff.architectures import REGRESSIONS
 from earth2_corrdiff.checkpoint import write_mdlus
 from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.networks import REGRESSIONS, Denoiser, Regression
+from earth2_corrdiff.networks import Denoiser, Regression
+from earth2_corrdiff.patch_geometry import write_patching
 from earth2_corrdiff.spec import CorrDiffSpec, Statistics
 
 
@@ -21,7 +23,8 @@ def save_package(
 ) -> Path:
     """Write the generic layout, which the stock class loads too.
 
-    One combination stock cannot run and says so: Euler with the mean as conditioning.
+    One combination stock cannot run and says so: Euler with the mean as conditioning. The entry ``patching``
+    it does not read: it shows such a denoiser the whole domain.
 
     Parameters
     ----------
@@ -98,6 +101,8 @@ def _metadata(spec: CorrDiffSpec) -> dict[str, Any]:
         meta["synthetic"] = True
     if spec.seed is not None:
         meta["seed"] = spec.seed
+    if spec.patching is not None:
+        meta["patching"] = write_patching(spec.patching)
     if spec.invariants.names:
         meta["invariant_variables"] = list(spec.invariants.names)
     return meta

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -158,3 +159,35 @@ class PatchGeometry:
         """Row and column in the domain of each pixel of a patch, ``[2, h, w]``: the global index upstream."""
         at = [axis.index(i) for axis, i in zip(self.axes, patch, strict=True)]
         return torch.stack(torch.meshgrid(*at, indexing="ij"))
+
+
+def read_patching(told: Any, domain: tuple[int, int]) -> PatchGeometry | None:
+    """The entry ``patching`` of a package's metadata, with the names of PhysicsNeMo's configuration.
+
+    Raises
+    ------
+    InputError
+        If the entry is incomplete, or its sizes do not fit each other
+    """
+    if told is None:
+        return None
+    known = {"patch_shape_y", "patch_shape_x", "overlap_pix", "boundary_pix"}
+    sizes = told if isinstance(told, dict) and told.keys() <= known else {}
+    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in sizes.values())
+    if not whole or not {"patch_shape_y", "patch_shape_x"} <= sizes.keys():
+        raise InputError(
+            "metadata.json: patching needs patch_shape_y and patch_shape_x, and may have overlap_pix and "
+            f"boundary_pix, all in whole pixels; got {told!r}"
+        )
+    patch = sizes["patch_shape_y"], sizes["patch_shape_x"]
+    return PatchGeometry(domain, patch, sizes.get("overlap_pix", 0), sizes.get("boundary_pix", 0))
+
+
+def write_patching(geometry: PatchGeometry) -> dict[str, int]:
+    """What :func:`read_patching` reads."""
+    return {
+        "patch_shape_y": geometry.patch[0],
+        "patch_shape_x": geometry.patch[1],
+        "overlap_pix": geometry.overlap,
+        "boundary_pix": geometry.boundary,
+    }

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.grid import Grid
+from earth2_corrdiff.patch_geometry import PatchGeometry
 from earth2_corrdiff.sampler import Churn, check_solver, network_calls
 
 INFERENCE_MODES = ("both", "regression", "diffusion")
@@ -124,6 +125,8 @@ class CorrDiffSpec:
         Whether the denoiser sees the regression's mean
     regression_grid : bool
         Whether the caller appends (sin x, sin y, cos x, cos y) to the regression's input (Taiwan layout)
+    patching : PatchGeometry | None
+        How the denoiser was trained to see the domain, where not whole
     inference_mode : {"both", "regression", "diffusion"}
         Which of the two stages make the output
     drawn_seeds : bool
@@ -146,6 +149,7 @@ class CorrDiffSpec:
     grid_bounds_margin: float = 0.0
     hr_mean_conditioning: bool = True
     regression_grid: bool = False
+    patching: PatchGeometry | None = None
     inference_mode: str = "both"
     drawn_seeds: bool = False
     name: str = ""

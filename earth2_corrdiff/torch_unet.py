@@ -133,10 +133,11 @@ class TorchUNet:
         spatial = net.spatial_emb
         self._spatial = None if spatial is None else spatial.detach().to(dtype)
 
-    def slab(self, static: Tensor) -> Tensor:
+    def slab(self, static: Tensor, position: Tensor | None = None) -> Tensor:
         """The channels that do not change from step to step, ``[1, C, H, W]`` float32, position included."""
-        if self._net.pos_embd is not None:
-            position = self._net.pos_embd.detach().float()[None]
+        position = self._net.position() if position is None else position
+        if position is not None:
+            position = position.detach().float()
             static = torch.cat([static.float(), position.expand(len(static), -1, -1, -1)], dim=1)
         # a copy in any case: who gave it may write into it again
         return static.to(torch.float32, memory_format=CHANNELS_LAST, copy=True)
@@ -163,7 +164,7 @@ class TorchUNet:
 
     @property
     def _positions(self) -> int:
-        return 0 if self._net.pos_embd is None else self._net.pos_embd.shape[0]
+        return self._net.positions
 
     def _features(self, image: Tensor, biases: Sequence[Tensor]) -> Tensor:
         rows = iter(biases)

@@ -16,28 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (as everywhere in PyTorch code)
 
-from earth2_corrdiff.embeddings import NoiseEmbedding, position_features
+from earth2_corrdiff.embeddings import Linear, NoiseEmbedding, position_features, xavier
 from earth2_corrdiff.kernels import group_norm_silu
 
 SKIP_SCALE = 0.7071067811865476  # 1 / sqrt(2): keeps the variance of a sum of two equal parts
 EPS = 1e-6
-
-
-def _xavier(shape: Sequence[int], fan_in: int, fan_out: int, gain: float) -> nn.Parameter:
-    bound = gain * (6 / (fan_in + fan_out)) ** 0.5
-    return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
-
-
-class Linear(nn.Module):
-    """``x @ weight.T + bias`` in float32, Xavier-uniform weights and zero bias to start with."""
-
-    def __init__(self, n_in: int, n_out: int) -> None:
-        super().__init__()
-        self.weight = _xavier((n_out, n_in), n_in, n_out, 1.0)
-        self.bias = nn.Parameter(torch.zeros(n_out))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weight.t() + self.bias
 
 
 class Conv2d(nn.Module):
@@ -53,7 +36,7 @@ class Conv2d(nn.Module):
         super().__init__()
         self.up, self.down, self.padding = up, down, kernel // 2
         k2 = kernel * kernel
-        self.weight = _xavier((c_out, c_in, kernel, kernel), c_in * k2, c_out * k2, gain)
+        self.weight = xavier((c_out, c_in, kernel, kernel), c_in * k2, c_out * k2, gain)
         self.bias = nn.Parameter(torch.zeros(c_out))
         if up or down:  # never used here: upstream stores it, so the keys of a checkpoint agree
             self.register_buffer("resample_filter", torch.full((1, 1, 2, 2), 0.25))
@@ -155,7 +138,7 @@ class Block(nn.Module):
 
 
 class SongUNet(nn.Module):
-    """U-Net with the argument names of upstream's ``SongUNet`` and ``SongUNetPosEmbd``.
+    """U-Net with the argument names of upstream's ``SongUNet``, ``SongUNetPosEmbd``, ``SongUNetPosLtEmbd``.
 
     Parameters
     ----------
@@ -170,6 +153,8 @@ class SongUNet(nn.Module):
         Noise embedding, or none (the regression)
     gridtype, N_grid_channels : str | None, int
         Position features appended to the input; ``None`` for none; ``"learnable"`` for trained ones
+    lead_time_channels, lead_time_steps : int
+        Trained maps that are appended for a lead time, and how many lead times there are; 0 for none
     """
 
     pos_embd: Tensor | None
@@ -191,6 +176,8 @@ class SongUNet(nn.Module):
         bottleneck_attention: bool = True,
         gridtype: str | None = None,
         N_grid_channels: int = 0,
+        lead_time_channels: int = 0,
+        lead_time_steps: int = 9,
     ) -> None:
         super().__init__()
         side = (img_resolution, img_resolution) if isinstance(img_resolution, int) else img_resolution
@@ -199,6 +186,8 @@ class SongUNet(nn.Module):
         c_emb = model_channels * channel_mult_emb
         self._add_embedding(embedding_type, model_channels * channel_mult_noise, c_emb)
         self._add_position(gridtype, N_grid_channels)
+        shape = (lead_time_steps, lead_time_channels, *self.img_shape)
+        self.lt_embd = nn.Parameter(torch.randn(shape)) if lead_time_channels else None
         self.spatial_emb = (
             nn.Parameter(0.02 * torch.randn(1, model_channels, *self.img_shape))
             if additive_pos_embed
@@ -233,6 +222,20 @@ class SongUNet(nn.Module):
         else:
             features = torch.from_numpy(position_features(gridtype, channels, self.img_shape))
             self.register_buffer("pos_embd", features, persistent=False)
+
+    def position(self, lead_time: Tensor | None = None) -> Tensor | None:
+        """What is appended to the image, ``[1 or B, Cp, H, W]``: position, then lead times ``[B]``."""
+        parts = [] if self.pos_embd is None else [self.pos_embd[None]]
+        if self.lt_embd is not None:
+            if lead_time is None:
+                raise ValueError("this network was trained with lead times and needs one for each image")
+            parts = [p.expand(len(lead_time), -1, -1, -1) for p in parts] + [self.lt_embd[lead_time]]
+        return torch.cat(parts, dim=1) if parts else None
+
+    @property
+    def positions(self) -> int:
+        """Channels of :meth:`position`."""
+        return sum(e.shape[-3] for e in (self.pos_embd, self.lt_embd) if e is not None)
 
     def _encoder(
         self, first: Conv2d, widths: list[int], num_blocks: int, attend: Sequence[int], block: dict[str, Any]
@@ -283,13 +286,15 @@ class SongUNet(nn.Module):
         emb = F.silu(self.map_layer0(self.map_noise(labels)))
         return F.silu(self.map_layer1(emb))
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Image ``[B, C_in - N_grid_channels, H, W]``, labels ``[B]`` or ``[1]`` → ``[B, C_out, H, W]``.
+    def forward(self, x: Tensor, labels: Tensor, position: Tensor | None = None) -> Tensor:
+        """Image ``[B, C_in - positions, H, W]``, labels ``[B]`` or ``[1]`` → ``[B, C_out, H, W]``.
 
         The dtype of ``x`` is the dtype of the convolutions; norms and embeddings work in float32.
+        ``position [1 or B, Cp, H, W]`` takes the place of the network's own embedding, for patches.
         """
-        if self.pos_embd is not None:
-            x = torch.cat([x, self.pos_embd.to(x.dtype).expand(x.shape[0], -1, -1, -1)], dim=1)
+        position = self.position() if position is None else position
+        if position is not None:
+            x = torch.cat([x, position.to(x.dtype).expand(x.shape[0], -1, -1, -1)], dim=1)
         emb = self.embed(labels)
         skips: list[Tensor] = []
         for layer in self.enc.values():

@@ -20,7 +20,6 @@ from loguru import logger
 from tiny import make_downscaler, make_spec, relerr, weather
 from torch import Tensor, nn
 
-from earth2_corrdiff import accelerate as module
 from earth2_corrdiff.accelerate import FastDenoiser, FastRegression, accelerate, resolve
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.kernels import cpu_conv
@@ -47,7 +46,7 @@ def said() -> Iterator[list[str]]:
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both engines of a CPU: the one with and the one without its own kernels."""
     if request.param == "torch":
-        monkeypatch.setattr(module, "supports", lambda net: False)
+        monkeypatch.setattr(cpu_conv, "available", lambda: False)
     elif not cpu_conv.available():
         pytest.skip("there is no C compiler for the kernels")
     return str(request.param)
@@ -130,7 +129,7 @@ def test_auto_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         (False, True, "bf16"),
         (False, False, "fp32"),
     ):
-        monkeypatch.setattr(module, "supports", lambda net, kernels=kernels: kernels)
+        monkeypatch.setattr(cpu_conv, "available", lambda kernels=kernels: kernels)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=instructions: has)
         assert resolve("auto", net, cpu) == want
         assert [resolve(p, net, cpu) for p in ("fp32", "bf16", "fp16")] == ["fp32", "bf16", "fp16"]

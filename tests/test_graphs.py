@@ -16,8 +16,9 @@ from tiny import make_networks, make_spec, relerr, weather
 from torch import Tensor
 
 from earth2_corrdiff import accelerate as module
-from earth2_corrdiff.accelerate import GRAPHS, FastDenoiser, accelerate
+from earth2_corrdiff.accelerate import FastDenoiser, accelerate
 from earth2_corrdiff.downscaler import Downscaler
+from earth2_corrdiff.engines import GRAPHS, TorchEngine
 from earth2_corrdiff.networks import Denoiser
 from earth2_corrdiff.sampler import sample
 from earth2_corrdiff.spec import Sampling
@@ -76,13 +77,13 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
     for name, value in fake.items():
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr(TorchUNet, "__call__", recorded)
-    monkeypatch.setattr(module, "_engine", lambda net, p, device: module._TorchEngine(net, DTYPES[p], True))
+    monkeypatch.setattr(module, "engine_of", lambda net, p, *where: TorchEngine(net, DTYPES[p], True))
     Recorder.made = []
     return Recorder.made
 
 
 def eager(net: Denoiser, precision: str = "fp32") -> Callable[[Tensor, float, Tensor], Tensor]:
-    run = module._TorchEngine(net.model, DTYPES[precision], False)  # type: ignore[arg-type]
+    run = TorchEngine(net.model, DTYPES[precision], False)  # type: ignore[arg-type]
     level = FastDenoiser(net, precision)._level
     return lambda x, sigma, cond: run(x, run.prepare(cond), level(sigma))
 
@@ -160,7 +161,7 @@ def test_a_sampling_run_of_replays(
     spec = make_spec(sampling=Sampling(solver, 3))
     got = Downscaler(spec, *make_networks(spec), "fp32")(weather(2), SEEDS)
     assert len(graphs) == 2  # one of the regression, one of the denoiser
-    monkeypatch.setattr(module, "_engine", lambda net, p, device: module._TorchEngine(net, DTYPES[p], False))
+    monkeypatch.setattr(module, "engine_of", lambda net, p, *where: TorchEngine(net, DTYPES[p], False))
     assert torch.equal(got, Downscaler(spec, *make_networks(spec), "fp32")(weather(2), SEEDS))
 
 
@@ -180,7 +181,7 @@ def test_a_captured_step_on_a_gpu(precision: str) -> None:
     """Bit for bit the eager one, and the loop never waits for the device."""
     net = make_denoiser().to("cuda")
     fast, (x, cond) = accelerate(net, precision), fields(2)
-    run = module._TorchEngine(net.model, DTYPES[precision], False)
+    run = TorchEngine(net.model, DTYPES[precision], False)
     slab, noise = run.prepare(cond[:1].to("cuda")), x.to("cuda")
     want = sample(lambda y, sigma: run(y, slab, fast._level(sigma)), noise, [*SIGMAS, 0.0], "heun")
     given = fast.given(cond[:1].to("cuda"))

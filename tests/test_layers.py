@@ -20,7 +20,8 @@ LAYERS = (
     {"errors", "times", "grid", "sampler", "noise", "embeddings", "metadata", "kernels"}
     | {"states", "prefetch", "place", "claims", "ranks", "share", "options"}
     | {"patch_geometry", "patching", "map_store", "tiling"},
-    {"spec", "unet", "checkpoint", "networks"} | {"strips", "memory", "cpu_unet", "torch_unet", "accelerate"},
+    {"spec", "unet", "checkpoint", "architectures", "networks", "compatibility"}
+    | {"strips", "memory", "cpu_unet", "torch_unet", "engines", "accelerate"},
     {"package", "package_writer", "downscaler", "layout"},
     {"sources", "model", "store", "run", "plotting", "demo", "training"}
     | {"arrays", "output", "work", "verification", "service", "workflows"},
@@ -149,7 +150,7 @@ def test_where_upstream_may_be_imported(path: Path) -> None:
     for found in imports_of(path):
         package = found.module.split(".")[0]
         if package == "physicsnemo":
-            assert named(path) == "networks.py" and found.lazy, found
+            assert named(path) == "architectures.py" and found.lazy, found
         if package == "earth2studio":
             assert LAYER[unit_of(path)] >= EARTH2STUDIO_FROM, found
 

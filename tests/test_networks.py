@@ -174,8 +174,8 @@ BAD = {
     "labels": ("UNet", {"label_dim": 3}, "label"),
     "lead time": (
         "EDMPrecondSuperResolution",
-        {**POSITION, "model_type": "SongUNetPosLtEmbd", "lead_time_mode": True, "lead_time_channels": 2},
-        "label",
+        {**POSITION, "lead_time_mode": True, "lead_time_channels": 2},
+        "lead times",
     ),
     "no channels": ("UNet", {"img_in_channels": None}, "args.json"),
     "an argument too many": ("UNet", {"colour": "red"}, "colour"),

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 def load(args: argparse.Namespace) -> CorrDiff:
     """The model of ``--package`` on ``--device``, with the command's settings."""
-    from earth2_corrdiff.model import CorrDiff, CorrDiffTaiwan
     from earth2_corrdiff.accelerate import check_precision
+    from earth2_corrdiff.model import CorrDiff, CorrDiffTaiwan
     from earth2_corrdiff.sampler import check_solver
 
     device = _device(args.device)  # these first: a package may have to be downloaded
