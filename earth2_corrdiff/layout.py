@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from earth2_corrdiff.downscaler import Downscaler
 from earth2_corrdiff.grid import Grid
+from earth2_corrdiff.noise import member_seed
 from earth2_corrdiff.spec import CorrDiffSpec
-from earth2_corrdiff.times import Times, time_text
+from earth2_corrdiff.states import States
+from earth2_corrdiff.times import Times, lead_text, time_text
 
 SEED = "member_seed"
 # What must not change between the runs that fill one store.
@@ -32,6 +34,8 @@ IDENTITY = (
     "seed",
     "precision",
 )
+AXES = {"time": "times", "lead_time": "lead times", "ensemble": "coarse members"}
+"""Names of the leading axes in a store, and in words."""
 Coordinates = OrderedDict[str, NDArray[Any]]
 
 
@@ -41,10 +45,10 @@ class Layout:
 
     Attributes
     ----------
-    times : np.ndarray
-        ``[T]`` datetime64[ns]
+    states : States
+        Times of analyses, or times, lead times and coarse members of forecasts: S axes
     seeds : np.ndarray
-        ``[T, M]`` int64: of each member
+        ``[*S, M]`` int64: of each member
     outputs, lowres : tuple[str, ...]
         Variables of the output, and of the coarse input that is kept beside it
     output_grid, input_grid : Grid
@@ -55,7 +59,7 @@ class Layout:
         Fields of the output grid that do not change: the package's invariants
     """
 
-    times: Times
+    states: States
     seeds: NDArray[np.int64]
     outputs: tuple[str, ...]
     lowres: tuple[str, ...]
@@ -64,18 +68,40 @@ class Layout:
     attributes: dict[str, Any]
     static: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
-    def output_coords(self) -> Coordinates:
-        """Coordinates of the output arrays."""
-        return OrderedDict(
-            time=self.times,
-            sample=np.arange(self.seeds.shape[1]),
-            lat=self.output_grid.lat,
-            lon=self.output_grid.lon,
-        )
+    @property
+    def times(self) -> Times:
+        """``[T]``: of the analyses, or reference times of the forecasts."""
+        return self.states.times
 
-    def lowres_coords(self) -> Coordinates:
-        """Coordinates of the coarse input."""
-        return OrderedDict(time=self.times, lat_lowres=self.input_grid.lat, lon_lowres=self.input_grid.lon)
+    @property
+    def members(self) -> int:
+        """Members of each state."""
+        return int(self.seeds.shape[-1])
+
+    def state_seeds(self, state: int) -> NDArray[np.int64]:
+        """``[M]``: seeds of the members of one state."""
+        seeds: NDArray[np.int64] = self.seeds[self.states.index(state)]
+        return seeds
+
+    def output_coords(self, state: int | None = None) -> Coordinates:
+        """Coordinates of the output arrays, or of the part of one state."""
+        leading = self._leading(state)
+        grid = self.output_grid
+        return OrderedDict(**leading, sample=np.arange(self.members), lat=grid.lat, lon=grid.lon)
+
+    def lowres_coords(self, state: int | None = None) -> Coordinates:
+        """Coordinates of the coarse input, or of the part of one state."""
+        leading = self._leading(state)
+        return OrderedDict(**leading, lat_lowres=self.input_grid.lat, lon_lowres=self.input_grid.lon)
+
+    def _leading(self, state: int | None) -> Coordinates:
+        axes = self.states.axes
+        if state is None:
+            return axes
+        where = self.states.index(state)
+        return OrderedDict(
+            (name, axis[i : i + 1]) for (name, axis), i in zip(axes.items(), where, strict=True)
+        )
 
     def differences(self, attributes: Mapping[str, Any], arrays: Mapping[str, Any]) -> list[str]:
         """What a store with these attributes and arrays has that this layout has not; nothing if they match.
@@ -87,7 +113,7 @@ class Layout:
         arrays : Mapping[str, Any]
             Its arrays by name, anything that NumPy indexes
         """
-        lacking = [name for name in (*self.outputs, SEED, "time", "sample") if name not in arrays]
+        lacking = [name for name in (*self.outputs, SEED, *self.states.axes, "sample") if name not in arrays]
         if lacking:
             return [f"no {', '.join(lacking)}"]
         return [*self._other_settings(attributes), *self._other_members(arrays), *self._other_grids(arrays)]
@@ -101,14 +127,22 @@ class Layout:
         ]
 
     def _other_members(self, arrays: Mapping[str, Any]) -> list[str]:
+        texts: dict[str, Callable[[Any], str]] = {"time": time_text, "lead_time": lead_text, "ensemble": str}
         other = []
-        times, samples = np.asarray(arrays["time"][:]), len(arrays["sample"][:])
-        if not np.array_equal(times, self.times):
-            have, want = (", ".join(map(time_text, some)) for some in (times, self.times))
-            other.append(f"the times {have} instead of {want}")
-        if samples != self.seeds.shape[1]:
-            other.append(f"{samples} members instead of {self.seeds.shape[1]}")
+        for name, axis in self.states.axes.items():
+            have = np.asarray(arrays[name][:])
+            if not np.array_equal(have, axis):
+                pair = (_listed([texts[name](value) for value in some]) for some in (have, axis))
+                other.append(f"the {AXES[name]} {' instead of '.join(pair)}")
+        other += [f"{AXES[name]}, which this run has not" for name in self._surplus(arrays)]
+        samples = len(arrays["sample"][:])
+        if samples != self.members:
+            other.append(f"{samples} members instead of {self.members}")
         return other
+
+    def _surplus(self, arrays: Mapping[str, Any]) -> list[str]:
+        """Axes that the store has and the layout has not: a forecast's."""
+        return [name for name in AXES if name in arrays and name not in self.states.axes]
 
     def _other_grids(self, arrays: Mapping[str, Any]) -> list[str]:
         axes = {
@@ -122,6 +156,20 @@ class Layout:
                 name in arrays and np.array_equal(arrays[name][:], axis) for name, axis in pair.items()
             )
         ]
+
+
+def member_seeds(states: States, seed: int, members: int) -> NDArray[np.int64]:
+    """Seeds of all members, ``[*S, M]``.
+
+    They depend on the run's seed, the valid time and the member's number, and for forecasts on what else
+    tells apart two states of one valid time: the lead time, and the number of the coarse member.
+    """
+    flat = []
+    for state in states:
+        more = [] if state.lead is None else [int(state.lead / np.timedelta64(1, "s"))]
+        more += [] if state.coarse is None else [state.coarse]
+        flat.append([member_seed(seed, state.valid, i, *more) for i in range(members)])
+    return np.array(flat, dtype=np.int64).reshape(*states.shape, members)
 
 
 def provenance(
@@ -165,6 +213,13 @@ def _version(package: str) -> str:
         return version(package.replace("_", "-"))
     except PackageNotFoundError:  # a checkout that is not installed
         return "unknown"
+
+
+def _listed(texts: list[str]) -> str:
+    """A few values in full, of more the ends."""
+    if len(texts) <= 4:
+        return ", ".join(texts)
+    return f"{texts[0]} to {texts[-1]} ({len(texts)})"
 
 
 def _short(value: object) -> str:

@@ -21,7 +21,7 @@ def fresh_seed() -> int:
     return int(np.random.SeedSequence().generate_state(1, np.uint32)[0])
 
 
-def member_seed(seed: int, time: np.datetime64, member: int) -> int:
+def member_seed(seed: int, time: np.datetime64, member: int, *forecast: int) -> int:
     """Seed of one member at one valid time: never a function of batch, order, rank or device.
 
     Parameters
@@ -32,6 +32,8 @@ def member_seed(seed: int, time: np.datetime64, member: int) -> int:
         Valid time, UTC
     member : int
         Index of the member, from 0
+    *forecast : int
+        What else tells apart the states of one valid time: seconds of lead time, number of the coarse member
 
     Returns
     -------
@@ -39,7 +41,7 @@ def member_seed(seed: int, time: np.datetime64, member: int) -> int:
         In [0, 2**32)
     """
     seconds = int(time.astype("datetime64[s]").astype(np.int64))
-    entropy = [seed % SEEDS, seconds % 2**64, member]
+    entropy = [seed % SEEDS, seconds % 2**64, member, *forecast]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint32)[0])
 
 

@@ -2,19 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The output: one Zarr store through Earth2Studio's ``ZarrBackend``, resumable after any interruption.
 
-A member of a time is an address in the store. Its fields are written first and its seed last, so a seed
-that is there says that the member is complete: what is done is a property of the store.
+A member of a state is an address in the store. Its fields are written first and its seed last, so a seed
+that is there says that the member is complete: what is done is a property of the store. No two members
+share a chunk, so several processes can fill one store.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
-import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +19,12 @@ import zarr
 from earth2studio.io import ZarrBackend
 from earth2studio.utils.coords import split_coords
 from loguru import logger
-from torch import Tensor, from_numpy
+from torch import Tensor
 
+from earth2_corrdiff.arrays import UNWRITTEN, lay_out
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.layout import SEED, Layout
-from earth2_corrdiff.metadata import LAT, LON, cf_attributes
-
-UNWRITTEN = -1
+from earth2_corrdiff.place import check_target, replaced, writing
 
 
 class Store:
@@ -66,7 +60,7 @@ class Store:
             raise InputError(f"{self.place} is not empty; give an empty backend, or ask to resume its run")
         else:
             with writing(self.place, kept=False):
-                _lay_out(io, layout)
+                lay_out(io, layout)
 
     @classmethod
     def create(cls, path: Path, layout: Layout, overwrite: bool = False) -> Store:
@@ -78,19 +72,8 @@ class Store:
             If it exists and may not be overwritten, or the place cannot be written
         """
         check_target(path, overwrite=overwrite, resume=False)
-        real, fresh, old = _places(path)
-        try:
-            with writing(path, kept=False):
-                real.parent.mkdir(parents=True, exist_ok=True)
-                for left in (fresh, old):
-                    shutil.rmtree(left, ignore_errors=True)
-                cls(ZarrBackend(str(fresh)), layout, place=path)
-                if real.exists():
-                    real.rename(old)
-                fresh.rename(real)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
-            _undo(path)
+        with replaced(path) as fresh:
+            cls(ZarrBackend(str(fresh)), layout, place=path)
         return cls.resume(path, layout)
 
     @classmethod
@@ -106,39 +89,36 @@ class Store:
             io = ZarrBackend(str(path))
             # not the consolidated copy of the metadata: that one cannot be changed
             io.root = zarr.open_group(str(path), mode="r+", use_consolidated=False)
-            store = cls(io, layout, resume=True, place=path)
+            return cls(io, layout, resume=True, place=path)
         except InputError:
             raise
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise InputError(f"the store {path} is damaged ({error}); use --overwrite") from error
-        for partial in path.rglob("*.partial"):
-            partial.unlink()  # what a killed write left behind
-        for left in _places(path)[1:]:
-            shutil.rmtree(left, ignore_errors=True)
-        return store
 
-    def missing(self, time: int) -> list[int]:
-        """Members of a time that are not written yet."""
-        return [int(i) for i in np.flatnonzero(self.io.root[SEED][time] == UNWRITTEN)]
+    def missing(self, state: int) -> list[int]:
+        """Members of a state that are not written."""
+        return _missing(self.io.root[SEED][self.layout.states.index(state)])
 
-    def write_lowres(self, time: int, x: Tensor) -> None:
-        """Write the coarse input ``[C, h, w]`` of a time."""
+    def all_missing(self) -> list[list[int]]:
+        """Members of every state that are not written."""
+        return [_missing(seeds) for seeds in self.io.root[SEED][:].reshape(-1, self.layout.members)]
+
+    def write_lowres(self, state: int, x: Tensor) -> None:
+        """Write the coarse input ``[C, h, w]`` of a state."""
+        names = [f"{name}_lowres" for name in self.layout.lowres]
+        leading = (1,) * len(self.layout.states.shape)
         with writing(self.place):
-            coords = self.layout.lowres_coords()
-            coords["time"] = self.layout.times[time : time + 1]
-            names = [f"{name}_lowres" for name in self.layout.lowres]
-            self.io.write([field[None].cpu() for field in x], coords, names)
+            fields = [field.cpu().reshape(*leading, *field.shape) for field in x]
+            self.io.write(fields, self.layout.lowres_coords(state), names)
 
-    def write_members(self, time: int, first: int, block: Tensor) -> None:
-        """Write members ``first, first + 1, …`` of a time: ``[m, Co, H, W]``; their seeds last."""
-        coords = self.layout.output_coords()
-        coords["time"] = self.layout.times[time : time + 1]
+    def write_members(self, state: int, first: int, block: Tensor) -> None:
+        """Write members ``first, first + 1, …`` of a state: ``[m, Co, H, W]``; their seeds last."""
+        coords, where = self.layout.output_coords(state), self.layout.states.index(state)
         with writing(self.place):
             for i, fields in enumerate(block, first):
                 coords["sample"] = np.array([i])
-                variable = OrderedDict(variable=np.array(self.layout.outputs), **coords)
-                self.io.write(*split_coords(fields[:, None, None].cpu(), variable))
-                self.io.root[SEED][time, i] = self.layout.seeds[time, i]
+                self.io.write(*_variables(fields[None], coords, self.layout))
+                self.io.root[SEED][*where, i] = self.layout.seeds[*where, i]
 
 
 class Plain:
@@ -148,124 +128,36 @@ class Plain:
         self.io, self.layout = io, layout
         io.add_array(layout.output_coords(), list(layout.outputs))
 
-    def missing(self, time: int) -> list[int]:
+    def missing(self, state: int) -> list[int]:
         """All members."""
-        return list(range(self.layout.seeds.shape[1]))
+        return list(range(self.layout.members))
 
-    def write_lowres(self, time: int, x: Tensor) -> None:
+    def all_missing(self) -> list[list[int]]:
+        """All members of every state."""
+        return [self.missing(state) for state in range(len(self.layout.states))]
+
+    def write_lowres(self, state: int, x: Tensor) -> None:
         """Kept by Zarr stores only."""
 
-    def write_members(self, time: int, first: int, block: Tensor) -> None:
-        """Write members ``first, first + 1, …`` of a time: ``[m, Co, H, W]``."""
-        coords = self.layout.output_coords()
-        coords["time"] = self.layout.times[time : time + 1]
+    def write_members(self, state: int, first: int, block: Tensor) -> None:
+        """Write members ``first, first + 1, …`` of a state: ``[m, Co, H, W]``."""
+        coords = self.layout.output_coords(state)
         coords["sample"] = np.arange(first, first + len(block))
-        variable = OrderedDict(variable=np.array(self.layout.outputs), **coords)
-        self.io.write(*split_coords(block.transpose(0, 1)[:, None].cpu(), variable))
+        self.io.write(*_variables(block, coords, self.layout))
 
 
-@contextmanager
-def writing(place: object, kept: bool = True) -> Iterator[None]:
-    """Turn an error of the file system into one line; what is written stays, and can be resumed."""
-    try:
-        yield
-    except OSError as error:
-        hint = "; what is written is kept, go on with --resume" if kept else ""
-        raise InputError(f"cannot write {place}: {error.strerror or error}{hint}") from error
+def _missing(seeds: Any) -> list[int]:
+    return [int(i) for i in np.flatnonzero(seeds == UNWRITTEN)]
 
 
-def check_target(path: Path, overwrite: bool, resume: bool) -> None:
-    """Refuse a place that is taken or cannot be written, before anything is computed.
-
-    Raises
-    ------
-    InputError
-        If the store exists and neither ``overwrite`` nor ``resume`` is asked for, or something else is there
-    """
-    with writing(path, kept=False):
-        _undo(path)
-        if path.exists():
-            if recorded(path) is None:
-                raise InputError(f"the output {path} exists and is no store of a run; give another --output")
-            if not overwrite and not resume:
-                raise InputError(f"the output {path} exists; use --resume to go on with it, or --overwrite")
-        parent = next(p for p in path.absolute().parents if p.exists())
-        if not parent.is_dir():
-            raise InputError(f"cannot write {path}: {parent} is no directory")
-        with tempfile.TemporaryFile(dir=parent):
-            pass  # permissions do not tell about read-only and special file systems: try
-
-
-def recorded(path: Path) -> dict[str, Any] | None:
-    """Attributes of the store that a run left at a path; None if there is no such store."""
-    try:
-        about = json.loads((path / "zarr.json").read_text()).get("attributes", {})
-    except (OSError, ValueError, AttributeError):
-        return None
-    return about if isinstance(about, dict) and "package_sha256" in about else None
-
-
-def _places(path: Path) -> tuple[Path, Path, Path]:
-    """Where a store is behind links, where it is made, and where the one that it replaces waits."""
-    real = path.resolve()
-    return real, real.with_name(f".{real.name}.new"), real.with_name(f".{real.name}.old")
-
-
-def _undo(path: Path) -> None:
-    """Put the old store back where its replacement ended between the two moves."""
-    if path.resolve().name:
-        real, _, old = _places(path)
-        if old.exists() and not real.exists():
-            old.rename(real)
-
-
-def _lay_out(io: ZarrBackend, layout: Layout) -> None:
-    """Add all arrays with their attributes; fields hold NaN until they are written.
-
-    The metadata are complete then, so they are consolidated here: readers open an unfinished store, too.
-    """
-    io.chunks.update(time=1, sample=1)
-    coords, lowres = layout.output_coords(), layout.lowres_coords()
-    for each in (coords, lowres):
-        io.add_array(each, [])
-    empty = {"fill_value": np.nan}
-    for name in layout.outputs:
-        io.add_array(coords, name, attributes=_about(name), **empty)
-    for name in layout.lowres:
-        io.add_array(lowres, f"{name}_lowres", attributes=_about(name, "_lowres"), **empty)
-    plane = OrderedDict(lat=coords["lat"], lon=coords["lon"])
-    for name, values in layout.static.items():
-        io.add_array(plane, name, from_numpy(values), attributes=_about(name), **empty)
-    io.root.create_array(
-        SEED,
-        shape=layout.seeds.shape,
-        chunks=(1, 1),
-        dtype="int64",
-        dimension_names=["time", "sample"],
-        fill_value=UNWRITTEN,
-        attributes={"long_name": "seed of the member's noise; -1 where it is not written"},
-    )
-    _describe(io.root, layout.attributes)
-    with warnings.catch_warnings():  # that other readers of Zarr 3 may ignore the consolidated copy
-        warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(io.root.store)
-
-
-def _about(name: str, suffix: str = "") -> dict[str, str]:
-    """Attributes of a field; ``coordinates`` makes latitude and longitude coordinates for xarray."""
-    about = cf_attributes(name)
-    about["long_name"] += ", coarse input" if suffix else ""
-    return about | {"coordinates": f"lat{suffix} lon{suffix}"}
-
-
-def _describe(root: zarr.Group, provenance: dict[str, Any]) -> None:
-    """Attributes of the coordinates and of the store."""
-    for suffix in ("", "_lowres"):
-        root[f"lat{suffix}"].attrs.update(LAT)
-        root[f"lon{suffix}"].attrs.update(LON)
-    root["time"].attrs.update({"standard_name": "time", "long_name": "valid time (UTC)"})
-    root["sample"].attrs.update({"standard_name": "realization", "long_name": "ensemble member"})
-    root.attrs.update({"Conventions": "CF-1.11", **provenance})
+def _variables(block: Tensor, coords: OrderedDict[str, Any], layout: Layout) -> tuple[Any, Any, Any]:
+    """Members ``[m, Co, H, W]`` of one state as Earth2Studio's backends take them: a list over variables."""
+    leading = (1,) * len(layout.states.shape)
+    fields = block.transpose(0, 1).cpu()
+    fields = fields.reshape(fields.shape[0], *leading, *fields.shape[1:])
+    variable = OrderedDict(variable=np.array(layout.outputs), **coords)
+    found: tuple[Any, Any, Any] = split_coords(fields, variable)
+    return found
 
 
 def _check_same(io: ZarrBackend, layout: Layout, place: object) -> None:

@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from types import ModuleType
 
 import pytest
 
 # Before PyTorch is imported: idle threads sleep instead of spinning, as the commands have it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# What a shell starts in the background ignores Ctrl-C, and so would the processes that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -114,10 +114,10 @@ def make_taiwan(folder: Path, size: int = 34) -> Path:
 
 
 def load(package: Path, **settings: Any) -> CorrDiff:
-    """A model with attributes changed."""
+    """A model in reference mode, with attributes changed."""
     from earth2studio.models.auto import Package
 
-    model = CorrDiff.load_model(Package(str(package)))
+    model = CorrDiff.load_model(Package(str(package)), precision="fp32", accelerated=False)
     for name, value in settings.items():
         setattr(model, name, value)
     return model

@@ -95,7 +95,11 @@ def test_refusing_a_time_loads_nothing_heavy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "era5", "gfs:", "file:", "arco:/tmp", "GFS", "demo:1"])
 def test_unknown_sources(name: str) -> None:
-    assert "choose one of gfs, arco, ncar, wb2, cds, demo, gfs:DIR or file:PATH" in refused(make_source, name)
+    message = refused(make_source, name)
+    assert (
+        "choose one of gfs, arco, ncar, wb2, cds, demo, gfs:DIR, file:PATH, or for forecasts gfs_fx"
+        in message
+    )
 
 
 def test_places_that_are_not_there(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from run_kit import NAMES, TIMES, Weather, bent, contents, load, make_package, s
 
 import earth2_corrdiff
 from earth2_corrdiff import CorrDiff, InputError, demo, downscale, make_source
+from earth2_corrdiff import place as place_module
 from earth2_corrdiff import run as run_module
-from earth2_corrdiff import store as store_module
 from earth2_corrdiff.downscaler import Downscaler
 from earth2_corrdiff.networks import Denoiser
 from earth2_corrdiff.noise import member_seed
@@ -330,7 +330,7 @@ def test_killed_at_any_write(
 
     with monkeypatch.context() as patch:
         patch.setattr(_local, "_put", dying)
-        patch.setattr(store_module.shutil, "rmtree", lambda *args, **kwargs: None)  # the dead do not tidy up
+        patch.setattr(place_module.shutil, "rmtree", lambda *args, **kwargs: None)  # the dead do not tidy up
         with pytest.raises(Killed):
             run(model, store)
     assert store.exists() == (stage == "run")
@@ -492,7 +492,7 @@ def test_killed_while_the_old_store_is_replaced(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", dying)
-    monkeypatch.setattr(store_module.shutil, "rmtree", lambda *args, **kwargs: None)
+    monkeypatch.setattr(place_module.shutil, "rmtree", lambda *args, **kwargs: None)
     with pytest.raises(Killed):
         run(load(small), old, seed=2, overwrite=True)
     monkeypatch.undo()

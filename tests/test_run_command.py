@@ -251,7 +251,7 @@ def test_interrupted_before_it_started(
     def interrupt(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("earth2_corrdiff.run.fetch", interrupt)
+    monkeypatch.setattr("earth2_corrdiff.sources.inputs.fetch", interrupt)
     status, out, err = command(capfd, TIMES[0], "--package", package, "--source", "demo")
     assert (status, out, err) == (130, "", "run-corrdiff: interrupted\n") and not list(Path().iterdir())
 
@@ -420,7 +420,7 @@ WRONG: dict[str, tuple[list[Any], str]] = {
         [TIMES[0], "--solver", "rk4"],
         "unknown solver 'rk4'; use one of euler, heun, stochastic, dpmpp_2m",
     ),
-    "precision": ([TIMES[0], "--precision", "fp8"], "unknown precision 'fp8'; use one of fp32, bf16, fp16"),
+    "precision": ([TIMES[0], "--precision", "fp8"], "unknown precision 'fp8'; use one of auto, fp32"),
     "source": (
         [TIMES[0], "--source", "ecmwf"],
         "there is no source 'ecmwf'; choose one of gfs, arco, ncar, wb2, cds",
@@ -527,7 +527,7 @@ PACKAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         ),
         "curvilinear input grid",
     ),
-    "exchanged": (swap, "are the two checkpoints exchanged?"),
+    "exchanged": (swap, "are the checkpoints exchanged?"),
     "solver": (lambda p: rewrite(p / "metadata.json", sampler_type="deterministic", solver="rk4"), "rk4"),
 }
 

@@ -13,17 +13,29 @@ from torch import Tensor
 from earth2_corrdiff.cli.demo_recipe import INPUTS, OUTPUTS
 from earth2_corrdiff.demo import DemoWeather
 from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.noise import member_seed
-
-SCORES = (
-    "no skill: RMSE",
-    "interpolation: RMSE",
-    "regression: RMSE",
-    "ensemble mean: RMSE",
-    "interpolation: MAE",
-    "ensemble: fair CRPS",
-    "spread / skill",
+from earth2_corrdiff.times import to_times
+from earth2_corrdiff.verification import Bootstrap, Result, Settings, Verification
+from earth2_corrdiff.verification.forecasts import (
+    COARSE_TWINS,
+    Climatology,
+    Drawn,
+    Forecast,
+    Interpolation,
+    Regression,
 )
+from earth2_corrdiff.verification.scoring import Domain
+from earth2_corrdiff.verification.truth import open_truth
+
+CELLS = {
+    "no skill: RMSE": ("rmse", "climatology"),
+    "interpolation: RMSE": ("rmse", "interpolation"),
+    "regression: RMSE": ("rmse", "regression"),
+    "ensemble mean: RMSE": ("rmse", "ensemble"),
+    "interpolation: MAE": ("mae", "interpolation"),
+    "ensemble: fair CRPS": ("crps", "ensemble"),
+    "spread / skill": ("spread_skill", "ensemble"),
+}
+SCORES = tuple(CELLS)
 
 
 def evaluate(model: Downscaler, times: Sequence[np.datetime64], members: int) -> str:
@@ -43,29 +55,34 @@ def evaluate(model: Downscaler, times: Sequence[np.datetime64], members: int) ->
     "No skill" is the mean of the training set. The interpolated reflectivity is that of the coarse
     source (``refc``), which the model is not given.
     """
-    sums = sum(_scores(model, time, members) for time in times)
-    assert isinstance(sums, Tensor)  # noqa: S101
-    scores = sums / len(times)
-    scores[:, 0:4] = scores[:, 0:4].sqrt()
+    result = _verified(model, times, members)
     lines = ["| | " + " | ".join(SCORES) + " |", "|---" * (len(SCORES) + 1) + "|"]
-    for name, row in zip(OUTPUTS, scores.tolist(), strict=True):
-        *errors, spread, error = row
-        values = [*errors, (spread / error * (members + 1) / members) ** 0.5]
-        lines.append(f"| `{name}` | " + " | ".join(f"{value:.2f}" for value in values) + " |")
+    for target in result.targets:
+        if not target.derived:
+            values = [result.score(score, forecast, target).value for score, forecast in CELLS.values()]
+            lines.append(f"| `{target.name}` | " + " | ".join(f"{value:.2f}" for value in values) + " |")
     return "\n".join(lines)
 
 
-def _scores(model: Downscaler, time: np.datetime64, members: int) -> Tensor:
-    """``[Co, 8]`` of one time: four squared errors, MAE, CRPS, variance, squared error of the mean."""
-    fields = DemoWeather().fields(time)
-    state, truth = torch.from_numpy(fields.coarse)[None, : len(INPUTS)], torch.from_numpy(fields.fine)
-    coarse_twins = [len(INPUTS), *(INPUTS.index(name) for name in OUTPUTS[1:])]
-    interpolated = model.regrid(torch.from_numpy(fields.coarse)[coarse_twins])
-    ensemble = model(state, [member_seed(0, time, i) for i in range(members)])[0]
-    regression, mean = model.mean(state)[0], ensemble.mean(0)
-    guesses = (model.center_out[0].expand_as(truth), interpolated, regression, mean)
-    squared = [(guess - truth).square().mean((-2, -1)) for guess in guesses]
-    apart = (ensemble[:, None] - ensemble[None]).abs().sum((0, 1)) / (2 * members * (members - 1))
-    crps = (ensemble - truth).abs().mean(0) - apart
-    rest = [(interpolated - truth).abs(), crps, ensemble.var(0)]
-    return torch.stack([*squared, *(field.mean((-2, -1)) for field in rest), squared[-1]], dim=1)
+def _verified(model: Downscaler, times: Sequence[np.datetime64], members: int) -> Result:
+    weather = DemoWeather()
+
+    def coarse(time: np.datetime64) -> Tensor:
+        return torch.from_numpy(weather(time, list(INPUTS)).to_numpy()[0])
+
+    def read(time: np.datetime64, name: str) -> Tensor:
+        return torch.from_numpy(weather(time, name).to_numpy()[0, 0])
+
+    twins = {name: COARSE_TWINS.get(name, name) for name in OUTPUTS}
+    forecasts: list[Forecast] = [
+        Drawn(model, coarse, members),
+        Regression(model, coarse),
+        Interpolation(read, twins, model.regrid),
+        Climatology(model),
+    ]
+    grid, settings = model.spec.output_grid, Settings(bootstrap=Bootstrap(0))
+    truth = open_truth("demo", grid)
+    verification = Verification(forecasts, truth, to_times(times), Domain.of(grid), settings)
+    for _ in verification:
+        pass
+    return verification.result()

@@ -5,53 +5,83 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from earth2_corrdiff.cli.common import ArgumentParser, calm_bars, run_command, share_cores
+from earth2_corrdiff.cli.common import INPUT_ERROR, ArgumentParser, calm_bars, run_command, share_cores
+from earth2_corrdiff.cli.run_log import HeldLog, configure_log
+from earth2_corrdiff.cli.run_report import announce, report, report_failures
 from earth2_corrdiff.errors import InputError
 
 if TYPE_CHECKING:
     from earth2_corrdiff.model import CorrDiff
+    from earth2_corrdiff.ranks import Ranks
     from earth2_corrdiff.run import Downscaling
-    from earth2_corrdiff.times import Times
+    from earth2_corrdiff.states import States
 
 NAME = "run-corrdiff"
+SOME_FAILED = 3
 EVERYWHERE = "the demo needs no network: --demo"
+TIMES = "valid times, UTC, like 2024-07-24T12:00, or periods like 2024-07-20T00/2024-07-25T18/6h"
+SOURCES = (
+    "gfs (default), arco, ncar, wb2, cds, demo, gfs:DIR (a mirror of NOAA's bucket), or file:PATH (NetCDF, "
+    "GRIB, Zarr); with --lead gfs_fx, gefs_fx, ifs_fx, ifs_ens_fx, demo_fx, gfs_fx:DIR, gefs_fx:DIR, file:…"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status (0, 2 for unusable input, 130 after Ctrl-C)."""
-    args = _parser().parse_args(argv)
-    args.command = shlex.join([NAME, *(sys.argv[1:] if argv is None else argv)])
-    return run_command(NAME, run, args, debug=args.debug)
+    """Run the command.
+
+    Returns
+    -------
+    int
+        0; 2 for unusable input; 3 if some times failed with ``--keep-going``; 130 after Ctrl-C
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    status = [0]
+
+    def work(arguments: list[str]) -> None:
+        status[0] = _work(arguments)
+
+    return run_command(NAME, work, arguments, debug="--debug" in arguments) or status[0]
 
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog=NAME,
         description="Downscale global weather to kilometre scale with CorrDiff and write a Zarr store.",
-        epilog=f"{EVERYWHERE}. Times are UTC, like 2024-07-24T12:00.",
+        epilog=f"{EVERYWHERE}. Exit status: 0; 2 where something cannot be used; 3 where some times failed "
+        "with --keep-going; 130 after Ctrl-C. Several processes of torchrun or srun share one run; with "
+        "--resume several commands can, too.",
     )
     add = parser.add_argument
-    add("times", nargs="+", metavar="TIME", help="valid time or times, UTC, like 2024-07-24T12:00")
+    add("times", nargs="+", metavar="TIME", help=f"{TIMES}; with --lead the times that forecasts start from")
+    add(
+        "--lead",
+        metavar="LEADS",
+        help="lead times of forecasts, like 24h, 0/48/6h (first, last, step) or 6,12",
+    )
+    add(
+        "--coarse-members",
+        metavar="N",
+        help="members of a coarse ensemble, like 0-4: each is downscaled into --samples members of its own",
+    )
     add("--samples", type=int, metavar="N", help="ensemble members (default: the package's)")
     add("--steps", type=int, metavar="N", help="steps of the solver (default: the package's)")
     add("--solver", help="euler, heun, stochastic, dpmpp_2m or trigflow (default: the package's)")
     add("--seed", type=int, metavar="N", help="seed of the run (default: drawn, and recorded in the store)")
     add("--package", metavar="NAME", help="taiwan (default), demo, a folder, or a URL that fsspec opens")
-    add(
-        "--source",
-        metavar="NAME",
-        help="gfs (default), arco, ncar, wb2, cds, demo, gfs:DIR (a mirror of NOAA's bucket), "
-        "or file:PATH (NetCDF, GRIB, Zarr)",
-    )
+    add("--source", metavar="NAME", help=SOURCES)
     add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
-    add("--precision", default="fp32", help="fp32 (default, the reference), bf16 or fp16")
+    add("--precision", default="auto", help="auto (default: the fastest), fp32 (the reference), bf16 or fp16")
+    add("--no-acceleration", action="store_true", help="stock arithmetic, operation by operation: slow")
     add("--max-batch", type=int, metavar="N", help="most members in one network call (default: 1 on a CPU)")
     add(
         "--output",
@@ -61,35 +91,74 @@ def _parser() -> ArgumentParser:
     )
     add("--overwrite", action="store_true", help="replace an existing output, once the new run can start")
     add("--resume", action="store_true", help="go on with an interrupted run: compute only what is missing")
+    add("--keep-going", action="store_true", help="report times that fail at the end, and do the others")
     add("--demo", action="store_true", help="synthetic weather and the embedded model: needs no network")
     add("--debug", action="store_true", help="show debug messages, and the traceback of an error")
     return parser
 
 
-def run(args: argparse.Namespace) -> None:
-    """Check what can be checked at once, load, run, and say what was written."""
-    from earth2_corrdiff.sources import make_source
-    from earth2_corrdiff.times import distinct, to_times
+def _work(arguments: list[str]) -> int:
+    """Run as one process of however many the launcher has started."""
+    from earth2_corrdiff.ranks import launched, meet
 
+    ranks = launched(os.environ)
+    args = _parsed(arguments, ranks)
     share_cores()
     calm_bars()
+    if ranks.world > 1:  # of a process that is gone PyTorch writes stack traces of C++
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    ranks = meet(ranks, os.environ)
+    try:
+        with ranks.refusals():
+            return run(args, ranks)
+    except InputError as error:
+        if ranks.first:
+            raise
+        if "refused" in ranks.hear():
+            return INPUT_ERROR  # the first process says why
+        raise InputError(f"process {ranks.rank} of {ranks.world}: {error}") from error
+
+
+def _parsed(arguments: list[str], ranks: Ranks) -> argparse.Namespace:
+    """The options; what is wrong with them, the first process says."""
+    if ranks.first:
+        args = _parser().parse_args(arguments)
+    else:
+        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere), redirect_stdout(nowhere):
+            args = _parser().parse_args(arguments)
+    args.command = shlex.join([NAME, *arguments])
+    if ranks.attempt:  # the launcher has started the job again: go on
+        args.resume, args.overwrite = True, False
+    return args
+
+
+def run(args: argparse.Namespace, ranks: Ranks) -> int:
+    """Check what can be checked at once, load, run, and say what was written; the exit status."""
     _check(args)
-    times = distinct(to_times(args.times))
-    source = make_source(args.source)
-    source.check_times(times)
-    args.output = args.output or Path("outputs") / f"corrdiff-{_label(times)}.zarr"
+    source = _source(args)
+    states = source.states(args.times, args.lead)
+    args.output = args.output or Path("outputs") / f"corrdiff-{_label(states)}.zarr"
     start = perf_counter()
-    if sys.stderr.isatty():  # in a log file it says nothing, and an error shall be one line
+    if sys.stderr.isatty() and ranks.first:  # in a log file it says nothing, and an error shall be one line
         print(f"{NAME}: loading the package {args.package} …", file=sys.stderr, flush=True)
     from earth2_corrdiff.cli.loading import load
-    from earth2_corrdiff.store import check_target
+    from earth2_corrdiff.place import check_target
 
-    log = _configure_log(args.debug)
-    check_target(args.output, args.overwrite, args.resume)
+    log = configure_log(NAME, args.debug, ranks.first)
+    if ranks.first:
+        check_target(args.output, args.overwrite, args.resume)
+    elif args.package == "taiwan" or "://" in args.package:
+        ranks.hear()  # the first process downloads it, the others find it in the cache
+    _take_device(args, ranks)
     model = load(args)
-    _announce(model, source, times, args)
+    announce(model, source, states, args, ranks.world)
     loaded = perf_counter() - start
-    print(_report(_downscale(model, source, times, args, log), args.output, loaded))
+    downscaling = _downscale(model, source, args, log, ranks)
+    if ranks.first:
+        print(report(downscaling, args.output, loaded))
+        report_failures(NAME, downscaling, args.output)
+    ranks.leave()
+    return SOME_FAILED if downscaling.failed and ranks.first else 0
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -97,7 +166,7 @@ def _check(args: argparse.Namespace) -> None:
         for name in ("package", "source"):
             if getattr(args, name) not in (None, "demo"):
                 raise InputError(f"--demo means --package demo --source demo; leave out --{name}")
-        args.package = args.source = "demo"
+        args.package, args.source = "demo", "demo" if args.lead is None else "demo_fx"
     args.package, args.source = args.package or "taiwan", args.source or "gfs"
     for name in ("samples", "steps", "max_batch"):
         value = getattr(args, name)
@@ -105,85 +174,55 @@ def _check(args: argparse.Namespace) -> None:
             raise InputError(f"--{name.replace('_', '-')} must be 1 or more, got {value}")
     if args.overwrite and args.resume:
         raise InputError("--overwrite and --resume exclude each other")
+    if args.coarse_members is not None and args.lead is None:
+        raise InputError("--coarse-members goes with --lead: only forecasts have them")
 
 
-def _label(times: Times) -> str:
+def _source(args: argparse.Namespace) -> Any:
+    from earth2_corrdiff.sources import make_forecast, make_source
+
+    if args.lead is None:
+        return make_source(args.source)
+    return make_forecast(args.source, args.coarse_members)
+
+
+def _label(states: States) -> str:
+    from earth2_corrdiff.times import lead_text
+
+    times = states.times
     stamps = [str(t.astype("datetime64[m]")).replace(":", "") for t in (times[0], times[-1])]
-    return stamps[0] if len(times) == 1 else "-to-".join(stamps)
+    label = stamps[0] if len(times) == 1 else "-to-".join(stamps)
+    if states.leads is None:
+        return label
+    leads = [lead_text(lead).replace(" ", "") for lead in (states.leads[0], states.leads[-1])]
+    return f"{label}-lead-{leads[0] if len(states.leads) == 1 else '-to-'.join(leads)}"
 
 
-class HeldLog:
-    """Log lines on stderr, held back until the run has started: what is refused before that is one line."""
+def _take_device(args: argparse.Namespace, ranks: Ranks) -> None:
+    """Of several processes on a machine each takes the next GPU."""
+    import torch
 
-    def __init__(self, held: bool) -> None:
-        self.lines: list[str] | None = [] if held else None
-
-    def write(self, line: str) -> None:
-        """Take what a logger says: this is the file that it writes to."""
-        from tqdm import tqdm
-
-        if self.lines is None:
-            tqdm.write(line, file=sys.stderr, end="")
-        else:
-            self.lines.append(line)
-
-    def release(self) -> None:
-        """Show what was held back, and from now on every line at once."""
-        lines, self.lines = self.lines or [], None
-        for line in lines:
-            self.write(line)
-
-
-def _configure_log(debug: bool) -> HeldLog:
-    """One place for all that the libraries log, after Earth2Studio's imports have set up theirs."""
-    import logging
-
-    import earth2studio.data
-    import earth2studio.io  # noqa: F401
-    from loguru import logger
-
-    log = HeldLog(held=not debug)
-    logging.basicConfig(stream=log, format=NAME + ": %(levelname)s: %(message)s")
-    logging.captureWarnings(True)
-    logger.remove()
-    logger.add(
-        log,
-        level="DEBUG" if debug else "INFO",
-        format=NAME + ": {level.name}: {message}" if not debug else "{time} {level.name} {name}: {message}",
-    )
-    return log
-
-
-def _announce(model: CorrDiff, source: Any, times: Times, args: argparse.Namespace) -> None:
-    from loguru import logger
-
-    what = "SYNTHETIC demo weather, neither observed nor forecast; " if source.synthetic else ""
-    if model.spec.synthetic and not source.synthetic:
-        what = "a demo model trained on SYNTHETIC weather: its output is no forecast; "
-    if args.package == "taiwan" and args.source.startswith("gfs"):
-        logger.info("the model was trained on ERA5; how it does on GFS has not been evaluated")
-    logger.info(
-        "{}{} x {}, {} with {}, {}, on {}",
-        *(what, _count(len(times), "time"), _count(model.number_of_samples, "member")),
-        *(model.solver, _count(model.number_of_steps, "step"), args.precision, model.downscaler.device),
-    )
+    if args.device == "auto" and ranks.world > 1 and torch.cuda.is_available():
+        args.device = f"cuda:{ranks.local % torch.cuda.device_count()}"
 
 
 def _downscale(
-    model: CorrDiff, source: Any, times: Times, args: argparse.Namespace, log: HeldLog
+    model: CorrDiff, source: Any, args: argparse.Namespace, log: HeldLog, ranks: Ranks
 ) -> Downscaling:
     from tqdm import tqdm
 
+    from earth2_corrdiff.ranks import Steps
     from earth2_corrdiff.run import Downscaling, Options
 
     options = Options(args.seed, args.max_batch, args.overwrite, args.resume, args.command)
-    downscaling = Downscaling(times, model, source, args.output, options)
+    options = replace(options, keep_going=args.keep_going, ranks=ranks)
+    downscaling = Downscaling(args.times, model, source, args.output, options, lead_time=args.lead)
     members = iter(downscaling)  # from here on nothing is refused that could be known before
     log.release()
     every = 0.1 if sys.stderr.isatty() else 10  # seconds: a log file wants fewer lines
     look = {"desc": "denoising", "unit": "step", "dynamic_ncols": True, "mininterval": every, "delay": 0}
-    with tqdm(total=downscaling.evaluations, **look) as bar:
-        downscaling.progress = bar.update
+    with tqdm(total=downscaling.evaluations, disable=not ranks.first, **look) as bar:
+        downscaling.progress = steps = Steps(ranks, bar.update)
         try:
             for _ in members:
                 pass
@@ -193,27 +232,7 @@ def _downscale(
             if isinstance(stop, InputError):
                 raise InputError(str(stop) if "--resume" in str(stop) else f"{stop}; {keeps}") from stop
             raise KeyboardInterrupt(keeps) from None
+        steps.exchange()
+        if not downscaling.failed:
+            bar.update(bar.total - bar.n)  # what other jobs have done
     return downscaling
-
-
-def _report(run: Downscaling, output: Path, loaded: float) -> str:
-    from earth2_corrdiff.layout import made_up
-
-    model = run.model
-    H, W = model.spec.output_grid.shape
-    synthetic = made_up(model.spec, run.source.synthetic)
-    stages = ", ".join(f"{name} {value:.1f} s" for name, value in {"load": loaded, **run.seconds}.items())
-    count = f"{_count(len(run.times), 'time')} x {_count(model.number_of_samples, 'member')}"
-    done = f"wrote {output}"
-    if run.written == 0:
-        done = f"nothing to do, {output} is complete"
-    elif run.written < run.members:
-        done = f"completed {output} ({run.written} of {_count(run.members, 'member')} were missing)"
-    return (
-        f"{done}: {count} of {', '.join(model.output_variables)} on {H} x {W} points{synthetic}; "
-        f"seed {run.seed}; {stages}"
-    )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -8,6 +8,12 @@
     x, coords = fetch(source, times, variables, lat, lon)
     check_input(x, variables, source.name)
 
+Forecasts have a lead time and maybe coarse members; each state is a source of its own:
+
+    source = make_forecast("gefs_fx", "0-4")         # or gfs_fx, ifs_fx, ifs_ens_fx, demo_fx, file:PATH, …
+    states = source.states(times, "0/48/6h")
+    x, coords = fetch(source.at(states[0]), states[0].time, variables, lat, lon)
+
 Every refusal is an ``InputError`` of one sentence. Importing this package costs next to nothing:
 Earth2Studio, xarray and PyTorch are imported when a source first works.
 """
@@ -17,7 +23,20 @@ from __future__ import annotations
 from earth2_corrdiff.sources.checks import check_input
 from earth2_corrdiff.sources.cutout import cut_out
 from earth2_corrdiff.sources.fetch import fetch
-from earth2_corrdiff.sources.registry import NAMES, as_source, make_source
+from earth2_corrdiff.sources.forecasts import Forecast
+from earth2_corrdiff.sources.inputs import Inputs
+from earth2_corrdiff.sources.registry import NAMES, as_source, make_forecast, make_source
 from earth2_corrdiff.sources.source import Source
 
-__all__ = ["NAMES", "Source", "as_source", "check_input", "cut_out", "fetch", "make_source"]
+__all__ = [
+    "NAMES",
+    "Forecast",
+    "Inputs",
+    "Source",
+    "as_source",
+    "check_input",
+    "cut_out",
+    "fetch",
+    "make_forecast",
+    "make_source",
+]

@@ -128,7 +128,7 @@ class Mirror:
     def check(self, times: Times, source: Asked) -> None:
         self.archive.check(times, source)
         for time in times:
-            path = self.path(time)
+            path = gfs_path(self.folder, time)
             for needed in (path, path.with_name(path.name + ".idx")):
                 if not needed.is_file():
                     raise InputError(
@@ -136,19 +136,20 @@ class Mirror:
                         f"the file {needed} is missing; {self._holds()}"
                     )
 
-    def path(self, time: np.datetime64) -> Path:
-        """The GRIB file of one analysis; the bucket's layout changed on 2021-03-22 at 12 UTC."""
-        day, hour = str(time.astype("datetime64[h]")).split("T")
-        folder = self.folder / f"gfs.{day.replace('-', '')}" / hour
-        if time >= np.datetime64("2021-03-22T12"):
-            folder = folder / "atmos"
-        return folder / f"gfs.t{hour}z.pgrb2.0p25.f000"
-
     def _holds(self) -> str:
         days = sorted(path.name.removeprefix("gfs.") for path in self.folder.glob("gfs.????????"))
         if not days:
             return "the folder has no gfs.YYYYMMDD at all, so it is no mirror of the bucket"
         return f"the folder has the days {', '.join(days[:8])}{', …' if len(days) > 8 else ''}"
+
+
+def gfs_path(folder: Path, time: np.datetime64, lead: int = 0) -> Path:
+    """A GRIB file of NOAA's GFS bucket; its layout changed on 2021-03-22 at 12 UTC."""
+    day, hour = str(time.astype("datetime64[h]")).split("T")
+    where = folder / f"gfs.{day.replace('-', '')}" / hour
+    if time >= np.datetime64("2021-03-22T12"):
+        where = where / "atmos"
+    return where / f"gfs.t{hour}z.pgrb2.0p25.f{lead:03d}"
 
 
 GFS = Archive(np.datetime64("2021-01-01T00", "ns"), step=6)

@@ -50,7 +50,7 @@ def explained(name: str, time: Any) -> Iterator[None]:
 
 def _sentence(name: str, error: Exception) -> str:
     """The rest of the message, beginning inside its bracket."""
-    local = name.startswith(("file:", "gfs:"))
+    local = ":" in name  # a folder or file is named
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         path = f" {error.filename}" if error.filename else ""
         return f"{error.strerror}:{path}); free space, or point EARTH2STUDIO_CACHE to another folder"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.sources.cutout import Axis, Field, cut_out
+from earth2_corrdiff.sources.forecasts import Forecast
 from earth2_corrdiff.sources.registry import as_source
 from earth2_corrdiff.sources.source import DataSource, Source
 from earth2_corrdiff.times import TimeLike, time_text, to_times
@@ -61,10 +62,12 @@ def fetch(
     """
     import torch  # here, so that a time can be refused before PyTorch is loaded
 
-    source = as_source(source)
+    has = as_source(source)
+    if isinstance(has, Forecast):
+        raise InputError(f"the source {has.name} has forecasts; fetch those of one state: source.at(state)")
     valid = to_times(times)
     names = [str(name) for name in variables]
-    fields = [_fetch_one(source, time, names, lat, lon) for time in valid]
+    fields = [_fetch_one(has, time, names, lat, lon) for time in valid]
     coords = OrderedDict(time=valid, variable=np.array(names), lat=np.asarray(lat), lon=np.asarray(lon))
     return torch.from_numpy(np.stack(fields)).to(device), coords
 

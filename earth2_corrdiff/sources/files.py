@@ -18,6 +18,8 @@ import xarray as xr
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.times import TimeLike, Times, to_times
 
+LEADS = ("lead_time", "step")
+FORECAST = (*LEADS, "ensemble", "number", "member", "realization")
 ALIASES = {"valid_time": "time", "latitude": "lat", "longitude": "lon"}
 
 
@@ -42,17 +44,11 @@ def open_file(path: Path) -> FileSource:
     InputError
         If there is none, it cannot be opened, or it is not laid out as said above
     """
-    if not path.exists():
-        raise InputError(f"there is no file {path}; give --source file:PATH a NetCDF, GRIB or Zarr")
-    if path.is_file() and _is_grib(path):
+    if path.is_file() and is_grib(path):
         from earth2_corrdiff.sources.grib import GribFile
 
         return GribFile(path)
-    try:
-        data = xr.open_dataset(path, engine="zarr") if _is_zarr(path) else xr.open_dataset(path)
-    except Exception as error:  # every engine has its own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise InputError(f"cannot open {path} as NetCDF, GRIB or Zarr ({reason}); is it complete?") from error
+    data = open_data(path)
     try:
         return GriddedFile(data, path)
     except InputError:
@@ -60,7 +56,25 @@ def open_file(path: Path) -> FileSource:
         raise
 
 
-def _is_grib(path: Path) -> bool:
+def open_data(path: Path) -> xr.Dataset:
+    """Open a NetCDF or Zarr, whatever is in it.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it cannot be opened
+    """
+    if not path.exists():
+        raise InputError(f"there is no file {path}; give --source file:PATH a NetCDF, GRIB or Zarr")
+    try:
+        return xr.open_dataset(path, engine="zarr") if _is_zarr(path) else xr.open_dataset(path)
+    except Exception as error:  # every engine has its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise InputError(f"cannot open {path} as NetCDF, GRIB or Zarr ({reason}); is it complete?") from error
+
+
+def is_grib(path: Path) -> bool:
+    """Whether a file is GRIB, of whichever edition."""
     with path.open("rb") as file:
         return b"GRIB" in file.read(512)  # a bulletin header may come first
 
@@ -90,7 +104,7 @@ class GriddedFile:
 
     def __init__(self, data: xr.Dataset, path: Path) -> None:
         self._path = path
-        self._data = _standard(data, path)
+        self._data = standard(_valid_time(_renamed(data)), path)
         self.times = _times_of(self._data, path)
         self.variables = tuple(str(name) for name in self._data.data_vars)
 
@@ -124,29 +138,49 @@ class GriddedFile:
         return int(rows[0])
 
 
-def _standard(data: xr.Dataset, path: Path) -> xr.Dataset:
-    """One variable per name, each [time, lat, lon] in some order, with these coordinates."""
-    data = data.rename(
-        {old: new for old, new in ALIASES.items() if old in data.variables and new not in data}
-    )
-    stacked = [name for name in data.data_vars if "variable" in data[name].dims]
-    if len(stacked) == 1:
-        data = data[stacked[0]].to_dataset("variable")
-    data = _valid_time(data)
+def standard(data: xr.Dataset, path: Path, also: tuple[str, ...] = ()) -> xr.Dataset:
+    """One variable per name, each over time, lat and lon in some order, with these coordinates.
+
+    Parameters
+    ----------
+    data : xr.Dataset
+        As opened
+    path : Path
+        Its file, for messages
+    also : tuple[str, ...], optional
+        Other dimensions that may be longer than one
+
+    Raises
+    ------
+    InputError
+        If a dimension is missing or one too many
+    """
+    data = _renamed(data)
     names = [name for name in data.data_vars if {"lat", "lon"} <= set(data[name].dims)]
     if not names or data["lat"].ndim != 1 or data["lon"].ndim != 1:
         raise InputError(
             f"{path} must hold fields on 1-D lat and lon; got the variables {_listed(data.data_vars)} "
             f"with the dimensions {_listed(data.dims)}"
         )
-    data = data[names]
-    extra = [str(dim) for dim, size in data.sizes.items() if dim not in ("time", "lat", "lon") and size > 1]
-    if extra:
-        raise InputError(
-            f"{path} has the dimension {extra[0]} of length {data.sizes[extra[0]]}; "
-            "select one of them, or save one variable per Earth2Studio name (t850, not t with a level)"
-        )
-    return data.squeeze([dim for dim in data.dims if dim not in ("time", "lat", "lon")], drop=True)
+    data, kept = data[names], ("time", "lat", "lon", *also)
+    for dim, size in data.sizes.items():
+        if dim not in kept and size > 1:
+            raise InputError(f"{path} has the dimension {dim} of length {size}; {_way_out(str(dim))}")
+    return data.squeeze([dim for dim in data.dims if dim not in kept], drop=True)
+
+
+def _renamed(data: xr.Dataset) -> xr.Dataset:
+    """With Earth2Studio's names of the coordinates, and one variable per name."""
+    new = {old: name for old, name in ALIASES.items() if old in data.variables and name not in data}
+    data = data.rename(new)
+    stacked = [name for name in data.data_vars if "variable" in data[name].dims]
+    return data[stacked[0]].to_dataset("variable") if len(stacked) == 1 else data
+
+
+def _way_out(dim: str) -> str:
+    if dim in FORECAST:
+        return "choose forecasts with --lead, and with --coarse-members where there are several"
+    return "select one of them, or save one variable per Earth2Studio name (t850, not t with a level)"
 
 
 def _listed(names: Iterable[Hashable]) -> str:
@@ -155,7 +189,7 @@ def _listed(names: Iterable[Hashable]) -> str:
 
 def _valid_time(data: xr.Dataset) -> xr.Dataset:
     """Valid time as the dimension ``time``: one lead time is added, a lone time becomes a dimension."""
-    for lead in ("lead_time", "step"):
+    for lead in LEADS:
         if (
             lead in data.variables
             and data[lead].size == 1

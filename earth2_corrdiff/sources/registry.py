@@ -4,16 +4,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.sources import calendars
-from earth2_corrdiff.sources.source import DataSource, Source
+from earth2_corrdiff.sources import calendars, forecast_registry
+from earth2_corrdiff.sources.forecasts import Forecast, parse_members
+from earth2_corrdiff.sources.source import FORECASTS, DataSource, Source
+from earth2_corrdiff.sources.vocabulary import Vocabulary, demo_variables, lexicon
 
-NAMES = "gfs, arco, ncar, wb2, cds, demo, gfs:DIR or file:PATH"
+NAMES = (
+    "gfs, arco, ncar, wb2, cds, demo, gfs:DIR, file:PATH, "
+    "or for forecasts gfs_fx, gefs_fx, ifs_fx, ifs_ens_fx, demo_fx, gfs_fx:DIR or gefs_fx:DIR"
+)
 
 
 def make_source(name: str, verbose: bool = False) -> Source:
@@ -43,9 +50,41 @@ def make_source(name: str, verbose: bool = False) -> Source:
         return _file(name, Path(place).expanduser())
     if kind == "gfs" and place:
         return _mirror(name, Path(place).expanduser())
+    if kind in forecast_registry.KINDS:
+        raise InputError(f"the source {name} has forecasts; say which, as --lead 0/48/6h")
     if colon or kind not in KINDS:
         raise InputError(f"there is no source {name!r}; choose one of {NAMES}")
     return KINDS[kind].source(name, verbose)
+
+
+def make_forecast(name: str, coarse_members: str | None = None, verbose: bool = False) -> Forecast:
+    """The forecast source of a name, ready to be checked; nothing is fetched yet.
+
+    Parameters
+    ----------
+    name : str
+        ``gfs_fx``, ``gefs_fx`` (NOAA's forecast, and its ensemble), ``ifs_fx``, ``ifs_ens_fx`` (ECMWF's),
+        ``demo_fx`` (synthetic), ``gfs_fx:DIR``, ``gefs_fx:DIR`` (local mirrors of NOAA's buckets), or
+        ``file:PATH`` (NetCDF or Zarr over time and lead_time, and maybe ensemble)
+    coarse_members : str | None, optional
+        Which members of a coarse ensemble, like ``0-4,7``; by default its control (of ``ifs_ens_fx``
+        member 1), without a number
+    verbose : bool, optional
+        Show Earth2Studio's download bars, by default False
+
+    Raises
+    ------
+    InputError
+        If there is no such source, folder, file or member, or what it needs is not installed
+    """
+    kind, _, place = name.partition(":")
+    coarse = None if coarse_members is None else parse_members(coarse_members)
+    if kind == "file" and place:
+        return forecast_registry.file_forecast(name, Path(place).expanduser(), coarse)
+    if kind in forecast_registry.KINDS:
+        return forecast_registry.KINDS[kind].forecast(name, verbose, coarse, place)
+    make_source(name)  # refuses a name that is none
+    raise InputError(f"the source {name} has no lead times; leave out --lead, or use {FORECASTS}")
 
 
 @dataclass(frozen=True)
@@ -66,7 +105,7 @@ class Kind:
         Whether to build it at once, so that a missing key or package is refused first
     """
 
-    vocabulary: Callable[[], Container[str]]
+    vocabulary: Vocabulary
     build: Callable[[bool], DataSource]
     calendar: calendars.Calendar | None = None
     synthetic: bool = False
@@ -80,16 +119,23 @@ class Kind:
         return Source(name, build, self.vocabulary, self.calendar, self.synthetic)
 
 
-def as_source(source: Source | DataSource) -> Source:
+def as_source(source: Any) -> Source | Forecast:
     """Any Earth2Studio data source as a ``Source``; those of the names above get their checks.
+
+    A forecast source, which is called with (time, lead_time, variable), becomes a ``Forecast``; a list of
+    them one with as many coarse members.
 
     Raises
     ------
     InputError
-        If it cannot be called with (time, variable)
+        If it cannot be called so
     """
-    if isinstance(source, Source):
+    if isinstance(source, Source | Forecast):
         return source
+    if _is_forecast(source):
+        return forecast_registry.own_forecast([source])
+    if isinstance(source, list | tuple) and source and all(map(_is_forecast, source)):
+        return forecast_registry.own_forecast(list(source))
     if not callable(source):
         raise InputError(f"a data source is called with (time, variable); got {type(source).__name__}")
     bases = [base.__name__ for base in type(source).__mro__]
@@ -99,6 +145,14 @@ def as_source(source: Source | DataSource) -> Source:
         return Source(type(source).__name__, partial(_same, source), synthetic=synthetic)
     kind = KINDS[name]
     return Source(name, partial(_same, source), kind.vocabulary, kind.calendar, kind.synthetic)
+
+
+def _is_forecast(source: Any) -> bool:
+    """Whether it follows Earth2Studio's protocol of forecast sources; Earth2Studio asks the same."""
+    try:
+        return callable(source) and "lead_time" in signature(source).parameters
+    except ValueError:  # of a built-in function
+        return False
 
 
 def _same(source: DataSource) -> DataSource:
@@ -116,7 +170,7 @@ def _mirror(name: str, folder: Path) -> Source:
 
         return gfs_mirror(folder)
 
-    return Source(name, build, _lexicon("GFSLexicon"), calendars.Mirror(folder, calendars.GFS))
+    return Source(name, build, lexicon("GFSLexicon"), calendars.Mirror(folder, calendars.GFS))
 
 
 def _file(name: str, path: Path) -> Source:
@@ -124,16 +178,6 @@ def _file(name: str, path: Path) -> Source:
 
     data = open_file(path)
     return Source(name, partial(_same, data), lambda: data.variables, calendars.Listed(data.times))
-
-
-def _lexicon(name: str) -> Callable[[], Container[str]]:
-    def load() -> Container[str]:
-        from earth2studio import lexicon
-
-        vocabulary: Container[str] = getattr(lexicon, name)
-        return vocabulary
-
-    return load
 
 
 def _remote(name: str) -> Callable[[bool], DataSource]:
@@ -153,20 +197,13 @@ def _demo(verbose: bool) -> DataSource:
     return source
 
 
-def _demo_variables() -> Container[str]:
-    from earth2_corrdiff.demo import DemoWeather
-
-    variables: Container[str] = DemoWeather.VARIABLES
-    return variables
-
-
 KINDS: dict[str, Kind] = {
-    "gfs": Kind(_lexicon("GFSLexicon"), _remote("gfs"), calendars.GFS),
-    "arco": Kind(_lexicon("ARCO_ERA5Lexicon"), _remote("arco"), calendars.ARCO),
-    "ncar": Kind(_lexicon("NCAR_ERA5Lexicon"), _remote("ncar"), calendars.ERA5),
-    "wb2": Kind(_lexicon("WB2Lexicon"), _remote("wb2"), calendars.WB2),
-    "cds": Kind(_lexicon("CDS_ERA5Lexicon"), _remote("cds"), calendars.ERA5, needs_key=True),
-    "demo": Kind(_demo_variables, _demo, synthetic=True),
+    "gfs": Kind(lexicon("GFSLexicon"), _remote("gfs"), calendars.GFS),
+    "arco": Kind(lexicon("ARCO_ERA5Lexicon"), _remote("arco"), calendars.ARCO),
+    "ncar": Kind(lexicon("NCAR_ERA5Lexicon"), _remote("ncar"), calendars.ERA5),
+    "wb2": Kind(lexicon("WB2Lexicon"), _remote("wb2"), calendars.WB2),
+    "cds": Kind(lexicon("CDS_ERA5Lexicon"), _remote("cds"), calendars.ERA5, needs_key=True),
+    "demo": Kind(demo_variables, _demo, synthetic=True),
 }
 CLASSES = {
     "GFS": "gfs",

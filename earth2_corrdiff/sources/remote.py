@@ -17,10 +17,11 @@ from typing import Any, cast
 
 import numpy as np
 import xarray as xr
-from earth2studio.data import ARCO_ERA5, CDS_ERA5, GFS, NCAR_ERA5, WB2ERA5
+from earth2studio.data import ARCO_ERA5, CDS_ERA5, GEFS_FX, GFS, GFS_FX, NCAR_ERA5, WB2ERA5
 from earth2studio.data.utils import obstore_store_from_url
 
 from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.sources.forecasts import ForecastSource
 from earth2_corrdiff.sources.source import DataSource
 
 CONTACT = 30
@@ -37,11 +38,11 @@ class Settled:
 
     _failures: list[Exception]
 
-    async def fetch(self, time: Any, variable: Any) -> xr.DataArray:
-        """Fetch, in Earth2Studio's protocol."""
+    async def fetch(self, *asked: Any) -> xr.DataArray:
+        """Fetch, in Earth2Studio's protocol: time and variable, with a lead time between for forecasts."""
         self._failures = []
         try:
-            array: xr.DataArray = await super().fetch(time, variable)  # type: ignore[misc]
+            array: xr.DataArray = await super().fetch(*asked)  # type: ignore[misc]
         except Exception:
             if not self._failures:
                 raise
@@ -50,7 +51,7 @@ class Settled:
         return array
 
     async def fetch_wrapper(self, *args: Any, **options: Any) -> Any:
-        """One download, as GFS, NCAR_ERA5 and WB2ERA5 call it; None where one has failed already."""
+        """One download, as GFS, GEFS, NCAR_ERA5 and WB2ERA5 call it; None where one has failed already."""
         return await self._noted(super().fetch_wrapper, *args, **options)  # type: ignore[misc]
 
     async def fetch_chunk_group(self, *args: Any, **options: Any) -> Any:
@@ -67,18 +68,31 @@ class Settled:
             return None
 
 
-class SettledGFS(Settled, GFS):  # type: ignore[misc]
-    """GFS; a cached file that was cut off (a killed run, a full disk) is thrown away and read again."""
+class Whole:
+    """A cached file that was cut off (a killed run, a full disk) is thrown away and read again."""
 
     async def _fetch_remote_file(
         self, path: str, byte_offset: int = 0, byte_length: int | None = None
     ) -> str:
         for _ in range(2):
-            cached = Path(await super()._fetch_remote_file(path, byte_offset, byte_length))
-            if _whole(cached.read_bytes(), byte_length):
+            fetched = super()._fetch_remote_file(path, byte_offset, byte_length)  # type: ignore[misc]
+            cached = Path(await fetched)
+            if _whole(cached.read_bytes(), byte_length, index=path.endswith(".idx")):
                 return str(cached)
             cached.unlink(missing_ok=True)
         raise EOFError(f"{path} is cut off or damaged at byte {byte_offset}")
+
+
+class SettledGFS(Settled, Whole, GFS):  # type: ignore[misc]
+    """GFS, analyses."""
+
+
+class SettledGFSForecasts(Settled, Whole, GFS_FX):  # type: ignore[misc]
+    """GFS, forecasts."""
+
+
+class SettledGEFS(Settled, Whole, GEFS_FX):  # type: ignore[misc]
+    """GEFS, forecasts of one member."""
 
 
 class SettledNCAR(Settled, NCAR_ERA5):  # type: ignore[misc]
@@ -93,12 +107,12 @@ class SettledWB2(Settled, WB2ERA5):  # type: ignore[misc]
     """ERA5 from WeatherBench 2."""
 
 
-def _whole(data: bytes, length: int | None) -> bool:
-    """Whether a file is a GRIB message of its length or, where none is known, a whole index."""
-    if length is None:
+def _whole(data: bytes, length: int | None, index: bool) -> bool:
+    """Whether a file is a whole index, or a GRIB message of its length (where that is known)."""
+    if index:
         last = data.rstrip().rsplit(b"\n", 1)[-1]  # 12:24919729:d=2024072412:UGRD:850 mb:anl:
         return last.count(b":") >= 6
-    return len(data) == length and data.startswith(b"GRIB") and data.endswith(b"7777")
+    return length in (None, len(data)) and data.startswith(b"GRIB") and data.endswith(b"7777")
 
 
 class ZarrArchive:
@@ -153,12 +167,51 @@ def gfs(verbose: bool) -> DataSource:
 
 
 def gfs_mirror(folder: Path) -> DataSource:
-    """The same class over a folder laid out like the bucket. Not cached: that is local, and may change."""
+    """The same class over a folder laid out like the bucket."""
+    return cast(DataSource, _local(SettledGFS, folder))
+
+
+def gfs_fx(verbose: bool, folder: Path | None = None) -> ForecastSource:
+    """NOAA's GFS forecasts, from its bucket or from a folder laid out like it."""
+    if folder is not None:
+        return cast(ForecastSource, _local(SettledGFSForecasts, folder))
+    source = SettledGFSForecasts(verbose=verbose)
+    source.store = obstore_store_from_url(f"s3://{GFS.GFS_BUCKET_NAME}", retry_config=RETRY)
+    return cast(ForecastSource, source)
+
+
+def gefs_fx(verbose: bool, member: str, folder: Path | None = None) -> ForecastSource:
+    """Forecasts of one GEFS member (``gec00``, ``gep01``, …), from the bucket or from a folder."""
+    if folder is not None:
+        return cast(ForecastSource, _local(SettledGEFS, folder, member=member))
+    source = SettledGEFS(member=member, verbose=verbose)
+    source.store = obstore_store_from_url(f"s3://{GEFS_FX.GEFS_BUCKET_NAME}", retry_config=RETRY)
+    return cast(ForecastSource, source)
+
+
+def _local(kind: type[Any], folder: Path, **options: Any) -> Any:
+    """Not cached: what is local may change."""
     from obstore.store import LocalStore
 
-    source = SettledGFS(cache=False, verbose=False, retries=0)
+    source = kind(cache=False, verbose=False, retries=0, **options)
     source.store = LocalStore(folder)
     return source
+
+
+def ifs(verbose: bool, member: int | None = None) -> ForecastSource:
+    """ECMWF's open forecasts: of HRES, or of one member of its ensemble; cached.
+
+    Raises
+    ------
+    InputError
+        If ECMWF's client is not installed
+    """
+    if find_spec("ecmwf") is None:
+        raise InputError("the forecasts of ECMWF need its client; run: pip install ecmwf-opendata")
+    from earth2studio.data import IFS_ENS_FX, IFS_FX
+
+    source = IFS_FX(verbose=verbose) if member is None else IFS_ENS_FX(member=member, verbose=verbose)
+    return cast(ForecastSource, source)
 
 
 def ncar(verbose: bool) -> DataSource:

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.sources.calendars import Calendar
 from earth2_corrdiff.sources.failures import explained
-from earth2_corrdiff.times import TimeLike, to_times
+from earth2_corrdiff.states import State, States
+from earth2_corrdiff.times import TimeLike, distinct, to_times
 
 if TYPE_CHECKING:
     import xarray as xr
 
+FORECASTS = "gfs_fx, gefs_fx, ifs_fx, ifs_ens_fx, demo_fx or file:PATH"
 LISTED = 30
 """A source with more variables than this is not listed in a message."""
 
@@ -94,6 +96,26 @@ class Source:
         import asyncio
 
         return await asyncio.to_thread(self, time, variable)
+
+    def states(self, times: TimeLike | Iterable[TimeLike], leads: Any = None) -> States:
+        """The analyses of these times, each once; fetches nothing.
+
+        Raises
+        ------
+        InputError
+            For times that the source cannot have, or where lead times are asked for
+        """
+        if leads is not None:
+            raise InputError(
+                f"the source {self.name} has no lead times; leave out --lead, or use {FORECASTS}"
+            )
+        valid = distinct(to_times(times))
+        self.check_times(valid)
+        return States(valid)
+
+    def at(self, state: State) -> Source:
+        """The source of a state: this one. Forecasts have one per lead time and coarse member."""
+        return self
 
     def has(self, variable: str) -> bool:
         """Whether the source has a variable; False where that is not known.

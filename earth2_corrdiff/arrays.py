@@ -1,0 +1,104 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The arrays of a store before anything is in them: dimensions, chunks, codecs, CF attributes."""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import zarr
+from earth2studio.io import ZarrBackend
+from torch import from_numpy
+
+from earth2_corrdiff.layout import SEED, Layout
+from earth2_corrdiff.metadata import LAT, LON, cf_attributes
+
+UNWRITTEN = -1
+VALID = "valid_time"
+
+
+def storage(name: str) -> dict[str, Any]:
+    """How the field of a variable is kept, as keywords of ``zarr.Group.create_array``.
+
+    NaN until it is written; Zarr's default codecs, which are lossless.
+    """
+    return {"fill_value": np.nan}
+
+
+def lay_out(io: ZarrBackend, layout: Layout) -> None:
+    """Add all arrays with their attributes.
+
+    The metadata are complete then, so they are consolidated here: readers open an unfinished store, too.
+    """
+    io.chunks.update(dict.fromkeys((*layout.states.axes, "sample"), 1))
+    coords, lowres = layout.output_coords(), layout.lowres_coords()
+    for each in (coords, lowres):
+        io.add_array(each, [])
+    forecast = layout.states.leads is not None
+    for name in layout.outputs:
+        io.add_array(coords, name, attributes=_about(name, forecast), **storage(name))
+    for name in layout.lowres:
+        about = _about(name, forecast, "_lowres")
+        io.add_array(lowres, f"{name}_lowres", attributes=about, **storage(name))
+    plane = OrderedDict(lat=coords["lat"], lon=coords["lon"])
+    for name, values in layout.static.items():
+        io.add_array(plane, name, from_numpy(values), attributes=_about(name), **storage(name))
+    _add_seeds(io.root, layout)
+    _describe(io.root, layout.attributes)
+    if forecast:
+        _add_valid_times(io.root, layout)
+    with warnings.catch_warnings():  # that other readers of Zarr 3 may ignore the consolidated copy
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(io.root.store)
+
+
+def _add_seeds(root: zarr.Group, layout: Layout) -> None:
+    about: dict[str, Any] = {"long_name": "seed of the member's noise; -1 where it is not written"}
+    root.create_array(
+        SEED,
+        shape=layout.seeds.shape,
+        chunks=(1,) * layout.seeds.ndim,
+        dtype="int64",
+        dimension_names=[*layout.states.axes, "sample"],
+        fill_value=UNWRITTEN,
+        attributes=about | ({"coordinates": VALID} if layout.states.leads is not None else {}),
+    )
+
+
+def _add_valid_times(root: zarr.Group, layout: Layout) -> None:
+    """CF: the valid time as an auxiliary coordinate of forecasts; the axes are reference and lead time."""
+    valid = layout.states.valid_times
+    array = root.create_array(
+        VALID,
+        shape=valid.shape,
+        chunks=valid.shape,
+        dtype=valid.dtype,
+        dimension_names=["time", "lead_time"],
+        attributes={"standard_name": "time", "long_name": "valid time (UTC)"},
+    )
+    array[:] = valid
+    reference = {"standard_name": "forecast_reference_time", "long_name": "reference time (UTC)"}
+    root["time"].attrs.update(reference)
+    root["lead_time"].attrs.update({"standard_name": "forecast_period", "long_name": "lead time"})
+    if layout.states.coarse is not None:
+        root["ensemble"].attrs.update({"long_name": "member of the coarse forecast"})
+
+
+def _about(name: str, forecast: bool = False, suffix: str = "") -> dict[str, str]:
+    """Attributes of a field; ``coordinates`` makes latitude and longitude coordinates for xarray."""
+    about = cf_attributes(name)
+    about["long_name"] += ", coarse input" if suffix else ""
+    return about | {"coordinates": f"lat{suffix} lon{suffix}" + (f" {VALID}" if forecast else "")}
+
+
+def _describe(root: zarr.Group, provenance: dict[str, Any]) -> None:
+    """Attributes of the coordinates and of the store."""
+    for suffix in ("", "_lowres"):
+        root[f"lat{suffix}"].attrs.update(LAT)
+        root[f"lon{suffix}"].attrs.update(LON)
+    root["time"].attrs.update({"standard_name": "time", "long_name": "valid time (UTC)"})
+    root["sample"].attrs.update({"standard_name": "realization", "long_name": "ensemble member"})
+    root.attrs.update({"Conventions": "CF-1.11", **provenance})

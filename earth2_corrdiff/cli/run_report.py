@@ -1,0 +1,86 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""What ``run-corrdiff`` says before and after the work."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from earth2_corrdiff.model import CorrDiff
+    from earth2_corrdiff.run import Downscaling
+    from earth2_corrdiff.sources import Forecast, Source
+    from earth2_corrdiff.states import States
+
+
+def announce(
+    model: CorrDiff, source: Source | Forecast, states: States, args: argparse.Namespace, world: int
+) -> None:
+    """Log what will be done, and what is to be known about it."""
+    from loguru import logger
+
+    what = "SYNTHETIC demo weather, neither observed nor forecast; " if source.synthetic else ""
+    if model.spec.synthetic and not source.synthetic:
+        what = "a demo model trained on SYNTHETIC weather: its output is no forecast; "
+    if args.package == "taiwan" and not source.synthetic and args.source.partition(":")[0] in NOT_ERA5:
+        logger.info("the model was trained on ERA5; how it does on {} has not been evaluated", args.source)
+    logger.info(
+        "{}{}, {} with {}, {}, on {}{}",
+        *(what, extent(states, model.number_of_samples), model.solver),
+        *(count(model.number_of_steps, "step"), model.downscaler.precision, model.downscaler.device),
+        f", {world} processes" if world > 1 else "",
+    )
+
+
+def report(run: Downscaling, output: Path, loaded: float) -> str:
+    """One line about the run that has ended."""
+    from earth2_corrdiff.layout import made_up
+
+    model = run.model
+    H, W = model.spec.output_grid.shape
+    synthetic = made_up(model.spec, run.source.synthetic)
+    stages = ", ".join(f"{name} {value:.1f} s" for name, value in {"load": loaded, **run.seconds}.items())
+    done = f"wrote {output}"
+    if run.found == run.members:
+        done = f"nothing to do, {output} is complete"
+    elif run.found:
+        done = (
+            f"completed {output} ({run.members - run.found} of {count(run.members, 'member')} were missing)"
+        )
+    if run.failed:
+        done += f" but for {len(run.failed)} of {count(len(run.states), _state(run.states))} that failed"
+    return (
+        f"{done}: {extent(run.states, model.number_of_samples)} of {', '.join(model.output_variables)} "
+        f"on {H} x {W} points{synthetic}; seed {run.seed}; {stages}"
+    )
+
+
+def report_failures(name: str, run: Downscaling, output: Path) -> None:
+    """One line on stderr for each state that the run went on without, and one about the way out."""
+    for number, error in sorted(run.failed.items()):
+        print(f"{name}: failed: {run.states[number]}: {error}", file=sys.stderr)
+    if run.failed:
+        print(f"{name}: {output} keeps the others; try the failed ones again with --resume", file=sys.stderr)
+
+
+def extent(states: States, members: int) -> str:
+    """``2 times x 4 members``, or ``1 forecast x 9 lead times x 5 coarse members x 4 members``."""
+    parts = [count(len(states.times), _state(states, "forecast"))]
+    parts += [] if states.leads is None else [count(len(states.leads), "lead time")]
+    parts += [] if states.coarse is None else [count(len(states.coarse), "coarse member")]
+    return " x ".join([*parts, count(members, "member")])
+
+
+def count(number: int, what: str) -> str:
+    """``1 time``, ``2 times``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _state(states: States, forecast: str = "state") -> str:
+    return "time" if states.leads is None else forecast
+
+
+NOT_ERA5 = ("gfs", "gfs_fx", "gefs_fx", "ifs_fx", "ifs_ens_fx")

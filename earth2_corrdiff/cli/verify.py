@@ -1,0 +1,212 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``verify-corrdiff``: is an ensemble that ``run-corrdiff`` wrote any good?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from earth2_corrdiff.cli.common import ArgumentParser, run_command, share_cores
+from earth2_corrdiff.errors import InputError
+
+if TYPE_CHECKING:
+    from earth2_corrdiff.downscaler import Downscaler
+    from earth2_corrdiff.verification import Result, Settings, Verification
+
+NAME = "verify-corrdiff"
+Value = TypeVar("Value")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status (0, 2 for unusable input, 130 after Ctrl-C)."""
+    args = _parser().parse_args(argv)
+    return run_command(NAME, verify, args, debug=args.debug)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog=NAME,
+        description="Compare an ensemble that run-corrdiff wrote with the truth: CRPS, spread, ranks, "
+        "spectra, events and tails, with baselines and confidence intervals.",
+        epilog="The report is one HTML file that needs nothing else. Times are UTC.",
+    )
+    add = parser.add_argument
+    add("store", type=Path, metavar="STORE", help="the Zarr folder that run-corrdiff wrote")
+    add(
+        "--truth",
+        required=True,
+        help="demo, a Zarr or NetCDF on the same grid, or a source to interpolate: gfs, arco, file:PATH, …",
+    )
+    add(
+        "--package",
+        metavar="NAME",
+        help="add the regression alone of this package: taiwan, demo, folder, URL",
+    )
+    add(
+        "--device",
+        default="auto",
+        help="for --package: cpu, cuda, cuda:1, … (default: a GPU if there is one)",
+    )
+    add(
+        "--compare",
+        action="append",
+        default=[],
+        metavar="NAME=STORE",
+        help="add another store of the same grid and times, as NAME; repeatable",
+    )
+    add("--variables", nargs="+", metavar="NAME", help="variables to verify, after the STORE (default: all)")
+    add(
+        "--truth-name",
+        action="append",
+        default=[],
+        metavar="NAME=TRUTH",
+        help="what a variable is called in the truth, like mrr=refc; repeatable",
+    )
+    _add_scores(parser)
+    _add_output(parser)
+    return parser
+
+
+def _add_scores(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--threshold",
+        action="append",
+        default=[],
+        metavar="NAME=VALUES",
+        help="events, like mrr=20,40 or ws10m=17.2 (default: 20, 35, 45 dBZ and 10.8, 17.2, 24.5 m/s)",
+    )
+    add("--scales", nargs="+", type=float, metavar="KM", help="windows of the FSS (default: 0 25 50 100 200)")
+    add(
+        "--bootstrap",
+        type=int,
+        default=2000,
+        metavar="N",
+        help="draws for the intervals, 0 for none (default: 2000)",
+    )
+    add("--block", type=int, default=1, metavar="N", help="neighbouring times drawn together (default: 1)")
+    add("--level", type=float, default=0.95, help="of the intervals (default: 0.95)")
+    add("--interval", default="bca", metavar="KIND", help="bca (default) or percentile")
+    add("--seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
+    add("--skip-incomplete", action="store_true", help="leave out times with missing or broken members")
+
+
+def _add_output(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--output", type=Path, metavar="PATH", help="also write the scores as PATH.csv or PATH.zarr")
+    add(
+        "--report",
+        type=Path,
+        metavar="HTML",
+        help="the report, replaced if it exists (default: STORE-verification.html beside the store)",
+    )
+    add("--no-report", action="store_true", help="print the tables only")
+    add("--overwrite", action="store_true", help="replace an existing --output")
+    add("--debug", action="store_true", help="show the traceback of an error")
+
+
+def verify(args: argparse.Namespace) -> None:
+    """Check what can be checked at once, verify, print the tables, write the files."""
+    if args.no_report and args.report is not None:
+        raise InputError("--report and --no-report exclude each other")
+    share_cores()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of upstream packages, while they are imported
+        from earth2_corrdiff.verification import files, open_verification, report, tables
+    settings = _settings(args)
+    path = None if args.no_report else args.report or _beside(args.store)
+    if args.output is not None:
+        files.check_output(args.output, args.overwrite)
+    if path is not None:
+        files.check_folder(path)
+    _quiet_log()
+    verification = open_verification(
+        args.store,
+        args.truth,
+        settings=settings,
+        downscaler=_downscaler(args),
+        compare=_pairs("--compare", args.compare, Path),
+        truth_names=_pairs("--truth-name", args.truth_name, str),
+    )
+    result = _run(verification)
+    print(tables.report_text(result))
+    if args.output is not None:
+        files.save(result, args.output)
+        print(f"\nwrote {args.output}")
+    if path is not None:
+        report.write_report(result, path, _title(args, result))
+        print(f"wrote {path}" if args.output is not None else f"\nwrote {path}")
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    from earth2_corrdiff.verification import Bootstrap, Settings
+    from earth2_corrdiff.verification.scoring import SCALES_KM
+
+    return Settings(
+        variables=args.variables,
+        thresholds=_pairs("--threshold", args.threshold, _numbers),
+        scales=SCALES_KM if args.scales is None else args.scales,
+        bootstrap=Bootstrap(args.bootstrap, args.level, args.block, args.interval, args.seed),
+        skip_incomplete=args.skip_incomplete,
+    )
+
+
+def _pairs(option: str, words: Sequence[str], convert: Callable[[str], Value]) -> dict[str, Value]:
+    """``["a=1"]`` as ``{"a": convert("1")}``; `InputError` for anything else."""
+    found = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        try:
+            found[name] = convert(value)
+        except ValueError as error:
+            raise InputError(f"{option} takes numbers after NAME=, got {word!r}") from error
+        if not name or not sign or not value:
+            raise InputError(f"{option} takes NAME=VALUE, got {word!r}")
+    return found
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+def _beside(store: Path) -> Path:
+    place = store if store.name else store.absolute()
+    return place.with_name(f"{place.name.removesuffix('.zarr')}-verification.html")
+
+
+def _downscaler(args: argparse.Namespace) -> Downscaler | None:
+    """The model of --package, for its regression."""
+    if args.package is None:
+        return None
+    from earth2_corrdiff.cli.loading import load
+
+    settings: dict[str, Any] = dict.fromkeys(("samples", "steps", "solver", "max_batch"))
+    asked = argparse.Namespace(package=args.package, device=args.device, precision="fp32", **settings)
+    return load(asked).downscaler
+
+
+def _quiet_log() -> None:
+    """Warnings alone, as one line each: after Earth2Studio's imports have set up their own log."""
+    from loguru import logger
+
+    logger.remove()
+    logger.add(sys.stderr, level="WARNING", format=NAME + ": {level.name}: {message}")
+
+
+def _run(verification: Verification) -> Result:
+    from tqdm import tqdm
+
+    every = 0.1 if sys.stderr.isatty() else 10
+    look = {"desc": "verifying", "unit": "time", "dynamic_ncols": True, "mininterval": every, "delay": 1}
+    for _ in tqdm(verification, total=len(verification.times), **look):
+        pass
+    return verification.result()
+
+
+def _title(args: argparse.Namespace, result: Result) -> str:
+    return result.about.get("title", "CorrDiff downscaling") + f": verification of {args.store.name}"

@@ -1,0 +1,39 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""How a run goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from earth2_corrdiff.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run goes, apart from what the model says.
+
+    Attributes
+    ----------
+    seed : int | None
+        Of the run, by default the model's, else one that is drawn; recorded in the store
+    max_batch : int | None
+        Most members in one network call, by default the model's
+    overwrite, resume : bool
+        What to do with an output that exists; by default refuse. A store is replaced when its new run
+        starts; one to resume must be of the same run, and without a seed its own is taken
+    command : str
+        For the provenance in the store
+    keep_going : bool
+        Go on without states whose input cannot be used: see ``Downscaling.failed``
+    ranks : Ranks
+        This process among those of its job, which share the members and fill one store
+    """
+
+    seed: int | None = None
+    max_batch: int | None = None
+    overwrite: bool = False
+    resume: bool = False
+    command: str = "earth2_corrdiff.downscale"
+    keep_going: bool = False
+    ranks: Ranks = Ranks()

@@ -1,0 +1,93 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The coarse input of a run: of each state the model's variables, checked, and what is kept beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.sources.checks import check_input
+from earth2_corrdiff.sources.fetch import fetch
+from earth2_corrdiff.sources.forecasts import Forecast
+from earth2_corrdiff.sources.source import Source
+from earth2_corrdiff.states import States
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from earth2_corrdiff.grid import Grid
+
+EXTRA = "refc"  # kept for comparison where the source has it: the coarse twin of mrr
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Where the coarse fields of a run's states come from.
+
+    Attributes
+    ----------
+    source : Source or Forecast
+        Has them
+    states : States
+        What to downscale
+    variables : Sequence[str]
+        The model's, in its order
+    grid : Grid
+        The model's input grid
+    """
+
+    source: Source | Forecast
+    states: States
+    variables: Sequence[str]
+    grid: Grid
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Variables to fetch and keep, as far as the source has them; the model's come first."""
+        names = tuple(self.variables)
+        return (*names, EXTRA) if EXTRA not in names and self.source.has(EXTRA) else names
+
+    def first(
+        self, numbers: Sequence[int], names: Sequence[str], failed: dict[int, str] | None = None
+    ) -> dict[int, Tensor]:
+        """Number and fields of the first of these states; none of none.
+
+        Parameters
+        ----------
+        numbers : Sequence[int]
+            States to try
+        names : Sequence[str]
+            Variables
+        failed : dict[int, str] | None, optional
+            Gets the states that were tried in vain, and why; by default the first one must do
+
+        Raises
+        ------
+        InputError
+            If the first one, or none of them, can be fetched and used
+        """
+        for number in numbers:
+            try:
+                return {number: self.fetch(number, names)}
+            except InputError as error:
+                if failed is None or number == numbers[-1]:
+                    raise
+                failed[number] = str(error)
+        return {}
+
+    def fetch(self, number: int, names: Sequence[str]) -> Tensor:
+        """Fields ``[C (+ 1), h, w]`` of one state; the model's, checked, come first.
+
+        Raises
+        ------
+        InputError
+            If they cannot be fetched, or are no weather
+        """
+        state = self.states[number]
+        source = self.source.at(state)
+        x, coords = fetch(source, state.time, names, self.grid.lat, self.grid.lon)
+        check_input(x[:, : len(self.variables)], self.variables, source, coords["time"])
+        return x[0]

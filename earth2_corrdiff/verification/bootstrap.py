@@ -1,0 +1,134 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Confidence intervals by drawing times again: how far a score would move with other weather.
+
+Points of one time are not independent, times are (nearly): times are drawn, with all their points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.spec import check_count, check_seed
+
+Array = NDArray[np.float64]
+Estimator = Callable[[Array], Array]
+"""From how often each time counts, ``[B, T]``, to the score's values ``[B, ...]``."""
+
+METHODS = ("bca", "percentile")
+FEWEST = 8
+"""Blocks of times below which an interval would claim more than it knows."""
+DEFINED = 0.95
+"""Share of replicates in which a score must be defined: of an event at one or two times it is not."""
+NORMAL = NormalDist()
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are made.
+
+    Attributes
+    ----------
+    replicates : int
+        How often times are drawn; 0 makes no intervals
+    level : float
+        Share of the replicates inside the interval
+    block : int
+        Times that are drawn together, as neighbours in time: more than the weather's memory. 1 draws
+        single times, right for times far apart (circular block bootstrap, Politis and Romano 1992)
+    method : {"bca", "percentile"}
+        ``bca`` corrects for bias and skewness (Efron 1987): scores that cannot be negative need it
+    seed : int
+        Of the draws
+
+    Raises
+    ------
+    InputError
+        If one of them cannot be
+    """
+
+    replicates: int = 2000
+    level: float = 0.95
+    block: int = 1
+    method: str = "bca"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.replicates:
+            check_count("the number of bootstrap replicates", self.replicates)
+        check_count("the block of times", self.block)
+        check_seed(self.seed)
+        if not 0 < self.level < 1:
+            raise InputError(f"the level of an interval must lie between 0 and 1, got {self.level:g}")
+        if self.method not in METHODS:
+            raise InputError(f"unknown interval {self.method!r}; use one of {', '.join(METHODS)}")
+
+    def applies(self, times: int) -> bool:
+        """Whether so many times are enough for an interval."""
+        return bool(self.replicates) and times >= FEWEST * self.block
+
+    def counts(self, times: int) -> Array:
+        """How often each of ``times`` is drawn in each replicate, ``[B, T]``."""
+        rng = np.random.default_rng(self.seed)
+        blocks = -(-times // self.block)
+        starts = rng.integers(times, size=(self.replicates, blocks, 1))
+        drawn = ((starts + np.arange(self.block)) % times).reshape(self.replicates, -1)[:, :times]
+        offset = times * np.arange(self.replicates)[:, None]
+        flat = np.bincount((drawn + offset).ravel(), minlength=self.replicates * times)
+        return flat.reshape(self.replicates, times).astype(np.float64)
+
+    def interval(self, estimate: Estimator, times: int) -> tuple[Array, Array]:
+        """Lower and upper limit of a score ``[...]``; NaN where there are too few times for one.
+
+        Parameters
+        ----------
+        estimate : Callable
+            The score from weights of times; NaN in a replicate that it is not defined in
+        times : int
+            Number of times, in order
+        """
+        value = estimate(np.ones((1, times)))[0]
+        if not self.applies(times):
+            return np.full(value.shape, np.nan), np.full(value.shape, np.nan)
+        replicates = estimate(self.counts(times)).reshape(self.replicates, -1)
+        ends = np.array([[(1 - self.level) / 2], [(1 + self.level) / 2]])
+        levels = np.tile(ends, (1, value.size))
+        if self.method == "bca":
+            near = (np.arange(times)[None] - np.arange(times)[:, None]) % times < self.block
+            jackknife = estimate((~near).astype(np.float64)).reshape(times, -1)
+            levels = _corrected(levels, replicates, value.ravel(), jackknife)
+        limits = [_quantile(column, levels[:, i]) for i, column in enumerate(replicates.T)]
+        low, high = np.asarray(limits).T.reshape(2, *value.shape)
+        return low, high
+
+
+def _quantile(values: Array, levels: Array) -> Array:
+    """Quantiles of the finite values; NaN if the score is undefined in more than a few replicates."""
+    finite = values[np.isfinite(values)]
+    if len(finite) < DEFINED * len(values) or not np.isfinite(levels).all():
+        return np.full(levels.shape, np.nan)
+    return np.asarray(np.quantile(finite, levels), dtype=np.float64)
+
+
+def _corrected(levels: Array, replicates: Array, value: Array, left_out: Array) -> Array:
+    """Levels of the BCa interval (Efron 1987): ``[2, N]``, from replicates ``[B, N]`` and a jackknife."""
+    out = np.full(levels.shape, np.nan)
+    for i, (column, at, jackknife) in enumerate(zip(replicates.T, value, left_out.T, strict=True)):
+        away = np.nanmean(jackknife) - jackknife if np.isfinite(jackknife).any() else jackknife
+        scale = np.nansum(away**2) ** 1.5
+        # halves: replicates equal to the value lie neither below nor above it
+        below = (np.sum(column < at) + 0.5 * np.sum(column == at)) / max(np.isfinite(column).sum(), 1)
+        if scale == 0 or not 0 < below < 1 or not np.isfinite(at):
+            out[:, i] = levels[:, i] if np.isfinite(at) else np.nan
+            continue
+        bias, skew = NORMAL.inv_cdf(below), np.nansum(away**3) / (6 * scale)
+        for end in (0, 1):
+            z = bias + NORMAL.inv_cdf(levels[end, i])
+            out[end, i] = NORMAL.cdf(bias + z / (1 - skew * z))
+    return out

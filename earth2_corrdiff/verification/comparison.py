@@ -1,0 +1,231 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Compare forecasts with the truth, time after time: iterate over a ``Verification`` to do it.
+
+Of each time a row of numbers stays, which the bootstrap needs; fields do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from loguru import logger
+from torch import Tensor
+
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.times import Times, time_text
+from earth2_corrdiff.verification.bootstrap import Bootstrap
+from earth2_corrdiff.verification.distribution import Histogram
+from earth2_corrdiff.verification.forecasts import Forecast, StoreEnsemble
+from earth2_corrdiff.verification.result import Result, Series
+from earth2_corrdiff.verification.scoring import SCALES_KM, Case, Domain, Members, NotFiniteError, score
+from earth2_corrdiff.verification.targets import Target, targets
+from earth2_corrdiff.verification.truth import Truth
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is verified, and how.
+
+    Attributes
+    ----------
+    variables : Sequence[str] | None
+        Variables of the output, by default all; the wind speed of u and v comes by itself
+    thresholds : Mapping[str, Sequence[float]]
+        Events by quantity, in place of the usual ones
+    scales : Sequence[float]
+        Windows of the fractions skill score in km, 0 for a single cell
+    bootstrap : Bootstrap
+        Of the intervals
+    skip_incomplete : bool
+        Leave out times of which members are missing or not finite, by default refuse them
+    """
+
+    variables: Sequence[str] | None = None
+    thresholds: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    scales: Sequence[float] = SCALES_KM
+    bootstrap: Bootstrap = field(default_factory=Bootstrap)
+    skip_incomplete: bool = False
+
+
+class Verification:
+    """Forecasts and a truth, on one grid.
+
+    Parameters
+    ----------
+    forecasts : Sequence[Forecast]
+        What is verified, and then what it is compared with, which may lack variables
+    truth : Truth
+        On the same grid
+    times : np.ndarray
+        Valid times; those that the truth does not have are left out, and said so
+    domain : Domain
+        The grid
+    settings : Settings, optional
+        Variables, events, intervals
+
+    Raises
+    ------
+    InputError
+        If there is no variable or no time in common, or the forecast lacks members
+    """
+
+    def __init__(
+        self,
+        forecasts: Sequence[Forecast],
+        truth: Truth,
+        times: Times,
+        domain: Domain,
+        settings: Settings | None = None,
+    ) -> None:
+        self.forecasts, self.truth, self.domain = list(forecasts), truth, domain
+        self.settings = settings or Settings()
+        self.notes = [truth.note] if truth.note else []
+        self.about: dict[str, str] = {}
+        self.coarse_km: float | None = None
+        variables = self._variables()
+        truth.check_variables(variables)
+        self.targets = targets(variables, self.settings.thresholds)
+        self.times = self._complete(self._common(np.unique(times)))
+        self.done: list[np.datetime64] = []
+        self.series = {
+            (forecast.name, target.name): Series(forecast.size)
+            for forecast in self.forecasts
+            for target in self.targets
+            if set(target.components) <= set(forecast.variables)
+        }
+        self.truth_values = {target.name: Histogram() for target in self.targets}
+
+    def _variables(self) -> list[str]:
+        have = list(self.forecasts[0].variables)
+        wanted = have if self.settings.variables is None else list(dict.fromkeys(self.settings.variables))
+        unknown = [name for name in wanted if name not in have]
+        if unknown or not wanted:
+            asked = ", ".join(unknown) or "(none)"
+            raise InputError(f"there is no variable {asked} to verify; there is {', '.join(have)}")
+        return wanted
+
+    def _common(self, times: Times) -> Times:
+        """Times that the truth has as well."""
+        common = self.truth.available(times)
+        if not len(common):
+            raise InputError(
+                f"the truth {self.truth.name} has none of the times that are verified "
+                f"({time_text(times[0])} to {time_text(times[-1])})"
+            )
+        if len(common) < len(times):
+            self._note(
+                f"{len(times) - len(common)} of {len(times)} times are left out: the truth lacks them."
+            )
+        return common
+
+    def _complete(self, times: Times) -> Times:
+        """Times at which no member is missing."""
+        missing = {
+            time: lacking
+            for forecast in self.forecasts
+            if isinstance(forecast, StoreEnsemble)
+            for time in times
+            if (lacking := forecast.missing(time))
+        }
+        if not missing:
+            return times
+        first, members = next(iter(missing.items()))
+        said = f"{_these(members)} of {time_text(first)} {'is' if len(members) == 1 else 'are'} not written"
+        if not self.settings.skip_incomplete:
+            more = f", and more of {len(missing) - 1} other times" if len(missing) > 1 else ""
+            raise InputError(
+                f"{said}{more}; finish the run with run-corrdiff --resume, or leave such times out with "
+                "--skip-incomplete"
+            )
+        if len(missing) == len(times):
+            raise InputError(f"no time is complete: {said}; finish the run with run-corrdiff --resume")
+        self._note(f"{len(missing)} of {len(times)} times are left out: members are missing.")
+        return np.array([time for time in times if time not in missing])
+
+    def _note(self, sentence: str) -> None:
+        self.notes.append(sentence)
+        logger.warning(sentence)
+
+    def __iter__(self) -> Iterator[np.datetime64]:
+        """Verify one time after the other; yield each when it is done.
+
+        Raises
+        ------
+        InputError
+            If a field cannot be read, is not finite, or is not on the grid
+        """
+        for time in self.times:
+            try:
+                self._add(time)
+            except NotFiniteError as error:
+                if not self.settings.skip_incomplete:
+                    raise
+                self._note(f"{time_text(time)} is left out: {str(error).partition(':')[0]}.")
+            yield time
+
+    def _add(self, time: np.datetime64) -> None:
+        """All statistics of one time; kept only if all of them could be made."""
+        variables = {name for target in self.targets for name in target.components}
+        known = {name: self.truth.field(time, name) for name in sorted(variables)}
+        cases = [Case(target.field(known.__getitem__), self.domain, target) for target in self.targets]
+        found = {
+            (forecast.name, case.target.name): score(self._members(forecast, case.target, time), case)
+            for forecast in self.forecasts
+            for case in cases
+            if case.known and (forecast.name, case.target.name) in self.series
+        }
+        for case in cases:
+            self.truth_values[case.target.name].add(case.truth, case.weights)
+        for key, series in self.series.items():
+            statistics, values = found.get(key, (None, Histogram()))
+            series.rows.append(statistics)
+            series.histogram.merge(values)
+        self.done.append(time)
+
+    def _members(self, forecast: Forecast, target: Target, time: np.datetime64) -> Members:
+        def read(member: int) -> Tensor:
+            return target.field(lambda name: forecast.field(time, name, member))
+
+        return Members(read, forecast.size, f"the {forecast.name} of {target.name} at {time_text(time)}")
+
+    def result(self) -> Result:
+        """What was found at the times that are done.
+
+        Raises
+        ------
+        InputError
+            If there is nothing to make scores of
+        """
+        blank = [key for key, series in self.series.items() if all(row is None for row in series.rows)]
+        if len(blank) == len(self.series):
+            raise InputError("no time could be verified: members or the truth are incomplete at all of them")
+        series = {key: value for key, value in self.series.items() if key not in blank}
+        shown = [target for target in self.targets if (self.forecasts[0].name, target.name) in series]
+        for target in self.targets:
+            if target not in shown:
+                self._note(f"{target.name} is left out: the truth has no value of it at any time.")
+                continue
+            known = np.nan_to_num(series[self.forecasts[0].name, target.name].column("weight")).mean()
+            if known < 1:
+                self.notes.append(f"The truth of {target.name} has gaps: {100 * known:.3g} % of it is known.")
+        return Result(
+            domain=self.domain,
+            times=np.array(self.done),
+            targets=shown,
+            forecasts=[forecast.name for forecast in self.forecasts],
+            series=series,
+            truth_values=self.truth_values,
+            bootstrap=self.settings.bootstrap,
+            truth=self.truth.name,
+            about=self.about,
+            coarse_km=self.coarse_km,
+            notes=self.notes,
+        )
+
+
+def _these(members: Sequence[int]) -> str:
+    shown = ", ".join(map(str, members[:6])) + (", …" if len(members) > 6 else "")
+    return f"{'member' if len(members) == 1 else 'members'} {shown}"

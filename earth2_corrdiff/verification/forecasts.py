@@ -1,0 +1,236 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""What is compared with the truth: an ensemble in a store or as it is drawn, and the baselines.
+
+A forecast hands out one field of one member at a time; nothing here holds more than one time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, Self
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from earth2_corrdiff.downscaler import Downscaler
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.grid import Grid, Regridder
+from earth2_corrdiff.noise import member_seed
+from earth2_corrdiff.plotting import fields
+from earth2_corrdiff.times import Times, time_text
+
+UNWRITTEN = -1  # seed of a member that run-corrdiff has not written
+COARSE_TWINS = {"mrr": "refc"}  # variables whose coarse counterpart has another name
+Coarse = Callable[[np.datetime64], Tensor]
+"""The model's coarse input ``[C, h, w]`` at a time."""
+
+
+class Forecast(Protocol):
+    """Fields by time, variable and member."""
+
+    @property
+    def name(self) -> str:
+        """As the tables call it."""
+
+    @property
+    def size(self) -> int:
+        """Number of members."""
+
+    @property
+    def variables(self) -> Sequence[str]:
+        """What it has."""
+
+    def field(self, time: np.datetime64, variable: str, member: int) -> Tensor:
+        """One field ``[H, W]`` in the variable's units."""
+
+
+def grid_of(ds: xr.Dataset, end: str = "") -> Grid:
+    """The fine grid of a store, or with ``end="_lowres"`` its coarse one."""
+    return Grid(ds["lat" + end].to_numpy(), ds["lon" + end].to_numpy())
+
+
+class StoreEnsemble:
+    """The members in a store that ``run-corrdiff`` wrote.
+
+    Parameters
+    ----------
+    ds : xr.Dataset
+        As :func:`earth2_corrdiff.plotting.open_store` opens it
+    name : str, optional
+        As the tables shall call it, by default "ensemble"
+    """
+
+    def __init__(self, ds: xr.Dataset, name: str = "ensemble") -> None:
+        self.ds, self.name = ds, name
+        self.variables = fields.output_variables(ds)
+        self.numbers = fields.sample_numbers(ds)
+        self.size = len(self.numbers)
+        self.times: Times = ds["time"].to_numpy().astype("datetime64[ns]")
+
+    def missing(self, time: np.datetime64) -> list[int]:
+        """Members that are not written at a time, by the store's own record of it."""
+        if "member_seed" not in self.ds:
+            return []
+        seeds = self.ds["member_seed"].isel(time=fields.time_index(self.ds, time)).to_numpy().ravel()
+        return [number for number, seed in zip(self.numbers, seeds, strict=True) if seed == UNWRITTEN]
+
+    def field(self, time: np.datetime64, variable: str, member: int) -> Tensor:
+        """One field; ``member`` is a position."""
+        index = fields.time_index(self.ds, time)
+        return torch.from_numpy(fields.field(self.ds, variable, index, self.numbers[member]))
+
+
+class Interpolation:
+    """The coarse input, interpolated to the fine grid: what downscaling has to beat.
+
+    Parameters
+    ----------
+    read : Callable[[np.datetime64, str], Tensor]
+        A coarse field ``[h, w]`` of a time by the variable's coarse name
+    twins : Mapping[str, str]
+        Coarse names of the fine variables that have one
+    regrid : Regridder
+        From the coarse to the fine grid
+    """
+
+    name, size = "interpolation", 1
+
+    def __init__(
+        self, read: Callable[[np.datetime64, str], Tensor], twins: Mapping[str, str], regrid: Regridder
+    ) -> None:
+        self.read, self.twins, self.regrid = read, dict(twins), regrid
+        self.variables = list(twins)
+
+    @classmethod
+    def of_store(cls, ds: xr.Dataset) -> Self | None:
+        """That of a store's coarse input; None if it keeps none of its variables."""
+        coarse = fields.coarse_variables(ds)
+        twins = {name: COARSE_TWINS.get(name, name) for name in fields.output_variables(ds)}
+        kept = {name: twin for name, twin in twins.items() if twin in coarse}
+        if not kept:
+            return None
+
+        def read(time: np.datetime64, name: str) -> Tensor:
+            return torch.from_numpy(fields.field(ds, name + fields.COARSE, fields.time_index(ds, time)))
+
+        # a run has checked how far its output sticks out of its input
+        return cls(read, kept, Regridder(grid_of(ds, fields.COARSE), grid_of(ds), margin=1.0))
+
+    def field(self, time: np.datetime64, variable: str, member: int) -> Tensor:
+        """The interpolated field; every member is the same."""
+        field: Tensor = self.regrid(self.read(time, self.twins[variable]))
+        return field
+
+
+class OneTime:
+    """Base of forecasts that a model computes: all members and variables of a time at once, one time held."""
+
+    def __init__(self, name: str, size: int, downscaler: Downscaler, coarse: Coarse) -> None:
+        self.name, self.size, self.downscaler, self.coarse = name, size, downscaler, coarse
+        self.variables = list(downscaler.spec.outputs.names)
+        self._time: np.datetime64 | None = None
+        self._fields = torch.empty(0)
+
+    def compute(self, time: np.datetime64, coarse: Tensor) -> Tensor:
+        """``[C, h, w] → [M, Co, H, W]``."""
+        raise NotImplementedError
+
+    def field(self, time: np.datetime64, variable: str, member: int) -> Tensor:
+        """One field of the time that is held, or of a new one, which then is."""
+        if self._time != time:
+            self._fields = self.compute(time, self.coarse(time)).cpu()
+            self._time = time
+        return self._fields[member, self.variables.index(variable)]
+
+
+class Regression(OneTime):
+    """The regression alone: the model's mean, without what the diffusion adds."""
+
+    def __init__(self, downscaler: Downscaler, coarse: Coarse) -> None:
+        super().__init__("regression", 1, downscaler, coarse)
+
+    def compute(self, time: np.datetime64, coarse: Tensor) -> Tensor:
+        """The regression's output."""
+        return self.downscaler.mean(coarse[None])
+
+
+class Drawn(OneTime):
+    """An ensemble drawn when it is asked for, with the seeds that ``run-corrdiff`` gives its members.
+
+    Parameters
+    ----------
+    downscaler : Downscaler
+        The model, with the solver it is set to
+    coarse : Callable
+        Its input at a time
+    members, seed : int
+        How many, and the run's seed
+    """
+
+    def __init__(self, downscaler: Downscaler, coarse: Coarse, members: int, seed: int = 0) -> None:
+        super().__init__("ensemble", members, downscaler, coarse)
+        self.seed = seed
+
+    def compute(self, time: np.datetime64, coarse: Tensor) -> Tensor:
+        """All members."""
+        seeds = [member_seed(self.seed, time, i) for i in range(self.size)]
+        members: Tensor = self.downscaler(coarse[None], seeds)
+        return members[0]
+
+
+class Climatology:
+    """No skill: the mean over the training set everywhere and at all times."""
+
+    name, size = "climatology", 1
+
+    def __init__(self, downscaler: Downscaler) -> None:
+        outputs = downscaler.spec.outputs
+        self.shape = downscaler.spec.output_grid.shape
+        self.variables = list(outputs.names)
+        self.centers = dict(zip(outputs.names, outputs.center, strict=True))
+
+    def field(self, time: np.datetime64, variable: str, member: int) -> Tensor:
+        """The mean."""
+        return torch.full(self.shape, self.centers[variable], dtype=torch.float64)
+
+
+def stored_input(ds: xr.Dataset, downscaler: Downscaler) -> Coarse:
+    """The coarse input that a store keeps, for the model that shall see it.
+
+    Raises
+    ------
+    InputError
+        If the store does not have what the model takes, or is on other grids
+    """
+    spec = downscaler.spec
+    lacking = [name for name in spec.inputs.names if name not in fields.coarse_variables(ds)]
+    if lacking:
+        raise InputError(
+            f"the store keeps no coarse {', '.join(lacking)}, which the package's regression takes; "
+            "give the package that made the store"
+        )
+    pairs = ((spec.input_grid, grid_of(ds, fields.COARSE)), (spec.output_grid, grid_of(ds)))
+    if any(not same_grid(mine, theirs) for mine, theirs in pairs):
+        raise InputError("the package has other grids than the store; give the package that made the store")
+
+    def coarse(time: np.datetime64) -> Tensor:
+        index = fields.time_index(ds, time)
+        layers = [fields.field(ds, name + fields.COARSE, index) for name in spec.inputs.names]
+        x = torch.from_numpy(np.stack(layers)).float()
+        if not torch.isfinite(x).all():
+            raise InputError(f"the store's coarse input at {time_text(time)} is incomplete; resume its run")
+        return x
+
+    return coarse
+
+
+def same_grid(one: Grid, other: Grid, tolerance: float = 1e-4) -> bool:
+    """Whether two grids have the same points in the same order, longitudes in either convention."""
+    if one.shape != other.shape:
+        return False
+    (lat, lon), (lat2, lon2) = one.mesh(), other.mesh()
+    turn = (lon.astype(np.float64) - lon2 + 180) % 360 - 180
+    return bool(np.abs(lat - lat2).max() < tolerance and np.abs(turn).max() < tolerance)

@@ -1,0 +1,173 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Statistics of all times, and the scores with their intervals that are made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earth2_corrdiff.times import Times
+from earth2_corrdiff.verification.bootstrap import Bootstrap
+from earth2_corrdiff.verification.distribution import Histogram
+from earth2_corrdiff.verification.scores import NEEDS_MEMBERS, NEEDS_THRESHOLDS, SCORES
+from earth2_corrdiff.verification.scoring import Domain
+from earth2_corrdiff.verification.targets import Target
+
+Array = NDArray[np.float64]
+
+
+@dataclass
+class Series:
+    """Statistics of one forecast of one quantity: a row for each time, and one histogram of all.
+
+    Attributes
+    ----------
+    size : int
+        Members of the forecast
+    rows : list
+        Statistics of each time, None where the truth is not known at all
+    histogram : Histogram
+        Of all values
+    """
+
+    size: int
+    rows: list[dict[str, Array] | None] = field(default_factory=list)
+    histogram: Histogram = field(default_factory=Histogram)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the statistics."""
+        return list(next(row for row in self.rows if row is not None))
+
+    def column(self, name: str) -> Array:
+        """One statistic at all times, ``[T, ...]``; NaN where there is none."""
+        known = next(row for row in self.rows if row is not None)
+        empty = np.full(np.shape(known[name]), np.nan)
+        return np.stack([empty if row is None else row[name] for row in self.rows])
+
+
+class TimeMeans(Mapping[str, Array]):
+    """Means over times by area, each time as often as ``counts [B, T]`` say: ``[B, ...]``, when asked for.
+
+    A statistic that is NaN at a time is left out of its mean there.
+    """
+
+    def __init__(self, series: Series, counts: Array) -> None:
+        self.series = series
+        self.weights = counts * np.nan_to_num(series.column("weight"))
+
+    def __getitem__(self, name: str) -> Array:
+        return _weighted_mean(self.series.column(name), self.weights)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.series.names)
+
+    def __len__(self) -> int:
+        return len(self.series.names)
+
+
+def _weighted_mean(values: Array, weights: Array) -> Array:
+    """``[T, ...]`` with ``[B, T]`` → ``[B, ...]``; NaN where no finite value has a weight."""
+    flat = values.reshape(len(values), -1)
+    finite = np.isfinite(flat)
+    total, weight = weights @ np.where(finite, flat, 0.0), weights @ finite
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(weight > 0, total / weight, np.nan)
+    return mean.reshape(len(weights), *values.shape[1:])
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score with the limits of its interval, arrays of one shape; limits are NaN where there are none."""
+
+    value: Array
+    low: Array
+    high: Array
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether there are limits anywhere."""
+        return bool(np.isfinite(self.low).any())
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a verification found.
+
+    Attributes
+    ----------
+    domain : Domain
+        The grid
+    times : np.ndarray
+        ``[T]`` that were verified, in order
+    targets : list[Target]
+        Quantities
+    forecasts : list[str]
+        Names; the first is what is verified, the others are what it is compared with
+    series : dict
+        By forecast and quantity; a baseline may lack some
+    truth_values : dict[str, Histogram]
+        The truth's values by quantity
+    bootstrap : Bootstrap
+        How intervals are made
+    truth : str
+        Its name
+    about : dict[str, str]
+        What else to say of it: provenance of what was verified
+    notes : list[str]
+        Sentences that a reader needs: what was left out, what is synthetic
+    coarse_km : float | None
+        Distance of neighbours on the coarse grid; None where it is not known
+    """
+
+    domain: Domain
+    times: Times
+    targets: Sequence[Target]
+    forecasts: Sequence[str]
+    series: dict[tuple[str, str], Series]
+    truth_values: dict[str, Histogram]
+    bootstrap: Bootstrap
+    truth: str
+    about: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    coarse_km: float | None = None
+
+    @property
+    def members(self) -> int:
+        """Of the forecast that is verified."""
+        return max(series.size for (name, _), series in self.series.items() if name == self.forecasts[0])
+
+    def has(self, score: str, forecast: str, target: Target) -> bool:
+        """Whether a score is defined for a forecast of a quantity."""
+        series = self.series.get((forecast, target.name))
+        if series is None or (score in NEEDS_MEMBERS and series.size < 2):
+            return False
+        return bool(target.thresholds) or score not in NEEDS_THRESHOLDS
+
+    def score(self, score: str, forecast: str, target: Target) -> Estimate:
+        """A score of ``SCORES`` with its interval; ``KeyError`` where :meth:`has` says no."""
+        if not self.has(score, forecast, target):
+            raise KeyError(f"no {score} of {forecast} for {target.name}")
+        return self._estimate(self._of(score, forecast, target))
+
+    def gain(self, score: str, forecast: str, baseline: str, target: Target) -> Estimate:
+        """By which share a score is below that of a baseline, of the same times drawn: 1 is perfect."""
+        mine, theirs = (self._of(score, name, target) for name in (forecast, baseline))
+
+        def gain(counts: Array) -> Array:
+            return 1 - mine(counts) / theirs(counts)
+
+        return self._estimate(gain)
+
+    def _of(self, score: str, forecast: str, target: Target) -> Callable[[Array], Array]:
+        series = self.series[forecast, target.name]
+        return lambda counts: SCORES[score].of(TimeMeans(series, counts), series.size)
+
+    def _estimate(self, estimate: Callable[[Array], Array]) -> Estimate:
+        T = len(self.times)
+        low, high = self.bootstrap.interval(estimate, T)
+        return Estimate(estimate(np.ones((1, T)))[0], low, high)

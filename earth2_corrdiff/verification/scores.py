@@ -1,0 +1,140 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Scores as functions of means over times: what is averaged and what is made of the averages are apart.
+
+A ratio or a root of means is not the mean of ratios or roots; and a score that is a function of means can
+be made of any weights of the times, which is all that the bootstrap needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Means = Mapping[str, Array]
+"""Means of statistics over times: ``[B]``, or ``[B, …]`` for those that have dimensions of their own."""
+
+RESOLVED_CELLS = 4
+"""Wavelengths of as many cells and more count as resolved by the grid: a wave needs two to exist at all."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number, or one row of numbers, of a forecast of a quantity.
+
+    Attributes
+    ----------
+    name, title : str
+        For files, and for readers
+    of : Callable[[Means, int], Array]
+        The score from means and the number of members; ``[B]``, or ``[B, *dims]``
+    dims : tuple[str, ...]
+        Names of its own dimensions: ``rank``, ``wavelength``, ``threshold``, ``scale``
+    best : float | None
+        Value of a perfect forecast; None where there is none
+    """
+
+    name: str
+    title: str
+    of: Callable[[Means, int], Array]
+    dims: tuple[str, ...] = ()
+    best: float | None = None
+
+
+def _ratio(above: Array, below: Array) -> Array:
+    """Quotient that is NaN, quietly, where there is nothing to divide by."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(below > 0, above / below, np.nan)
+
+
+def spread_skill(means: Means, members: int) -> Array:
+    """Spread over error of the ensemble mean, 1 for a reliable ensemble of any size.
+
+    The spread is the square root of the mean unbiased variance. The mean of M members has itself an error
+    of 1 / M of that variance, so the variance is multiplied by (M + 1) / M (Fortin et al. 2014, doi
+    10.1175/JHM-D-14-0008.1). NaN for a single member, which has no spread.
+    """
+    return np.sqrt(_ratio((members + 1) / members * means["variance"], means["squared_error"]))
+
+
+def rank_frequency(means: Means, members: int) -> Array:
+    """Frequency of each rank of the truth over 1 / (M + 1): flat at 1 for a reliable ensemble."""
+    return (members + 1) * _ratio(means["rank"], means["rank"].sum(-1, keepdims=True))
+
+
+def outliers(means: Means, members: int) -> Array:
+    """How often the truth lies outside all members, over how often it should: 2 of M + 1 ranks."""
+    ranks = rank_frequency(means, members)
+    return np.asarray((ranks[:, 0] + ranks[:, -1]) / 2)
+
+
+def power_ratio(means: Means, members: int) -> Array:
+    """Power of the members over that of the truth at each wavelength."""
+    return _ratio(means["power"], means["power_truth"])
+
+
+def resolved(rings: int, cells: int = RESOLVED_CELLS) -> int:
+    """How many of so many rings have wavelengths of ``cells`` cells and more: ring k has 2 (K + 1) / k."""
+    return max(2 * (rings + 1) // cells, 1)
+
+
+def spectral_error(means: Means, members: int) -> Array:
+    """Root-mean-square difference of the spectra in dB, over the resolved rings, each octave the same."""
+    ratio = power_ratio(means, members)
+    ratio = ratio[:, : resolved(ratio.shape[1])]
+    weights = 1 / np.arange(1, ratio.shape[1] + 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        decibels = 10 * np.log10(ratio)
+    error = np.sqrt((weights * decibels**2).sum(1) / weights.sum())
+    return np.where(np.isfinite(error), error, np.nan)  # a constant has no power to compare
+
+
+def spectral_worst(means: Means, members: int) -> Array:
+    """Largest deviation of the power ratio from 1 in any of the resolved rings."""
+    ratio = power_ratio(means, members)
+    return np.asarray(np.abs(ratio[:, : resolved(ratio.shape[1])] - 1).max(1))
+
+
+def fss(means: Means, members: int) -> Array:
+    """Fractions skill score of the ensemble's probabilities, of sums over all times."""
+    return 1 - _ratio(means["fbs"], means["fbs_worst"])
+
+
+def member_fss(means: Means, members: int) -> Array:
+    """Fractions skill score of single members, of sums over all times and members."""
+    return 1 - _ratio(means["member_fbs"], means["member_fbs_worst"])
+
+
+def frequency_ratio(means: Means, members: int) -> Array:
+    """How often an event is forecast over how often it happens."""
+    return _ratio(means["frequency"], means["frequency_truth"])
+
+
+SCORES = {
+    score.name: score
+    for score in (
+        Score("crps", "fair CRPS", lambda m, n: m["crps"], best=0.0),
+        Score("crps_biased", "CRPS of the empirical distribution", lambda m, n: m["crps_biased"], best=0.0),
+        Score("mae", "mean absolute error of the ensemble mean", lambda m, n: m["absolute_error"], best=0.0),
+        Score("rmse", "RMSE of the ensemble mean", lambda m, n: np.sqrt(m["squared_error"]), best=0.0),
+        Score("bias", "bias of the ensemble mean", lambda m, n: m["error"], best=0.0),
+        Score("spread", "root of the mean variance", lambda m, n: np.sqrt(m["variance"])),
+        Score("spread_skill", "spread over skill", spread_skill, best=1.0),
+        Score("outliers", "truth outside the ensemble, over expected", outliers, best=1.0),
+        Score("spectral_error", "spectral error in dB", spectral_error, best=0.0),
+        Score("spectral_worst", "largest deviation of a power ratio from 1", spectral_worst, best=0.0),
+        Score("rank", "frequency of ranks, over expected", rank_frequency, ("rank",), 1.0),
+        Score("power", "power spectrum", lambda m, n: m["power"], ("wavelength",)),
+        Score("power_ratio", "power over the truth's", power_ratio, ("wavelength",), 1.0),
+        Score("fss", "FSS of probabilities", fss, ("threshold", "scale"), 1.0),
+        Score("member_fss", "FSS of single members", member_fss, ("threshold", "scale"), 1.0),
+        Score("frequency", "frequency of the event", lambda m, n: m["frequency"], ("threshold",)),
+        Score("frequency_ratio", "frequency over the truth's", frequency_ratio, ("threshold",), 1.0),
+    )
+}
+NEEDS_THRESHOLDS = ("fss", "member_fss", "frequency", "frequency_ratio")
+NEEDS_MEMBERS = ("spread", "spread_skill", "outliers", "rank")

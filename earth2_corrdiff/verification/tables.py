@@ -1,0 +1,225 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Scores as tables: the same for the terminal and for the report."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from earth2_corrdiff.times import time_text
+from earth2_corrdiff.verification.result import Estimate, Result
+from earth2_corrdiff.verification.targets import Target
+
+NOTHING = "–"
+TERMINAL = 110  # columns that text is wrapped to
+TAILS = (0.99, 0.999, 0.9999)
+FEWEST_BEYOND = 25  # values of the truth that a quantile must leave above it
+ENSEMBLE_COLUMNS = (  # score, title, whether its interval is shown: the files have them all
+    ("mae", "MAE of mean", False),
+    ("rmse", "RMSE of mean", False),
+    ("bias", "bias", False),
+    ("spread", "spread", False),
+    ("spread_skill", "spread / skill", True),
+    ("outliers", "outliers", True),
+    ("spectral_error", "spectrum, dB", True),
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with what to say of it.
+
+    Attributes
+    ----------
+    title, caption : str
+        What it shows, and how to read it
+    header : tuple[str, ...]
+        Of the columns; the first ``labels`` of them are text
+    rows : list[tuple[str, ...]]
+        As shown
+    labels : int
+        Columns that are text and stand to the left
+    """
+
+    title: str
+    caption: str
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    labels: int = 2
+
+    def text(self) -> str:
+        """For a terminal: title, caption, and columns set with spaces."""
+        lines = [self.header, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
+        body = ["  ".join(self._cell(line, i, n) for i, n in enumerate(widths)).rstrip() for line in lines]
+        return "\n".join([self.title, *textwrap.wrap(self.caption, TERMINAL), "", *body]) + "\n"
+
+    def _cell(self, line: Sequence[str], i: int, width: int) -> str:
+        return line[i].ljust(width) if i < self.labels else line[i].rjust(width)
+
+
+def number(value: float) -> str:
+    """Three significant digits, three decimals at most; a dash for NaN."""
+    size = abs(value)
+    if not math.isfinite(value):
+        return NOTHING
+    if 0 < size < 1e-3:
+        return f"{value:.1e}"
+    return f"{value:.{min(max(2 - math.floor(math.log10(size)), 0), 3) if size else 2}f}"
+
+
+def shown(estimate: Estimate) -> str:
+    """A number with its interval, where it has one."""
+    value, low, high = (number(float(part)) for part in (estimate.value, estimate.low, estimate.high))
+    return value if low == NOTHING else f"{value} [{low}, {high}]"
+
+
+def percent(estimate: Estimate) -> str:
+    """A share in per cent with its sign and its interval, where it has one."""
+    parts = [100 * float(part) for part in (estimate.value, estimate.low, estimate.high)]
+    value, low, high = (f"{part:+.0f}" if math.isfinite(part) else NOTHING for part in parts)
+    if value == NOTHING:
+        return NOTHING
+    return f"{value} %" if low == NOTHING else f"{value} % [{low}, {high}]"
+
+
+def _score(result: Result, score: str, forecast: str, target: Target, interval: bool) -> str:
+    if not result.has(score, forecast, target):
+        return NOTHING
+    estimate = result.score(score, forecast, target)
+    return shown(estimate) if interval else number(float(estimate.value))
+
+
+def interval_text(result: Result) -> str:
+    """What the brackets mean, or why there are none."""
+    b, T = result.bootstrap, len(result.times)
+    if not b.applies(T):
+        return "No intervals: there are too few times." if b.replicates else "No intervals were asked for."
+    what = "times" if b.block == 1 else f"blocks of {b.block} times"
+    return f"In brackets the {100 * b.level:g} % interval of {b.replicates} bootstrap draws of {what}."
+
+
+def head(result: Result) -> str:
+    """What was verified, in one sentence."""
+    T = len(result.times)
+    when = time_text(result.times[0])
+    if T > 1:
+        when = f"{T} times from {when} to {time_text(result.times[-1])}"
+    H, W = result.domain.grid.shape
+    members = f"{result.members} member{'' if result.members == 1 else 's'}"
+    return f"{members} on {H} x {W} points at {when} (UTC), against the truth {result.truth}"
+
+
+def crps_table(result: Result) -> Table:
+    """CRPS of what is verified, and of what it is compared with."""
+    first = result.forecasts[0]
+    others = [name for name in result.forecasts[1:] if name != "climatology"]
+    rows = []
+    for target in result.targets:
+        values = (_score(result, "crps", f, target, interval=f == first) for f in result.forecasts)
+        row = [target.name, target.units, *values]
+        for other in others:
+            there = (other, target.name) in result.series
+            row.append(percent(result.gain("crps", first, other, target)) if there else NOTHING)
+        rows.append(tuple(row))
+    gains = tuple(f"gain over {other}" for other in others)
+    return Table(
+        "Fair CRPS",
+        "Lower is better; of a single field it is its mean absolute error. The gain is the share by which "
+        f"the {first}'s CRPS is lower at the same times. {interval_text(result)}",
+        ("", "", *result.forecasts, *gains),
+        rows,
+    )
+
+
+def ensemble_table(result: Result) -> Table:
+    """The ensemble's mean, spread and spectrum."""
+    first = result.forecasts[0]
+    rows = []
+    for target in result.targets:
+        cells = (_score(result, score, first, target, ends) for score, _, ends in ENSEMBLE_COLUMNS)
+        rows.append((target.name, target.units, *cells))
+    return Table(
+        f"The {first}: mean, spread and spectrum",
+        "Spread / skill and outliers are 1 if the ensemble is reliable: the spread (root of the mean "
+        "unbiased variance) times sqrt((M + 1) / M), over the RMSE of the mean; how often the truth lies "
+        "outside all members, over 2 / (M + 1). With a ratio below 1 the ensemble is too sure of itself. "
+        "The spectrum's error is the RMS difference to the truth's in dB over wavelengths of four cells and "
+        "more; 20 % is 0.8 dB.",
+        ("", "", *(title for _, title, _ in ENSEMBLE_COLUMNS)),
+        rows,
+    )
+
+
+def event_table(result: Result, forecasts: Sequence[str]) -> Table:
+    """Fractions skill score and frequency of each event."""
+    rows = [
+        _event_row(result, target, k, value, name)
+        for target in result.targets
+        for k, value in enumerate(target.thresholds)
+        for name in forecasts
+        if result.has("fss", name, target)
+    ]
+    scales = tuple(f"{scale:.0f} km" for scale in result.domain.scales)
+    return Table(
+        "Events: fractions skill score",
+        "1 is perfect, 0 no skill; the score rises with the windows in which fractions are compared. An "
+        "ensemble's fractions are those of its probabilities. The ratio of frequencies (of area and time) is "
+        "1 if the event is forecast as often as it happens.",
+        ("event", "forecast", "happens", "forecast / truth", *scales),
+        rows,
+    )
+
+
+def _event_row(result: Result, target: Target, k: int, value: float, name: str) -> tuple[str, ...]:
+    ratio, scores = (result.score(score, name, target) for score in ("frequency_ratio", "fss"))
+    series = result.series[name, target.name]
+    happens = np.nanmean(series.column("frequency_truth")[:, k])
+    cells = [number(float(score)) for score in scores.value[k]]
+    ends = Estimate(ratio.value[k], ratio.low[k], ratio.high[k])
+    return (f"{target.name} ≥ {value:g} {target.units}", name, f"{100 * happens:.2g} %", shown(ends), *cells)
+
+
+def tail_table(result: Result) -> Table:
+    """High quantiles of the truth, and how often each forecast exceeds them."""
+    forecasts = [name for name in result.forecasts if name != "climatology"]
+    values = len(result.times) * result.domain.area.numel()
+    levels = [level for level in TAILS if values * (1 - level) >= FEWEST_BEYOND]
+    rows = []
+    for target in result.targets:
+        for level in levels:
+            truth = result.truth_values[target.name].quantile(level)
+            cells = (_tail(result, name, target, level, truth) for name in forecasts)
+            rows.append((target.name, f"{100 * level:g} %", f"{truth:.4g} {target.units}", *cells))
+    return Table(
+        "Tails",
+        "The truth's high quantiles over all points and times; of each forecast the same quantile and, in "
+        "brackets, how often it exceeds the truth's, over how often it should: 1 is right, less is too few "
+        "extremes. Extremes come in storms: with few times these numbers say little.",
+        ("", "quantile", "truth", *forecasts),
+        rows,
+    )
+
+
+def _tail(result: Result, forecast: str, target: Target, level: float, truth: float) -> str:
+    series = result.series.get((forecast, target.name))
+    if series is None:
+        return NOTHING
+    ratio = float(series.histogram.exceedance(np.array(truth))) / (1 - level)
+    return f"{series.histogram.quantile(level):.4g} ({ratio:.2f})"
+
+
+def report_text(result: Result) -> str:
+    """All that the terminal shows."""
+    tables = [crps_table(result), ensemble_table(result)]
+    if any(target.thresholds for target in result.targets):
+        tables.append(event_table(result, result.forecasts[:1]))
+    notes = [line for note in result.notes for line in textwrap.wrap(f"Note: {note}", TERMINAL)]
+    return "\n".join(
+        [*textwrap.wrap(head(result), TERMINAL), *notes, "", *(table.text() for table in tables)]
+    ).rstrip("\n")

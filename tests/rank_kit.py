@@ -1,0 +1,158 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""For the tests of several processes: the command in processes that can be stopped at a write."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as the command has it, before PyTorch is imported
+PRELOAD = ["torch", "zarr", "earth2studio.io", "earth2studio.data", "earth2_corrdiff.run"]
+PATIENCE = 40
+
+
+@dataclass(frozen=True)
+class Hook:
+    """What a process does at its writes of member seeds, counted from 1.
+
+    Attributes
+    ----------
+    die_at : int
+        Kill itself instead of this write, and leave the file ``died``; 0 for never
+    wait_at : int
+        Leave the file ``waits`` before this write, and wait for the file ``until``; 0 for never
+    until, waits : str
+        Names of these files
+    """
+
+    die_at: int = 0
+    wait_at: int = 0
+    until: str = "died"
+    waits: str = "waits"
+
+
+@dataclass
+class Outcome:
+    """How a process ended: exit status (negative for a signal), stdout, stderr, members that it wrote."""
+
+    status: int | None
+    out: str
+    err: str
+    wrote: list[str] = field(default_factory=list)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def job(folder: Path, world: int, *argv: object, hooks: dict[int, Hook] | None = None) -> list[Outcome]:
+    """All processes of one job, as ``srun`` starts them, until they have ended."""
+    address = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ranks = [{**address, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
+    started = [start(folder, env, argv, (hooks or {}).get(rank, Hook())) for rank, env in enumerate(ranks)]
+    outcomes = [finish(process) for process in started]
+    assert all(outcome.status is not None for outcome in outcomes), f"some did not end: {outcomes}"
+    return outcomes
+
+
+def start(folder: Path, env: dict[str, str], argv: tuple[object, ...], hook: Hook = Hook()) -> Any:
+    """One process, started."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)  # imports once what all of them need
+    said = folder / f"said-{time.monotonic_ns()}"
+    process = context.Process(target=_child, args=(folder, said, env, [str(arg) for arg in argv], hook))
+    process.said = said
+    process.start()
+    return process
+
+
+def finish(process: Any) -> Outcome:
+    """The outcome of a process, once it has ended."""
+    process.join(PATIENCE)
+    status = process.exitcode  # None if it did not end
+    process.kill()
+    process.join()
+    texts = [_text(process.said, end) for end in ("out", "err", "wrote")]
+    for end in ("out", "err", "wrote"):
+        process.said.with_suffix(f".{end}").unlink(missing_ok=True)
+    return Outcome(status, texts[0], texts[1], texts[2].split())
+
+
+@contextmanager
+def at_work(folder: Path, *argv: object) -> Iterator[None]:
+    """While a process is in the middle of a run; it ends when the block has."""
+    process = start(folder, {}, argv, Hook(wait_at=1, until="go on"))
+    wait_for(folder / "waits")
+    try:
+        yield
+    finally:
+        (folder / "go on").touch()
+        assert finish(process).status == 0
+        for name in ("go on", "waits"):
+            (folder / name).unlink()
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while not path.exists():
+        assert time.monotonic() < end, f"waited in vain for {path}"
+        time.sleep(0.01)
+
+
+def _text(said: Path, end: str) -> str:
+    path = said.with_suffix(f".{end}")
+    return path.read_text() if path.exists() else ""
+
+
+def _child(folder: Path, said: Path, env: dict[str, str], argv: list[str], hook: Hook) -> None:
+    """The process: the command, with its output in files, and a hook in Zarr's writes."""
+    os.chdir(folder)
+    os.environ.update(env)
+    for stream, end in ((1, "out"), (2, "err")):
+        os.dup2(os.open(said.with_suffix(f".{end}"), os.O_WRONLY | os.O_CREAT), stream)
+    _hook(folder, said.with_suffix(".wrote"), hook)
+    from earth2_corrdiff.cli.run import main
+
+    try:
+        status = main(argv)
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _hook(folder: Path, wrote: Path, hook: Hook) -> None:
+    from zarr.storage import _local
+
+    put, count = _local._put, 0
+
+    def hooked(path: Path, *args: Any, **kwargs: Any) -> int:
+        nonlocal count
+        if "member_seed/c" not in str(path):
+            return put(path, *args, **kwargs)
+        count += 1
+        if count == hook.wait_at:
+            (folder / hook.waits).touch()
+            wait_for(folder / hook.until)
+        if count == hook.die_at:
+            (folder / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        with wrote.open("a") as file:
+            file.write("/".join(path.parts[-2:]) + "\n")
+        return put(path, *args, **kwargs)
+
+    _local._put = hooked

@@ -1,0 +1,138 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Periods of times, and lead times: ``2024-07-20T00/2024-07-25T18/6h`` and ``0/48/6h``."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import xarray as xr
+from run_kit import Weather, command, load, make_package, refused
+
+from earth2_corrdiff import InputError, downscale
+from earth2_corrdiff.times import MOST, lead_text, parse_period, to_leads, to_times
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "last", "step"),
+    [
+        ("2024-07-20T00/2024-07-25T18/6h", "2024-07-20", "2024-07-25T18", "6h"),
+        ("2024-02-28/2024-03-01/1d", "2024-02-28", "2024-03-01", "1D"),
+        ("2023-12-31T23:30Z/2024-01-01T00:30+00:00/30min", "2023-12-31T23:30", "2024-01-01T00:30", "30min"),
+        ("2024-07-20T02+02:00 / 2024-07-20T12 / 12h", "2024-07-20", "2024-07-20T12", "12h"),
+        ("2024-07-20/2024-07-20/6h", "2024-07-20", "2024-07-20", "6h"),
+        ("2024-01-01/2024-12-31T23/1h", "2024-01-01", "2024-12-31T23", "1h"),
+    ],
+)
+def test_periods_are_those_of_pandas(text: str, first: str, last: str, step: str) -> None:
+    times = parse_period(text)
+    assert times.dtype == "datetime64[ns]"
+    np.testing.assert_array_equal(times, pd.date_range(first, last, freq=step).values)
+
+
+def test_periods_and_times_mix() -> None:
+    mixed = ["2024-07-25T12", "2024-07-20T00/2024-07-20T12/6h", datetime(2024, 8, 1)]
+    expected = ["2024-07-25T12", "2024-07-20T00", "2024-07-20T06", "2024-07-20T12", "2024-08-01"]
+    np.testing.assert_array_equal(to_times(mixed), np.array(expected, dtype="datetime64[ns]"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "2024-07-20/2024-07-21",
+            "is no period; give one as 2024-07-20T00/2024-07-25T18/6h (first, last, step)",
+        ),
+        ("2024-07-20/2024-07-21/6h/1", "is no period"),
+        ("2024-07-20/2024-07-21/5h", "the steps of '2024-07-20/2024-07-21/5h' end 4 h before its last value"),
+        ("2024-07-21/2024-07-20/6h", "'2024-07-21/2024-07-20/6h' ends before it begins"),
+        ("2024-07-20/2024-07-21/0h", "must be longer than nothing"),
+        ("2024-07-20/2024-07-21/-6h", "must be longer than nothing"),
+        ("2024-07-20/2024-07-21/6 weeks", "is no duration like 6h, 30min or 1d"),
+        ("2024-07-20/2024-07-21/1.5h", "is no duration like 6h, 30min or 1d"),
+        ("2024-07-20/tomorrow/6h", "'tomorrow' is no time"),
+        ("1700-01-01/2200-01-01/1min", f"has 262974241 steps; at most {MOST} will do"),
+    ],
+)
+def test_what_is_no_period(text: str, says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        to_times(text)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("leads", "hours"),
+    [
+        ("0/48/6h", range(0, 49, 6)),
+        ("24", [24]),
+        ("24h", [24]),
+        ("2d", [48]),
+        ("6, 12,36/48/6", [6, 12, 36, 42, 48]),
+        ("0/2h/30min", [0, 0.5, 1, 1.5, 2]),
+        (6, [6]),
+        ([0, timedelta(minutes=90), "3h", np.timedelta64(4, "h")], [0, 1.5, 3, 4]),
+        (np.arange(3) * np.timedelta64(6, "h"), [0, 6, 12]),
+    ],
+)
+def test_lead_times(leads: Any, hours: list[float]) -> None:
+    found = to_leads(leads)
+    assert found.dtype == "timedelta64[ns]" and (found / np.timedelta64(1, "h")).tolist() == list(hours)
+
+
+@pytest.mark.parametrize(
+    ("leads", "says"),
+    [
+        ("", "'' is no duration like 6h, 30min or 1d; write 48h or 0/48/6h (first, last, step)"),
+        ([], "no lead time was given"),
+        ("0/48", "is no range of lead times"),
+        ("48/0/6h", "ends before it begins"),
+        ("0/5/2h", "end 1 h before its last value"),
+        ("-6h", "must not be negative, got -6 h"),
+        ("6,6h", "the lead time 6 h is given twice"),
+        ("soon", "'soon' is no duration"),
+        (1.5, "is no lead time"),
+        (np.timedelta64("NaT"), "is no lead time"),
+        (10**6, "is no duration"),
+    ],
+)
+def test_what_is_no_lead_time(leads: Any, says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        to_leads([leads] if isinstance(leads, float) else leads)
+    assert says in str(caught.value)
+
+
+def test_lead_times_as_text() -> None:
+    assert [lead_text(lead) for lead in to_leads("0,6,90min,2d")] == ["0 h", "6 h", "90 min", "48 h"]
+
+
+def test_a_run_over_a_period(tmp_path: Path) -> None:
+    """The same as over its times, one by one; one that is in it twice is refused."""
+    model = load(tiny.make_package(tmp_path / "package"))
+    downscale("2024-07-24T12/2024-07-25T00/6h", model, Weather(), tmp_path / "run.zarr")
+    ds = xr.open_zarr(tmp_path / "run.zarr")
+    np.testing.assert_array_equal(ds.time, pd.date_range("2024-07-24T12", periods=3, freq="6h"))
+    assert ds.t2m.notnull().all() and "lead_time" not in ds and "valid_time" not in ds
+    with pytest.raises(InputError, match="the time 2024-07-24T18:00 is given twice"):
+        times = ["2024-07-24T12/2024-07-25T00/6h", "2024-07-24T18"]
+        downscale(times, model, Weather(), tmp_path / "other.zarr")
+
+
+def test_the_command(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    package = make_package(tmp_path / "package", number_of_samples=1)
+    argv = ("--package", package, "--source", "demo", "--steps", 1)
+    status, out, _ = command(capfd, "2024-07-24T12/2024-07-24T18/6h", "2024-08-01", *argv)
+    assert status == 0
+    assert out.startswith(
+        "wrote outputs/corrdiff-2024-07-24T1200-to-2024-08-01T0000.zarr: 3 times x 1 member "
+    )
+    assert "ends before it begins" in refused(capfd, "2024-07-25/2024-07-24/6h", *argv)
+    assert "end 1 h before" in refused(capfd, "2024-07-24T00/2024-07-24T07/6h", *argv)

@@ -1,0 +1,124 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Truths: files, sources, the demo; with gaps, other names and times, and those that do not fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from plotting_store import write
+from verification_kit import QUICK, TIMES, bent, build, flat, value
+
+from earth2_corrdiff import demo
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.grid import Grid
+from earth2_corrdiff.verification import Settings, verify
+from earth2_corrdiff.verification.truth import open_truth
+
+
+def test_truth_files_and_flipped_rows(tmp_path: Path) -> None:
+    store, truth = build(tmp_path / "s.zarr", flat())
+    expected = value(verify(store, truth, settings=QUICK), "crps", "t2m")
+    truth.to_netcdf(tmp_path / "t.nc")
+    write(truth.isel(lat=slice(None, None, -1)), tmp_path / "t.zarr")
+    turned = truth.assign_coords(lon=truth["lon"] - 360).rename(lat="latitude", lon="longitude")
+    turned.to_netcdf(tmp_path / "turned.nc")
+    stacked = truth.to_dataarray("variable").transpose("time", "variable", "lat", "lon")
+    stacked.to_dataset(name="fields").to_netcdf(tmp_path / "stacked.nc")
+    for name in ("t.nc", "t.zarr", "turned.nc", "stacked.nc"):
+        result = verify(store, str(tmp_path / name), settings=QUICK)
+        assert value(result, "crps", "t2m") == pytest.approx(expected, rel=1e-12), name
+        assert result.truth == str(tmp_path / name)
+
+
+def test_a_source_is_interpolated(tmp_path: Path) -> None:
+    """A field that is linear in latitude and longitude survives it; its file covers the globe."""
+    store, truth = build(tmp_path / "s.zarr", bent())
+    lat, lon = np.arange(90, -90.1, -1.0), np.arange(0, 360, 1.0)
+    plane = 250 + 0.5 * lat[:, None] + 0.1 * lon[None]
+    fields = np.broadcast_to(plane, (len(TIMES), *plane.shape)).astype(np.float32)
+    source = xr.Dataset({"t2m": (("time", "lat", "lon"), fields)}, {"time": TIMES, "lat": lat, "lon": lon})
+    source.to_netcdf(tmp_path / "source.nc")
+    opened = open_truth(f"file:{tmp_path / 'source.nc'}", bent())
+    exact = 250 + 0.5 * bent().lat + 0.1 * bent().lon
+    np.testing.assert_allclose(opened.field(TIMES[3], "t2m").numpy(), exact, atol=1e-3)
+    settings = replace(QUICK, variables=["t2m"])
+    result = verify(store, f"file:{tmp_path / 'source.nc'}", settings=settings)
+    assert [target.name for target in result.targets] == ["t2m"]
+    assert any("interpolated" in note for note in result.notes)
+
+
+def test_the_demo_as_truth(tmp_path: Path) -> None:
+    store, _ = build(tmp_path / "s.zarr", times=TIMES[:1])
+    with pytest.raises(InputError, match="the truth demo is on 112 x 112 points"):
+        verify(store, "demo")
+    weather = demo.DemoWeather()
+    lat, lon = weather.fine_grid()
+    truth = open_truth("demo", Grid(lat.astype(np.float32), lon.astype(np.float32)))
+    time = np.datetime64("2024-07-24T12:00", "ns")
+    np.testing.assert_array_equal(truth.field(time, "mrr"), weather.truth(time, "mrr").values[0, 0])
+    with pytest.raises(InputError, match="the truth demo has no tcwv; it has mrr"):
+        truth.check_variables(["tcwv"])
+
+
+def test_gaps_in_the_truth(tmp_path: Path) -> None:
+    """Masked where it is not known; a time or a variable without any truth is left out."""
+    store, truth = build(tmp_path / "s.zarr")
+    truth["mrr"].values[:, :, 20:] = np.nan
+    truth["t2m"].values[3] = np.nan
+    truth["u10m"].values[:] = np.nan
+    result = verify(store, truth, settings=QUICK)
+    assert [target.name for target in result.targets] == ["mrr", "t2m", "v10m"]
+    assert any("u10m is left out" in note for note in result.notes)
+    assert "The truth of t2m has gaps: 87.5 % of it is known." in result.notes
+    assert not any("truth of v10m has gaps" in note for note in result.notes)
+    x, y, w = xr.open_zarr(store), truth, result.domain.area.numpy()
+    error = np.abs(x["mrr"].values.astype(float).mean(1) - y["mrr"].values)[:, :, :20] * w[:, :20]
+    assert value(result, "mae", "mrr") == pytest.approx(error.mean() / w[:, :20].mean())
+    assert np.isnan(value(result, "spectral_error", "mrr")) and np.isfinite(
+        value(result, "spectral_error", "t2m")
+    )
+    rest = verify(store, truth[["t2m"]].drop_isel(time=3), settings=replace(QUICK, variables=["t2m"]))
+    assert value(result, "crps", "t2m") == pytest.approx(value(rest, "crps", "t2m"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda t: t.drop_vars("mrr"), "has no mrr; it has t2m, u10m, v10m; name others with --variables"),
+        (lambda t: t.assign_coords(time=t.time + np.timedelta64(1, "h")), "has none of the times"),
+        (lambda t: t.isel(ilat=slice(1, None)), "on 19 x 28 points .* what is verified on 20 x 28"),
+        (lambda t: t.drop_vars("lat"), "has no lat and lon"),
+        (lambda t: t.drop_vars("time"), "has no dates as its coordinate time"),
+        (lambda t: t.expand_dims(level=2), "mrr of the truth .* has the dimensions level, time, ilat, ilon"),
+        (lambda t: t * np.nan, "no time could be verified"),
+    ],
+)
+def test_truths_that_do_not_fit(tmp_path: Path, spoil: object, message: str) -> None:
+    store, truth = build(tmp_path / "s.zarr", times=TIMES[:2])
+    with pytest.raises(InputError, match=message):
+        verify(store, spoil(truth), settings=QUICK)  # type: ignore[operator]
+
+
+def test_some_times_and_other_names(tmp_path: Path) -> None:
+    store, truth = build(tmp_path / "s.zarr")
+    result = verify(
+        store, truth.isel(time=[1, 4]).rename(mrr="refc"), truth_names={"mrr": "refc"}, settings=QUICK
+    )
+    assert len(result.times) == 2 and "6 of 8 times are left out: the truth lacks them." in result.notes
+    assert np.isnan(result.score("crps", "ensemble", result.targets[0]).low)  # two times are no interval
+    with pytest.raises(InputError, match="there is no variable rain to verify; there is mrr, t2m"):
+        verify(store, truth, settings=Settings(variables=["rain"]))
+
+
+def test_truths_that_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "bad.nc").write_bytes(b"not netcdf")
+    for name, message in {"none.nc": "there is no truth", "bad.nc": "cannot open the truth"}.items():
+        with pytest.raises(InputError, match=message):
+            open_truth(tmp_path / name, bent())
+    with pytest.raises(InputError, match="there is no file"):
+        open_truth(f"file:{tmp_path / 'none.nc'}", bent())
