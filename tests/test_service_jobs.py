@@ -227,7 +227,7 @@ def test_a_defect_is_told_by_a_number(
     tmp_path: Path, model: CorrDiff, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> None:
-        raise KeyError("/root/secret")
+        raise KeyError("/home/someone/secret")
 
     monkeypatch.setattr(job_runner, "held", broken)
     with serving(tmp_path, model) as service:
