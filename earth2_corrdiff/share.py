@@ -6,12 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from math import ceil
 from time import sleep
+
+from loguru import logger
 
 from earth2_corrdiff.claims import Claims
 from earth2_corrdiff.ranks import INTERVAL, Ranks
 
+PATIENCE = 60
+"""Looks at the work of others before it is said that they are waited for."""
 PIECES = 2
 """Pieces per process, at least. More would share more evenly, and compute the mean of a state more often."""
 
@@ -80,7 +85,7 @@ class Share:
         own = pieces[r.rank :: r.world]
         others = [piece for i, piece in enumerate(pieces) if i % r.world != r.rank]
         left = [*own, *reversed(others)]  # from the end: where their owners come last
-        while True:
+        for look in count():
             for piece in left:
                 members = self._take(piece)
                 if members:
@@ -90,6 +95,8 @@ class Share:
             left = [piece for piece in left if self._still(piece)]
             if not left or not r.first:
                 return
+            if look == PATIENCE:
+                logger.info("waiting for other processes, which have taken all that is left")
             sleep(INTERVAL)
             yield None
 

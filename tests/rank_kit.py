@@ -18,7 +18,7 @@ from typing import Any
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as the command has it, before PyTorch is imported
 PRELOAD = ["torch", "zarr", "earth2studio.io", "earth2studio.data", "earth2_corrdiff.run"]
-PATIENCE = 40
+PATIENCE = 120
 
 
 @dataclass(frozen=True)
