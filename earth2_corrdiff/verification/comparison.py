@@ -135,7 +135,8 @@ class Verification:
         first, members = next(iter(missing.items()))
         said = f"{_these(members)} of {time_text(first)} {'is' if len(members) == 1 else 'are'} not written"
         if not self.settings.skip_incomplete:
-            more = f", and more of {len(missing) - 1} other times" if len(missing) > 1 else ""
+            others = len(missing) - 1
+            more = f", and more of {others} other time{'' if others == 1 else 's'}" if others else ""
             raise InputError(
                 f"{said}{more}; finish the run with run-corrdiff --resume, or leave such times out with "
                 "--skip-incomplete"
@@ -150,14 +151,14 @@ class Verification:
         logger.warning(sentence)
 
     def __iter__(self) -> Iterator[np.datetime64]:
-        """Verify one time after the other; yield each when it is done.
+        """Verify one time after the other; yield each when it is done. What was done before stays done.
 
         Raises
         ------
         InputError
             If a field cannot be read, is not finite, or is not on the grid
         """
-        for time in self.times:
+        for time in [time for time in self.times if time not in self.done]:
             try:
                 self._add(time)
             except NotFiniteError as error:
@@ -204,13 +205,6 @@ class Verification:
             raise InputError("no time could be verified: members or the truth are incomplete at all of them")
         series = {key: value for key, value in self.series.items() if key not in blank}
         shown = [target for target in self.targets if (self.forecasts[0].name, target.name) in series]
-        for target in self.targets:
-            if target not in shown:
-                self._note(f"{target.name} is left out: the truth has no value of it at any time.")
-                continue
-            known = np.nan_to_num(series[self.forecasts[0].name, target.name].column("weight")).mean()
-            if known < 1:
-                self.notes.append(f"The truth of {target.name} has gaps: {100 * known:.3g} % of it is known.")
         return Result(
             domain=self.domain,
             times=np.array(self.done),
@@ -222,8 +216,17 @@ class Verification:
             truth=self.truth.name,
             about=self.about,
             coarse_km=self.coarse_km,
-            notes=self.notes,
+            notes=[*self.notes, *self._gaps(series)],
         )
+
+    def _gaps(self, series: Mapping[tuple[str, str], Series]) -> Iterator[str]:
+        """What is missing in the truth, a sentence for each quantity."""
+        for target in self.targets:
+            found = series.get((self.forecasts[0].name, target.name))
+            if found is None:
+                yield f"{target.name} is left out: the truth has no value of it at any time."
+            elif (known := np.nan_to_num(found.column("weight")).mean()) < 1:
+                yield f"The truth of {target.name} has gaps: {100 * known:.3g} % of it is known."
 
 
 def _these(members: Sequence[int]) -> str:

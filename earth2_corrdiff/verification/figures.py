@@ -152,11 +152,10 @@ def _wavelength_axis(ax: Axes, result: Result) -> None:
 
 def _spectrum(ax: Axes, result: Result, target: Target) -> None:
     waves = result.domain.rings.wavelength
-    first = result.series[result.forecasts[0], target.name]
-    truth = first.column("power_truth")
+    truth = result.score("power_truth", result.forecasts[0], target).value
     if not np.isfinite(truth).any():
         return _say(ax, "Radially averaged power", "the truth has gaps: no spectrum")
-    ax.plot(waves, np.nanmean(truth, axis=0), color=TRUTH, linewidth=2.2)
+    ax.plot(waves, truth, color=TRUTH, linewidth=2.2)
     for name in _compared(result, target):
         power = result.score("power", name, target)
         ax.plot(waves, power.value, color=color(result, name), linewidth=1.5)
@@ -222,7 +221,7 @@ def events(result: Result, target: Target) -> Figure:
     figure = _figure(4.3 * K, 3.8)
     axes = figure.subplots(1, K, sharey=True, squeeze=False)[0]
     first, lowest = result.forecasts[0], 1.0
-    happens = np.nanmean(result.series[first, target.name].column("frequency_truth"), axis=0)
+    happens = result.score("frequency_truth", first, target).value
     scales = result.domain.scales
     for k, ax in enumerate(axes):
         ax.set_xlim(0, 1.05 * scales[-1])

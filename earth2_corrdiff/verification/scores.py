@@ -129,12 +129,14 @@ SCORES = {
         Score("spectral_worst", "largest deviation of a power ratio from 1", spectral_worst, best=0.0),
         Score("rank", "frequency of ranks, over expected", rank_frequency, ("rank",), 1.0),
         Score("power", "power spectrum", lambda m, n: m["power"], ("wavelength",)),
+        Score("power_truth", "power spectrum of the truth", lambda m, n: m["power_truth"], ("wavelength",)),
         Score("power_ratio", "power over the truth's", power_ratio, ("wavelength",), 1.0),
         Score("fss", "FSS of probabilities", fss, ("threshold", "scale"), 1.0),
         Score("member_fss", "FSS of single members", member_fss, ("threshold", "scale"), 1.0),
         Score("frequency", "frequency of the event", lambda m, n: m["frequency"], ("threshold",)),
+        Score("frequency_truth", "frequency of the truth", lambda m, n: m["frequency_truth"], ("threshold",)),
         Score("frequency_ratio", "frequency over the truth's", frequency_ratio, ("threshold",), 1.0),
     )
 }
-NEEDS_THRESHOLDS = ("fss", "member_fss", "frequency", "frequency_ratio")
+NEEDS_THRESHOLDS = ("fss", "member_fss", "frequency", "frequency_truth", "frequency_ratio")
 NEEDS_MEMBERS = ("spread", "spread_skill", "outliers", "rank")

@@ -178,8 +178,7 @@ def event_table(result: Result, forecasts: Sequence[str]) -> Table:
 
 def _event_row(result: Result, target: Target, k: int, value: float, name: str) -> tuple[str, ...]:
     ratio, scores = (result.score(score, name, target) for score in ("frequency_ratio", "fss"))
-    series = result.series[name, target.name]
-    happens = np.nanmean(series.column("frequency_truth")[:, k])
+    happens = float(result.score("frequency_truth", name, target).value[k])
     cells = [number(float(score)) for score in scores.value[k]]
     ends = Estimate(ratio.value[k], ratio.low[k], ratio.high[k])
     return (f"{target.name} ≥ {value:g} {target.units}", name, f"{100 * happens:.2g} %", shown(ends), *cells)
