@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -12,8 +13,11 @@ import pytest
 import torch
 
 from earth2_corrdiff import CorrDiff, demo
-from earth2_corrdiff.cli.demo_recipe import INPUTS, OUTPUTS, held_out_times
-from earth2_corrdiff.cli.demo_skill import SCORES, evaluate
+from earth2_corrdiff.cli.demo_skill import demo_verification
+from earth2_corrdiff.demo.hours import held_out_times
+from earth2_corrdiff.downscaler import Downscaler
+from earth2_corrdiff.training.demo_set import INPUTS, OUTPUTS
+from earth2_corrdiff.verification import Bootstrap, Result, Settings
 
 STORM = np.datetime64("2024-07-24T12:00")
 
@@ -96,32 +100,41 @@ def test_members_differ_in_the_fine_scales_and_share_the_storm() -> None:
     assert (members.std(axis=0).mean(axis=(1, 2)) > [1.0, 0.03, 0.1, 0.1]).all()
 
 
+def verified(model: Downscaler, times: Sequence[np.datetime64], members: int) -> Result:
+    verification = demo_verification(model, times, members, settings=Settings(bootstrap=Bootstrap(0)))
+    for _ in verification:
+        pass
+    return verification.result()
+
+
 def test_mean_error_is_below_interpolation_on_held_out_storms() -> None:
     times = held_out_times(2)
     assert not any(demo.DemoWeather.is_training_time(time) for time in times)
-    rows = [line.split("|")[2:-1] for line in evaluate(quick_model().downscaler, times, 4).splitlines()[2:]]
-    table = {
-        name: dict(zip(SCORES, map(float, row), strict=True)) for name, row in zip(OUTPUTS, rows, strict=True)
-    }
-    for name in OUTPUTS[1:]:
-        assert table[name]["regression: RMSE"] < table[name]["interpolation: RMSE"]
-        assert table[name]["ensemble mean: RMSE"] < table[name]["interpolation: RMSE"]
-        assert table[name]["ensemble: fair CRPS"] < table[name]["interpolation: MAE"]
-    # interpolation has the coarse reflectivity, the model does not: the mean has to beat no skill only
-    assert table["mrr"]["regression: RMSE"] < table["mrr"]["no skill: RMSE"]
-    assert table["mrr"]["ensemble: fair CRPS"] < table["mrr"]["interpolation: MAE"]
+    result = verified(quick_model().downscaler, times, 4)
+    for target in result.targets:
+        rmse, crps = (
+            {name: float(result.score(score, name, target).value) for name in result.forecasts}
+            for score in ("rmse", "crps")
+        )
+        assert crps["ensemble"] < crps["interpolation"]
+        if target.name == "mrr":  # interpolation knows it, the model does not: its mean has to beat no skill
+            assert rmse["regression"] < rmse["climatology"]
+        else:
+            assert max(rmse["regression"], rmse["ensemble"]) < rmse["interpolation"]
 
 
-def test_evaluation_against_numbers_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verification_against_numbers_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores of an "ensemble" that is the truth, and the truth plus two."""
     truth = torch.from_numpy(demo.DemoWeather().fields(STORM).fine)
     downscaler = CorrDiff.load_model(demo.package()).downscaler
     monkeypatch.setattr(downscaler, "forward", lambda x, seeds: torch.stack([truth + 2, truth])[None])
     monkeypatch.setattr(downscaler, "mean", lambda x: truth[None] + 3)
-    cells = [float(cell) for cell in evaluate(downscaler, [STORM], 2).splitlines()[2].split("|")[2:-1]]
-    table = dict(zip(SCORES, cells, strict=True))
-    assert table["regression: RMSE"] == 3.0 and table["ensemble mean: RMSE"] == 1.0
-    # mean |error| 1, mean distance of two members 2: fair CRPS 1 - 2 / 2
-    assert table["ensemble: fair CRPS"] == 0.0
-    # variance 2, squared error of the mean 1, and (M + 1) / M = 3 / 2
-    assert table["spread / skill"] == round(3**0.5, 2)
+    result = verified(downscaler, [STORM], 2)
+    target = result.targets[0]
+    for score, forecast, value in (
+        ("rmse", "regression", 3),
+        ("rmse", "ensemble", 1),
+        ("crps", "ensemble", 0),  # mean |error| 1, mean distance of two members 2: 1 - 2 / 2
+        ("spread_skill", "ensemble", 3**0.5),  # variance 2, squared error of the mean 1, (M + 1) / M = 3 / 2
+    ):
+        assert float(result.score(score, forecast, target).value) == pytest.approx(value, abs=1e-5)

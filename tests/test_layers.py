@@ -18,22 +18,27 @@ ROOT = Path(__file__).parents[1] / NAME
 # from its own layer, in L3 only what ALLOWED says.
 LAYERS = (
     {"errors", "times", "grid", "sampler", "noise", "embeddings", "metadata", "kernels"}
-    | {"states", "prefetch", "place", "claims", "ranks", "share", "options"}
+    | {"states", "prefetch", "place", "claims", "ranks", "share", "options", "compression"}
     | {"patch_geometry", "patching", "map_store", "tiling"},
     {"spec", "unet", "checkpoint", "architectures", "networks", "compatibility"}
-    | {"strips", "memory", "cpu_unet", "torch_unet", "engines", "accelerate"},
-    {"package", "package_writer", "downscaler", "layout"},
-    {"sources", "model", "store", "run", "plotting", "demo", "training"}
-    | {"arrays", "output", "work", "verification", "service", "workflows"},
+    | {"strips", "memory", "cpu_unet", "torch_unet", "engines", "accelerate"}
+    | {"budget", "placement", "view"},
+    {"package", "package_writer", "downscaler", "layout", "lockstep"},
+    {"sources", "model", "handshake", "store", "run", "plotting", "demo", "training"}
+    | {"arrays", "codecs", "bounded", "output", "work", "verification", "service", "workflows"},
     {"__init__", "cli"},
 )
 LAYER = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 EARTH2STUDIO_FROM = 3
 ALLOWED = {
+    "model": {"handshake"},
     "run": {"model", "store", "sources", "output", "work"},
     "output": {"store"},
-    "store": {"arrays"},
+    "store": {"arrays", "bounded"},
+    "arrays": {"codecs"},
+    "bounded": {"codecs"},
     "work": {"store"},
+    "training": {"demo", "sources"},
     "verification": {"plotting", "sources"},
     "service": {"model", "run", "sources", "plotting"},
     "workflows": {"model", "run", "sources"},

@@ -16,15 +16,12 @@ from earth2_corrdiff.cli.common import ArgumentParser, calm_bars, run_command, s
 from earth2_corrdiff.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from earth2_corrdiff.model import CorrDiff
     from earth2_corrdiff.times import Times
     from earth2_corrdiff.verification.solvers import Bench, Log, Setting
 
 NAME = "bench-solvers"
-CALLS = (2, 4, 6, 8, 10, 12, 18, 24, 36)
-SOLVERS = ("euler", "heun", "dpmpp_2m", "trigflow")
+CALLS = (2, 3, 5, 7, 9, 11, 13, 17, 23, 35)  # odd, as Heun takes: all are compared at equal cost
+SOLVERS = ("euler", "heun", "stochastic", "dpmpp_2m", "trigflow")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,8 +43,15 @@ def _parser() -> ArgumentParser:
     add("--precision", default="fp32", help="fp32 (default), bf16 or fp16")
     add("--source", default="demo", metavar="NAME", help="where the input is from (default: demo)")
     add("--truth", default="demo", help="as verify-corrdiff takes it (default: demo)")
-    add("--times", nargs="+", metavar="TIME", help="held-out times (default: of the demo, --count of them)")
-    add("--count", type=int, default=16, metavar="N", help="random held-out times of the demo (default: 16)")
+    add("--times", nargs="+", metavar="TIME", help="not trained on (default: the demo's, --count of them)")
+    add(
+        "--count",
+        type=int,
+        default=16,
+        metavar="N",
+        help="random hours of the demo's validation year: what is chosen on them can be verified on others "
+        "(default: 16)",
+    )
     add("--members", type=int, default=8, metavar="N", help="at each time (default: 8)")
     add("--seed", type=int, default=0, metavar="N", help="of the members' noise (default: 0)")
     add("--solvers", nargs="+", default=SOLVERS, metavar="NAME", help=f"default: {' '.join(SOLVERS)}")
@@ -85,7 +89,7 @@ def bench(args: argparse.Namespace) -> None:
     prepared = _prepare(args)
     default = prepared.default
     own = [(default.sigma_min, default.sigma_max)]
-    ranges = own if args.sigma is None else [_range(word) for word in args.sigma]
+    ranges = own if args.sigma is None else [sigma_range(word) for word in args.sigma]
     wanted = solvers.settings(args.solvers, args.calls, ranges, default)
     log = solvers.Log(args.json, prepared.conditions)
     _measure(prepared, [setting for setting in wanted if not log.has(setting)], log)
@@ -101,7 +105,8 @@ def bench(args: argparse.Namespace) -> None:
         files.write_whole(args.plot, lambda part: figure.savefig(part, format=kind))
 
 
-def _range(word: str) -> tuple[float, float]:
+def sigma_range(word: str) -> tuple[float, float]:
+    """``0.002:80`` → (0.002, 80.0); InputError for anything else."""
     low, _, high = word.partition(":")
     try:
         return float(low), float(high)
@@ -114,7 +119,9 @@ def _prepare(args: argparse.Namespace) -> Bench:
     from loguru import logger
 
     from earth2_corrdiff.cli.loading import load
+    from earth2_corrdiff.sources import make_source
     from earth2_corrdiff.spec import check_count
+    from earth2_corrdiff.verification.fetched import FetchedInput
     from earth2_corrdiff.verification.solvers import Bench
     from earth2_corrdiff.verification.truth import open_truth
 
@@ -127,7 +134,8 @@ def _prepare(args: argparse.Namespace) -> Bench:
     logger.remove()
     logger.add(sys.stderr, level="WARNING", format=NAME + ": {level.name}: {message}")
     truth = open_truth(args.truth, model.spec.output_grid)
-    return Bench(model.downscaler, _Inputs(model, args.source, times), truth, times, args.members, args.seed)
+    coarse = FetchedInput(make_source(args.source), model.spec, times)
+    return Bench(model.downscaler, coarse, truth, times, args.members, args.seed)
 
 
 def _times(args: argparse.Namespace) -> Times:
@@ -136,33 +144,11 @@ def _times(args: argparse.Namespace) -> Times:
     if args.times is not None:
         return distinct(to_times(args.times))
     if args.truth != "demo":
-        raise InputError("give the held-out --times; only the demo knows its own")
-    from earth2_corrdiff.cli.demo_recipe import held_out_times
+        raise InputError("give --times that were not trained on; only the demo knows its own")
+    from earth2_corrdiff.demo.hours import validation_times
     from earth2_corrdiff.spec import check_count
 
-    return to_times(held_out_times(check_count("--count", args.count)))
-
-
-class _Inputs:
-    """The coarse input of each time, fetched once."""
-
-    def __init__(self, model: CorrDiff, name: str, times: Times) -> None:
-        from earth2_corrdiff.sources import make_source
-
-        self.model, self.source = model, make_source(name)
-        self.source.check_times(times)
-        self.source.check_variables(model.input_variables)
-        self.held: dict[Any, Tensor] = {}
-
-    def __call__(self, time: Any) -> Tensor:
-        from earth2_corrdiff.sources import check_input, fetch
-
-        if time not in self.held:
-            grid, names = self.model.spec.input_grid, self.model.input_variables
-            x, _ = fetch(self.source, time, names, grid.lat, grid.lon)
-            check_input(x, names, self.source)
-            self.held[time] = x[0]
-        return self.held[time]
+    return validation_times(check_count("--count", args.count))
 
 
 def _measure(prepared: Bench, missing: Sequence[Setting], log: Log) -> None:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Losses of the two stages."""
+"""Losses of the two stages, per image."""
 
 from __future__ import annotations
 
@@ -9,33 +9,41 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from earth2_corrdiff.networks import Denoiser, Regression
 
-
-def regression_loss(net: Regression, cond: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of the mean: ``[B, Cc, H, W], [B, Co, H, W]`` normalised → scalar."""
-    mean: Tensor = net(cond)
-    return (mean - target).square().mean()
+def squared_error(mean: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of each image: ``[B, Co, H, W]`` twice → ``[B]``."""
+    return (mean - target).square().flatten(1).mean(1)
 
 
 @dataclass(frozen=True)
 class EDMLoss:
-    """Denoising loss over log-normal noise levels (Karras et al. 2022, equations 8 and table 1).
+    """Denoising loss over log-normal noise levels (Karras et al. 2022, equation 8 and table 1).
 
     Attributes
     ----------
+    sigma_data : float
+        Standard deviation of the residual
     P_mean, P_std : float
         Mean and standard deviation of log sigma; the values are those of CorrDiff's residual loss
     """
 
+    sigma_data: float = 0.5
     P_mean: float = 0.0
     P_std: float = 1.2
 
-    def __call__(self, net: Denoiser, cond: Tensor, residual: Tensor, generator: torch.Generator) -> Tensor:
-        """``cond [B, Cc, H, W]`` (mean included), ``residual [B, Co, H, W]`` normalised → scalar."""
-        z = torch.randn(len(residual), generator=generator)
-        noise = torch.randn(residual.shape, generator=generator).to(residual.device)
-        sigma = (self.P_mean + self.P_std * z).exp().to(residual.device).view(-1, 1, 1, 1)
-        weight = (sigma**2 + net.sigma_data**2) / (sigma * net.sigma_data) ** 2
-        clean: Tensor = net(residual + sigma * noise, sigma.flatten(), cond)
-        return (weight * (clean - residual).square()).mean()
+    def sigma(self, z: Tensor) -> Tensor:
+        """Noise level of standard normal numbers."""
+        return (self.P_mean + self.P_std * z).exp()
+
+    def __call__(self, clean: Tensor, residual: Tensor, sigma: Tensor) -> Tensor:
+        """Loss of each image: denoised and true residual ``[B, Co, H, W]``, levels ``[B]`` → ``[B]``."""
+        weight = (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
+        return weight * squared_error(clean, residual)
+
+
+def generator(*key: int) -> torch.Generator:
+    """Random numbers that depend on all parts of the key, and on nothing else."""
+    import numpy as np
+
+    (seed,) = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(seed) & (2**63 - 1))

@@ -1,14 +1,14 @@
 #!/usr/bin/env python
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Train the demo package: see ``--help``."""
+"""Train a package: see ``--help``."""
 
 import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout works uninstalled too
 
-from earth2_corrdiff.cli.train_demo import main  # noqa: E402
+from earth2_corrdiff.cli.train import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,0 +1,121 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``train-corrdiff``: train a CorrDiff package on pairs of coarse and fine weather."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from earth2_corrdiff.cli.common import ArgumentParser, calm_bars, run_command, share_cores
+
+if TYPE_CHECKING:
+    from earth2_corrdiff.training.config import StageConfig
+    from earth2_corrdiff.training.trainer import Progress
+
+NAME = "train-corrdiff"
+
+
+class Bars:
+    """Progress bars: samples per second, time to go, and the losses; silent in all but the first process."""
+
+    def __init__(self, shown: bool) -> None:
+        self._shown = shown
+        self._bar: Any = None
+        self._prepared: Any = None
+        self._last: dict[str, str] = {}
+
+    def left(self, what: str, left: int) -> None:
+        """Count what is prepared."""
+        if self._prepared is None:
+            self._prepared = self._make(total=left + 1, desc=what, unit="time")
+        self._prepared.update()
+        if not left:
+            self._prepared.close()
+
+    def stage(self, name: str, how: StageConfig) -> None:
+        """Begin a stage."""
+        per_time = how.patches.per_time if how.patches else 1
+        self.close()
+        self._bar = self._make(total=how.steps * how.batch * per_time, desc=name, unit="sample")
+
+    def step(self, progress: Progress) -> None:
+        """Show a step; the first time, what an earlier run has done."""
+        bar = self._bar
+        if math.isnan(progress.loss):
+            bar.initial = bar.n = bar.last_print_n = progress.images
+            return
+        self._last["step"], self._last["loss"] = str(progress.step), f"{progress.loss:.4g}"
+        if progress.validation is not None:
+            self._last["validation"] = f"{progress.validation:.4g}"
+        bar.set_postfix(self._last, refresh=False)
+        bar.update(progress.images)
+
+    def close(self) -> None:
+        """The end of a stage."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _make(self, **about: Any) -> Any:
+        from tqdm import tqdm
+
+        every = 0.2 if sys.stderr.isatty() else 10
+        return tqdm(disable=not self._shown, mininterval=every, dynamic_ncols=True, **about)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = ArgumentParser(
+        prog=NAME,
+        description="Train both stages of CorrDiff on pairs of coarse and fine weather, and write a package.",
+        epilog="The same command goes on with a training that was stopped. torchrun --nproc-per-node N "
+        f"scripts/{NAME}.py CONFIG.yaml shares every batch among N processes.",
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="what to train, on what, how long")
+    parser.add_argument("--output", help="folder of the package, instead of the configuration's")
+    parser.add_argument(
+        "--work", help="folder of checkpoints and loss curves, instead of the configuration's"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of PyTorch in each process")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train as the configuration says."""
+    share_cores()
+    calm_bars()
+    from dataclasses import replace
+
+    from earth2_corrdiff.training.config import read_config
+
+    told = {name: value for name in ("output", "work") if (value := getattr(args, name)) is not None}
+    config = replace(read_config(args.config), **told)
+    import torch
+
+    from earth2_corrdiff.training.parallel import world
+    from earth2_corrdiff.training.train import Training
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    with world(config.device, os.environ) as processes:
+        bars = Bars(processes.first)
+        try:
+            folder = Training(config, processes, bars).run()
+        except KeyboardInterrupt:
+            keeps = f"{config.work} keeps what is done; the same command goes on with it"
+            raise KeyboardInterrupt(keeps) from None
+        finally:
+            bars.close()
+        if processes.first:
+            print(f"the package is in {folder}, the loss curves are in {os.path.join(config.work, '*.png')}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    args = _parser().parse_args(argv)
+    return run_command(NAME, train, args, debug=args.debug)

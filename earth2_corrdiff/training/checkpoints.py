@@ -1,0 +1,63 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""States of a training on disk: written whole or not at all."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from earth2_corrdiff.errors import InputError, first_line
+
+
+def save(path: Path, step: int, key: str, parts: dict[str, Any]) -> None:
+    """Write a state beside its place, then move it there.
+
+    Parameters
+    ----------
+    path : Path
+        Of the checkpoint
+    step : int
+        Steps done
+    key : str
+        What tells this training from another
+    parts : dict[str, nn.Module | torch.optim.Optimizer]
+        What is kept
+
+    Raises
+    ------
+    InputError
+        If it cannot be written; what was there before is still there
+    """
+    partial = path.with_name(path.name + ".part")
+    state = {name: part.state_dict() for name, part in parts.items()}
+    try:
+        torch.save({"step": step, "key": key, **state}, partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # PyTorch's writer has the second for a full disk
+        raise InputError(f"cannot write the checkpoint {path} ({first_line(error)})") from error
+
+
+def resume(path: Path, key: str, parts: dict[str, Any]) -> int:
+    """Take up a stored state; returns the steps done.
+
+    Raises
+    ------
+    InputError
+        If it is of another training, or damaged
+    """
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        stored = state["key"]
+        if stored == key:
+            for name, part in parts.items():
+                part.load_state_dict(state[name])
+            return int(state["step"])
+    except (RuntimeError, ValueError, LookupError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"{path} is no state of this training ({first_line(error)}); remove it to start again"
+        ) from error
+    raise InputError(f"{path} was trained otherwise ({stored}; now {key}); remove it to start again")

@@ -1,0 +1,290 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a training is told: the keys of its YAML file, with their defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.spec import check_count
+from earth2_corrdiff.training.strict import build, read_yaml
+
+
+@dataclass(frozen=True)
+class DemoSet:
+    """A generated set of the demo's synthetic weather.
+
+    Attributes
+    ----------
+    train, validation : int
+        Random hours of the storm years to learn from, and of the year after them
+    seed : int
+        Of the choice of hours
+    """
+
+    train: int
+    validation: int = 64
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Split:
+    """Periods of valid times, ends included, like ``2012-01-01/2020-12-31T23``.
+
+    Without them the first 80 % of the times are for training, the next 10 % for validation and the last
+    10 % for tests.
+    """
+
+    train: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where pairs come from, and what of them is used.
+
+    Attributes
+    ----------
+    pairs : str | None
+        A Zarr or NetCDF of pairs (see ``pairs.py``)
+    demo : DemoSet | None
+        Instead: a generated set, which is made in the work folder
+    inputs, outputs, invariants : tuple[str, ...]
+        Variables in channel order; by default all that the file has
+    split : Split
+        Times for training, validation and tests
+    window : int
+        Chunks of times among which the order is drawn: what the reader keeps in memory, twice
+    """
+
+    pairs: str | None = None
+    demo: DemoSet | None = None
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    invariants: tuple[str, ...] | None = None
+    split: Split = field(default_factory=Split)
+    window: int = 8
+
+    def __post_init__(self) -> None:
+        if (self.pairs is None) == (self.demo is None):
+            raise InputError("the key data needs either pairs or demo")
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Random patches of each time, instead of the whole domain.
+
+    Attributes
+    ----------
+    shape : tuple[int, int]
+        Height and width in pixels
+    per_time : int
+        How many of each time: they share the regression's mean and the regridded conditioning
+    overlap, boundary : int
+        For sampling with the finished package, in pixels
+    whole : bool
+        Whether each patch also sees the inputs of the whole domain, shrunk to its size
+    """
+
+    shape: tuple[int, int]
+    per_time: int = 1
+    overlap: int = 0
+    boundary: int = 0
+    whole: bool = True
+
+    def __post_init__(self) -> None:
+        for number in (*self.shape, self.per_time):
+            check_count("patches: shape and per_time", number)
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """How one network is built and trained.
+
+    Attributes
+    ----------
+    steps : int
+        Optimiser steps; 0 keeps the network of ``start_from`` as it is
+    batch : int
+        Times in each step, over all processes
+    network : Mapping[str, Any]
+        Arguments of PhysicsNeMo's U-Net over the defaults: model_type, model_channels, channel_mult,
+        num_blocks, attn_resolutions, dropout, …
+    lr : float
+        Peak learning rate of Adam, after a linear warm-up and before a cosine decay to zero
+    warmup : int
+        Steps of the warm-up
+    ema_halflife : int
+        Half-life, in steps, of the running average of the weights that is kept in the end
+    clip : float
+        Largest norm of the gradient
+    patches : Patches | None
+        Train on patches; by default on the whole domain
+    micro_batch : int | None
+        Most images in one forward and backward pass; gradients of several are added. By default all
+    """
+
+    steps: int
+    batch: int = 8
+    network: dict[str, Any] = field(default_factory=dict)
+    lr: float = 1e-3
+    warmup: int = 100
+    ema_halflife: int = 100
+    clip: float = 1.0
+    patches: Patches | None = None
+    micro_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "ema_halflife"):
+            check_count(name, getattr(self, name))
+        if self.micro_batch is not None:
+            check_count("micro_batch", self.micro_batch)
+        if self.steps < 0 or self.warmup < 0 or not self.lr > 0 or not self.clip > 0:
+            raise InputError("steps and warmup must be 0 or more, lr and clip positive")
+
+
+@dataclass(frozen=True)
+class DiffusionConfig(StageConfig):
+    """The second stage.
+
+    Attributes
+    ----------
+    sigma_data : float
+        Standard deviation of the residual in normalised units: outputs are scaled to it
+    P_mean, P_std : float
+        Mean and standard deviation of the logarithm of the noise level (Karras et al. 2022, table 1)
+    cache_means : bool
+        Keep the regression's means in a file of the work folder, so that later epochs read them
+    """
+
+    sigma_data: float = 0.5
+    P_mean: float = 0.0
+    P_std: float = 1.2
+    cache_means: bool = False
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """What the package says about sampling, where not what that of ``start_from`` says.
+
+    Attributes
+    ----------
+    solver : str | None
+        ``euler`` or ``heun``, the ones that the package's layout knows; by default ``heun``
+    steps : int | None
+        By default 12
+    sigma_min, sigma_max : float | None
+        Range of noise levels; by default 0.002 and 80
+    samples : int | None
+        Members; by default 4
+    """
+
+    solver: str | None = None
+    steps: int | None = None
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    samples: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.solver not in (None, "euler", "heun"):
+            raise InputError(f"sampling.solver must be euler or heun in a package, got {self.solver!r}")
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Losses on a fixed set with fixed noise, of the averaged weights.
+
+    Attributes
+    ----------
+    times : int
+        How many times of the validation split, evenly spaced
+    every : int
+        Steps between two validations
+    """
+
+    times: int = 32
+    every: int = 200
+
+    def __post_init__(self) -> None:
+        check_count("validation.times", self.times)
+        check_count("validation.every", self.every)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole training.
+
+    Attributes
+    ----------
+    data, regression, diffusion, validation, sampling
+        See there
+    output : str
+        Folder of the package
+    work : str
+        Folder of checkpoints, statistics, means and loss curves
+    name : str
+        What the package calls itself
+    start_from : str | None
+        Package whose networks, statistics and variables are the start: fine-tuning
+    seed : int
+        Of weights, order, noise and patches
+    device : str
+        ``auto``, ``cpu``, ``cuda``, …
+    precision : {"bf16", "fp32"}
+        Of the convolutions; weights, norms and losses stay float32
+    fused : bool
+        Norm, shift and activation in one kernel, backward included
+    compiled : bool
+        ``torch.compile`` of the network
+    checkpoint_every : int
+        Steps between two checkpoints
+    half : bool
+        Store the weights of the package as float16
+    """
+
+    data: Data
+    regression: StageConfig
+    diffusion: DiffusionConfig
+    output: str
+    work: str
+    validation: Validation = field(default_factory=Validation)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    name: str = ""
+    start_from: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "bf16"
+    fused: bool = True
+    compiled: bool = False
+    checkpoint_every: int = 200
+    half: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("bf16", "fp32"):
+            raise InputError(f"precision must be bf16 or fp32 for a training, got {self.precision!r}")
+        check_count("checkpoint_every", self.checkpoint_every)
+        self._check_start()
+
+    def _check_start(self) -> None:
+        """Refuse what only fresh networks, or only those of a package, can be asked for."""
+        for name in ("regression", "diffusion"):
+            stage: StageConfig = getattr(self, name)
+            if self.start_from is None and not stage.steps:
+                raise InputError(f"{name}.steps of 0 keep the network of a package; say which: start_from")
+            if self.start_from is not None and stage.network:
+                raise InputError(f"the package of start_from has its own networks; leave out {name}.network")
+
+
+def read_config(path: str | Path) -> Config:
+    """A training's YAML file.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, has a key that is not known, or lacks one
+    """
+    return build(Config, read_yaml(Path(path)))

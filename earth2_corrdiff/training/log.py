@@ -1,0 +1,110 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Loss curves: a CSV that goes on after a resume, and a picture of it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+from earth2_corrdiff.errors import InputError
+
+COLUMNS = ("step", "loss", "validation", "learning_rate", "gradient_norm")
+Row = Mapping[str, float | None]
+
+
+class Log:
+    """The losses of a stage, one line per step.
+
+    Parameters
+    ----------
+    path : Path
+        The CSV; rows after ``done`` are dropped: they belong to steps that a resume does again
+    done : int
+        Steps done
+
+    Raises
+    ------
+    InputError
+        If the file is no such CSV
+    """
+
+    def __init__(self, path: Path, done: int) -> None:
+        self.path = path
+        rows = read_log(path)[:done] if path.exists() else []
+        partial = path.with_name(path.name + ".part")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        partial.replace(path)
+        self._file = path.open("a", newline="")
+        self._writer = csv.DictWriter(self._file, COLUMNS)
+
+    def write(self, row: Row) -> None:
+        """Add a step."""
+        self._writer.writerow({name: _text(row[name]) for name in COLUMNS})
+        self._file.flush()
+
+    def close(self) -> None:
+        """The end."""
+        self._file.close()
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:.9g}"
+
+
+def read_log(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV of losses.
+
+    Raises
+    ------
+    InputError
+        If it is none
+    """
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    if tuple(reader.fieldnames or ()) != COLUMNS:
+        raise InputError(f"{path} is no table of losses; remove it")
+    return rows
+
+
+def draw(paths: Mapping[str, Path], target: Path, title: str) -> None:
+    """Draw loss curves over each other.
+
+    Parameters
+    ----------
+    paths : Mapping[str, Path]
+        A CSV for each name in the legend
+    target : Path
+        The picture, PNG
+    title : str
+        Above it
+    """
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    ax = figure.add_subplot()
+    colors = ("tab:blue", "tab:orange", "tab:green", "tab:red")
+    for color, (name, path) in zip(colors, paths.items(), strict=False):
+        rows = read_log(path)
+        steps = np.array([int(row["step"]) for row in rows])
+        losses = np.array([float(row["loss"]) for row in rows])
+        width = max(1, len(steps) // 50)
+        ax.plot(steps, losses, color=color, alpha=0.2, linewidth=0.7)
+        if len(steps) >= width > 1:
+            smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
+            ax.plot(steps[width - 1 :], smooth, color=color, label=f"{name}: training, mean of {width} steps")
+        else:
+            ax.plot(steps, losses, color=color, label=f"{name}: training")
+        seen = [(int(row["step"]), float(row["validation"])) for row in rows if row["validation"]]
+        if seen:
+            ax.plot(*zip(*seen, strict=True), "o--", color=color, markersize=3.5, label=f"{name}: validation")
+    ax.set(xlabel="optimiser step", ylabel="loss", title=title, yscale="log")
+    ax.grid(alpha=0.3, which="both")
+    ax.legend(frameon=False)
+    figure.savefig(target, dpi=120)

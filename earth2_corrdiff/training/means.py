@@ -1,0 +1,127 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Between the stages: the residual's scale, and the regression's means for the second one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from earth2_corrdiff.accelerate import accelerate
+from earth2_corrdiff.downscaler import Downscaler
+from earth2_corrdiff.networks import Regression
+from earth2_corrdiff.place import writing
+from earth2_corrdiff.spec import CorrDiffSpec
+from earth2_corrdiff.training.pairs import PairFile
+from earth2_corrdiff.training.statistics import Moments
+from earth2_corrdiff.training.trainer import evenly
+from earth2_corrdiff.unet import Conv2d, SongUNet
+
+BALANCE_TIMES = 512
+
+
+def checksum(net: nn.Module) -> str:
+    """Of all weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(net.state_dict().items()):
+        digest.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+class Means:
+    """The regression's mean of any times, in float32 on the fast kernels.
+
+    Parameters
+    ----------
+    regression : Regression
+        Trained
+    pairs : PairFile
+        What indices are numbers into
+    folder : Path | None, optional
+        Keep means in files there, and read them from these; several processes may share them
+    """
+
+    def __init__(self, regression: Regression, pairs: PairFile, folder: Path | None = None) -> None:
+        self._net = accelerate(regression, "fp32").eval().requires_grad_(False)
+        self._kept: NDArray[np.float32] | None = None
+        if folder is not None:
+            of = hashlib.sha256(pairs.times.tobytes() + str(pairs.path.resolve()).encode()).hexdigest()[:8]
+            path, count = folder / f"means-{checksum(regression)}-{of}.f32", len(pairs.times)
+            shape = (count, len(pairs.channels.outputs), *pairs.fine_grid.shape)
+            self._kept = _mapped(path, np.float32, shape)
+            self._done = _mapped(path.with_suffix(".done"), np.uint8, (count,))
+
+    @torch.no_grad()
+    def __call__(self, indices: Sequence[int], cond: Tensor) -> Tensor:
+        """``[N, Cc, H, W] → [N, Co, H, W]``, normalised."""
+        if self._kept is None:
+            return self._net(cond)  # type: ignore[no-any-return]
+        for n, index in enumerate(indices):
+            if not self._done[index]:
+                self._kept[index] = self._net(cond[n : n + 1])[0].cpu().numpy()
+                self._done[index] = 1  # last: a process may be killed in between
+        return torch.from_numpy(self._kept[list(indices)]).to(cond.device)
+
+
+def _mapped(path: Path, kind: type[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """An array in a file, which starts with zeros that take no room on the disk."""
+    size = int(np.prod(shape)) * np.dtype(kind).itemsize
+    with writing(path, kept=False), path.open("ab") as file:
+        file.truncate(size)  # makes it longer; what another process has written stays
+    return np.memmap(path, kind, "r+", shape=shape)
+
+
+def residual_scale(
+    model: Downscaler, pairs: PairFile, indices: Sequence[int], means: Means
+) -> tuple[float, ...]:
+    """Standard deviation of each channel of the residual, normalised, over some training times."""
+    moments = Moments()
+    for index in evenly(indices, BALANCE_TIMES):
+        some = pairs.read([index])
+        with torch.no_grad():
+            cond = model.condition(some.coarse.to(model.device))
+            truth = (some.fine.to(model.device) - model.center_out) / model.scale_out
+            moments.add((truth - means([index], cond)).cpu())
+    return tuple(moments.std.tolist())
+
+
+def balance(model: Downscaler, scale: Sequence[float], sigma: float) -> Downscaler:
+    """The same model with outputs scaled such that the residual's standard deviation is ``sigma``.
+
+    The preconditioning of EDM (Karras et al. 2022, table 1) and the solver ``trigflow`` suppose that of
+    every channel. The regression's last layer is linear: its weights take up the change, and its physical
+    mean stays what it was.
+    """
+    ratio = torch.tensor(scale) / sigma
+    last = cast(Conv2d, list(cast(SongUNet, model.regression.model).dec.values())[-1])
+    with torch.no_grad():
+        last.weight.div_(ratio.to(last.weight).view(-1, 1, 1, 1))
+        last.bias.div_(ratio.to(last.bias))
+    old: CorrDiffSpec = model.spec
+    scales = tuple(s * r for s, r in zip(old.outputs.scale, ratio.tolist(), strict=True))
+    spec = replace(old, outputs=replace(old.outputs, scale=scales))
+    return Downscaler(spec, model.regression, model.denoiser, "fp32", accelerated=False)
+
+
+def kept_scale(path: Path, key: str) -> tuple[float, ...] | None:
+    """What :func:`keep_scale` wrote for the same regression."""
+    if not path.exists():
+        return None
+    told = json.loads(path.read_text())
+    return tuple(told["scale"]) if told.get("key") == key else None
+
+
+def keep_scale(path: Path, key: str, scale: Sequence[float]) -> None:
+    """Write the residual's scale for a resume."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(json.dumps({"key": key, "scale": list(scale)}))
+    partial.replace(path)

@@ -1,0 +1,190 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Makes a Zarr of pairs, one time after the other; an interrupted one goes on where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.grid import Grid
+from earth2_corrdiff.metadata import LAT, LON, cf_attributes
+from earth2_corrdiff.place import replaced, writing
+from earth2_corrdiff.times import Times
+from earth2_corrdiff.training.pairs import COARSE, COMPLETE, ORDER, Channels
+
+EPOCH = np.datetime64("1970-01-01T00:00:00", "s")
+Fields = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Coarse ``[C, h, w]`` and fine ``[Co, H, W]``, in physical units."""
+
+
+@dataclass(frozen=True)
+class PairPlan:
+    """What a Zarr of pairs shall hold.
+
+    Attributes
+    ----------
+    times : Times
+        Valid times
+    channels : Channels
+        Variables in channel order
+    coarse_grid, fine_grid : Grid
+        Where they live
+    invariants : dict[str, np.ndarray]
+        ``[H, W]`` each
+    attributes : dict[str, Any]
+        Where it all comes from
+    """
+
+    times: Times
+    channels: Channels
+    coarse_grid: Grid
+    fine_grid: Grid
+    invariants: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the fields in the Zarr: coarse, then fine."""
+        return (*(f"{name}{COARSE}" for name in self.channels.inputs), *self.channels.outputs)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Attributes of the Zarr."""
+        return {**self.attributes, ORDER: [*self.names, *self.invariants]}
+
+    @property
+    def still(self) -> dict[str, Any]:
+        """What does not depend on time: coordinates and invariants."""
+        grids = ((COARSE, self.coarse_grid), ("", self.fine_grid))
+        axes = {f"{n}{suffix}": getattr(grid, n) for suffix, grid in grids for n in ("lat", "lon")}
+        return {**axes, **{name: field.astype(np.float32) for name, field in self.invariants.items()}}
+
+    @property
+    def seconds(self) -> NDArray[np.int64]:
+        """The times in seconds since 1970."""
+        return ((self.times - EPOCH) / np.timedelta64(1, "s")).astype(np.int64)
+
+
+class PairWriter:
+    """A Zarr of pairs that is being filled.
+
+    Parameters
+    ----------
+    path : str | Path
+        Of the Zarr: made if it is not there, gone on with if it is of the same plan
+    plan : PairPlan
+        What it shall hold
+
+    Raises
+    ------
+    InputError
+        If something else is there, or the place cannot be written
+    """
+
+    def __init__(self, path: str | Path, plan: PairPlan) -> None:
+        self.path, self.plan = Path(path), plan
+        with writing(self.path, kept=False):
+            if not self.path.exists():
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with replaced(self.path) as fresh:
+                    _lay_out(zarr.open_group(str(fresh), mode="w"), plan)
+            try:
+                self.root = zarr.open_group(str(self.path), mode="r+")
+            except (FileNotFoundError, ValueError) as error:
+                raise InputError(f"{self.path} exists and is no Zarr; give another place") from error
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse a Zarr of another plan."""
+        plan, there = self.plan, self.root
+        same = (
+            {*plan.names, COMPLETE} <= set(there.array_keys())
+            and dict(there.attrs) == plan.about
+            and np.array_equal(np.asarray(self._array("time")), plan.seconds)
+            and all(np.array_equal(np.asarray(self._array(n)), v) for n, v in plan.still.items())
+        )
+        if not same:
+            raise InputError(f"{self.path} holds other pairs; remove it, or give another place")
+
+    def missing(self) -> list[int]:
+        """Numbers of the times that are not complete."""
+        found: list[int] = np.flatnonzero(np.asarray(self._array(COMPLETE)) != 1).tolist()
+        return found
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        return cast("zarr.Array[Any]", self.root[name])
+
+    def write(self, number: int, fields: Fields) -> None:
+        """Write one time; that it is complete, last."""
+        with writing(self.path, kept=False):
+            for name, values in zip(self.plan.names, (*fields[0], *fields[1]), strict=True):
+                self._array(name)[number] = values
+            self._array(COMPLETE)[number] = 1
+
+
+def fill(writer: PairWriter, make: Callable[[Iterable[np.datetime64]], Iterable[Fields]]) -> Iterator[int]:
+    """Write what is missing; yield the number of times left after each.
+
+    Parameters
+    ----------
+    writer : PairWriter
+        The Zarr
+    make : Callable
+        Makes the fields of many times, lazily and in their order
+    """
+    missing = writer.missing()
+    times = [writer.plan.times[number] for number in missing]
+    for left, (number, fields) in enumerate(zip(missing, make(times), strict=True), 1):
+        writer.write(number, fields)
+        yield len(missing) - left
+
+
+def _lay_out(root: zarr.Group, plan: PairPlan) -> None:
+    root.attrs.update(plan.about)
+    time = _array(root, "time", plan.seconds, ("time",))
+    time.attrs.update(units="seconds since 1970-01-01", calendar="proleptic_gregorian", standard_name="time")
+    _array(root, COMPLETE, np.zeros(len(plan.times), np.int8), ("time",), chunks=(1,))
+    coarse = _lay_out_grid(root, plan.coarse_grid, COARSE)
+    fine = _lay_out_grid(root, plan.fine_grid, "")
+    for names, suffix, grid, dims in (
+        (plan.channels.inputs, COARSE, plan.coarse_grid, coarse),
+        (plan.channels.outputs, "", plan.fine_grid, fine),
+    ):
+        for name in names:
+            array = root.create_array(
+                f"{name}{suffix}",
+                shape=(len(plan.times), *grid.shape),
+                chunks=(1, *grid.shape),
+                dtype="float32",
+                fill_value=np.nan,
+                dimension_names=("time", *dims),
+            )
+            array.attrs.update(cf_attributes(name))
+    for name in plan.invariants:
+        _array(root, name, plan.still[name], fine).attrs.update(cf_attributes(name))
+
+
+def _lay_out_grid(root: zarr.Group, grid: Grid, suffix: str) -> tuple[str, str]:
+    """Write the coordinates; the dimensions of fields on them."""
+    dims = (f"y{suffix}", f"x{suffix}") if grid.curvilinear else (f"lat{suffix}", f"lon{suffix}")
+    for name, values, own, about in (("lat", grid.lat, dims[:1], LAT), ("lon", grid.lon, dims[1:], LON)):
+        _array(root, f"{name}{suffix}", values, dims if grid.curvilinear else own).attrs.update(about)
+    return dims
+
+
+def _array(
+    root: zarr.Group, name: str, values: Any, dims: tuple[str, ...], chunks: Any = "auto"
+) -> zarr.Array[Any]:
+    array = root.create_array(
+        name, shape=values.shape, dtype=values.dtype, chunks=chunks, dimension_names=dims
+    )
+    array[:] = values
+    return array

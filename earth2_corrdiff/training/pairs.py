@@ -1,0 +1,254 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Pairs of coarse and fine weather in one Zarr or NetCDF, read in chunks.
+
+The layout is that of this package's output stores without members: a fine variable is ``t2m(time, y, x)``
+with ``lat`` and ``lon``, its coarse counterpart ``t2m_lowres(time, …)`` with ``lat_lowres`` and
+``lon_lowres``, and what has no time, like ``orography(y, x)``, is an invariant.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor
+
+from earth2_corrdiff.errors import InputError, first_line
+from earth2_corrdiff.grid import Grid
+from earth2_corrdiff.times import Times, time_text
+
+COARSE = "_lowres"
+COMPLETE = "complete"  # 1 for a time whose fields are all written
+ORDER = "variables"  # attribute: names in channel order
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Coarse states and the fine truth that belongs to them, in physical units.
+
+    Attributes
+    ----------
+    coarse : Tensor
+        ``[N, C, h, w]`` float32
+    fine : Tensor
+        ``[N, Co, H, W]`` float32
+    """
+
+    coarse: Tensor
+    fine: Tensor
+
+    def __len__(self) -> int:
+        return len(self.coarse)
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Names of variables in channel order."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    invariants: tuple[str, ...] = ()
+
+
+class PairFile:
+    """A file of pairs, opened lazily.
+
+    Parameters
+    ----------
+    path : str | Path
+        Zarr or NetCDF
+    inputs, outputs : Sequence[str], optional
+        Variables in channel order; by default all that it has
+    invariants : Sequence[str] | None, optional
+        Likewise; () for none
+    keep : int, optional
+        Chunks of times that stay in memory
+
+    Attributes
+    ----------
+    times : Times
+        ``[N]`` of complete pairs, ascending
+    coarse_grid, fine_grid : Grid
+        float32
+    invariant_fields : np.ndarray | None
+        ``[Ci, H, W]``
+    chunks : np.ndarray
+        ``[N]``: number of the chunk on disk that each of these times lies in
+
+    Raises
+    ------
+    InputError
+        If it cannot be opened, has no complete pairs, or lacks a variable
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        inputs: Sequence[str] = (),
+        outputs: Sequence[str] = (),
+        invariants: Sequence[str] | None = None,
+        keep: int = 16,
+    ) -> None:
+        self.path, self._keep = Path(path), keep
+        self._data = _opened(self.path)
+        self.coarse_grid, self._coarse_dims = self._grid(COARSE)
+        self.fine_grid, self._fine_dims = self._grid("")
+        self.channels = self._choose(inputs, outputs, invariants)
+        self.times, self._rows = self._complete()
+        first = self._data[self.channels.outputs[0]]
+        self._chunk = int(first.encoding.get("preferred_chunks", {}).get("time", 1))
+        self.chunks = self._rows // self._chunk
+        self._kept: OrderedDict[int, tuple[NDArray[np.float32], ...]] = OrderedDict()
+        self._lock = Lock()  # a training reads ahead in the background, and validates meanwhile
+        self.invariant_fields = self._invariants()
+
+    def _choose(
+        self, inputs: Sequence[str], outputs: Sequence[str], invariants: Sequence[str] | None
+    ) -> Channels:
+        names = {name: set(map(str, self._data[name].dims)) for name in self._ordered()}
+        timed = {"time", *self._coarse_dims}, {"time", *self._fine_dims}
+        lowres = [name for name, dims in names.items() if name.endswith(COARSE) and dims == timed[0]]
+        coarse = [name.removesuffix(COARSE) for name in lowres]
+        fine = [name for name, dims in names.items() if not name.endswith(COARSE) and dims == timed[1]]
+        still = [name for name, dims in names.items() if dims == set(self._fine_dims)]
+        chosen = Channels(
+            tuple(inputs) or tuple(coarse),
+            tuple(outputs) or tuple(fine),
+            tuple(still) if invariants is None else tuple(invariants),
+        )
+        parts = ((chosen.inputs, coarse, "coarse"), (chosen.outputs, fine, "fine"))
+        for wanted, there, what in (*parts, (chosen.invariants, still, "invariant")):
+            lacking = [name for name in wanted if name not in there]
+            if lacking or (not wanted and what != "invariant"):
+                raise InputError(
+                    f"the pairs {self.path} have no {what} variable {', '.join(lacking)}; "
+                    f"they have {', '.join(there) or 'none'} (coarse ones are named like t2m{COARSE}, "
+                    "all but invariants have the dimension time)"
+                )
+        return chosen
+
+    def _ordered(self) -> list[str]:
+        """All variables, in the order that the file's attributes give, else alphabetically."""
+        axes = {"time", COMPLETE, *(f"{axis}{suffix}" for axis in ("lat", "lon") for suffix in ("", COARSE))}
+        told = [str(name) for name in np.atleast_1d(self._data.attrs.get(ORDER, []))]
+        names = sorted(str(name) for name in self._data.variables if name not in axes)
+        return sorted(names, key=lambda name: told.index(name) if name in told else len(told))
+
+    def _grid(self, suffix: str) -> tuple[Grid, tuple[str, ...]]:
+        """A grid, and the dimensions of the fields on it."""
+        names = [f"{name}{suffix}" for name in ("lat", "lon")]
+        if not set(names) <= set(self._data.variables):
+            raise InputError(f"the pairs {self.path} have no {' and '.join(names)}")
+        lat, lon = (self._data[name] for name in names)
+        grid = Grid(*(axis.to_numpy().astype(np.float32) for axis in (lat, lon)))
+        dims = lat.dims if grid.curvilinear else (*lat.dims, *lon.dims)
+        return grid, tuple(str(dim) for dim in dims)
+
+    def _complete(self) -> tuple[Times, NDArray[np.int64]]:
+        times = self._data.variables.get("time")
+        if times is None or times.dtype.kind != "M":
+            raise InputError(f"the pairs {self.path} have no dates as their coordinate time")
+        there = np.ones(len(times), bool)
+        if COMPLETE in self._data:
+            there = self._data[COMPLETE].to_numpy() == 1
+        stamps = times.to_numpy().astype("datetime64[ns]")
+        rows = np.flatnonzero(there)
+        rows = rows[np.argsort(stamps[rows], kind="stable")]
+        if not rows.size:
+            raise InputError(f"the pairs {self.path} have no complete time")
+        return stamps[rows], rows
+
+    def _invariants(self) -> NDArray[np.float32] | None:
+        if not self.channels.invariants:
+            return None
+        arrays = [self._data[name].transpose(*self._fine_dims) for name in self.channels.invariants]
+        fields: NDArray[np.float32] = np.stack([array.to_numpy() for array in arrays]).astype(np.float32)
+        for name, field in zip(self.channels.invariants, fields, strict=True):
+            if not np.isfinite(field).all():
+                raise InputError(f"the invariant {name} in {self.path} is not finite")
+        return fields
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names in the file: the coarse ones, then the fine ones."""
+        return (*(f"{name}{COARSE}" for name in self.channels.inputs), *self.channels.outputs)
+
+    def read(self, indices: Sequence[int]) -> Pairs:
+        """The pairs of these numbers into ``times``, in this order.
+
+        Raises
+        ------
+        InputError
+            If a field cannot be read or is not finite; the message names it
+        """
+        with self._lock:
+            at = self._located(self._rows[np.asarray(indices, dtype=np.int64)])
+        fields = [
+            torch.from_numpy(np.stack([block[v][i] for block, i in at])) for v in range(len(self.variables))
+        ]
+        count = len(self.channels.inputs)
+        pairs = Pairs(torch.stack(fields[:count], 1), torch.stack(fields[count:], 1))
+        self._check(pairs, indices)
+        return pairs
+
+    def _located(self, rows: NDArray[np.int64]) -> list[tuple[tuple[NDArray[np.float32], ...], int]]:
+        """For each row of the file its chunk, in memory from now on, and the place in it."""
+        numbers = (rows // self._chunk).tolist()
+        self._load(sorted(set(numbers) - self._kept.keys()))
+        for number in sorted(set(numbers)):
+            self._kept.move_to_end(number)
+        at = [(self._kept[number], int(row % self._chunk)) for number, row in zip(numbers, rows, strict=True)]
+        while len(self._kept) > max(self._keep, len(set(numbers))):
+            self._kept.popitem(last=False)
+        return at
+
+    def _load(self, numbers: Sequence[int]) -> None:
+        """Take these chunks into memory: one read per variable."""
+        if not numbers:
+            return
+        size = self._data.sizes["time"]
+        spans = [range(n * self._chunk, min((n + 1) * self._chunk, size)) for n in numbers]
+        rows = [row for span in spans for row in span]
+        read = [self._read(name, rows) for name in self.variables]
+        start = 0
+        for number, span in zip(numbers, spans, strict=True):
+            self._kept[number] = tuple(field[start : start + len(span)] for field in read)
+            start += len(span)
+
+    def _read(self, name: str, rows: list[int]) -> NDArray[np.float32]:
+        try:
+            dims = self._coarse_dims if name.endswith(COARSE) else self._fine_dims
+            array = self._data[name].isel(time=rows).transpose("time", *dims)
+            return np.asarray(array.to_numpy(), dtype=np.float32)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputError(f"{name} cannot be read from {self.path} ({first_line(error)})") from error
+
+    def _check(self, pairs: Pairs, indices: Sequence[int]) -> None:
+        names = iter(self.variables)
+        for fields in (pairs.coarse, pairs.fine):
+            for name, field in zip(names, fields.unbind(1), strict=False):
+                good = torch.isfinite(field).flatten(1).all(1)
+                if not good.all():
+                    time = self.times[indices[int((~good).nonzero()[0])]]
+                    raise InputError(f"{name} of {time_text(time)} in {self.path} is not finite")
+
+
+def _opened(path: Path) -> xr.Dataset:
+    if not path.exists():
+        raise InputError(f"there are no pairs {path}")
+    is_zarr = path.is_dir() or ".zarr" in path.suffixes
+    try:
+        data: Any = xr.open_zarr(path, chunks=None, consolidated=False) if is_zarr else xr.open_dataset(path)
+    except Exception as error:  # every engine has its own
+        raise InputError(f"cannot open the pairs {path} as Zarr or NetCDF ({first_line(error)})") from error
+    opened: xr.Dataset = data
+    return opened

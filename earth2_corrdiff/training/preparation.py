@@ -1,0 +1,223 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""What both stages start from: pairs, normalisation, untrained networks; or a package, to fine-tune it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from inspect import signature
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from earth2_corrdiff.checkpoint import Checkpoint
+from earth2_corrdiff.downscaler import Downscaler
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.grid import Grid, Regridder
+from earth2_corrdiff.networks import Denoiser, Regression, create
+from earth2_corrdiff.package import Folder, read_package
+from earth2_corrdiff.patch_geometry import PatchGeometry
+from earth2_corrdiff.spec import CorrDiffSpec, Sampling
+from earth2_corrdiff.training.config import Config, SamplingConfig, StageConfig
+from earth2_corrdiff.training.demo_set import demo_plan, make_demo_fields
+from earth2_corrdiff.training.pair_writer import PairWriter, fill
+from earth2_corrdiff.training.pairs import PairFile
+from earth2_corrdiff.training.parallel import World
+from earth2_corrdiff.training.splits import Splits, split_demo, split_times
+from earth2_corrdiff.training.statistics import normalisation
+from earth2_corrdiff.training.strict import unknown
+from earth2_corrdiff.unet import SongUNet
+
+OURS = ("img_resolution", "in_channels", "out_channels")  # what the pairs say of a network
+Names = tuple[str, ...]
+Say = Callable[[str, int], None]
+"""Called with what is made, and how much of it is left."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is learnt from.
+
+    Attributes
+    ----------
+    pairs : PairFile
+        Coarse and fine fields
+    splits : Splits
+        Which times are for what
+    """
+
+    pairs: PairFile
+    splits: Splits
+
+
+def open_material(config: Config, world: World, say: Say) -> Material:
+    """Open the pairs; the demo's are made first.
+
+    Raises
+    ------
+    InputError
+        If there are none, or a split has no times
+    """
+    data = config.data
+    path = Path(data.pairs) if data.pairs is not None else Path(config.work) / "pairs.zarr"
+    if data.demo is not None and world.first:
+        demo = data.demo
+        writer = PairWriter(path, demo_plan(demo.train, demo.validation, demo.seed))
+        for left in fill(writer, make_demo_fields):
+            say("pairs", left)
+    world.wait()
+    inputs, outputs, invariants = _variables(config)
+    pairs = PairFile(path, inputs, outputs, invariants, keep=2 * data.window)
+    splits = split_demo(pairs.times) if data.demo is not None else split_times(pairs.times, data.split)
+    return Material(pairs, splits)
+
+
+def _variables(config: Config) -> tuple[Names, Names, Names | None]:
+    """Inputs, outputs and invariants: the package's that is fine-tuned, else those that are told."""
+    if config.start_from is None:
+        return config.data.inputs, config.data.outputs, config.data.invariants
+    spec = read_package(Folder(Path(config.start_from))).spec
+    names = spec.inputs.names, spec.outputs.names, spec.invariants.names
+    for key, own in zip(("inputs", "outputs", "invariants"), names, strict=True):
+        told = getattr(config.data, key)
+        if told and told != own:
+            raise InputError(f"the {key} of start_from are {', '.join(own)}; leave out data.{key}")
+    return names
+
+
+def start(config: Config, material: Material, world: World) -> Downscaler:
+    """The model before its training: fresh networks, or those of the package to fine-tune.
+
+    Raises
+    ------
+    InputError
+        If the networks cannot be built, or do not fit the pairs
+    """
+    if config.start_from is not None:
+        model = _from_package(config, material)
+    else:
+        model = _fresh(config, _spec(config, material, world))
+    _check_patches(config, model)
+    return model
+
+
+def _fresh(config: Config, spec: CorrDiffSpec) -> Downscaler:
+    channels, outputs = spec.condition_channels, len(spec.outputs.names)
+    patches = config.diffusion.patches
+    whole = channels if patches is not None and patches.whole else 0
+    torch.manual_seed(config.seed)
+    regression = _network("UNet", "regression", config.regression, channels, spec, {"embedding_type": "zero"})
+    denoiser = _network(
+        "EDMPrecondSuperResolution",
+        "diffusion",
+        config.diffusion,
+        channels + outputs + whole,  # the mean is part of the conditioning
+        spec,
+        {"sigma_data": config.diffusion.sigma_data},
+    )
+    return Downscaler(spec, cast(Regression, regression), cast(Denoiser, denoiser), "fp32", accelerated=False)
+
+
+def _spec(config: Config, material: Material, world: World) -> CorrDiffSpec:
+    pairs, kept = material.pairs, Path(config.work) / "statistics.json"
+    regrid = Regridder(pairs.coarse_grid, pairs.fine_grid)
+    if not world.first:  # the first process makes the file, the others read it
+        world.wait()
+    made = normalisation(pairs, material.splits.train, regrid, config.diffusion.sigma_data, kept)
+    if world.first:
+        world.wait()
+    return CorrDiffSpec(
+        inputs=made.inputs,
+        outputs=made.outputs,
+        input_grid=pairs.coarse_grid,
+        output_grid=pairs.fine_grid,
+        sampling=_sampling(config.sampling, Sampling("heun", 12)),
+        invariants=made.invariants,
+        invariant_fields=pairs.invariant_fields,
+        number_of_samples=4 if config.sampling.samples is None else config.sampling.samples,
+        patching=_patching(config, pairs.fine_grid),
+        name=config.name,
+        synthetic=config.data.demo is not None,
+    )
+
+
+def _sampling(told: SamplingConfig, default: Sampling) -> Sampling:
+    names = ("solver", "steps", "sigma_min", "sigma_max")
+    said = {name: value for name in names if (value := getattr(told, name)) is not None}
+    return replace(default, **said)
+
+
+def _patching(config: Config, grid: Grid) -> PatchGeometry | None:
+    told = config.diffusion.patches
+    return None if told is None else PatchGeometry(grid.shape, told.shape, told.overlap, told.boundary)
+
+
+def _network(
+    name: str, stage: str, how: StageConfig, channels: int, spec: CorrDiffSpec, more: dict[str, Any]
+) -> Regression | Denoiser:
+    """A fresh network; arguments of PhysicsNeMo's U-Net that are not told are those of its ``SongUNet``."""
+    known = ["model_type", *(key for key in signature(SongUNet).parameters if key not in OURS)]
+    for key in how.network:
+        if key not in known:
+            raise InputError(unknown(f"{stage}.network", str(key), known))
+    H, W = spec.output_grid.shape
+    told = {"model_type": "SongUNet", **more, **how.network}
+    late = int(told.get("lead_time_channels") or 0)
+    place = int(told.get("N_grid_channels", 4)) if told["model_type"].startswith("SongUNetPos") else 0
+    args = {
+        "img_resolution": H if H == W else [H, W],
+        "img_in_channels": channels + place + late,
+        "img_out_channels": len(spec.outputs.names),
+        **told,
+    }
+    net = create(Checkpoint(name, args, {}, f"{stage}.network"))
+    if not isinstance(net.model, SongUNet):
+        raise InputError(f"{stage}.network: this package cannot train a {told['model_type']}")
+    return net
+
+
+def _check_patches(config: Config, model: Downscaler) -> None:
+    """Refuse patches that do not fit the domain or the network."""
+    domain = model.spec.output_grid.shape
+    for name, net in (("regression", model.regression), ("diffusion", model.denoiser)):
+        how: StageConfig = getattr(config, name)
+        if how.patches is None:
+            continue
+        h, w = how.patches.shape
+        if h > domain[0] or w > domain[1]:
+            raise InputError(
+                f"{name}.patches of {h} x {w} are larger than the domain of {domain[0]} x {domain[1]}"
+            )
+        PatchGeometry(domain, (h, w), multiple=net.multiple)  # raises with sizes that are multiples
+        if fault := net.shape_fault(domain, (h, w)):
+            raise InputError(f"the {name} network {fault}; leave out {name}.patches")
+    if config.diffusion.steps and config.diffusion.patches is None and model.view.whole:
+        patch = model.spec.patching
+        raise InputError(
+            "the diffusion network of start_from was trained on patches; say which: "
+            f"diffusion.patches with the shape {list(patch.shape) if patch else ''}"
+        )
+
+
+def _from_package(config: Config, material: Material) -> Downscaler:
+    """The networks and statistics of a package, on the grids of the pairs."""
+    loaded, pairs = read_package(Folder(Path(cast(str, config.start_from)))), material.pairs
+    spec = loaded.spec
+    if spec.regression_grid:
+        raise InputError("a package of the Taiwan layout cannot be fine-tuned: its regression takes a grid")
+    own, domain = config.diffusion.patches, pairs.fine_grid.shape
+    patching = None if spec.patching is None else replace(spec.patching, domain=domain)
+    fitted = replace(
+        spec,
+        input_grid=pairs.coarse_grid,
+        output_grid=pairs.fine_grid,
+        invariant_fields=pairs.invariant_fields,
+        patching=patching if own is None else _patching(config, pairs.fine_grid),
+        sampling=_sampling(config.sampling, spec.sampling),
+        number_of_samples=config.sampling.samples or spec.number_of_samples,
+        name=config.name or spec.name,
+        synthetic=spec.synthetic or config.data.demo is not None,
+    )
+    return Downscaler(fitted, loaded.regression, loaded.denoiser, "fp32", accelerated=False)

@@ -1,0 +1,69 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which times are for training, which for validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earth2_corrdiff.demo.hours import VALIDATION_YEARS
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.times import Times, parse_time
+from earth2_corrdiff.training.config import Split
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Numbers of times, ascending."""
+
+    train: list[int]
+    validation: list[int]
+    test: list[int]
+
+
+def split_times(times: Times, told: Split) -> Splits:
+    """Split by periods, or where there are none in three parts in the order of time.
+
+    Raises
+    ------
+    InputError
+        If a period cannot be read, periods overlap, or none of the times is for training
+    """
+    if told == Split():
+        first, second = (len(times) * 8 + 9) // 10, (len(times) * 9 + 9) // 10
+        numbers = list(range(len(times)))
+        return Splits(numbers[:first], numbers[first:second], numbers[second:])
+    if not told.train:
+        raise InputError(
+            "data.split needs periods for train where it has any, like [2012-01-01/2020-12-31T23]"
+        )
+    masks = {name: _inside(times, name, periods) for name, periods in vars(told).items()}
+    shared = np.sum(list(masks.values()), axis=0) > 1
+    if shared.any():
+        raise InputError(f"the periods of data.split overlap: {times[shared][0]} is in two of them")
+    if not masks["train"].any():
+        raise InputError("no time of the pairs lies in data.split.train")
+    return Splits(*(np.flatnonzero(mask).tolist() for mask in masks.values()))
+
+
+def split_demo(times: Times) -> Splits:
+    """The demo's: storm years to learn from, and the year after them to watch."""
+    years = times.astype("datetime64[Y]").astype(int) + 1970
+    later = np.isin(years, VALIDATION_YEARS)
+    return Splits(np.flatnonzero(~later).tolist(), np.flatnonzero(later).tolist(), [])
+
+
+def _inside(times: Times, name: str, periods: tuple[str, ...]) -> NDArray[np.bool_]:
+    inside = np.zeros(len(times), bool)
+    for period in periods:
+        ends = period.split("/")
+        if len(ends) != 2:
+            raise InputError(
+                f"data.split.{name}: {period!r} is no period; give FIRST/LAST like 2012-01-01/2020-12-31T23"
+            )
+        first, last = (parse_time(end) for end in ends)
+        inside |= (times >= first) & (times <= last)
+    return inside

@@ -1,0 +1,266 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The two stages: what a network is shown, and its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (as everywhere in PyTorch code)
+
+from earth2_corrdiff.downscaler import Downscaler
+from earth2_corrdiff.networks import Denoiser, Regression
+from earth2_corrdiff.training.config import Patches
+from earth2_corrdiff.training.losses import EDMLoss, generator, squared_error
+from earth2_corrdiff.training.pairs import Pairs
+
+MeanOf = Callable[[Sequence[int], Tensor], Tensor]
+"""Indices and conditioning of some times → the regression's mean ``[N, Co, H, W]``, normalised."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some times, and what their random numbers depend on.
+
+    Attributes
+    ----------
+    indices : Sequence[int]
+        Numbers of the times
+    pairs : Pairs
+        Their fields
+    keys : Sequence[tuple[int, ...]]
+        One per time, of all its random numbers: the same whatever process or batch it is in
+    """
+
+    indices: Sequence[int]
+    pairs: Pairs
+    keys: Sequence[tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Images:
+    """What a network is shown; all have the images as their first dimension.
+
+    Attributes
+    ----------
+    cond, target : Tensor
+        ``[n, Cc, h, w]`` and ``[n, Co, h, w]``, normalised
+    noise, sigma : Tensor | None
+        ``[n, Co, h, w]`` and ``[n]``: of the second stage
+    corner : Tensor | None
+        ``[n, 2]``: first row and column of a patch; None for whole domains
+    """
+
+    cond: Tensor
+    target: Tensor
+    noise: Tensor | None = None
+    sigma: Tensor | None = None
+    corner: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.cond)
+
+    def split(self, most: int | None) -> list[Images]:
+        """Parts of at most so many images."""
+        if most is None or most >= len(self):
+            return [self]
+        parts = [
+            [None] * -(-len(self) // most) if value is None else value.split(most)
+            for value in vars(self).values()
+        ]
+        return [Images(*part) for part in zip(*parts, strict=True)]
+
+
+class Stage(Protocol):
+    """One of the two stages."""
+
+    loss: nn.Module  # Images → the mean loss, of its .net; what data-parallel training wraps
+
+    @property
+    def net(self) -> Regression | Denoiser:
+        """The network that is trained."""
+        ...
+
+    def images(self, batch: Batch) -> Images:
+        """What the network is shown of a batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Cutter:
+    """Cuts the patches of a time, the same out of all its fields."""
+
+    patches: Patches | None
+    device: torch.device
+
+    def corners(self, shape: tuple[int, int], keys: Sequence[tuple[int, ...]]) -> Tensor | None:
+        """``[N · per_time, 2]``; None for whole domains."""
+        if self.patches is None:
+            return None
+        high = [n - p + 1 for n, p in zip(shape, self.patches.shape, strict=True)]
+        drawn = [
+            torch.stack([torch.randint(h, (self.patches.per_time,), generator=source) for h in high], dim=1)
+            for source in (generator(*key, 1) for key in keys)
+        ]
+        return torch.cat(drawn)
+
+    def cut(self, fields: Tensor, corners: Tensor | None) -> Tensor:
+        """``[N, C, H, W] → [N · per_time, C, h, w]``; whole domains as they are."""
+        if self.patches is None or corners is None:
+            return fields
+        h, w = self.patches.shape
+        pieces = [
+            fields[i // self.patches.per_time, :, y : y + h, x : x + w]
+            for i, (y, x) in enumerate(corners.tolist())
+        ]
+        return torch.stack(pieces)
+
+    def shrunk(self, cond: Tensor) -> Tensor:
+        """The whole domain at the size of a patch, for each patch."""
+        patches = cast(Patches, self.patches)
+        small = F.interpolate(cond, size=patches.shape, mode="bilinear")
+        return small.repeat_interleave(patches.per_time, dim=0)
+
+    @property
+    def per_time(self) -> int:
+        """Images of each time."""
+        return 1 if self.patches is None else self.patches.per_time
+
+
+def position_of(net: Regression | Denoiser, corner: Tensor | None, shape: Sequence[int]) -> Tensor | None:
+    """The network's embedding of place for these patches; None where it adds its own."""
+    whole = net.position()
+    if corner is None or whole is None:
+        return None
+    h, w = shape
+    return torch.cat([whole[:, :, y : y + h, x : x + w] for y, x in corner.tolist()])
+
+
+class RegressionLoss(nn.Module):
+    """Mean squared error of the mean."""
+
+    def __init__(self, net: Regression) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Images) -> Tensor:
+        """The mean over all images."""
+        cond, net = images.cond, self.net
+        latent = cond.new_zeros(len(cond), net.out_channels, *cond.shape[2:])
+        labels = torch.zeros(1, dtype=torch.float32, device=cond.device)
+        position = position_of(net, images.corner, cond.shape[2:])
+        mean = net.model(torch.cat([latent, cond], dim=1), labels, position)
+        return squared_error(mean.float(), images.target).mean()
+
+
+class DiffusionLoss(nn.Module):
+    """Denoising loss of the residual."""
+
+    def __init__(self, net: Denoiser, edm: EDMLoss) -> None:
+        super().__init__()
+        self.net, self.edm = net, edm
+
+    def forward(self, images: Images) -> Tensor:
+        """The mean over all images."""
+        noise, sigma = cast(Tensor, images.noise), cast(Tensor, images.sigma)
+        noisy = images.target + sigma.view(-1, 1, 1, 1) * noise
+        position = position_of(self.net, images.corner, noisy.shape[2:])
+        clean = self.net(noisy, sigma, images.cond, position)
+        return self.edm(clean, images.target, sigma).mean()
+
+
+@dataclass
+class _Made:
+    """What both stages make of a batch."""
+
+    model: Downscaler
+    patches: Patches | None
+    cutter: Cutter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.cutter = Cutter(self.patches, self.model.device)
+
+    @torch.no_grad()
+    def fields(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """Conditioning and normalised truth of the whole domain."""
+        device = self.model.device
+        cond = self.model.condition(pairs.coarse.to(device, non_blocking=True))
+        fine = pairs.fine.to(device, non_blocking=True)
+        return cond, (fine - self.model.center_out) / self.model.scale_out
+
+
+def _last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+class RegressionStage:
+    """First stage: the mean.
+
+    Parameters
+    ----------
+    model : Downscaler
+        With the network that is trained
+    patches : Patches | None
+        What of a time is shown
+    """
+
+    def __init__(self, model: Downscaler, patches: Patches | None) -> None:
+        self.net: Regression = model.regression
+        self.loss: nn.Module = RegressionLoss(self.net)
+        self._made = _Made(model, patches)
+
+    def images(self, batch: Batch) -> Images:
+        """Conditioning and truth."""
+        cond, target = self._made.fields(batch.pairs)
+        cutter = self._made.cutter
+        corners = cutter.corners(self._made.model.spec.output_grid.shape, batch.keys)
+        return Images(_last(cutter.cut(cond, corners)), cutter.cut(target, corners), corner=corners)
+
+
+class DiffusionStage:
+    """Second stage: the residual.
+
+    Parameters
+    ----------
+    model : Downscaler
+        With the trained regression and the network that is trained
+    patches : Patches | None
+        What of a time is shown; all patches of a time share its mean and its conditioning
+    edm : EDMLoss
+        The loss
+    means : MeanOf
+        The regression's mean of some times
+    """
+
+    def __init__(self, model: Downscaler, patches: Patches | None, edm: EDMLoss, means: MeanOf) -> None:
+        self.net: Denoiser = model.denoiser
+        self.loss: nn.Module = DiffusionLoss(self.net, edm)
+        self._made, self._edm, self._means = _Made(model, patches), edm, means
+
+    @torch.no_grad()
+    def images(self, batch: Batch) -> Images:
+        """Conditioning with the mean, true residual, noise."""
+        cond, truth = self._made.fields(batch.pairs)
+        mean = self._means(batch.indices, cond)
+        model, cutter = self._made.model, self._made.cutter
+        corners = cutter.corners(model.spec.output_grid.shape, batch.keys)
+        seen = torch.cat([mean, cond], dim=1) if model.spec.hr_mean_conditioning else cond
+        parts = [cutter.cut(seen, corners)]
+        if corners is not None and model.view.whole:
+            parts.append(cutter.shrunk(cond))
+        target = cutter.cut(truth - mean, corners)
+        noise, sigma = self._noise(batch.keys, target)
+        return Images(_last(torch.cat(parts, dim=1)), target, noise, sigma, corners)
+
+    def _noise(self, keys: Sequence[tuple[int, ...]], target: Tensor) -> tuple[Tensor, Tensor]:
+        per_time, shape = self._made.cutter.per_time, target.shape[1:]
+        draws: list[Any] = []
+        for source in (generator(*key, 0) for key in keys):
+            z = torch.randn(per_time, generator=source)
+            draws.append((z, torch.randn(per_time, *shape, generator=source)))
+        z, noise = (torch.cat(part).to(target.device) for part in zip(*draws, strict=True))
+        return noise, self._edm.sigma(z)

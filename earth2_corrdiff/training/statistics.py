@@ -1,0 +1,142 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Means and standard deviations of all channels, streamed over the training times and kept in a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.spec import Statistics
+from earth2_corrdiff.training.pairs import PairFile
+
+
+class Moments:
+    """Mean and variance of each channel of many fields; merged pairwise, so that nothing is lost to rounding.
+
+    Source: Chan, Golub and LeVeque (1983), the update of mean and sum of squares.
+    """
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.squares = 0, torch.zeros(0), torch.zeros(0)
+
+    def add(self, fields: Tensor) -> None:
+        """Add ``[N, C, …]``."""
+        flat = fields.double().transpose(0, 1).flatten(1)
+        count, mean = flat.shape[1], flat.mean(1)
+        squares = (flat - mean[:, None]).square().sum(1)
+        if not self.count:
+            self.count, self.mean, self.squares = count, mean, squares
+            return
+        total, apart = self.count + count, mean - self.mean
+        self.squares = self.squares + squares + apart.square() * (self.count * count / total)
+        self.mean = self.mean + apart * (count / total)
+        self.count = total
+
+    @property
+    def std(self) -> Tensor:
+        """``[C]``: with n - 1."""
+        return (self.squares / max(self.count - 1, 1)).sqrt()
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Of inputs, outputs and invariants, before anything is trained."""
+
+    inputs: Statistics
+    outputs: Statistics
+    invariants: Statistics
+
+
+def normalisation(
+    pairs: PairFile, indices: Sequence[int], regrid: Callable[[Tensor], Tensor], sigma: float, kept: Path
+) -> Normalisation:
+    """Statistics of the training times; from the file ``kept`` where it is of the same times.
+
+    An output that is also an input is scaled by what interpolation leaves over of it, so that each counts in
+    the loss for what there is to be learnt; all are scaled to the standard deviation ``sigma``.
+
+    Raises
+    ------
+    InputError
+        If a channel never varies: the message names it
+    """
+    key = _key(pairs, indices, sigma)
+    if (found := _read(kept, key)) is not None:
+        return found
+    coarse, fine, rest = Moments(), Moments(), Moments()
+    inputs, outputs = pairs.channels.inputs, pairs.channels.outputs
+    twins = [(o, inputs.index(name)) for o, name in enumerate(outputs) if name in inputs]
+    for part in _parts(indices):
+        some = pairs.read(part)
+        coarse.add(some.coarse)
+        fine.add(some.fine)
+        left = some.fine.clone()
+        if twins:
+            of, to = [c for _, c in twins], [o for o, _ in twins]
+            left[:, to] -= regrid(some.coarse[:, of]).float()
+        rest.add(left)
+    still = Moments()
+    if pairs.invariant_fields is not None:
+        still.add(torch.from_numpy(pairs.invariant_fields)[None])
+    made = Normalisation(
+        _named(inputs, coarse.mean, coarse.std),
+        _named(outputs, fine.mean, rest.std / sigma),
+        _named(pairs.channels.invariants, still.mean, still.std),
+    )
+    _write(kept, key, made)
+    return made
+
+
+def _parts(indices: Sequence[int], size: int = 32) -> Iterator[Sequence[int]]:
+    ordered = sorted(indices)
+    return (ordered[i : i + size] for i in range(0, len(ordered), size))
+
+
+def _named(names: Sequence[str], center: Tensor, scale: Tensor) -> Statistics:
+    least = torch.finfo(torch.float32).eps * center.abs()  # what is below it is rounding
+    flat = [name for name, varies in zip(names, (scale > least).tolist(), strict=True) if not varies]
+    if flat:
+        raise InputError(f"{', '.join(flat)} never varies in the training times; leave it out")
+    return Statistics(tuple(names), tuple(center.tolist()), tuple(scale.tolist()))
+
+
+def _key(pairs: PairFile, indices: Sequence[int], sigma: float) -> str:
+    text = f"{pairs.channels} {sigma} {pairs.fine_grid.shape} {pairs.coarse_grid.shape}"
+    times = pairs.times[sorted(indices)].tobytes()
+    return hashlib.sha256(text.encode() + times).hexdigest()
+
+
+def _read(path: Path, key: str) -> Normalisation | None:
+    if not path.exists():
+        return None
+    try:
+        told: dict[str, Any] = json.loads(path.read_text())
+        if told["key"] != key:
+            return None
+        parts = (told[name] for name in ("inputs", "outputs", "invariants"))
+        return Normalisation(*(Statistics(*(tuple(column) for column in part)) for part in parts))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged; remove it") from error
+
+
+def _write(path: Path, key: str, made: Normalisation) -> None:
+    parts = {
+        name: (stats.names, stats.center, stats.scale)
+        for name, stats in (
+            ("inputs", made.inputs),
+            ("outputs", made.outputs),
+            ("invariants", made.invariants),
+        )
+    }
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(json.dumps({"key": key, **parts}))
+    partial.replace(path)

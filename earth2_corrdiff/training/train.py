@@ -1,0 +1,131 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""A whole training: pairs, regression, residual, package. Read this file first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Protocol
+
+from earth2_corrdiff.downscaler import Downscaler
+from earth2_corrdiff.package_writer import save_package
+from earth2_corrdiff.place import writing
+from earth2_corrdiff.training.config import Config, StageConfig
+from earth2_corrdiff.training.log import draw
+from earth2_corrdiff.training.losses import EDMLoss
+from earth2_corrdiff.training.means import Means, balance, checksum, keep_scale, kept_scale, residual_scale
+from earth2_corrdiff.training.parallel import World, device_of
+from earth2_corrdiff.training.preparation import Material, open_material, start
+from earth2_corrdiff.training.stages import DiffusionStage, RegressionStage, Stage
+from earth2_corrdiff.training.trainer import Progress, Trainer
+
+
+class Watch(Protocol):
+    """What is told how far a training is."""
+
+    def left(self, what: str, left: int) -> None:
+        """So many parts of what is prepared are left."""
+        ...
+
+    def stage(self, name: str, how: StageConfig) -> None:
+        """A stage begins."""
+        ...
+
+    def step(self, progress: Progress) -> None:
+        """A step was done."""
+        ...
+
+
+@dataclass
+class Training:
+    """A training, step by step.
+
+    Attributes
+    ----------
+    config : Config
+        What it is told
+    world : World
+        This process among others
+    watch : Watch
+        Is told how far it is
+    """
+
+    config: Config
+    world: World
+    watch: Watch
+
+    def run(self) -> Path:
+        """Train both stages and write the package; returns its folder.
+
+        Each part goes on where an earlier run of the same configuration was stopped.
+
+        Raises
+        ------
+        InputError
+            If the data, the configuration or the work folder cannot be used, or a loss is not finite
+        """
+        config, world = self.config, self.world
+        for name in ("regression", "diffusion"):
+            world.check_batch(name, getattr(config, name).batch)
+        for folder in (config.output, config.work):  # before days of work, not after them
+            make_folder(Path(folder))
+        material = open_material(config, world, self.watch.left)
+        model = start(config, material, world).to(device_of(config.device, world))
+        patches = config.regression.patches
+        self._train("regression", RegressionStage(model, patches), config.regression, material)
+        fresh = config.start_from is None
+        model = self._balanced(model, material) if fresh else model
+        self._train("diffusion", self._residual_stage(model, material), config.diffusion, material)
+        if world.first:
+            model.cpu()
+            save_package(config.output, model.spec, model.regression, model.denoiser, half=config.half)
+        world.wait()
+        return Path(config.output)
+
+    def _train(self, name: str, stage: Stage, how: StageConfig, material: Material) -> None:
+        if not how.steps:
+            return
+        splits = (material.splits.train, material.splits.validation)
+        trainer = Trainer(name, stage, how, self.config, material.pairs, splits, self.world)
+        self.watch.stage(name, how)
+        for progress in trainer:
+            self.watch.step(progress)
+        if self.world.first:
+            draw({name: trainer.curve}, trainer.curve.with_suffix(".png"), f"Loss of the {name}")
+
+    def _residual_stage(self, model: Downscaler, material: Material) -> DiffusionStage:
+        told = self.config.diffusion
+        folder = Path(self.config.work) if told.cache_means else None
+        means = Means(model.regression, material.pairs, folder)
+        edm = EDMLoss(model.denoiser.sigma_data, told.P_mean, told.P_std)
+        return DiffusionStage(model, told.patches, edm, means)
+
+    def _balanced(self, model: Downscaler, material: Material) -> Downscaler:
+        """The model with outputs scaled to the residual of its regression."""
+        path, key = Path(self.config.work) / "residual.json", checksum(model.regression)
+        if not self.world.first:  # the first process makes the file, the others read it
+            self.world.wait()
+        scale = kept_scale(path, key)
+        if scale is None:
+            means = Means(model.regression, material.pairs)
+            scale = residual_scale(model, material.pairs, material.splits.train, means)
+            keep_scale(path, key, scale)
+        if self.world.first:
+            self.world.wait()
+        return balance(model, scale, self.config.diffusion.sigma_data)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder in which files can be written, where there is none.
+
+    Raises
+    ------
+    InputError
+        If that cannot be done
+    """
+    with writing(folder, kept=False):
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass  # permissions do not tell about read-only file systems: try
