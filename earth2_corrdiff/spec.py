@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from earth2_corrdiff.grid import Grid
 from earth2_corrdiff.patch_geometry import PatchGeometry
 from earth2_corrdiff.sampler import Churn, check_solver, network_calls
 
+# Noise range of the path that a package names, where its metadata give none (upstream's defaults).
+_SIGMA_MAX = {"stochastic": 800.0, "deterministic": 80.0}
 INFERENCE_MODES = ("both", "regression", "diffusion")
 Field = NDArray[np.float32]
 
@@ -75,6 +78,10 @@ def check_seed(value: object) -> int | None:
     return int(value)
 
 
+DEFAULT_SAMPLING = Sampling("dpmpp_2m", 6, 0.05, 40.0)
+"""Where a package says nothing about sampling; chosen by ``scripts/bench-solvers.py`` on the demo."""
+
+
 @dataclass(frozen=True)
 class Statistics:
     """Normalisation of named channels: ``(x - center) / scale``.
@@ -127,6 +134,9 @@ class CorrDiffSpec:
         Whether the caller appends (sin x, sin y, cos x, cos y) to the regression's input (Taiwan layout)
     patching : PatchGeometry | None
         How the denoiser was trained to see the domain, where not whole
+    lead_time_hours : tuple[float, ...]
+        The lead times that networks were trained with, in hours, in the order of their labels; where they
+        were trained with none, empty
     inference_mode : {"both", "regression", "diffusion"}
         Which of the two stages make the output
     drawn_seeds : bool
@@ -150,6 +160,7 @@ class CorrDiffSpec:
     hr_mean_conditioning: bool = True
     regression_grid: bool = False
     patching: PatchGeometry | None = None
+    lead_time_hours: tuple[float, ...] = ()
     inference_mode: str = "both"
     drawn_seeds: bool = False
     name: str = ""
@@ -175,10 +186,47 @@ class CorrDiffSpec:
         if self.invariant_fields is not None and not np.isfinite(self.invariant_fields).all():
             raise InputError("the package's invariants are not finite")
 
+    def lead_label(self, hours: float | None) -> int | None:
+        """Number of a lead time among those trained with; None for networks that were trained with none.
+
+        Raises
+        ------
+        InputError
+            If there is no such number, or no lead time
+        """
+        if not self.lead_time_hours:
+            return None
+        known = ", ".join(f"{known:g}" for known in self.lead_time_hours)
+        if hours is None:
+            raise InputError(f"the model was trained for forecasts with lead times of {known} h: give --lead")
+        if hours not in self.lead_time_hours:
+            raise InputError(f"the model was trained for lead times of {known} h, not of {hours:g} h")
+        return self.lead_time_hours.index(hours)
+
     @property
     def condition_channels(self) -> int:
         """Channels of the regridded input with invariants."""
         return len(self.inputs.names) + len(self.invariants.names)
+
+
+def lead_times(told: Any) -> tuple[float, ...]:
+    """The entry ``lead_time_hours`` of a package's metadata: a list of hours, one per label.
+
+    Upstream's labels are row numbers of trained maps (``SongUNetPosLtEmbd``), and which hours they stand for
+    is known to the training set alone; Earth2Studio's layout has no entry for it.
+
+    Raises
+    ------
+    InputError
+        If it is no list of rising numbers of 0 or more
+    """
+    hours = [] if told is None else told
+    numbers = isinstance(hours, list) and all(type(h) in (int, float) and 0 <= h < np.inf for h in hours)
+    if not numbers or any(b <= a for a, b in pairwise(hours)):
+        raise InputError(
+            f"metadata.json: lead_time_hours is a list of rising hours, like [0, 6], got {told!r}"
+        )
+    return tuple(map(float, hours))
 
 
 def table(names: Sequence[str], stats: dict[str, Any], what: str) -> Statistics:
@@ -200,3 +248,29 @@ def table(names: Sequence[str], stats: dict[str, Any], what: str) -> Statistics:
             f"stats.json: the {what} statistics need a mean and a std each ({error!r})"
         ) from error
     return Statistics(tuple(names), center, scale)
+
+
+def read_sampling(meta: dict[str, Any]) -> Sampling:
+    """The sampler that upstream would run: with ``stochastic`` it is Heun, whatever ``solver`` says.
+
+    Metadata that name neither get :data:`DEFAULT_SAMPLING`.
+
+    Raises
+    ------
+    InputError
+        If there is no such sampler
+    """
+    if not {"sampler_type", "solver", "number_of_steps"} & meta.keys():
+        return replace(DEFAULT_SAMPLING, **{k: meta[k] for k in ("sigma_min", "sigma_max") if meta.get(k)})
+    kind = meta.get("sampler_type", "stochastic")
+    if kind not in _SIGMA_MAX:
+        raise InputError(f"metadata.json: sampler_type {kind!r} is none of {', '.join(_SIGMA_MAX)}")
+    solver = "heun" if kind == "stochastic" else meta.get("solver", "euler")
+    low, high = meta.get("sigma_min"), meta.get("sigma_max")
+    return Sampling(
+        solver=solver,
+        steps=meta.get("number_of_steps", 18),
+        sigma_min=0.002 if low is None else float(low),
+        sigma_max=_SIGMA_MAX[kind] if high is None else float(high),
+        double=kind == "deterministic",
+    )
