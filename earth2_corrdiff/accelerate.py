@@ -19,10 +19,11 @@ from loguru import logger
 from torch import Tensor, nn
 
 from earth2_corrdiff.cpu_unet import supports
-from earth2_corrdiff.engines import Level, engine_of
+from earth2_corrdiff.engines import CpuEngine, Level, engine_of
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.map_store import MapStore
 from earth2_corrdiff.networks import PRECISIONS, Denoiser, Regression
+from earth2_corrdiff.placement import AUTO, Placement, check_place, placed
 from earth2_corrdiff.unet import GroupNorm, SongUNet
 
 
@@ -42,7 +43,8 @@ def accelerate(
     precision : {"auto", "fp32", "bf16", "fp16"}, optional
         See :func:`resolve`
     place : str | Path, optional
-        Where feature maps live, as in :class:`~earth2_corrdiff.map_store.MapStore`, by default on the device
+        Where feature maps live, as in :class:`~earth2_corrdiff.map_store.MapStore`, by default on the device;
+        "auto", for a regression, is the quickest way that fits the memory (see ``placement.py``)
 
     Raises
     ------
@@ -55,14 +57,33 @@ def accelerate(
             raise InputError(
                 f"precision {precision!r} is not available for an architecture built by PhysicsNeMo; use fp32"
             )
-        if place != "device":
+        if place not in ("device", AUTO):
             raise InputError("an architecture built by PhysicsNeMo keeps its feature maps on the device")
         logger.info("a network built by PhysicsNeMo runs as it is, in fp32, without acceleration")
         return net
-    MapStore(place)  # raises if there is no such place
     if isinstance(net, Regression):
         return FastRegression(net, precision, place)
+    MapStore(place)  # raises if there is no such place
     return FastDenoiser(net, precision, place)
+
+
+def place_of(net: Regression) -> str | Path:
+    """Where a regression keeps its feature maps: "auto", "device", "host", or a folder."""
+    return net.place if isinstance(net, FastRegression) else "device"
+
+
+def set_place(net: Regression, place: str | Path) -> None:
+    """Tell an accelerated regression where to keep its feature maps.
+
+    Raises
+    ------
+    InputError
+        If there is no such place, or the network runs as it is
+    """
+    if isinstance(net, FastRegression):
+        net.place = place
+    elif place not in (AUTO, "device"):
+        raise InputError("a regression without acceleration keeps its feature maps on the device")
 
 
 def fuse(net: nn.Module) -> nn.Module:
@@ -74,6 +95,11 @@ def fuse(net: nn.Module) -> nn.Module:
         if isinstance(module, GroupNorm):
             module.fused = True
     return net
+
+
+def compile_network(net: Regression | Denoiser) -> None:
+    """Let ``torch.compile`` make the plain U-Net's calls, in place; the weights keep their names."""
+    net.model.compile()
 
 
 def check_precision(precision: str) -> None:
@@ -108,27 +134,26 @@ class _Fast(nn.Module):
     """
 
     precision: str
-    place: str | Path
     model: nn.Module
 
-    def _take_over(self, plain: Regression | Denoiser, precision: str, place: str | Path) -> None:
+    def _take_over(self, plain: Regression | Denoiser, precision: str) -> None:
         self.origin, self.compute_dtype, self.training = plain.origin, plain.compute_dtype, plain.training
-        self.precision, self.place = precision, place
+        self.precision = precision
 
     def _learns(self, *given: Tensor) -> bool:
         tensors = (*given, *self.parameters())
         return self.model.training or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
 
-    def _engine(self, device: torch.device) -> Any:
+    def _engine(self, device: torch.device, place: str | Path = "device", strips: bool = False) -> Any:
         tensors = [*self.model.parameters(), *self.model.buffers()]
         if tensors[0].device != device:
             raise ValueError(f"the network is on {tensors[0].device}, its conditioning on {device}")
         precision = resolve(self.precision, self, device)  # type: ignore[arg-type]
         # other weights, or the same written to
         state = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
-        key, found = (device, precision, state), self.__dict__.get("_made")
+        key, found = (device, precision, state, place, strips), self.__dict__.get("_made")
         if found is None or found[0] != key:
-            found = (key, engine_of(self.model, precision, device, self.place))
+            found = (key, engine_of(self.model, precision, device, place, strips))
             self.__dict__["_made"] = found
         return found[1]
 
@@ -142,17 +167,50 @@ class FastRegression(_Fast, Regression):
 
     def __init__(self, plain: Regression, precision: str, place: str | Path = "device") -> None:
         Regression.__init__(self, plain.model, plain.out_channels)
-        self._take_over(plain, precision, place)
+        self._take_over(plain, precision)
+        self.place = place
 
-    def forward(self, cond: Tensor) -> Tensor:
+    @property
+    def place(self) -> str | Path:
+        """Where feature maps live: "auto", "device", "host", or a folder."""
+        return self._place
+
+    @place.setter
+    def place(self, value: str | Path) -> None:
+        check_place(value)
+        self._place: str | Path = value
+        self._placed: tuple[Any, Placement] | None = None
+
+    def placement(self, domain: tuple[int, int], device: torch.device) -> Placement:
+        """How it runs on a domain: chosen at the first call, by the memory that is free then.
+
+        Raises
+        ------
+        InputError
+            If no way fits the memory
+        """
+        precision = resolve(self.precision, self, device)
+        if self._placed is None or self._placed[0] != (domain, device, precision):
+            assert isinstance(self.model, SongUNet)  # noqa: S101 (for the type checker)
+            way = placed(self.model, domain, precision, device, self.place)
+            if way.notable:
+                logger.info("the regression of {} x {} points runs {}", *domain, way)
+            self._placed = (domain, device, precision), way
+        return self._placed[1]
+
+    def forward(self, cond: Tensor, position: Tensor | None = None) -> Tensor:
         """``cond [B, C_in, H, W] → [B, C_out, H, W]``, normalised units."""
         if self._learns(cond):
-            return Regression.forward(self, cond)
+            return Regression.forward(self, cond, position)
         with torch.no_grad():
-            engine = self._engine(cond.device)
             B, _, H, W = cond.shape
+            way = self.placement((H, W), cond.device)
+            engine = self._engine(cond.device, way.place, way.strips)
             latent = cond.new_zeros(1, self.out_channels, H, W)
-            means = [engine(latent, engine.prepare(one), Level(0.0)) for one in torch.split(cond, 1)]
+            slabs = (engine.prepare(one, position) for one in torch.split(cond, 1))
+            means = [engine(latent, slab, Level(0.0)) for slab in slabs]
+            if isinstance(engine, CpuEngine):
+                engine.release()
             return torch.cat(means)
 
 
@@ -163,13 +221,14 @@ class FastDenoiser(_Fast, Denoiser):
         Denoiser.__init__(
             self, plain.model, plain.sigma_data, plain.sigma_min, plain.sigma_max, plain.scale_cond
         )
-        self._take_over(plain, precision, place)
+        self._take_over(plain, precision)
+        self.place = place
 
     def given(self, cond: Tensor, position: Tensor | None = None) -> Callable[[Tensor, float], Tensor]:
         """D(x; sigma) for one conditioning and the weights of now, which are prepared here, once."""
         if self._learns(cond):
             return Denoiser.given(self, cond, position)
-        engine = self._engine(cond.device)
+        engine = self._engine(cond.device, self.place)
         with torch.no_grad():
             slab = engine.prepare(cond, position)
 

@@ -13,19 +13,28 @@ import zarr
 from earth2studio.io import ZarrBackend
 from torch import from_numpy
 
-from earth2_corrdiff.layout import SEED, Layout
+from earth2_corrdiff.codecs import bounded, described, lossless, warn_without_pcodec
+from earth2_corrdiff.compression import Bound
+from earth2_corrdiff.layout import ERROR, SEED, Layout
 from earth2_corrdiff.metadata import LAT, LON, cf_attributes
 
 UNWRITTEN = -1
 VALID = "valid_time"
+OUTPUT = "output"
 
 
-def storage(name: str) -> dict[str, Any]:
-    """How the field of a variable is kept, as keywords of ``zarr.Group.create_array``.
+def storage(bound: Bound | None = None, own: Any = None) -> dict[str, Any]:
+    """How a field is kept, as keywords of ``zarr.Group.create_array``: NaN until it is written.
 
-    NaN until it is written; Zarr's default codecs, which are lossless.
+    Parameters
+    ----------
+    bound : Bound | None, optional
+        Of its error, by default there is none
+    own : Any, optional
+        Lossless codecs of a backend that the caller has opened
     """
-    return {"fill_value": np.nan}
+    codecs = bounded(bound) if bound is not None else lossless() if own is None else {"compressors": own}
+    return {"fill_value": np.nan, **codecs}
 
 
 def lay_out(io: ZarrBackend, layout: Layout) -> None:
@@ -39,14 +48,19 @@ def lay_out(io: ZarrBackend, layout: Layout) -> None:
         io.add_array(each, [])
     forecast = layout.states.leads is not None
     for name in layout.outputs:
-        io.add_array(coords, name, attributes=_about(name, forecast), **storage(name))
+        bound = layout.bounds.get(name)
+        about = _about(name, forecast) | _kept(bound)
+        io.add_array(coords, name, attributes=about, **storage(bound, io.zarr_codecs))
     for name in layout.lowres:
         about = _about(name, forecast, "_lowres")
-        io.add_array(lowres, f"{name}_lowres", attributes=about, **storage(name))
+        io.add_array(lowres, f"{name}_lowres", attributes=about, **storage(own=io.zarr_codecs))
     plane = OrderedDict(lat=coords["lat"], lon=coords["lon"])
     for name, values in layout.static.items():
-        io.add_array(plane, name, from_numpy(values), attributes=_about(name), **storage(name))
+        io.add_array(plane, name, from_numpy(values), attributes=_about(name), **storage(own=io.zarr_codecs))
     _add_seeds(io.root, layout)
+    if layout.bounds:
+        warn_without_pcodec()
+        _add_errors(io.root, layout)
     _describe(io.root, layout.attributes)
     if forecast:
         _add_valid_times(io.root, layout)
@@ -65,6 +79,31 @@ def _add_seeds(root: zarr.Group, layout: Layout) -> None:
         dimension_names=[*layout.states.axes, "sample"],
         fill_value=UNWRITTEN,
         attributes=about | ({"coordinates": VALID} if layout.states.leads is not None else {}),
+    )
+
+
+def _add_errors(root: zarr.Group, layout: Layout) -> None:
+    """The largest error of each field; a chunk belongs to one member, as those of the fields do."""
+    names = list(layout.bounds)
+    numbers = np.arange(len(names))
+    about: dict[str, Any] = {
+        "long_name": "output that is kept within a bound",
+        "flag_values": numbers.tolist(),
+        "flag_meanings": " ".join(names),
+    }
+    array = root.create_array(
+        OUTPUT, shape=numbers.shape, dtype=numbers.dtype, dimension_names=[OUTPUT], attributes=about
+    )
+    array[:] = numbers
+    lead = {"coordinates": VALID} if layout.states.leads is not None else {}
+    root.create_array(
+        ERROR,
+        shape=(*layout.seeds.shape, len(names)),
+        chunks=(*(1,) * layout.seeds.ndim, len(names)),
+        dtype="float64",
+        dimension_names=[*layout.states.axes, "sample", OUTPUT],
+        fill_value=np.nan,
+        attributes={"long_name": "largest absolute error of the stored field, in its units", **lead},
     )
 
 
@@ -87,11 +126,18 @@ def _add_valid_times(root: zarr.Group, layout: Layout) -> None:
         root["ensemble"].attrs.update({"long_name": "member of the coarse forecast"})
 
 
-def _about(name: str, forecast: bool = False, suffix: str = "") -> dict[str, str]:
+def _about(name: str, forecast: bool = False, suffix: str = "") -> dict[str, Any]:
     """Attributes of a field; ``coordinates`` makes latitude and longitude coordinates for xarray."""
     about = cf_attributes(name)
     about["long_name"] += ", coarse input" if suffix else ""
     return about | {"coordinates": f"lat{suffix} lon{suffix}" + (f" {VALID}" if forecast else "")}
+
+
+def _kept(bound: Bound | None) -> dict[str, Any]:
+    """Attributes of a field that is kept within a bound."""
+    if bound is None:
+        return {}
+    return {"compression_abs_bound": bound.absolute, "compression_codec": described()}
 
 
 def _describe(root: zarr.Group, provenance: dict[str, Any]) -> None:

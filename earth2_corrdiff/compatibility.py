@@ -14,15 +14,27 @@ from earth2_corrdiff.spec import CorrDiffSpec
 Network = Regression | Denoiser
 
 
-def patching_of(spec: CorrDiffSpec, denoiser: Denoiser) -> PatchGeometry | None:
-    """A package's patches, checked against what its denoiser can take; None where it sees the domain whole.
+def patching_of(
+    spec: CorrDiffSpec, denoiser: Denoiser, patching: PatchGeometry | None
+) -> PatchGeometry | None:
+    """Patches, checked against what a denoiser can take; None where it sees the domain in one piece.
 
     Raises
     ------
     InputError
-        If a patch is no multiple of what the network asks for; the message names sizes that are
+        If they are another domain's, or no multiple of what the network asks for (the message names sizes
+        that are), or the network cannot take patches
     """
-    return None if spec.patching is None else replace(spec.patching, multiple=denoiser.multiple)
+    if patching is None:
+        return None
+    if patching.domain != spec.output_grid.shape:
+        sizes = ("{} x {}".format(*shape) for shape in (patching.domain, spec.output_grid.shape))
+        raise InputError("the patches are those of a domain of {}, the package's is {}".format(*sizes))
+    patching = replace(patching, multiple=denoiser.multiple)
+    fault = denoiser.shape_fault(spec.output_grid.shape, patching.shape)
+    if fault:
+        raise InputError(f"the diffusion network {fault}; leave out the patches")
+    return patching
 
 
 def check_networks(spec: CorrDiffSpec, regression: Regression, denoiser: Denoiser) -> bool:
@@ -38,13 +50,19 @@ def check_networks(spec: CorrDiffSpec, regression: Regression, denoiser: Denoise
     Raises
     ------
     InputError
-        If a network has other channels or another size, or needs a lead time
+        If a network has other channels, another size, other lead times or other patches
     """
+    if spec.patching is not None:
+        replace(spec.patching, multiple=denoiser.multiple)  # raises with sizes that are, if it is none
     outputs, inputs = len(spec.outputs.names), spec.condition_channels
     seen = inputs + (outputs if spec.hr_mean_conditioning else 0)
     whole = spec.patching is not None and denoiser.image_channels == seen + inputs + outputs
     _check(spec, "regression", regression, inputs + (4 if spec.regression_grid else 0))
     _check(spec, "diffusion", denoiser, seen + (inputs if whole else 0))
+    if spec.lead_time_hours and not (regression.late or denoiser.late):
+        raise InputError(
+            "metadata.json names lead_time_hours, but neither network was trained with lead times"
+        )
     return whole
 
 
@@ -55,10 +73,11 @@ def _check(spec: CorrDiffSpec, stage: str, net: Network, inputs: int) -> None:
             f"the {stage} network makes {made} channels, but the package's metadata name {outputs} "
             "output variables; its files do not belong together"
         )
-    if net.origin.args.get("lead_time_channels"):
+    steps = int(net.origin.args.get("lead_time_steps", 9))
+    if net.late and steps != len(spec.lead_time_hours):
         raise InputError(
-            f"the {stage} network was trained with lead times, which the pipeline has none of; "
-            "use a checkpoint without them"
+            f"the {stage} network was trained with {steps} lead times: metadata.json needs an entry "
+            f"lead_time_hours with as many, got {len(spec.lead_time_hours)}"
         )
     if net.image_channels != inputs + outputs:
         raise InputError(

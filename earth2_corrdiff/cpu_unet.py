@@ -27,10 +27,15 @@ KEPT = {  # activations, weights
     "fp16": (torch.float32, torch.float32),  # float16 would cost digits and save nothing here
 }
 ROWS = 128  # noise levels whose biases are remembered
+UNUSED = 2**30  # bytes of buffers that may wait to be used again
 
 
 class _Buffers:
-    """Tensors to be used again: fresh memory costs a page fault per 4 KiB."""
+    """Tensors to be used again: fresh memory costs a page fault per 4 KiB.
+
+    Those of more than ``UNUSED`` bytes make room before others are made: what is held is then what the maps
+    of one level take, not the sum over all levels.
+    """
 
     def __init__(self, store: MapStore) -> None:
         self._free: dict[tuple[torch.Size, torch.dtype], list[Tensor]] = {}
@@ -39,11 +44,19 @@ class _Buffers:
     def take(self, shape: Iterable[int], dtype: torch.dtype) -> Tensor:
         size = torch.Size(shape)
         free = self._free.get((size, dtype))
-        return free.pop() if free else self._store.empty(size, dtype, torch.device("cpu"))
+        if free:
+            return free.pop()
+        self.trim()
+        return self._store.empty(size, dtype, torch.device("cpu"))
 
     def give(self, *tensors: Tensor) -> None:
         for tensor in tensors:
             self._free.setdefault((tensor.shape, tensor.dtype), []).append(tensor)
+
+    def trim(self) -> None:
+        """Drop what is not in use, if it is large."""
+        if sum(tensor.nbytes for free in self._free.values() for tensor in free) > UNUSED:
+            self._free.clear()
 
 
 @dataclass(frozen=True)
@@ -178,6 +191,11 @@ class CpuUNet:
             conv((last,), self._head, out, extras, moments=False)
             self._buffers.give(last.data)
         return out.permute(2, 0, 1)
+
+    def release(self) -> None:
+        """Give back the memory of large feature maps: the next call may be long away."""
+        with self._lock:
+            self._buffers.trim()
 
     def _features(self, image: Tensor, slab: Tensor, scale: Tensor | None, biases: list[Tensor]) -> Field:
         H, W, _ = image.shape

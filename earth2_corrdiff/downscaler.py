@@ -13,23 +13,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from loguru import logger
 from torch import Tensor, nn
 
 from earth2_corrdiff.accelerate import accelerate, resolve
-from earth2_corrdiff.compatibility import check_networks, patching_of
+from earth2_corrdiff.budget import check_out_of_memory
 from earth2_corrdiff.embeddings import position_features
-from earth2_corrdiff.errors import InputError, first_line
+from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.grid import Regridder
 from earth2_corrdiff.networks import Denoiser, Regression, set_precision
 from earth2_corrdiff.noise import MemberNoise
-from earth2_corrdiff.patching import PatchInputs, patched
+from earth2_corrdiff.placement import AUTO
 from earth2_corrdiff.sampler import Denoise, karras_sigmas, sample
 from earth2_corrdiff.spec import CorrDiffSpec, Statistics, check_count
+from earth2_corrdiff.view import Leads, View, no_room
 
 Progress = Callable[[int], None]
-_CPU_OOM = ("not enough memory", "can't allocate memory")  # PyTorch has no class for it on the CPU
-MAX_BATCH = 16  # members that share a network call on a GPU where nothing else is asked for
 
 
 class Downscaler(nn.Module):
@@ -52,10 +50,8 @@ class Downscaler(nn.Module):
     ----------
     sampling : Sampling
         Solver, steps and noise range of the next call: replace it to change them
-    patching : PatchGeometry | None
-        How the denoiser sees the domain: in these patches, or whole
-    window : {"flat", "cosine"}
-        How overlapping patches are blended in the next call
+    view : View
+        How the denoiser sees the domain: whole or in patches, how they are averaged, and whose they are
 
     Raises
     ------
@@ -89,11 +85,9 @@ class Downscaler(nn.Module):
                 set_precision(net, self._asked)
             # upstream's layout: other convolution kernels round differently, and GPUs want it
             net.to(memory_format=torch.channels_last)
-        self.regression = accelerate(regression, precision) if accelerated else regression
+        self.regression = accelerate(regression, precision, AUTO) if accelerated else regression
         self.denoiser = accelerate(denoiser, precision) if accelerated else denoiser
-        self.patching = patching_of(spec, self.denoiser)
-        self.sees_whole = check_networks(spec, self.regression, self.denoiser)
-        self.window = "flat"
+        self.view = View(spec, self.regression, self.denoiser)
         self._register(spec)
 
     def _register(self, spec: CorrDiffSpec) -> None:
@@ -135,15 +129,23 @@ class Downscaler(nn.Module):
         cond = ((fine - self.center_in) / self.scale_in).to(torch.float32)
         return cond.contiguous(memory_format=torch.channels_last)
 
-    def normalised_mean(self, cond: Tensor) -> Tensor:
-        """The regression alone, normalised: ``[B, Cc, H, W] → [B, Co, H, W]``."""
+    def normalised_mean(self, cond: Tensor, label: int | None = None) -> Tensor:
+        """The regression alone, normalised: ``[B, Cc, H, W] → [B, Co, H, W]``; ``label`` of the lead time."""
         position = self.position.expand(cond.shape[0], -1, -1, -1)
-        mean: Tensor = self.regression(torch.cat([cond, position], dim=1))
+        at = self.regression.position_at(label, cond.device)
+        mean: Tensor = self.regression(torch.cat([cond, position], dim=1), at)
         return mean
 
-    def residual(self, cond: Tensor, mean: Tensor, seeds: Sequence[int], progress: Progress | None) -> Tensor:
+    def residual(
+        self,
+        cond: Tensor,
+        mean: Tensor,
+        seeds: Sequence[int],
+        progress: Progress | None,
+        label: int | None = None,
+    ) -> Tensor:
         """Sample one residual per seed, normalised: ``[1, Cc, H, W], [1, Co, H, W] → [m, Co, H, W]``."""
-        given = self._given(cond, mean)
+        given = self.view.given(cond, mean, 1 if cond.device.type == "cpu" else len(seeds), label)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             clean = self._denoise(given, x, sigma)
@@ -166,14 +168,6 @@ class Downscaler(nn.Module):
             dtype=dtype,
         )
 
-    def _given(self, cond: Tensor, mean: Tensor) -> Denoise:
-        """The denoiser of the domain, in one piece or in patches."""
-        seen = torch.cat([mean, cond], dim=1) if self.spec.hr_mean_conditioning else cond
-        if self.patching is None:
-            return self.denoiser.given(seen)
-        inputs = PatchInputs(seen, cond if self.sees_whole else None, self.denoiser.position())
-        return patched(self.denoiser.given, self.patching, inputs, self.window, self.default_batch())
-
     def _denoise(self, given: Denoise, x: Tensor, sigma: float) -> Tensor:
         if x.device.type == "cpu":
             # One by one: a batch is not faster here, and a member's bits must not depend on its company.
@@ -185,23 +179,14 @@ class Downscaler(nn.Module):
         return (self.scale_out * normalised + self.center_out).to(torch.float32)
 
     def default_batch(self) -> int:
-        """Members that share a network call where nothing else is asked for.
-
-        One on the CPU, where company is no gain; on a GPU what half of its free memory holds, at most
-        ``MAX_BATCH``: beyond it the GPU has been busy for long.
-        """
-        if self.device.type != "cuda":
-            return 1
-        free, _ = torch.cuda.mem_get_info(self.device)
-        shape = self.spec.output_grid.shape if self.patching is None else self.patching.shape
-        need = self.denoiser.member_bytes(shape)
-        return max(1, min(MAX_BATCH, free // 2 // need))
+        """Members that go together where nothing else is asked for (see ``View.members``)."""
+        return self.view.members(self.device)
 
     @torch.inference_mode()
-    def mean(self, coarse: Tensor) -> Tensor:
+    def mean(self, coarse: Tensor, lead_hours: Leads = None) -> Tensor:
         """The regression alone in physical units: ``[B, C, h, w] → [B, Co, H, W]``."""
-        states = self._check_input(coarse)
-        return torch.cat([self.physical(self._once(x)[1]) for x in states])
+        states = zip(self._check_input(coarse), self._labels(len(coarse), lead_hours), strict=True)
+        return torch.cat([self.physical(self._once(*state)[1]) for state in states])
 
     @torch.inference_mode()
     def members(
@@ -210,6 +195,7 @@ class Downscaler(nn.Module):
         seeds: Sequence[int],
         max_batch: int | None = None,
         progress: Progress | None = None,
+        lead_hours: Leads = None,
     ) -> Iterator[tuple[int, int, Tensor]]:
         """Yield members as soon as they are done.
 
@@ -224,6 +210,8 @@ class Downscaler(nn.Module):
             and on a GPU what its free memory holds
         progress : Callable[[int], None], optional
             Called after each network evaluation with the number of members in it
+        lead_hours : Sequence[float | None] | None, optional
+            Lead time of each state, for networks that were trained with some
 
         Yields
         ------
@@ -233,36 +221,53 @@ class Downscaler(nn.Module):
         Raises
         ------
         InputError
-            If there are no seeds, the input has another shape, or one member alone does not fit memory
+            If there are no seeds, the input has another shape, the networks know no such lead time, or one
+            member alone does not fit the memory
         """
         check_count("the number of samples", len(seeds))
         batch = self.default_batch() if max_batch is None else check_count("max_batch", max_batch)
+        if self.view.shard is not None and self.view.shard.tell is not None:
+            self.view.shard.tell(coarse, seeds, batch, lead_hours)
+        labels = self._labels(len(coarse), lead_hours)
         for b, x in enumerate(self._check_input(coarse)):
-            cond, mean = self._once(x)
+            cond, mean = self._once(x, labels[b])
             first = 0
             while first < len(seeds):
                 try:
-                    block = self._block(cond, mean, seeds[first : first + batch], progress)
+                    block = self._block(cond, mean, seeds[first : first + batch], progress, labels[b])
                 except (RuntimeError, MemoryError) as error:
-                    batch = _halved(batch, error)
+                    batch = self.view.smaller(batch, error)
                     continue
                 yield b, first, block
                 first += len(block)
 
-    def _once(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _labels(self, states: int, lead_hours: Leads) -> list[int | None]:
+        """The label of each state's lead time; None for networks that were trained with none."""
+        if lead_hours is not None and len(lead_hours) != states:
+            raise InputError(f"{states} states need as many lead times, got {len(lead_hours)}")
+        return [self.spec.lead_label(hours) for hours in lead_hours or [None] * states]
+
+    def _once(self, x: Tensor, label: int | None = None) -> tuple[Tensor, Tensor]:
         """What all members of a state share: conditioning and normalised mean."""
         try:
             cond = self.condition(x)
-            return cond, self.normalised_mean(cond)
+            return cond, self.normalised_mean(cond, label)
         except (RuntimeError, MemoryError) as error:
-            _halved(1, error)
-            raise
+            check_out_of_memory(error)
+            raise no_room(error) from error
 
-    def _block(self, cond: Tensor, mean: Tensor, seeds: Sequence[int], progress: Progress | None) -> Tensor:
+    def _block(
+        self,
+        cond: Tensor,
+        mean: Tensor,
+        seeds: Sequence[int],
+        progress: Progress | None,
+        label: int | None,
+    ) -> Tensor:
         mode = self.spec.inference_mode
         if mode == "regression":
             return self.physical(mean.expand(len(seeds), -1, -1, -1))
-        residual = self.residual(cond, mean, seeds, progress)
+        residual = self.residual(cond, mean, seeds, progress, label)
         return self.physical(residual if mode == "diffusion" else mean + residual)
 
     def forward(
@@ -271,6 +276,7 @@ class Downscaler(nn.Module):
         seeds: Sequence[int],
         max_batch: int | None = None,
         progress: Progress | None = None,
+        lead_hours: Leads = None,
     ) -> Tensor:
         """All members at once: ``[B, C, h, w] → [B, M, Co, H, W]`` float32, physical units.
 
@@ -278,7 +284,7 @@ class Downscaler(nn.Module):
         """
         shape = (len(coarse), len(seeds), len(self.spec.outputs.names), *self.spec.output_grid.shape)
         out = torch.empty(shape, dtype=torch.float32, device=coarse.device)
-        for b, first, block in self.members(coarse, seeds, max_batch, progress):
+        for b, first, block in self.members(coarse, seeds, max_batch, progress, lead_hours):
             out[b, first : first + len(block)] = block
         return out
 
@@ -289,17 +295,3 @@ class Downscaler(nn.Module):
                 f"the input must have the shape [B, {', '.join(map(str, want))}], got {list(coarse.shape)}"
             )
         return torch.split(coarse.to(self.device), 1)
-
-
-def _halved(batch: int, error: RuntimeError | MemoryError) -> int:
-    """Half the batch after an out-of-memory error; anything else is raised again."""
-    text = str(error)
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    if not known and not any(said in text for said in _CPU_OOM):
-        raise error
-    if batch == 1:
-        raise InputError(f"one member alone does not fit the memory ({first_line(error)})") from error
-    logger.warning("out of memory with {} members at once; going on with {}", batch, batch // 2)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return batch // 2

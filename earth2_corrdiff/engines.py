@@ -64,6 +64,10 @@ class CpuEngine:
         ]
         return torch.stack(made)
 
+    def release(self) -> None:
+        """Give back the memory of large feature maps."""
+        self._unet.release()
+
 
 class StripEngine:
     """PyTorch's operators on strips: for domains whose feature maps do not fit the device."""
@@ -156,15 +160,23 @@ def _remembered(
 
 
 def engine_of(
-    net: nn.Module, precision: str, device: torch.device, place: str | Path = "device"
+    net: nn.Module,
+    precision: str,
+    device: torch.device,
+    place: str | Path = "device",
+    strips: bool = False,
 ) -> CpuEngine | TorchEngine | StripEngine:
-    """The engine of a U-Net on a device, its feature maps where ``place`` says (:class:`MapStore`)."""
+    """The engine of a U-Net on a device, its feature maps where ``place`` says (:class:`MapStore`).
+
+    In strips it runs where that is asked for, and where the maps are not on the device; the CPU's kernels
+    reach maps anywhere.
+    """
     assert isinstance(net, SongUNet)  # noqa: S101 (for the type checker)
-    if device.type == "cpu" and supports(net):
+    if device.type == "cpu" and supports(net) and not strips:
         return CpuEngine(net, precision, MapStore(place))
     if device.type == "cpu" and precision == "fp16":
         precision = "fp32"  # no CPU is faster in float16, and most are far slower
     with torch.inference_mode(False), torch.no_grad():
-        if place != "device":
+        if strips or place != "device":
             return StripEngine(net, PRECISIONS[precision], place)
         return TorchEngine(net, PRECISIONS[precision], graphs=device.type == "cuda")

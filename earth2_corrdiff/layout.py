@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from earth2_corrdiff.compression import LOSSLESS, Bound, as_text
 from earth2_corrdiff.downscaler import Downscaler
 from earth2_corrdiff.grid import Grid
 from earth2_corrdiff.noise import member_seed
@@ -22,6 +23,9 @@ from earth2_corrdiff.states import States
 from earth2_corrdiff.times import Times, lead_text, time_text
 
 SEED = "member_seed"
+ERROR = "compression_error"
+MAX_ERROR = "compression_max_error"
+COMPRESSION = "compression"
 # What must not change between the runs that fill one store.
 IDENTITY = (
     "package_sha256",
@@ -31,8 +35,10 @@ IDENTITY = (
     "sigma_min",
     "sigma_max",
     "churn",
+    "patches",
     "seed",
     "precision",
+    COMPRESSION,
 )
 AXES = {"time": "times", "lead_time": "lead times", "ensemble": "coarse members"}
 """Names of the leading axes in a store, and in words."""
@@ -57,6 +63,8 @@ class Layout:
         Provenance, with all of ``IDENTITY`` that apply
     static : dict
         Fields of the output grid that do not change: the package's invariants
+    bounds : dict[str, Bound]
+        Of the outputs that are not kept without loss
     """
 
     states: States
@@ -67,6 +75,7 @@ class Layout:
     input_grid: Grid
     attributes: dict[str, Any]
     static: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    bounds: dict[str, Bound] = field(default_factory=dict)
 
     @property
     def times(self) -> Times:
@@ -119,7 +128,11 @@ class Layout:
         return [*self._other_settings(attributes), *self._other_members(arrays), *self._other_grids(arrays)]
 
     def _other_settings(self, attributes: Mapping[str, Any]) -> list[str]:
-        pairs = {key: (attributes.get(key), self.attributes.get(key)) for key in IDENTITY}
+        said = {COMPRESSION: LOSSLESS, "patches": "none"}  # where nothing is said
+        pairs = {
+            key: tuple(about.get(key, said.get(key)) for about in (attributes, self.attributes))
+            for key in IDENTITY
+        }
         return [
             f"{key.replace('_', ' ')} {_short(have)} instead of {_short(want)}"
             for key, (have, want) in pairs.items()
@@ -198,7 +211,16 @@ def provenance(
         "versions": json.dumps({name: _version(name) for name in packages}),
         "command": command,
     }
-    return attributes | ({"churn": str(sampling.churn)} if sampling.solver == "stochastic" else {})
+    if sampling.solver == "stochastic":
+        attributes["churn"] = str(sampling.churn)
+    if downscaler.view.patching is not None:
+        attributes["patches"] = str(downscaler.view)
+    return attributes
+
+
+def compression(bounds: Mapping[str, Bound]) -> dict[str, str]:
+    """The bounds of a store as its attribute; none where all is kept without loss."""
+    return {COMPRESSION: as_text(bounds)} if bounds else {}
 
 
 def made_up(spec: CorrDiffSpec, synthetic: bool) -> str:

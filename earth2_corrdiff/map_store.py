@@ -22,7 +22,7 @@ class MapStore:
     Parameters
     ----------
     place : str | Path
-        ``"device"``, ``"cpu"``, or a folder: maps are then files that are mapped into memory, and the
+        ``"device"``, ``"host"``, or a folder: maps are then files that are mapped into memory, and the
         operating system writes out what it needs the memory for
 
     Raises
@@ -32,10 +32,10 @@ class MapStore:
     """
 
     def __init__(self, place: str | Path = "device") -> None:
-        self.folder = None if place in ("device", "cpu") else Path(place)
-        self.host = place == "cpu"
+        self.folder = None if place in ("device", "host") else Path(place)
+        self.host = place == "host"
         if self.folder is not None and not self.folder.is_dir():
-            raise InputError(f"feature maps go to the device, the cpu or a folder; {place} is none of these")
+            raise InputError(f"feature maps go to the device, the host or a folder; {place} is none of these")
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
         """An empty tensor, row-major, for a network on ``device``."""

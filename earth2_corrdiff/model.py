@@ -6,25 +6,26 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from earth2studio.models.auto import AutoModelMixin, Package
-from earth2studio.models.batch import batch_coords, batch_func
-from earth2studio.utils import handshake_dim
+from earth2studio.models.batch import batch_coords
 from earth2studio.utils.type import CoordSystem
 from loguru import logger
 from torch import Tensor
 
+from earth2_corrdiff.accelerate import place_of, set_place
 from earth2_corrdiff.downscaler import Downscaler
 from earth2_corrdiff.errors import InputError, first_line
+from earth2_corrdiff.handshake import LEADS, fold_states, match_coords
 from earth2_corrdiff.noise import consecutive_seeds, drawn_seeds, fresh_seed
 from earth2_corrdiff.package import Files, read_package
+from earth2_corrdiff.patch_geometry import PatchGeometry
 from earth2_corrdiff.sampler import Churn
 from earth2_corrdiff.spec import CorrDiffSpec, check_count, check_seed
-
-TOLERANCE = 1e-4  # degrees within which two grids are the same: float32 longitudes differ by 1e-5
 
 
 class CorrDiff(torch.nn.Module, AutoModelMixin):  # type: ignore[misc]
@@ -42,6 +43,7 @@ class CorrDiff(torch.nn.Module, AutoModelMixin):  # type: ignore[misc]
     Attributes
     ----------
     number_of_samples, number_of_steps, solver, seed, sigma_min, sigma_max, churn, max_batch
+    patching, window, maps
         May be changed at any time; the next call honours them
 
     Raises
@@ -145,6 +147,33 @@ class CorrDiff(torch.nn.Module, AutoModelMixin):  # type: ignore[misc]
     def churn(self, value: Churn) -> None:
         self._change(churn=value)
 
+    @property
+    def patching(self) -> PatchGeometry | None:
+        """The patches that the denoiser sees the domain in; ``None`` where it sees it in one piece."""
+        return self.downscaler.view.patching
+
+    @patching.setter
+    def patching(self, value: PatchGeometry | None) -> None:
+        self.downscaler.view.patching = value
+
+    @property
+    def window(self) -> str:
+        """How patches are averaged where they overlap: ``flat`` or ``cosine``."""
+        return self.downscaler.view.window
+
+    @window.setter
+    def window(self, value: str) -> None:
+        self.downscaler.view.window = value
+
+    @property
+    def maps(self) -> str | Path:
+        """Where the regression keeps its feature maps: ``auto``, ``device``, ``host``, or a folder."""
+        return place_of(self.downscaler.regression)
+
+    @maps.setter
+    def maps(self, value: str | Path) -> None:
+        set_place(self.downscaler.regression, value)
+
     def _change(self, **what: Any) -> None:
         self.downscaler.sampling = replace(self.downscaler.sampling, **what)
 
@@ -167,7 +196,7 @@ class CorrDiff(torch.nn.Module, AutoModelMixin):  # type: ignore[misc]
             If the input coordinates are not the model's (latitude may run either way, longitudes may be
             in either convention)
         """
-        _match(input_coords, self.input_coords())
+        match_coords(input_coords, self.input_coords())
         grid = self.spec.output_grid
         return OrderedDict(
             batch=input_coords["batch"],
@@ -177,7 +206,7 @@ class CorrDiff(torch.nn.Module, AutoModelMixin):  # type: ignore[misc]
             lon=grid.lon,
         )
 
-    @batch_func()  # type: ignore[untyped-decorator]
+    @fold_states()
     def __call__(self, x: Tensor, coords: CoordSystem) -> tuple[Tensor, CoordSystem]:
         """Downscale ``x [batch, variable, lat, lon]``.
 
@@ -190,10 +219,11 @@ class CorrDiff(torch.nn.Module, AutoModelMixin):  # type: ignore[misc]
         tuple[Tensor, CoordSystem]
             ``[batch, sample, variable, H, W]`` float32 on the device of ``x``, and its coordinates
         """
+        lead_hours = coords.pop(LEADS, None)
         output_coords = self.output_coords(coords)
-        if _match(coords, self.input_coords()):
+        if match_coords(coords, self.input_coords()):
             x = x.flip(-2)
-        y = self.downscaler(x.float(), self.member_seeds(), self.max_batch)
+        y = self.downscaler(x.float(), self.member_seeds(), self.max_batch, lead_hours=lead_hours)
         return y, output_coords
 
     def member_seeds(self) -> list[int]:
@@ -272,39 +302,3 @@ class CorrDiffTaiwan(CorrDiff):
                 "same_names": True,
             },
         )
-
-
-def _match(coords: CoordSystem, want: CoordSystem) -> bool:
-    """Check ``variable, lat, lon`` against the model's; True if the latitude runs the other way.
-
-    Raises
-    ------
-    InputError
-        If they do not match
-    """
-    for name, index in (("lon", 3), ("lat", 2), ("variable", 1)):
-        handshake_dim(coords, name, index)
-    if list(map(str, coords["variable"])) != list(map(str, want["variable"])):
-        raise InputError(
-            f"the model takes the variables {', '.join(want['variable'])} in this order, "
-            f"got {', '.join(map(str, coords['variable']))}"
-        )
-    got_lat, got_lon = (np.asarray(coords[k], dtype=np.float64) for k in ("lat", "lon"))
-    lat, lon = (np.asarray(want[k], dtype=np.float64) for k in ("lat", "lon"))
-    turn = (got_lon - lon + 180) % 360 - 180 if got_lon.shape == lon.shape else np.full(1, np.inf)
-    for same, flipped in ((got_lat, False), (got_lat[::-1], True)):
-        if (
-            same.shape == lat.shape
-            and np.abs(same - lat).max() < TOLERANCE
-            and np.abs(turn).max() < TOLERANCE
-        ):
-            return flipped
-    raise InputError(
-        f"the model takes {lat.size} latitudes from {lat[0]:g} to {lat[-1]:g} and {lon.size} longitudes from "
-        f"{lon[0]:g} to {lon[-1]:g}; got {_range(got_lat)} and {_range(got_lon)}; cut them out first"
-    )
-
-
-def _range(axis: Any) -> str:
-    flat = axis.ravel()
-    return f"{axis.size} from {flat[0]:g} to {flat[-1]:g}" if axis.size else "none"

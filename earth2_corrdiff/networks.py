@@ -46,6 +46,25 @@ class _Network(nn.Module):
         late = int(args.get("lead_time_channels") or 0)
         return int(args.get("N_grid_channels", 4)) + late if has_grid else 0
 
+    @property
+    def late(self) -> bool:
+        """Whether it was trained with lead times, and needs the label of one."""
+        return bool(self.origin.args.get("lead_time_channels"))
+
+    def position_at(self, label: int | None, device: torch.device) -> Tensor | None:
+        """Embeddings of place and of one lead time; None where the U-Net shall append its own.
+
+        Raises
+        ------
+        InputError
+            If a lead time is needed and missing
+        """
+        if not self.late:
+            return None
+        if label is None:
+            raise InputError("this model was trained with lead times and needs one: run it on a forecast")
+        return self.position(torch.tensor([label], device=device))
+
     def member_bytes(self, shape: tuple[int, int]) -> int:
         """Memory that one image of this (H, W) needs in a call: what a U-Net keeps alive at its peak.
 
@@ -93,11 +112,11 @@ class Regression(_Network):
         super().__init__(model)
         self.out_channels = out_channels
 
-    def forward(self, cond: Tensor) -> Tensor:
+    def forward(self, cond: Tensor, position: Tensor | None = None) -> Tensor:
         B, _, H, W = cond.shape
         x = torch.cat([cond.new_zeros(B, self.out_channels, H, W), cond], dim=1)
         labels = torch.zeros(1, dtype=torch.float32, device=cond.device)
-        return cast(Tensor, self.model(x.to(self.compute_dtype), labels)).float()
+        return cast(Tensor, self.model(x.to(self.compute_dtype), labels, position)).float()
 
 
 class Denoiser(_Network):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from earth2_corrdiff.compression import Compression
 from earth2_corrdiff.ranks import Ranks
 
 
@@ -28,6 +29,8 @@ class Options:
         Go on without states whose input cannot be used: see ``Downscaling.failed``
     ranks : Ranks
         This process among those of its job, which share the members and fill one store
+    compress : Compression | None
+        Largest errors of the outputs in a Zarr store; by default there are none
     """
 
     seed: int | None = None
@@ -37,3 +40,4 @@ class Options:
     command: str = "earth2_corrdiff.downscale"
     keep_going: bool = False
     ranks: Ranks = Ranks()
+    compress: Compression | None = None

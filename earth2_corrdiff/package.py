@@ -28,7 +28,7 @@ from earth2_corrdiff.errors import InputError, first_line
 from earth2_corrdiff.grid import Grid
 from earth2_corrdiff.networks import Denoiser, Regression, build, round_to_half
 from earth2_corrdiff.patch_geometry import read_patching
-from earth2_corrdiff.spec import CorrDiffSpec, Sampling, Statistics, table
+from earth2_corrdiff.spec import CorrDiffSpec, Sampling, Statistics, lead_times, read_sampling, table
 
 TAIWAN_ZIP = "corrdiff_inference_package.zip"
 _TAIWAN = "corrdiff_inference_package"
@@ -39,8 +39,6 @@ _TAIWAN_INPUTS = {
     "t2m": 17, "u10m": 18, "v10m": 19,
 }  # fmt: skip
 _TAIWAN_OUTPUTS = {"mrr": 0, "t2m": 17, "u10m": 18, "v10m": 19}
-# Noise range of the path that a package names, where its metadata give none (upstream's defaults).
-_SIGMA_MAX = {"stochastic": 800.0, "deterministic": 80.0}
 
 
 class Files(Protocol):
@@ -200,25 +198,6 @@ def _invariants(files: Files, names: Sequence[str] | None) -> tuple[tuple[str, .
     return tuple(names), np.stack(fields) if fields else None
 
 
-def _sampling(meta: dict[str, Any]) -> Sampling:
-    """The sampler that upstream would run: with ``stochastic`` it is Heun, whatever ``solver`` says."""
-    kind = meta.get("sampler_type", "stochastic")
-    if kind not in _SIGMA_MAX:
-        raise InputError(f"metadata.json: sampler_type {kind!r} is none of {', '.join(_SIGMA_MAX)}")
-    solver = "heun" if kind == "stochastic" else meta.get("solver", "euler")
-    return Sampling(
-        solver=solver,
-        steps=meta.get("number_of_steps", 18),
-        sigma_min=_given(meta.get("sigma_min"), 0.002),
-        sigma_max=_given(meta.get("sigma_max"), _SIGMA_MAX[kind]),
-        double=kind == "deterministic",
-    )
-
-
-def _given(value: float | None, default: float) -> float:
-    return default if value is None else float(value)
-
-
 def _read_generic(files: Files) -> Loaded:
     paths = [_need(files, name) for name in ("metadata.json", "stats.json", "output_latlon_grid.nc")]
     meta, stats, fine = _json(paths[0]), _json(paths[1]), _grid(paths[2])
@@ -237,7 +216,7 @@ def _read_generic(files: Files) -> Loaded:
         outputs=table(meta["output_variables"], stats.get("output", {}), "output"),
         input_grid=coarse,
         output_grid=fine,
-        sampling=_sampling(meta),
+        sampling=read_sampling(meta),
         invariants=table(names, stats.get("invariants", {}), "invariant"),
         invariant_fields=fields,
         number_of_samples=meta.get("number_of_samples", 1),
@@ -245,6 +224,7 @@ def _read_generic(files: Files) -> Loaded:
         grid_bounds_margin=float(meta.get("grid_bounds_margin", 0.0)),
         hr_mean_conditioning=bool(meta.get("hr_mean_conditioning", True)),
         patching=read_patching(meta.get("patching"), fine.shape),
+        lead_time_hours=lead_times(meta.get("lead_time_hours")),
         inference_mode=meta.get("inference_mode", "both"),
         name=str(meta.get("name", "")),
         root=describe(files),

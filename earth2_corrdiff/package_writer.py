@@ -15,7 +15,7 @@ from earth2_corrdiff.checkpoint import write_mdlus
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.networks import Denoiser, Regression
 from earth2_corrdiff.patch_geometry import write_patching
-from earth2_corrdiff.spec import CorrDiffSpec, Statistics
+from earth2_corrdiff.spec import DEFAULT_SAMPLING, CorrDiffSpec, Sampling, Statistics
 
 
 def save_package(
@@ -50,7 +50,7 @@ def save_package(
     """
     if spec.regression_grid:
         raise InputError("the generic layout has no grid channels; this package stays in its own layout")
-    if spec.sampling.solver not in ("euler", "heun"):
+    if spec.sampling.solver not in ("euler", "heun") and spec.sampling != DEFAULT_SAMPLING:
         raise InputError(f"the generic layout knows the solvers euler and heun, not {spec.sampling.solver!r}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,19 +78,26 @@ def _rows(stats: Statistics) -> dict[str, dict[str, float]]:
     return {name: {"mean": center, "std": scale} for name, center, scale in rows}
 
 
-def _metadata(spec: CorrDiffSpec) -> dict[str, Any]:
-    s = spec.sampling
+def _sampling(s: Sampling, conditioned: bool) -> dict[str, Any]:
+    """A sampler in upstream's words."""
     # with the mean as conditioning, upstream has the "stochastic" path only, and that one is Heun
-    kind = "stochastic" if s.solver == "heun" and spec.hr_mean_conditioning else "deterministic"
-    meta = {
-        "input_variables": list(spec.inputs.names),
-        "output_variables": list(spec.outputs.names),
-        "number_of_samples": spec.number_of_samples,
+    kind = "stochastic" if s.solver == "heun" and conditioned else "deterministic"
+    return {
         "number_of_steps": s.steps,
         "solver": s.solver,
         "sampler_type": kind,
         "sigma_min": s.sigma_min,
         "sigma_max": s.sigma_max,
+    }
+
+
+def _metadata(spec: CorrDiffSpec) -> dict[str, Any]:
+    s = spec.sampling
+    meta: dict[str, Any] = {
+        "input_variables": list(spec.inputs.names),
+        "output_variables": list(spec.outputs.names),
+        "number_of_samples": spec.number_of_samples,
+        **({} if s == DEFAULT_SAMPLING else _sampling(s, spec.hr_mean_conditioning)),
         "inference_mode": spec.inference_mode,
         "hr_mean_conditioning": spec.hr_mean_conditioning,
         "grid_bounds_margin": spec.grid_bounds_margin,
@@ -103,6 +110,8 @@ def _metadata(spec: CorrDiffSpec) -> dict[str, Any]:
         meta["seed"] = spec.seed
     if spec.patching is not None:
         meta["patching"] = write_patching(spec.patching)
+    if spec.lead_time_hours:
+        meta["lead_time_hours"] = list(spec.lead_time_hours)
     if spec.invariants.names:
         meta["invariant_variables"] = list(spec.invariants.names)
     return meta

@@ -92,11 +92,17 @@ class Ranks:
 
     def leave(self) -> None:
         """The end; whoever holds the board first waits until all others have read it."""
-        if not self.hosts:
-            return
-        end, others = monotonic() + ARRIVAL, [f"heard/{rank}" for rank in range(1, self.world)]
-        while not self.board.check(others) and monotonic() < end:
+        if self.hosts:
+            self.arrived(ARRIVAL)
+
+    def arrived(self, patience: float) -> bool:
+        """Whether all others have heard the first process, within so many seconds."""
+        end, others = monotonic() + patience, [f"heard/{rank}" for rank in range(1, self.world)]
+        while not self.board.check(others):
+            if monotonic() > end:
+                return False
             sleep(INTERVAL)
+        return True
 
 
 class Steps:

@@ -16,8 +16,9 @@ from earth2studio.io import ZarrBackend
 from loguru import logger
 from torch import Tensor
 
+from earth2_corrdiff.compression import Bound, Kept
 from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.layout import Layout, member_seeds, provenance
+from earth2_corrdiff.layout import Layout, compression, member_seeds, provenance
 from earth2_corrdiff.model import CorrDiff
 from earth2_corrdiff.noise import fresh_seed
 from earth2_corrdiff.options import Options
@@ -65,6 +66,8 @@ class Downscaling:
         Members that were there already
     failed : dict[int, str]
         Numbers of the states whose input could not be used, where ``keep_going`` is asked for, and why
+    kept : dict[str, Kept]
+        At the end, in the first process: what became of the variables that are not kept without loss
 
     Raises
     ------
@@ -87,6 +90,8 @@ class Downscaling:
         self.options, self.progress = options or Options(), progress
         self.states, self._tally, self.found = self.source.states(time, lead_time), Tally(), 0
         self.source.check_variables(model.input_variables)
+        for lead in [None] if self.states.leads is None else self.states.leads / np.timedelta64(1, "h"):
+            model.spec.lead_label(lead)  # raises where the networks know no such lead time
         ranks = self.options.ranks
         how = (self.options.overwrite, self.options.resume) if ranks.first else (False, True)
         self.output = Output(output, *how)
@@ -95,6 +100,7 @@ class Downscaling:
         self.seed = self._choose_seed()
         given = self.options.max_batch
         self._batch = model.max_batch if given is None else check_count("max_batch", given)
+        self._bounds, self.kept = self._choose_bounds(), dict[str, Kept]()
         self._inputs = Inputs(self.source, self.states, model.input_variables, model.spec.input_grid)
 
     def _choose_seed(self) -> int:
@@ -104,6 +110,11 @@ class Downscaling:
         if self.options.resume and "seed" in self.output.recorded():
             return int(self.output.recorded()["seed"])
         return int(self.model.seed) if self.model.seed is not None else fresh_seed()
+
+    def _choose_bounds(self) -> dict[str, Bound]:
+        """Of the outputs that are not kept without loss."""
+        outputs, asked = self.model.spec.outputs, self.options.compress
+        return {} if asked is None else asked.of(outputs.names, outputs.center, outputs.scale)
 
     @property
     def times(self) -> Times:
@@ -206,6 +217,8 @@ class Downscaling:
         try:
             for number, member in work(jobs(pieces, fetch, ready, failed)):
                 yield self.states[number].valid, member
+            if self.options.ranks.first:
+                self.kept = store.finish()
         finally:
             self.output.close()
 
@@ -225,8 +238,10 @@ class Downscaling:
             input_grid=spec.input_grid,
             attributes=provenance(
                 model.downscaler, self.source.name, self.source.synthetic, self.seed, self.options.command
-            ),
+            )
+            | compression(self._bounds),
             static=dict(zip(spec.invariants.names, fields, strict=True)),
+            bounds=self._bounds,
         )
 
 

@@ -22,6 +22,8 @@ from loguru import logger
 from torch import Tensor
 
 from earth2_corrdiff.arrays import UNWRITTEN, lay_out
+from earth2_corrdiff.bounded import BoundedFields
+from earth2_corrdiff.compression import Kept
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.layout import SEED, Layout
 from earth2_corrdiff.place import check_target, replaced, writing
@@ -45,7 +47,7 @@ class Store:
     ------
     InputError
         If the backend holds something else, or was filled for other times, members, grids or settings: the
-        message names them
+        message names them; or its codecs are not installed, or are the backend's own
     """
 
     def __init__(
@@ -58,9 +60,12 @@ class Store:
             _check_same(io, layout, self.place)
         elif len(io.root):
             raise InputError(f"{self.place} is not empty; give an empty backend, or ask to resume its run")
+        elif layout.bounds and io.zarr_codecs is not None:
+            raise InputError("the ZarrBackend has zarr_codecs of its own; leave them out, or do not compress")
         else:
             with writing(self.place, kept=False):
                 lay_out(io, layout)
+        self._bounded = BoundedFields(io.root, self.layout, self.place)
 
     @classmethod
     def create(cls, path: Path, layout: Layout, overwrite: bool = False) -> Store:
@@ -117,14 +122,26 @@ class Store:
         with writing(self.place):
             for i, fields in enumerate(block, first):
                 coords["sample"] = np.array([i])
+                self._bounded.check(state, i, fields)
                 self.io.write(*_variables(fields[None], coords, self.layout))
+                self._bounded.verify(state, i, fields)
                 self.io.root[SEED][*where, i] = self.layout.seeds[*where, i]
+
+    def finish(self) -> dict[str, Kept]:
+        """What became of the variables that are not kept without loss; once all is written, recorded.
+
+        Any number of processes may call it, at once or again: they write the same bytes.
+        """
+        with writing(self.place):
+            return self._bounded.finish(complete=not any(self.all_missing()))
 
 
 class Plain:
     """Any other Earth2Studio backend: the fields alone, without provenance, and not resumable."""
 
     def __init__(self, io: Any, layout: Layout) -> None:
+        if layout.bounds:
+            raise InputError("only a Zarr store can be compressed; give a path or a ZarrBackend, or leave it")
         self.io, self.layout = io, layout
         io.add_array(layout.output_coords(), list(layout.outputs))
 
@@ -144,6 +161,10 @@ class Plain:
         coords = self.layout.output_coords(state)
         coords["sample"] = np.arange(first, first + len(block))
         self.io.write(*_variables(block, coords, self.layout))
+
+    def finish(self) -> dict[str, Kept]:
+        """Nothing is compressed here."""
+        return {}
 
 
 def _missing(seeds: Any) -> list[int]:

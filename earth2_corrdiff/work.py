@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -189,9 +190,11 @@ class Work:
         """Members as blocks ``[m, Co, H, W]`` of neighbours with the first one's number."""
         inputs = len(self.downscaler.spec.inputs.names)
         coarse = job.coarse[None, :inputs].to(self.downscaler.device)
+        lead = self.store.layout.states[job.state].lead
+        hours = [None if lead is None else float(lead / np.timedelta64(1, "h"))]
         for run in _consecutive(job.members):
             seeds = [int(seed) for seed in self.store.layout.state_seeds(job.state)[run]]
-            blocks = self.downscaler.members(coarse, seeds, self._batch, self.progress)
+            blocks = self.downscaler.members(coarse, seeds, self._batch, self.progress, hours)
             left = len(run)
             for _, first, block in self.tally.timed("compute", blocks):
                 yield run[0] + first, block

@@ -33,12 +33,15 @@ class Hook:
         Leave the file ``waits`` before this write, and wait for the file ``until``; 0 for never
     until, waits : str
         Names of these files
+    die_sum : int
+        Kill itself instead of this sum over all processes, counted from 1; 0 for never
     """
 
     die_at: int = 0
     wait_at: int = 0
     until: str = "died"
     waits: str = "waits"
+    die_sum: int = 0
 
 
 @dataclass
@@ -124,6 +127,7 @@ def _child(folder: Path, said: Path, env: dict[str, str], argv: list[str], hook:
     for stream, end in ((1, "out"), (2, "err")):
         os.dup2(os.open(said.with_suffix(f".{end}"), os.O_WRONLY | os.O_CREAT), stream)
     _hook(folder, said.with_suffix(".wrote"), hook)
+    _hook_sums(hook.die_sum)
     from earth2_corrdiff.cli.run import main
 
     try:
@@ -156,3 +160,18 @@ def _hook(folder: Path, wrote: Path, hook: Hook) -> None:
         return put(path, *args, **kwargs)
 
     _local._put = hooked
+
+
+def _hook_sums(die_at: int) -> None:
+    import torch.distributed as dist
+
+    add, count = dist.all_reduce, 0
+
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return add(*args, **kwargs)
+
+    dist.all_reduce = hooked

@@ -71,7 +71,7 @@ def test_equals_upstreams_patched_sampler(package: Package, accelerated: bool) -
 
     folder, theirs = package
     model = downscaler(load(folder), accelerated=accelerated)
-    assert model.sees_whole and model.spec.patching == PATCHES
+    assert model.view.whole and model.spec.patching == PATCHES
     got = model(weather(), SEEDS)
     with torch.no_grad():
         cond = model.condition(weather())
@@ -95,7 +95,7 @@ def test_equals_upstreams_patched_sampler(package: Package, accelerated: bool) -
 def test_the_windows_differ_a_little(package: Package) -> None:
     model = downscaler(load(package[0]))
     flat = model(weather(), SEEDS)
-    model.window = "cosine"
+    model.view.window = "cosine"
     smooth = model(weather(), SEEDS)
     assert not torch.equal(flat, smooth) and torch.isfinite(smooth).all()
 
@@ -106,7 +106,7 @@ def test_one_patch_over_all_is_the_whole_domain() -> None:
     for patching in (None, PatchGeometry(SHAPE, (448, 448), 4, 2)):
         spec = specification(patching=patching)
         model = Downscaler(spec, *make_networks(spec), "fp32", accelerated=False)
-        assert not model.sees_whole
+        assert not model.view.whole
         made.append(model(weather(2), SEEDS))
     assert torch.equal(*made)
 
@@ -156,11 +156,10 @@ def test_a_patch_that_the_network_cannot_take(package: Package) -> None:
 
 
 @pytest.mark.parametrize("patching", [None, PATCHES])
-def test_lead_times_are_refused(patching: PatchGeometry | None) -> None:
-    """Nothing hands the pipeline one."""
+def test_lead_times_need_an_entry(patching: PatchGeometry | None) -> None:
     spec = specification(patching=patching)
     regression, _ = make_networks(spec)
     late = {"lead_time_channels": 2, "model_type": "SongUNetPosLtEmbd"}
     _, denoiser = make_networks(spec, **late)
-    with pytest.raises(InputError, match="diffusion network was trained with lead times"):
+    with pytest.raises(InputError, match="diffusion network was trained with 9 lead times: metadata.json needs"):
         Downscaler(spec, regression, denoiser, "fp32")

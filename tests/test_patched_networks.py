@@ -98,7 +98,7 @@ def test_the_whole_domain_with_lead_times_equals_upstream(tmp_path: Path) -> Non
 
 
 def strip_engine(net: nn.Module, precision: str, cond: Tensor) -> Tensor:
-    engine = StripEngine(net, PRECISIONS[precision], "cpu")  # type: ignore[arg-type]
+    engine = StripEngine(net, PRECISIONS[precision], "host")  # type: ignore[arg-type]
     with torch.no_grad():
         return engine(torch.zeros(1, 2, *cond.shape[2:]), engine.prepare(cond), Level(0.0))
 
@@ -107,7 +107,7 @@ def strip_engine(net: nn.Module, precision: str, cond: Tensor) -> Tensor:
 def test_feature_maps_elsewhere(tmp_path: Path, precision: str, most: float) -> None:
     net, cond = make_regression(), fast_fields(seed=1)[1]
     want = accelerate(net, precision)(cond)
-    for place in ("cpu", tmp_path):
+    for place in ("host", tmp_path):
         assert torch.equal(accelerate(net, precision, place)(cond), want)
     assert relerr(strip_engine(net.model, precision, cond), net(cond)) < most
     assert list(tmp_path.iterdir()) == []

@@ -200,11 +200,11 @@ def test_out_of_memory_halves_the_batch(
     tried: list[int] = []
     original = Downscaler._block
 
-    def block(self: Downscaler, cond: Any, mean: Any, seeds: Any, progress: Any) -> torch.Tensor:
+    def block(self: Downscaler, cond: Any, mean: Any, seeds: Any, *how: Any) -> torch.Tensor:
         tried.append(len(seeds))
         if len(seeds) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-        return original(self, cond, mean, seeds, progress)
+        return original(self, cond, mean, seeds, *how)
 
     monkeypatch.setattr(Downscaler, "_block", block)
     ds = run(load(package), tmp_path / "run.zarr", max_batch=3)

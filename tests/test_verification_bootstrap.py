@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
 
 from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.verification.bootstrap import Bootstrap, Estimator
+from earth2_corrdiff.verification.bootstrap import Bootstrap, Estimator, fitting_block, memory
 
 
 def mean_of(values: np.ndarray) -> Estimator:
@@ -111,3 +111,16 @@ def test_an_event_at_one_time_has_no_interval(at: int, has: bool) -> None:
 def test_what_cannot_be(what: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Bootstrap(**what)  # type: ignore[arg-type]
+
+
+def test_memory_of_a_process_and_the_blocks_for_it() -> None:
+    """The autocorrelation of an autoregressive process, and Wilks' rule by its own equation."""
+    rng = np.random.default_rng(1)
+    assert memory(ar1(rng, 4000)) == pytest.approx(0.7, abs=0.04)
+    assert abs(memory(rng.standard_normal(4000))) < 0.04
+    assert np.isnan(memory(np.ones(20))) and np.isnan(memory(np.arange(5.0)))
+    assert np.isfinite(memory(np.append(rng.standard_normal(9), np.nan)))
+    length = fitting_block(100, 0.7)
+    sides = [(100 - l + 1) ** (2 / 3 * (1 - 0.3 / 1.7)) - l for l in (length - 1, length)]  # noqa: E741
+    assert sides[0] > 0 >= sides[1] and 8 < length < 16
+    assert fitting_block(100, 0.15) == fitting_block(100, -0.4) == fitting_block(100, np.nan) == 1

@@ -119,7 +119,7 @@ def test_tails(result: Result) -> None:
 
 def test_what_is_found_in_words(result: Result, lone: Result) -> None:
     said = " ".join(words.findings(result))
-    assert "It is too sure of itself (below 0.9): mrr, t2m, u10m, v10m, ws10m." in said
+    assert "underdispersive (spread over error below 0.9): mrr, t2m, u10m, v10m, ws10m." in said
     assert "Compared with interpolation, the CRPS of the ensemble is lower for" in said
     assert "With so few times this may be chance." in " ".join(words.findings(lone))
     assert not any("Spread" in sentence for sentence in words.findings(lone))
@@ -134,7 +134,11 @@ def test_csv_has_every_number_once(result: Result, tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     keys = [tuple(row[name] for name in files.COLUMNS) for row in rows]
     assert len(set(keys)) == len(keys)
-    assert {row["score"] for row in rows} == set(SCORES)
+    assert {row["score"] for row in rows} == {*SCORES, "crps_difference", "crps_gain"}
+    apart = result.difference("crps", "ensemble", "interpolation", result.targets[1])
+    row = next(r for r in rows if (r["variable"], r["score"]) == ("t2m", "crps_difference"))
+    assert row["baseline"] == "interpolation"
+    assert float(row["high"]) == pytest.approx(float(apart.high), rel=1e-6)
     found = next(r for r in rows if (r["variable"], r["forecast"], r["score"]) == ("t2m", "ensemble", "crps"))
     crps = result.score("crps", "ensemble", result.targets[1])
     assert float(found["value"]) == pytest.approx(float(crps.value), rel=1e-6)
@@ -165,6 +169,14 @@ def test_zarr_keeps_the_times(result: Result, tmp_path: Path) -> None:
     assert float((ds["time_crps"].sel(cell) * weights).sum() / weights.sum()) == pytest.approx(
         float(crps.value)
     )
+    pair = {"baseline": "interpolation", "variable": "t2m"}
+    apart = result.difference("crps", "ensemble", "interpolation", result.targets[1])
+    assert (
+        float(ds["crps_difference"].sel(pair))
+        == float(apart.value)
+        == pytest.approx(float(crps.value - result.score("crps", "interpolation", result.targets[1]).value))
+    )
+    assert float(ds["crps_gain_high"].sel(pair)) > 0.9
     assert ds["fss"].dims == ("forecast", "variable", "threshold", "scale")
     assert (
         np.isnan(ds["fss"].sel(variable="t2m")).all() and np.isfinite(ds["fss"].sel(variable="mrr")[0]).all()
@@ -276,7 +288,7 @@ def test_report_needs_nothing_else(result: Result, lone: Result) -> None:
     # gains, two portraits, the events of reflectivity
     assert page.tags.count("img") == 4 == page.tags.count("figcaption")
     assert all(escape(caption) in text for caption in (words.AS_ABOVE, words.PORTRAIT, words.EVENTS))
-    few = replace(result, targets=result.targets[1:])
+    few = replace(result, targets=result.targets[1:2])
     assert report.html(few, "few") == report.html(few, "few")  # the same bytes
     alone = replace(lone, targets=lone.targets[1:2])
     assert Page(report.html(alone, "lone")).tags.count("img") == 2

@@ -1,88 +1,64 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""How good the demo model is on storms that it was not trained on."""
+"""How good a demo model is at times that it was not trained on: no store, nothing is kept but scores."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-import torch
-from torch import Tensor
-
-from earth2_corrdiff.cli.demo_recipe import INPUTS, OUTPUTS
-from earth2_corrdiff.demo import DemoWeather
 from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.times import to_times
-from earth2_corrdiff.verification import Bootstrap, Result, Settings, Verification
-from earth2_corrdiff.verification.forecasts import (
-    COARSE_TWINS,
-    Climatology,
-    Drawn,
-    Forecast,
-    Interpolation,
-    Regression,
-)
+from earth2_corrdiff.sources import make_source
+from earth2_corrdiff.times import Times
+from earth2_corrdiff.verification import Settings, Verification
+from earth2_corrdiff.verification.fetched import FetchedInput, interpolated
+from earth2_corrdiff.verification.forecasts import Climatology, Drawn, Forecast, Regression
+from earth2_corrdiff.verification.geometry import spacing
 from earth2_corrdiff.verification.scoring import Domain
 from earth2_corrdiff.verification.truth import open_truth
 
-CELLS = {
-    "no skill: RMSE": ("rmse", "climatology"),
-    "interpolation: RMSE": ("rmse", "interpolation"),
-    "regression: RMSE": ("rmse", "regression"),
-    "ensemble mean: RMSE": ("rmse", "ensemble"),
-    "interpolation: MAE": ("mae", "interpolation"),
-    "ensemble: fair CRPS": ("crps", "ensemble"),
-    "spread / skill": ("spread_skill", "ensemble"),
-}
-SCORES = tuple(CELLS)
 
-
-def evaluate(model: Downscaler, times: Sequence[np.datetime64], members: int) -> str:
-    """Scores of interpolation, regression and ensemble as a Markdown table.
+def demo_verification(
+    model: Downscaler,
+    times: Times,
+    members: int,
+    seed: int = 0,
+    settings: Settings | None = None,
+) -> Verification:
+    """An ensemble of the demo's weather that is drawn as it is scored, with all baselines.
 
     Parameters
     ----------
     model : Downscaler
-        The demo model
-    times : Sequence[np.datetime64]
+        The demo model, set to its solver
+    times : np.ndarray
         Valid times to score
-    members : int
-        Members per time, two or more
+    members, seed : int
+        Members per time and the run's seed: they are those of ``run-corrdiff --demo`` with this seed
+    settings : Settings, optional
+        Variables, events, intervals
 
-    Notes
-    -----
-    "No skill" is the mean of the training set. The interpolated reflectivity is that of the coarse
-    source (``refc``), which the model is not given.
+    Raises
+    ------
+    InputError
+        If the model does not take the demo's weather or is on another grid than its truth
     """
-    result = _verified(model, times, members)
-    lines = ["| | " + " | ".join(SCORES) + " |", "|---" * (len(SCORES) + 1) + "|"]
-    for target in result.targets:
-        if not target.derived:
-            values = [result.score(score, forecast, target).value for score, forecast in CELLS.values()]
-            lines.append(f"| `{target.name}` | " + " | ".join(f"{value:.2f}" for value in values) + " |")
-    return "\n".join(lines)
-
-
-def _verified(model: Downscaler, times: Sequence[np.datetime64], members: int) -> Result:
-    weather = DemoWeather()
-
-    def coarse(time: np.datetime64) -> Tensor:
-        return torch.from_numpy(weather(time, list(INPUTS)).to_numpy()[0])
-
-    def read(time: np.datetime64, name: str) -> Tensor:
-        return torch.from_numpy(weather(time, name).to_numpy()[0, 0])
-
-    twins = {name: COARSE_TWINS.get(name, name) for name in OUTPUTS}
+    source = make_source("demo")
+    coarse = FetchedInput(source, model.spec, times)
     forecasts: list[Forecast] = [
-        Drawn(model, coarse, members),
+        Drawn(model, coarse, members, seed),
         Regression(model, coarse),
-        Interpolation(read, twins, model.regrid),
+        interpolated(source, model),
         Climatology(model),
     ]
-    grid, settings = model.spec.output_grid, Settings(bootstrap=Bootstrap(0))
-    truth = open_truth("demo", grid)
-    verification = Verification(forecasts, truth, to_times(times), Domain.of(grid), settings)
-    for _ in verification:
-        pass
-    return verification.result()
+    grid, settings = model.spec.output_grid, settings or Settings()
+    domain = Domain.of(grid, settings.scales)
+    verification = Verification(forecasts, open_truth("demo", grid), times, domain, settings)
+    verification.coarse_km = max(spacing(model.spec.input_grid))
+    verification.about = _about(model, seed)
+    return verification
+
+
+def _about(model: Downscaler, seed: int) -> dict[str, str]:
+    s, spec = model.sampling, model.spec
+    known: dict[str, object] = {"package": spec.name, "package_sha256": spec.sha256, "source": "demo"}
+    known |= {"solver": s.solver, "number_of_steps": s.steps, "network_calls_per_member": s.calls}
+    known |= {"sigma_min": s.sigma_min, "sigma_max": s.sigma_max, "seed": seed, "precision": model.precision}
+    return {name: str(value) for name, value in known.items() if value is not None}

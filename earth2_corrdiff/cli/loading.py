@@ -20,26 +20,72 @@ def load(args: argparse.Namespace) -> CorrDiff:
     """The model of ``--package`` on ``--device``, with the command's settings."""
     from earth2_corrdiff.accelerate import check_precision
     from earth2_corrdiff.model import CorrDiff, CorrDiffTaiwan
+    from earth2_corrdiff.patching import check_window
+    from earth2_corrdiff.placement import AUTO, check_place
     from earth2_corrdiff.sampler import check_solver
 
     device = _device(args.device)  # these first: a package may have to be downloaded
     check_precision(args.precision)
     if args.solver is not None:
         check_solver(args.solver)
+    check_window(getattr(args, "window", None) or "flat")  # not every command has these options
+    check_place(getattr(args, "maps", None) or AUTO)
     kind: type[CorrDiff] = CorrDiffTaiwan if args.package == "taiwan" else CorrDiff
     with _download_hint(args.package):
-        fast = not getattr(args, "no_acceleration", False)  # not every command has the option
+        fast = not getattr(args, "no_acceleration", False)
         model = kind.load_model(_package(args.package), precision=args.precision, accelerated=fast).to(device)
     settings = {
         "number_of_samples": args.samples,
         "number_of_steps": args.steps,
         "solver": args.solver,
         "max_batch": args.max_batch,
+        "window": getattr(args, "window", None),
+        "maps": getattr(args, "maps", None),
     }
     for name, value in settings.items():
         if value is not None:
             setattr(model, name, value)
+    set_patches(model, *(getattr(args, name, None) for name in ("patch", "overlap", "boundary")))
+    if model.patching is None and getattr(args, "window", None) is not None:
+        raise InputError("--window goes with patches: give --patch HxW")
     return model
+
+
+def set_patches(model: CorrDiff, patch: str | None, overlap: int | None, boundary: int | None) -> None:
+    """What ``--patch``, ``--overlap`` and ``--boundary`` say, over what the package says.
+
+    Raises
+    ------
+    InputError
+        If they do not fit the domain, the network or each other
+    """
+    from earth2_corrdiff.patch_geometry import PatchGeometry
+
+    if patch is None and overlap is None and boundary is None:
+        return
+    own, domain = model.patching, model.spec.output_grid.shape
+    if patch == "none" or (patch is None and own is None):
+        if overlap is not None or boundary is not None:
+            raise InputError("--overlap and --boundary go with patches: give --patch HxW")
+        model.patching = None
+        return
+    shape = own.patch if patch is None and own is not None else patch_shape(patch or "")
+    shared = (own.overlap, own.boundary) if own is not None else (0, 0)
+    model.patching = PatchGeometry(
+        domain,
+        shape,
+        shared[0] if overlap is None else overlap,
+        shared[1] if boundary is None else boundary,
+        model.downscaler.denoiser.multiple,
+    )
+
+
+def patch_shape(text: str) -> tuple[int, int]:
+    """``448x448`` → (448, 448); InputError for anything else."""
+    height, _, width = text.partition("x")
+    if not height.isdecimal() or not width.isdecimal():
+        raise InputError(f"--patch takes a height and a width like 448x448, or none; got {text!r}")
+    return int(height), int(width)
 
 
 @contextmanager

@@ -8,15 +8,16 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from earth2_corrdiff.cli.common import INPUT_ERROR, ArgumentParser, calm_bars, run_command, share_cores
+from earth2_corrdiff.cli.common import INPUT_ERROR, calm_bars, run_command, share_cores
 from earth2_corrdiff.cli.run_log import HeldLog, configure_log
+from earth2_corrdiff.cli.run_options import NAME, run_parser
 from earth2_corrdiff.cli.run_report import announce, report, report_failures
 from earth2_corrdiff.errors import InputError
 
@@ -26,14 +27,7 @@ if TYPE_CHECKING:
     from earth2_corrdiff.run import Downscaling
     from earth2_corrdiff.states import States
 
-NAME = "run-corrdiff"
 SOME_FAILED = 3
-EVERYWHERE = "the demo needs no network: --demo"
-TIMES = "valid times, UTC, like 2024-07-24T12:00, or periods like 2024-07-20T00/2024-07-25T18/6h"
-SOURCES = (
-    "gfs (default), arco, ncar, wb2, cds, demo, gfs:DIR (a mirror of NOAA's bucket), or file:PATH (NetCDF, "
-    "GRIB, Zarr); with --lead gfs_fx, gefs_fx, ifs_fx, ifs_ens_fx, demo_fx, gfs_fx:DIR, gefs_fx:DIR, file:…"
-)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,50 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         status[0] = _work(arguments)
 
     return run_command(NAME, work, arguments, debug="--debug" in arguments) or status[0]
-
-
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog=NAME,
-        description="Downscale global weather to kilometre scale with CorrDiff and write a Zarr store.",
-        epilog=f"{EVERYWHERE}. Exit status: 0; 2 where something cannot be used; 3 where some times failed "
-        "with --keep-going; 130 after Ctrl-C. Several processes of torchrun or srun share one run; with "
-        "--resume several commands can, too.",
-    )
-    add = parser.add_argument
-    add("times", nargs="+", metavar="TIME", help=f"{TIMES}; with --lead the times that forecasts start from")
-    add(
-        "--lead",
-        metavar="LEADS",
-        help="lead times of forecasts, like 24h, 0/48/6h (first, last, step) or 6,12",
-    )
-    add(
-        "--coarse-members",
-        metavar="N",
-        help="members of a coarse ensemble, like 0-4: each is downscaled into --samples members of its own",
-    )
-    add("--samples", type=int, metavar="N", help="ensemble members (default: the package's)")
-    add("--steps", type=int, metavar="N", help="steps of the solver (default: the package's)")
-    add("--solver", help="euler, heun, stochastic, dpmpp_2m or trigflow (default: the package's)")
-    add("--seed", type=int, metavar="N", help="seed of the run (default: drawn, and recorded in the store)")
-    add("--package", metavar="NAME", help="taiwan (default), demo, a folder, or a URL that fsspec opens")
-    add("--source", metavar="NAME", help=SOURCES)
-    add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
-    add("--precision", default="auto", help="auto (default: the fastest), fp32 (the reference), bf16 or fp16")
-    add("--no-acceleration", action="store_true", help="stock arithmetic, operation by operation: slow")
-    add("--max-batch", type=int, metavar="N", help="most members in one network call (default: 1 on a CPU)")
-    add(
-        "--output",
-        type=Path,
-        metavar="STORE",
-        help="Zarr store to write (default: outputs/corrdiff-TIME.zarr)",
-    )
-    add("--overwrite", action="store_true", help="replace an existing output, once the new run can start")
-    add("--resume", action="store_true", help="go on with an interrupted run: compute only what is missing")
-    add("--keep-going", action="store_true", help="report times that fail at the end, and do the others")
-    add("--demo", action="store_true", help="synthetic weather and the embedded model: needs no network")
-    add("--debug", action="store_true", help="show debug messages, and the traceback of an error")
-    return parser
 
 
 def _work(arguments: list[str]) -> int:
@@ -122,10 +72,10 @@ def _work(arguments: list[str]) -> int:
 def _parsed(arguments: list[str], ranks: Ranks) -> argparse.Namespace:
     """The options; what is wrong with them, the first process says."""
     if ranks.first:
-        args = _parser().parse_args(arguments)
+        args = run_parser().parse_args(arguments)
     else:
         with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere), redirect_stdout(nowhere):
-            args = _parser().parse_args(arguments)
+            args = run_parser().parse_args(arguments)
     args.command = shlex.join([NAME, *arguments])
     if ranks.attempt:  # the launcher has started the job again: go on
         args.resume, args.overwrite = True, False
@@ -153,6 +103,8 @@ def run(args: argparse.Namespace, ranks: Ranks) -> int:
     model = load(args)
     announce(model, source, states, args, ranks.world)
     loaded = perf_counter() - start
+    if args.shard_patches and _follows(model, ranks):
+        return 0
     downscaling = _downscale(model, source, args, log, ranks)
     if ranks.first:
         print(report(downscaling, args.output, loaded))
@@ -162,6 +114,8 @@ def run(args: argparse.Namespace, ranks: Ranks) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
+    from earth2_corrdiff.compression import Compression
+
     if args.demo:
         for name in ("package", "source"):
             if getattr(args, name) not in (None, "demo"):
@@ -174,6 +128,7 @@ def _check(args: argparse.Namespace) -> None:
             raise InputError(f"--{name.replace('_', '-')} must be 1 or more, got {value}")
     if args.overwrite and args.resume:
         raise InputError("--overwrite and --resume exclude each other")
+    args.compress = Compression.parse(args.compress)
     if args.coarse_members is not None and args.lead is None:
         raise InputError("--coarse-members goes with --lead: only forecasts have them")
 
@@ -206,26 +161,54 @@ def _take_device(args: argparse.Namespace, ranks: Ranks) -> None:
         args.device = f"cuda:{ranks.local % torch.cuda.device_count()}"
 
 
+def _follows(model: CorrDiff, ranks: Ranks) -> bool:
+    """Do what the first process leads in, if this is another one; whether it was."""
+    from earth2_corrdiff.lockstep import check_shares, follow
+
+    check_shares(model.downscaler.view, ranks.world)
+    if ranks.first:
+        return False
+    if "refused" in (said := ranks.hear()):
+        raise InputError(said["refused"])
+    follow(ranks, model.downscaler)
+    return True
+
+
+@contextmanager
+def _leads(downscaling: Downscaling, args: argparse.Namespace, ranks: Ranks) -> Iterator[None]:
+    """With ``--shard-patches``, lead the others as long as the block lasts."""
+    if not args.shard_patches:
+        yield
+        return
+    from earth2_corrdiff.lockstep import lead
+
+    ranks.tell(seed=downscaling.seed)  # the store is ready
+    with lead(ranks, downscaling.model.downscaler):
+        yield
+
+
 def _downscale(
     model: CorrDiff, source: Any, args: argparse.Namespace, log: HeldLog, ranks: Ranks
 ) -> Downscaling:
     from tqdm import tqdm
 
-    from earth2_corrdiff.ranks import Steps
+    from earth2_corrdiff.ranks import Ranks, Steps
     from earth2_corrdiff.run import Downscaling, Options
 
     options = Options(args.seed, args.max_batch, args.overwrite, args.resume, args.command)
-    options = replace(options, keep_going=args.keep_going, ranks=ranks)
+    own = Ranks() if args.shard_patches else ranks  # then no other process has members of its own
+    options = replace(options, keep_going=args.keep_going, ranks=own, compress=args.compress)
     downscaling = Downscaling(args.times, model, source, args.output, options, lead_time=args.lead)
     members = iter(downscaling)  # from here on nothing is refused that could be known before
     log.release()
     every = 0.1 if sys.stderr.isatty() else 10  # seconds: a log file wants fewer lines
     look = {"desc": "denoising", "unit": "step", "dynamic_ncols": True, "mininterval": every, "delay": 0}
     with tqdm(total=downscaling.evaluations, disable=not ranks.first, **look) as bar:
-        downscaling.progress = steps = Steps(ranks, bar.update)
+        downscaling.progress = steps = Steps(own, bar.update)
         try:
-            for _ in members:
-                pass
+            with _leads(downscaling, args, ranks):
+                for _ in members:
+                    pass
         except (KeyboardInterrupt, InputError) as stop:
             bar.close()
             keeps = f"{args.output} keeps what is done; go on with --resume"

@@ -36,7 +36,7 @@ def announce(
 
 
 def report(run: Downscaling, output: Path, loaded: float) -> str:
-    """One line about the run that has ended."""
+    """One line about the run that has ended, and one about what was compressed."""
     from earth2_corrdiff.layout import made_up
 
     model = run.model
@@ -54,8 +54,22 @@ def report(run: Downscaling, output: Path, loaded: float) -> str:
         done += f" but for {len(run.failed)} of {count(len(run.states), _state(run.states))} that failed"
     return (
         f"{done}: {extent(run.states, model.number_of_samples)} of {', '.join(model.output_variables)} "
-        f"on {H} x {W} points{synthetic}; seed {run.seed}; {stages}"
+        f"on {H} x {W} points{synthetic}; seed {run.seed}; {stages}{_compressed(run)}"
     )
+
+
+def _compressed(run: Downscaling) -> str:
+    """By how much, and the largest error of each variable beside its bound."""
+    from earth2_corrdiff.metadata import cf_attributes
+
+    if not run.kept:
+        return ""
+    ratio = sum(kept.raw for kept in run.kept.values()) / sum(kept.stored for kept in run.kept.values())
+    errors = (
+        f"{name} {kept.error:.3g} of {kept.bound:g} {cf_attributes(name).get('units', '')}".rstrip()
+        for name, kept in run.kept.items()
+    )
+    return f"\ncompressed {ratio:.1f} times; largest errors, as read again: {', '.join(errors)}"
 
 
 def report_failures(name: str, run: Downscaling, output: Path) -> None:

@@ -68,6 +68,12 @@ class Bars:
         return tqdm(disable=not self._shown, mininterval=every, dynamic_ncols=True, **about)
 
 
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"needs a number of 1 or more, got {text}")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         prog=NAME,
@@ -80,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--work", help="folder of checkpoints and loss curves, instead of the configuration's"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of PyTorch in each process")
+    parser.add_argument("--threads", type=_count, metavar="N", help="threads of PyTorch in each process")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 

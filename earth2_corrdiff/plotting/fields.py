@@ -48,6 +48,7 @@ def open_store(path: str | Path) -> xr.Dataset:
     try:
         with warnings.catch_warnings():  # a store without consolidated metadata is read all the same
             warnings.simplefilter("ignore", RuntimeWarning)
+            warnings.filterwarnings("ignore", "Numcodecs codecs are not in the Zarr version 3")
             ds = xr.open_zarr(path, chunks=None)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise InputError(f"{path} cannot be read as a Zarr store ({error}): was it damaged?") from error

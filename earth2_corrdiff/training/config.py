@@ -12,6 +12,8 @@ from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.spec import check_count
 from earth2_corrdiff.training.strict import build, read_yaml
 
+LAYOUT_SOLVERS = ("euler", "heun")  # that a package of the generic layout can name
+
 
 @dataclass(frozen=True)
 class DemoSet:
@@ -169,16 +171,16 @@ class DiffusionConfig(StageConfig):
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """What the package says about sampling, where not what that of ``start_from`` says.
+    """What the package says about sampling; without any of it what that of ``start_from`` says, or nothing.
 
     Attributes
     ----------
     solver : str | None
-        ``euler`` or ``heun``, the ones that the package's layout knows; by default ``heun``
+        ``euler`` or ``heun``, the ones that the package's layout knows
     steps : int | None
-        By default 12
+        Of the solver
     sigma_min, sigma_max : float | None
-        Range of noise levels; by default 0.002 and 80
+        Range of noise levels
     samples : int | None
         Members; by default 4
     """
@@ -190,7 +192,7 @@ class SamplingConfig:
     samples: int | None = None
 
     def __post_init__(self) -> None:
-        if self.solver not in (None, "euler", "heun"):
+        if self.solver not in (None, *LAYOUT_SOLVERS):
             raise InputError(f"sampling.solver must be euler or heun in a package, got {self.solver!r}")
 
 

@@ -86,6 +86,7 @@ def draw(paths: Mapping[str, Path], target: Path, title: str) -> None:
     """
     import numpy as np
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     ax = figure.add_subplot()
@@ -105,6 +106,9 @@ def draw(paths: Mapping[str, Path], target: Path, title: str) -> None:
         if seen:
             ax.plot(*zip(*seen, strict=True), "o--", color=color, markersize=3.5, label=f"{name}: validation")
     ax.set(xlabel="optimiser step", ylabel="loss", title=title, yscale="log")
+    low, high = ax.get_ylim()
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter("{x:g}" if high < 10 * low else NullFormatter())
     ax.grid(alpha=0.3, which="both")
     ax.legend(frameon=False)
     figure.savefig(target, dpi=120)

@@ -130,7 +130,9 @@ class PairWriter:
             self._array(COMPLETE)[number] = 1
 
 
-def fill(writer: PairWriter, make: Callable[[Iterable[np.datetime64]], Iterable[Fields]]) -> Iterator[int]:
+def fill(
+    writer: PairWriter, make: Callable[[Iterable[np.datetime64]], Iterable[Fields | None]]
+) -> Iterator[int]:
     """Write what is missing; yield the number of times left after each.
 
     Parameters
@@ -138,12 +140,13 @@ def fill(writer: PairWriter, make: Callable[[Iterable[np.datetime64]], Iterable[
     writer : PairWriter
         The Zarr
     make : Callable
-        Makes the fields of many times, lazily and in their order
+        Makes the fields of many times, lazily and in their order; None for a time that stays missing
     """
     missing = writer.missing()
     times = [writer.plan.times[number] for number in missing]
     for left, (number, fields) in enumerate(zip(missing, make(times), strict=True), 1):
-        writer.write(number, fields)
+        if fields is not None:
+            writer.write(number, fields)
         yield len(missing) - left
 
 

@@ -178,6 +178,11 @@ class PairFile:
         return fields
 
     @property
+    def synthetic(self) -> bool:
+        """Whether the file says that its weather never happened."""
+        return bool(self._data.attrs.get("synthetic", False))
+
+    @property
     def variables(self) -> tuple[str, ...]:
         """Names in the file: the coarse ones, then the fine ones."""
         return (*(f"{name}{COARSE}" for name in self.channels.inputs), *self.channels.outputs)
@@ -233,13 +238,12 @@ class PairFile:
             raise InputError(f"{name} cannot be read from {self.path} ({first_line(error)})") from error
 
     def _check(self, pairs: Pairs, indices: Sequence[int]) -> None:
-        names = iter(self.variables)
-        for fields in (pairs.coarse, pairs.fine):
-            for name, field in zip(names, fields.unbind(1), strict=False):
-                good = torch.isfinite(field).flatten(1).all(1)
-                if not good.all():
-                    time = self.times[indices[int((~good).nonzero()[0])]]
-                    raise InputError(f"{name} of {time_text(time)} in {self.path} is not finite")
+        fields = (*pairs.coarse.unbind(1), *pairs.fine.unbind(1))
+        for name, field in zip(self.variables, fields, strict=True):
+            good = torch.isfinite(field).flatten(1).all(1)
+            if not good.all():
+                time = self.times[indices[int((~good).nonzero()[0])]]
+                raise InputError(f"{name} of {time_text(time)} in {self.path} is not finite")
 
 
 def _opened(path: Path) -> xr.Dataset:

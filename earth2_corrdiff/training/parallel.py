@@ -79,7 +79,8 @@ def world(device: str, environ: Mapping[str, str]) -> Iterator[World]:
         return
     gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     own = device_of(device, World(ranks.rank, ranks.world, ranks.local)) if gpu else None
-    dist.init_process_group("nccl" if gpu else "gloo", device_id=own)
+    backend = "nccl" if gpu else "gloo"
+    dist.init_process_group(backend, rank=ranks.rank, world_size=ranks.world, device_id=own)
     try:
         yield World(ranks.rank, ranks.world, ranks.local)
     finally:

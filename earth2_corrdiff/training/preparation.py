@@ -19,8 +19,8 @@ from earth2_corrdiff.grid import Grid, Regridder
 from earth2_corrdiff.networks import Denoiser, Regression, create
 from earth2_corrdiff.package import Folder, read_package
 from earth2_corrdiff.patch_geometry import PatchGeometry
-from earth2_corrdiff.spec import CorrDiffSpec, Sampling
-from earth2_corrdiff.training.config import Config, SamplingConfig, StageConfig
+from earth2_corrdiff.spec import DEFAULT_SAMPLING, CorrDiffSpec, Sampling
+from earth2_corrdiff.training.config import LAYOUT_SOLVERS, Config, SamplingConfig, StageConfig
 from earth2_corrdiff.training.demo_set import demo_plan, make_demo_fields
 from earth2_corrdiff.training.pair_writer import PairWriter, fill
 from earth2_corrdiff.training.pairs import PairFile
@@ -133,20 +133,22 @@ def _spec(config: Config, material: Material, world: World) -> CorrDiffSpec:
         outputs=made.outputs,
         input_grid=pairs.coarse_grid,
         output_grid=pairs.fine_grid,
-        sampling=_sampling(config.sampling, Sampling("heun", 12)),
+        sampling=_sampling(config.sampling, DEFAULT_SAMPLING),
         invariants=made.invariants,
         invariant_fields=pairs.invariant_fields,
         number_of_samples=4 if config.sampling.samples is None else config.sampling.samples,
         patching=_patching(config, pairs.fine_grid),
         name=config.name,
-        synthetic=config.data.demo is not None,
+        synthetic=pairs.synthetic,
     )
 
 
 def _sampling(told: SamplingConfig, default: Sampling) -> Sampling:
     names = ("solver", "steps", "sigma_min", "sigma_max")
     said = {name: value for name in names if (value := getattr(told, name)) is not None}
-    return replace(default, **said)
+    if not said:
+        return default
+    return replace(default if default.solver in LAYOUT_SOLVERS else Sampling("heun", 12), **said)
 
 
 def _patching(config: Config, grid: Grid) -> PatchGeometry | None:
@@ -218,6 +220,6 @@ def _from_package(config: Config, material: Material) -> Downscaler:
         sampling=_sampling(config.sampling, spec.sampling),
         number_of_samples=config.sampling.samples or spec.number_of_samples,
         name=config.name or spec.name,
-        synthetic=spec.synthetic or config.data.demo is not None,
+        synthetic=spec.synthetic or pairs.synthetic,
     )
     return Downscaler(fitted, loaded.regression, loaded.denoiser, "fp32", accelerated=False)

@@ -38,6 +38,19 @@ class Watch(Protocol):
         ...
 
 
+class Silent:
+    """A watch that keeps it to itself."""
+
+    def left(self, what: str, left: int) -> None:
+        """Nothing."""
+
+    def stage(self, name: str, how: StageConfig) -> None:
+        """Nothing."""
+
+    def step(self, progress: Progress) -> None:
+        """Nothing."""
+
+
 @dataclass
 class Training:
     """A training, step by step.
@@ -46,15 +59,15 @@ class Training:
     ----------
     config : Config
         What it is told
-    world : World
-        This process among others
-    watch : Watch
-        Is told how far it is
+    world : World, optional
+        This process among others, by default alone
+    watch : Watch, optional
+        Is told how far it is, by default nobody
     """
 
     config: Config
-    world: World
-    watch: Watch
+    world: World = World()
+    watch: Watch = Silent()
 
     def run(self) -> Path:
         """Train both stages and write the package; returns its folder.

@@ -8,6 +8,7 @@
 =============================  ================================================================
 `from_store`, `comparison`     a store with its baselines; forecasts and a truth, time after time
 `forecasts`                    what is compared: a store, drawn members, regression, interpolation
+`fetched`                      coarse input of a source, where there is no store
 `truth`, `truth_file`          with what: a file, the demo, a data source
 `targets`, `scoring`           quantities and events; all statistics of one quantity at one time
 `pointwise`, `spectrum`        CRPS and ranks; radially averaged spectra
@@ -17,6 +18,7 @@
 `metrics`                      the estimators in the shape of ``earth2studio.statistics``
 `tables`, `files`, `dataset`   text; CSV; Zarr
 `figures`, `words`, `report`   the HTML report
+`acceptance`                   criteria that a model has to meet, with their numbers
 `solvers`, `advice`            settings of the sampler, measured and compared
 =============================  ================================================================
 """

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from earth2_corrdiff.verification.result import Estimate, Result
+from earth2_corrdiff.verification.result import PAIRED, Estimate, Result
 from earth2_corrdiff.verification.scores import SCORES, Score
 from earth2_corrdiff.verification.scoring import POINTWISE
 
@@ -30,6 +30,8 @@ def to_dataset(result: Result) -> xr.Dataset:
     data: dict[str, Variable] = {}
     for score in SCORES.values():
         data |= _score(result, score)
+    for how in PAIRED if len(result.forecasts) > 1 else ():
+        data |= _paired(result, how)
     for name in (*POINTWISE, "weight"):
         about = {"long_name": f"{name.replace('_', ' ')}, area mean"}
         data[f"time_{name}"] = (("time", *LEADING), _by_time(result, name), about)
@@ -42,10 +44,16 @@ def to_dataset(result: Result) -> xr.Dataset:
 def _coordinates(result: Result) -> dict[str, Any]:
     coords = {
         "forecast": list(result.forecasts),
+        "baseline": list(result.forecasts[1:]),
         "variable": [target.name for target in result.targets],
         "units": ("variable", [target.units for target in result.targets]),
         "time": result.times,
         "wavelength": ("wavelength", result.domain.rings.wavelength, {"units": "km"}),
+        "octave": (
+            "octave",
+            result.octaves,
+            {"units": "km", "long_name": "shortest wavelength in the octave"},
+        ),
         "scale": ("scale", result.domain.scales, {"units": "km"}),
         "forecast_or_truth": ["truth", *result.forecasts],
         "level": list(QUANTILES),
@@ -76,6 +84,18 @@ def _score(result: Result, score: Score) -> dict[str, Variable]:
             array[index] = values
         out[score.name + end] = ((*LEADING, *score.dims), array, about)
     return out
+
+
+def _paired(result: Result, how: str) -> dict[str, Variable]:
+    """CRPS of what is verified against that of each baseline, with limits."""
+    places = {name: i for i, name in enumerate(result.forecasts[1:])}
+    names = {target.name: k for k, target in enumerate(result.targets)}
+    array = np.full((3, len(places), len(names)), np.nan)
+    for target, baseline, estimate in result.paired(how):
+        array[:, places[baseline], names[target.name]] = estimate.value, estimate.low, estimate.high
+    about = {"long_name": f"paired {how} of the fair CRPS of {result.forecasts[0]} against the baseline"}
+    ends = ("", "_low", "_high")
+    return {f"crps_{how}{end}": (("baseline", "variable"), array[i], about) for i, end in enumerate(ends)}
 
 
 def _by_time(result: Result, statistic: str) -> Array:

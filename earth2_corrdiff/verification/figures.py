@@ -59,6 +59,7 @@ def _say(ax: Axes, title: str, sentence: str) -> None:
 def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=110, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # type: ignore[union-attr,call-arg]
     return figure
 
 
@@ -111,7 +112,7 @@ def _ranks(ax: Axes, result: Result, target: Target) -> None:
         ax.vlines(ranks, found.low, found.high, color=TRUTH, linewidth=1)
     ax.axhline(1, color=TRUTH, linewidth=1, linestyle="--")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    floor = f", where there are {target.floor:g} {target.units}" if target.floor is not None else ""
+    floor = f" where it or a member has {target.floor:g} {target.units}" if target.floor is not None else ""
     return _finish(ax, "Rank histogram", f"rank of the truth{floor}", "frequency / expected")
 
 
@@ -131,7 +132,8 @@ def _times(ax: Axes, result: Result, target: Target) -> None:
     _finish(ax, "CRPS at each time", "valid time (UTC)", target.units)
 
 
-def _wavelength_axis(ax: Axes, result: Result) -> None:
+def _wavelength_axis(ax: Axes, result: Result, named: bool) -> None:
+    """Wavelengths in km with two that matter; their names in one panel of two suffice."""
     waves = result.domain.rings.wavelength
     ax.set_xscale("log")
     ax.set_xlim(waves[0] * 1.1, waves[-1] / 1.05)  # long waves on the left, as spectra are read
@@ -145,8 +147,8 @@ def _wavelength_axis(ax: Axes, result: Result) -> None:
         if waves[-1] < place < waves[0]:
             ax.axvline(place, color="#777777", linewidth=0.8, linestyle=":")
             ax.annotate(
-                text, (place, 0.98), (3, 0), xycoords=("data", "axes fraction"), textcoords="offset points",
-                fontsize=7.5, color="#555555", rotation=90, va="top",
+                text if named else "", (place, 0.98), (3, 0), xycoords=("data", "axes fraction"),
+                textcoords="offset points", fontsize=7.5, color="#555555", rotation=90, va="top",
             )  # fmt: skip
 
 
@@ -160,8 +162,8 @@ def _spectrum(ax: Axes, result: Result, target: Target) -> None:
         power = result.score("power", name, target)
         ax.plot(waves, power.value, color=color(result, name), linewidth=1.5)
     ax.set_yscale("log")
-    _wavelength_axis(ax, result)
-    units = f"({target.units})²"
+    _wavelength_axis(ax, result, named=True)
+    units = f"({target.units})²" if "/" in target.units else f"{target.units}²"
     return _finish(ax, "Radially averaged power", "wavelength, km", f"variance per mode, {units}")
 
 
@@ -180,8 +182,8 @@ def _ratio(ax: Axes, result: Result, target: Target) -> None:
     ax.yaxis.set_major_locator(FixedLocator(ticks))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    _wavelength_axis(ax, result)
-    _finish(ax, "Power over the truth's", "wavelength, km", "ratio; the band is ± 20 %")
+    _wavelength_axis(ax, result, named=False)
+    _finish(ax, "Power over the truth's", "wavelength, km", "forecast / truth, shaded: ± 20 %")
 
 
 def _curves(result: Result, target: Target) -> list[tuple[str, str, float, Histogram]]:

@@ -18,12 +18,21 @@ import xarray as xr
 
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.verification.dataset import KIND, to_dataset
-from earth2_corrdiff.verification.result import Result
+from earth2_corrdiff.verification.result import PAIRED, Estimate, Result
 from earth2_corrdiff.verification.scores import SCORES
 from earth2_corrdiff.verification.targets import Target
 
-COLUMNS = ("variable", "units", "forecast", "score", "threshold", "scale_km", "wavelength_km", "rank")
-COLUMN_OF = {"threshold": "threshold", "scale": "scale_km", "wavelength": "wavelength_km", "rank": "rank"}
+COLUMNS = (
+    *("variable", "units", "forecast", "baseline", "score"),
+    *("threshold", "scale_km", "wavelength_km", "rank"),
+)
+COLUMN_OF = {
+    "threshold": "threshold",
+    "scale": "scale_km",
+    "wavelength": "wavelength_km",
+    "octave": "wavelength_km",
+    "rank": "rank",
+}
 
 
 def check_output(path: Path, overwrite: bool) -> None:
@@ -104,13 +113,22 @@ def records(result: Result) -> Iterator[dict[str, object]]:
         if not result.has(score.name, forecast, target):
             continue
         estimate = result.score(score.name, forecast, target)
-        about = (target.name, target.units, forecast, score.name)
+        about = _about(target, forecast, "", score.name)
         places = [_places(result, target, dim, estimate.value.shape[i]) for i, dim in enumerate(score.dims)]
         for index in np.ndindex(estimate.value.shape):
-            row: dict[str, object] = dict(zip(COLUMNS, about, strict=False))
-            row |= {COLUMN_OF[d]: places[i][index[i]] for i, d in enumerate(score.dims)}
-            row |= {part: float(getattr(estimate, part)[index]) for part in ("value", "low", "high")}
-            yield row
+            own = {COLUMN_OF[d]: places[i][index[i]] for i, d in enumerate(score.dims)}
+            yield about | own | _numbers(estimate, index)
+    for pair in PAIRED:
+        for target, baseline, estimate in result.paired(pair):
+            yield _about(target, result.forecasts[0], baseline, f"crps_{pair}") | _numbers(estimate, ())
+
+
+def _about(target: Target, forecast: str, baseline: str, score: str) -> dict[str, object]:
+    return dict(zip(COLUMNS, (target.name, target.units, forecast, baseline, score), strict=False))
+
+
+def _numbers(estimate: Estimate, index: tuple[int, ...]) -> dict[str, object]:
+    return {part: float(getattr(estimate, part)[index]) for part in ("value", "low", "high")}
 
 
 def _places(result: Result, target: Target, dim: str, length: int) -> list[float]:
@@ -119,6 +137,7 @@ def _places(result: Result, target: Target, dim: str, length: int) -> list[float
         "threshold": list(target.thresholds),
         "scale": result.domain.scales.tolist(),
         "wavelength": result.domain.rings.wavelength.tolist(),
+        "octave": result.octaves.tolist(),
         "rank": list(range(length)),
     }
     return [float(place) for place in places[dim]]

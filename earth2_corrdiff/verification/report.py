@@ -56,7 +56,8 @@ def html(result: Result, title: str) -> str:
     body += [f'<p class="note">{escape(note)}</p>' for note in result.notes]
     body += [_list(words.findings(result)), _table(tables.crps_table(result))]
     if any(name != "climatology" for name in result.forecasts[1:]):
-        caption = f"{words.GAINS} {tables.interval_text(result)}"
+        sure = result.bootstrap.applies(len(result.times))
+        caption = f"{words.GAINS} Lines: the intervals of the table." if sure else words.GAINS
         body.append(_picture(figures.gains(result), caption))
     body.append(_table(tables.ensemble_table(result)))
     for i, target in enumerate(result.targets):

@@ -6,18 +6,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from earth2_corrdiff.times import Times
-from earth2_corrdiff.verification.bootstrap import Bootstrap
+from earth2_corrdiff.verification.bootstrap import Bootstrap, memory
 from earth2_corrdiff.verification.distribution import Histogram
-from earth2_corrdiff.verification.scores import NEEDS_MEMBERS, NEEDS_THRESHOLDS, SCORES
+from earth2_corrdiff.verification.scores import (
+    NEEDS_MEMBERS,
+    NEEDS_THRESHOLDS,
+    SCORES,
+    WITHOUT_INTERVAL,
+    octaves,
+)
 from earth2_corrdiff.verification.scoring import Domain
 from earth2_corrdiff.verification.targets import Target
 
 Array = NDArray[np.float64]
+PAIRED = ("difference", "gain")
 
 
 @dataclass
@@ -141,6 +149,12 @@ class Result:
         """Of the forecast that is verified."""
         return max(series.size for (name, _), series in self.series.items() if name == self.forecasts[0])
 
+    @property
+    def octaves(self) -> Array:
+        """Shortest wavelength in km in each octave of the spectra."""
+        waves = self.domain.rings.wavelength
+        return np.array([waves[band.stop - 1] for band in octaves(len(waves))])
+
     def has(self, score: str, forecast: str, target: Target) -> bool:
         """Whether a score is defined for a forecast of a quantity."""
         series = self.series.get((forecast, target.name))
@@ -149,10 +163,11 @@ class Result:
         return bool(target.thresholds) or score not in NEEDS_THRESHOLDS
 
     def score(self, score: str, forecast: str, target: Target) -> Estimate:
-        """A score of ``SCORES`` with its interval; ``KeyError`` where :meth:`has` says no."""
+        """A score of ``SCORES``, with its interval if it can have one; ``KeyError`` where `has` says no."""
         if not self.has(score, forecast, target):
             raise KeyError(f"no {score} of {forecast} for {target.name}")
-        return self._estimate(self._of(score, forecast, target))
+        estimate = self._of(score, forecast, target)
+        return self._estimate(estimate, Bootstrap(0) if score in WITHOUT_INTERVAL else self.bootstrap)
 
     def gain(self, score: str, forecast: str, baseline: str, target: Target) -> Estimate:
         """By which share a score is below that of a baseline, of the same times drawn: 1 is perfect."""
@@ -163,11 +178,34 @@ class Result:
 
         return self._estimate(gain)
 
+    def difference(self, score: str, forecast: str, baseline: str, target: Target) -> Estimate:
+        """A score minus that of a baseline, of the same times drawn: paired, in the quantity's units."""
+        mine, theirs = (self._of(score, name, target) for name in (forecast, baseline))
+        return self._estimate(lambda counts: mine(counts) - theirs(counts))
+
+    def paired(self, how: str) -> Iterator[tuple[Target, str, Estimate]]:
+        """Quantity, baseline and paired estimate of the CRPS of what is verified: one of ``PAIRED``."""
+        first = self.forecasts[0]
+        for target, baseline in product(self.targets, self.forecasts[1:]):
+            if (baseline, target.name) in self.series:
+                make = self.difference if how == "difference" else self.gain
+                yield target, baseline, make("crps", first, baseline, target)
+
+    def memory(self) -> tuple[float, str]:
+        """Largest autocorrelation of neighbouring times' CRPS of what is verified, and of which quantity.
+
+        NaN and no name where there are too few times to tell.
+        """
+        series = {t.name: self.series[self.forecasts[0], t.name].column("crps") for t in self.targets}
+        found = {name: memory(column) for name, column in series.items()}
+        known = {name: value for name, value in found.items() if value == value}
+        return max(((value, name) for name, value in known.items()), default=(float("nan"), ""))
+
     def _of(self, score: str, forecast: str, target: Target) -> Callable[[Array], Array]:
         series = self.series[forecast, target.name]
         return lambda counts: SCORES[score].of(TimeMeans(series, counts), series.size)
 
-    def _estimate(self, estimate: Callable[[Array], Array]) -> Estimate:
+    def _estimate(self, estimate: Callable[[Array], Array], how: Bootstrap | None = None) -> Estimate:
         T = len(self.times)
-        low, high = self.bootstrap.interval(estimate, T)
+        low, high = (how or self.bootstrap).interval(estimate, T)
         return Estimate(estimate(np.ones((1, T)))[0], low, high)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ class Score:
     of : Callable[[Means, int], Array]
         The score from means and the number of members; ``[B]``, or ``[B, *dims]``
     dims : tuple[str, ...]
-        Names of its own dimensions: ``rank``, ``wavelength``, ``threshold``, ``scale``
+        Names of its own dimensions: ``rank``, ``wavelength``, ``octave``, ``threshold``, ``scale``
     best : float | None
         Value of a perfect forecast; None where there is none
     """
@@ -82,6 +83,29 @@ def resolved(rings: int, cells: int = RESOLVED_CELLS) -> int:
     return max(2 * (rings + 1) // cells, 1)
 
 
+def octaves(rings: int) -> list[slice]:
+    """Rings by octaves of wavelength, long waves first, to 8, 4, 2 cells: the last is not resolved."""
+    ends, cells = [rings], RESOLVED_CELLS
+    while 2 * (rings + 1) // cells > 0:
+        ends.append(2 * (rings + 1) // cells)
+        cells *= 2
+    return [slice(start, stop) for start, stop in pairwise([0, *ends[::-1]]) if stop > start]
+
+
+def octave_ratio(means: Means, members: int) -> Array:
+    """Variance of the members over that of the truth in each octave: a ring alone has few waves.
+
+    Ring k has modes in proportion to k.
+    """
+    bands = octaves(means["power"].shape[1])
+    weights = np.arange(1, means["power"].shape[1] + 1)
+    mine, theirs = (
+        np.stack([(means[name] * weights)[:, band].sum(1) for band in bands], axis=1)
+        for name in ("power", "power_truth")
+    )
+    return _ratio(mine, theirs)
+
+
 def spectral_error(means: Means, members: int) -> Array:
     """Root-mean-square difference of the spectra in dB, over the resolved rings, each octave the same."""
     ratio = power_ratio(means, members)
@@ -97,6 +121,11 @@ def spectral_worst(means: Means, members: int) -> Array:
     """Largest deviation of the power ratio from 1 in any of the resolved rings."""
     ratio = power_ratio(means, members)
     return np.asarray(np.abs(ratio[:, : resolved(ratio.shape[1])] - 1).max(1))
+
+
+def spectral_worst_all(means: Means, members: int) -> Array:
+    """Largest deviation of the power ratio from 1 in any ring, down to waves of two cells."""
+    return np.asarray(np.abs(power_ratio(means, members) - 1).max(1))
 
 
 def fss(means: Means, members: int) -> Array:
@@ -127,10 +156,12 @@ SCORES = {
         Score("outliers", "truth outside the ensemble, over expected", outliers, best=1.0),
         Score("spectral_error", "spectral error in dB", spectral_error, best=0.0),
         Score("spectral_worst", "largest deviation of a power ratio from 1", spectral_worst, best=0.0),
+        Score("spectral_worst_all", "the same down to waves of two cells", spectral_worst_all, best=0.0),
         Score("rank", "frequency of ranks, over expected", rank_frequency, ("rank",), 1.0),
         Score("power", "power spectrum", lambda m, n: m["power"], ("wavelength",)),
         Score("power_truth", "power spectrum of the truth", lambda m, n: m["power_truth"], ("wavelength",)),
         Score("power_ratio", "power over the truth's", power_ratio, ("wavelength",), 1.0),
+        Score("octave_ratio", "variance in an octave over the truth's", octave_ratio, ("octave",), 1.0),
         Score("fss", "FSS of probabilities", fss, ("threshold", "scale"), 1.0),
         Score("member_fss", "FSS of single members", member_fss, ("threshold", "scale"), 1.0),
         Score("frequency", "frequency of the event", lambda m, n: m["frequency"], ("threshold",)),
@@ -140,3 +171,5 @@ SCORES = {
 }
 NEEDS_THRESHOLDS = ("fss", "member_fss", "frequency", "frequency_truth", "frequency_ratio")
 NEEDS_MEMBERS = ("spread", "spread_skill", "outliers", "rank")
+WITHOUT_INTERVAL = ("spectral_error", "spectral_worst", "spectral_worst_all")
+"""Norms of a noisy ratio: fewer different times only raise them, so replicates do not surround the value."""

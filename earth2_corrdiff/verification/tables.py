@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from earth2_corrdiff.times import time_text
+from earth2_corrdiff.verification.bootstrap import FEWEST, fitting_block
 from earth2_corrdiff.verification.result import Estimate, Result
 from earth2_corrdiff.verification.targets import Target
 
@@ -26,7 +27,7 @@ ENSEMBLE_COLUMNS = (  # score, title, whether its interval is shown: the files h
     ("spread", "spread", False),
     ("spread_skill", "spread / skill", True),
     ("outliers", "outliers", True),
-    ("spectral_error", "spectrum, dB", True),
+    ("spectral_error", "spectrum, dB", False),
 )
 
 
@@ -58,6 +59,11 @@ class Table:
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
         body = ["  ".join(self._cell(line, i, n) for i, n in enumerate(widths)).rstrip() for line in lines]
         return "\n".join([self.title, *textwrap.wrap(self.caption, TERMINAL), "", *body]) + "\n"
+
+    def markdown(self) -> str:
+        """For a README: the columns alone."""
+        rule = [":---" if i < self.labels else "---:" for i in range(len(self.header))]
+        return "\n".join(f"| {' | '.join(line)} |" for line in (self.header, rule, *self.rows)) + "\n"
 
     def _cell(self, line: Sequence[str], i: int, width: int) -> str:
         return line[i].ljust(width) if i < self.labels else line[i].rjust(width)
@@ -101,7 +107,21 @@ def interval_text(result: Result) -> str:
     if not b.applies(T):
         return "No intervals: there are too few times." if b.replicates else "No intervals were asked for."
     what = "times" if b.block == 1 else f"blocks of {b.block} times"
-    return f"In brackets the {100 * b.level:g} % interval of {b.replicates} bootstrap draws of {what}."
+    text = f"In brackets the {100 * b.level:g} % interval of {b.replicates} bootstrap draws of {what}."
+    return f"{text} {_memory_text(result)}".rstrip()
+
+
+def _memory_text(result: Result) -> str:
+    """Whether neighbouring times are alike, and what the intervals are worth if they are."""
+    (correlation, name), T = result.memory(), len(result.times)
+    if not math.isfinite(correlation):
+        return ""
+    text = f"The CRPS of neighbouring times has an autocorrelation of {correlation:.2f} at most ({name})"
+    fitting = fitting_block(T, correlation)
+    if fitting <= result.bootstrap.block:
+        return f"{text}."
+    few = f", which needs {FEWEST * fitting} times or more" if T < FEWEST * fitting else ""
+    return f"{text}: the intervals are too narrow; draw blocks of {fitting} times (--block {fitting}){few}."
 
 
 def head(result: Result) -> str:

@@ -75,6 +75,8 @@ def open_truth(truth: Any, grid: Grid, names: Mapping[str, str] | None = None) -
         from earth2_corrdiff.demo import DemoWeather
 
         return DemoTruth(DemoWeather(), grid, names)
+    if isinstance(truth, str) and truth.startswith("file:") and not Path(truth[5:]).expanduser().exists():
+        raise InputError(f"there is no file {truth[5:]}; --truth file:PATH takes a NetCDF, GRIB or Zarr")
     source = make_source(truth) if isinstance(truth, str) else as_source(truth)
     if not isinstance(source, Source):
         raise InputError(f"{source.name} has forecasts, which are no truth; give analyses or observations")

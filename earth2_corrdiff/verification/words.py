@@ -7,6 +7,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from earth2_corrdiff.verification.result import Result
 
 
@@ -49,8 +51,10 @@ METHOD = tuple(
             the lowest wavenumber of the shorter side, then over members and times.""",
             """Fractions skill score: square windows inside the domain; numerator and denominator are summed
             over times before they are divided.""",
-            """Intervals draw times again, each with all its points. They hold the variety of the weather, not
-            that of the members' seeds, nor errors of the truth.""",
+            """Intervals draw times again, each with all its points, and neighbours together where blocks are
+            asked for. They hold the variety of the weather, not that of the members' seeds, nor errors of the
+            truth. Gains and differences are paired: both forecasts at the same times drawn. Norms of the
+            spectrum's error have no interval: draws of the same times only raise them.""",
         ),
     )
 )
@@ -65,15 +69,20 @@ def findings(result: Result) -> list[str]:
 def _spread(result: Result) -> Iterator[str]:
     first, (low, high) = result.forecasts[0], RELIABLE
     ratio = {
-        target.name: float(result.score("spread_skill", first, target).value)
+        target.name: result.score("spread_skill", first, target)
         for target in result.targets
         if result.has("spread_skill", first, target)
     }
-    yield from _about(
-        "Spread over error is right within 10 %", [n for n, r in ratio.items() if low <= r <= high]
+    sides = (
+        ("Spread over error is right within 10 %", low, high),
+        ("The ensemble is underdispersive (spread over error below 0.9)", -np.inf, low),
+        ("The ensemble is overdispersive (spread over error above 1.1)", high, np.inf),
     )
-    yield from _about("It is too sure of itself (below 0.9)", [n for n, r in ratio.items() if r < low])
-    yield from _about("It is too unsure of itself (above 1.1)", [n for n, r in ratio.items() if r > high])
+    for sentence, least, most in sides:
+        names = [name for name, r in ratio.items() if least <= r.value <= most]
+        unsure = [name for name in names if ratio[name].low < least or ratio[name].high > most]
+        more = f" The interval reaches further for {', '.join(unsure)}." if unsure else ""
+        yield from _about(sentence, names, more)
 
 
 def _spectrum(result: Result) -> Iterator[str]:
@@ -85,9 +94,9 @@ def _spectrum(result: Result) -> Iterator[str]:
     yield from _about("Over the resolved scales the power of its members is off by more than 20 %, RMS", bad)
 
 
-def _about(sentence: str, names: Sequence[str]) -> Iterator[str]:
+def _about(sentence: str, names: Sequence[str], more: str = "") -> Iterator[str]:
     if names:
-        yield f"{sentence}: {', '.join(names)}."
+        yield f"{sentence}: {', '.join(names)}.{more}"
 
 
 def _against(result: Result, other: str) -> str:
@@ -102,5 +111,5 @@ def _against(result: Result, other: str) -> str:
     text = f"Compared with {other}, the CRPS of the {first} is {' and '.join(parts)}."
     if not result.bootstrap.applies(len(result.times)):
         return f"{text} With so few times this may be chance."
-    unsure = [name for name, gain in gains.items() if float(gain.low) <= 0 <= float(gain.high)]
+    unsure = [name for name, gain in gains.items() if not (gain.low > 0 or gain.high < 0)]
     return text + (f" The interval of the difference holds zero for {', '.join(unsure)}." if unsure else "")

@@ -1,0 +1,114 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``make-pairs``: coarse and fine weather of two data sources, as the pairs a training reads."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from earth2_corrdiff.cli.common import ArgumentParser, calm_bars, run_command
+from earth2_corrdiff.errors import InputError
+
+NAME = "make-pairs"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status (0, 2 for unusable input or failed times, 130 after Ctrl-C)."""
+    args = _parser().parse_args(argv)
+    return run_command(NAME, make_pairs, args, debug=args.debug)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
+def _box(text: str) -> tuple[float, ...]:
+    numbers = tuple(float(part) for part in text.split(","))
+    if len(numbers) != 4:
+        raise ValueError
+    return numbers
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog=NAME,
+        description="Make a Zarr of coarse and fine pairs, for train-corrdiff, from two data sources.",
+        epilog="The same command goes on with what is missing. Times are UTC.",
+    )
+    add = parser.add_argument
+    add(
+        "--coarse",
+        required=True,
+        metavar="SOURCE",
+        help="gfs, arco, ncar, wb2, cds, demo, gfs:DIR or file:PATH, on 1-D lat and lon",
+    )
+    add(
+        "--fine",
+        required=True,
+        metavar="SOURCE",
+        help="likewise, or the path of a NetCDF or Zarr, whose lat and lon may be 2-D",
+    )
+    add("--times", required=True, nargs="+", metavar="TIME", help="times, or periods like FIRST/LAST/6h")
+    add("--inputs", required=True, type=_names, metavar="A,B", help="coarse variables in channel order")
+    add("--outputs", required=True, type=_names, metavar="C,D", help="fine variables in channel order")
+    add("--output", required=True, type=Path, metavar="PAIRS.zarr", help="made, or gone on with")
+    add(
+        "--box",
+        type=_box,
+        metavar="S,N,W,E",
+        help="part of the fine grid in degrees (--box=-35,-30,... where the first is negative)",
+    )
+    add("--multiple", type=int, default=16, metavar="N", help="trim the fine grid to multiples (default: 16)")
+    add("--margin", type=float, metavar="DEGREES", help="of coarse grid around it (default: two cells)")
+    add("--grid", type=Path, metavar="FILE", help="interpolate the fine source to lat and lon of this file")
+    add("--invariants", type=Path, metavar="FILE", help="fields without time on the fine grid, all are taken")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def make_pairs(args: argparse.Namespace) -> None:
+    """Check, say what is cut, make what is missing, report what failed."""
+    calm_bars()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of upstream packages, while they are imported
+        from earth2_corrdiff.training.convert import Area
+        from earth2_corrdiff.training.convert import make_pairs as prepare
+        from earth2_corrdiff.training.pairs import Channels
+    _quiet_log()
+    area = Area(args.box, args.multiple, args.margin, args.grid, args.invariants)
+    channels = Channels(args.inputs, args.outputs)
+    conversion = prepare(args.coarse, args.fine, args.times, channels, args.output, area)
+    for line in conversion.said:
+        print(line, flush=True)
+    _work(conversion)
+    total = len(conversion.plan.times)
+    if conversion.failed:
+        for time, reason in conversion.failed.items():
+            print(f"{NAME}: {time}: {reason}", file=sys.stderr)
+        raise InputError(
+            f"{len(conversion.failed)} of {total} times could not be made, as said above; a training leaves "
+            "them out, and the same command tries them again"
+        )
+    print(f"{args.output} has {total} pairs")
+
+
+def _work(conversion: Any) -> None:
+    from tqdm import tqdm
+
+    every = 0.2 if sys.stderr.isatty() else 10
+    look = {"desc": "pairs", "unit": "time", "dynamic_ncols": True, "mininterval": every, "delay": 1}
+    for _ in tqdm(conversion, total=len(conversion), **look):
+        pass
+
+
+def _quiet_log() -> None:
+    """Warnings alone, as one line each: after Earth2Studio's imports have set up their own log."""
+    from loguru import logger
+
+    logger.remove()
+    logger.add(sys.stderr, level="WARNING", format=NAME + ": {level.name}: {message}")

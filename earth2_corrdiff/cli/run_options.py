@@ -1,0 +1,100 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The options of ``run-corrdiff``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from earth2_corrdiff.cli.common import ArgumentParser
+
+NAME = "run-corrdiff"
+EVERYWHERE = "the demo needs no network: --demo"
+TIMES = "valid times, UTC, like 2024-07-24T12:00, or periods like 2024-07-20T00/2024-07-25T18/6h"
+SOURCES = (
+    "gfs (default), arco, ncar, wb2, cds, demo, gfs:DIR (a mirror of NOAA's bucket), or file:PATH (NetCDF, "
+    "GRIB, Zarr); with --lead gfs_fx, gefs_fx, ifs_fx, ifs_ens_fx, demo_fx, gfs_fx:DIR, gefs_fx:DIR, file:…"
+)
+
+
+def run_parser() -> ArgumentParser:
+    """All of them; what they say is checked when the run begins."""
+    parser = ArgumentParser(
+        prog=NAME,
+        description="Downscale global weather to kilometre scale with CorrDiff and write a Zarr store.",
+        epilog=f"{EVERYWHERE}. Exit status: 0; 2 where something cannot be used; 3 where some times failed "
+        "with --keep-going; 130 after Ctrl-C. Several processes of torchrun or srun share one run; with "
+        "--resume several commands can, too.",
+    )
+    add = parser.add_argument
+    add("times", nargs="+", metavar="TIME", help=f"{TIMES}; with --lead the times that forecasts start from")
+    add(
+        "--lead",
+        metavar="LEADS",
+        help="lead times of forecasts, like 24h, 0/48/6h (first, last, step) or 6,12",
+    )
+    add(
+        "--coarse-members",
+        metavar="N",
+        help="members of a coarse ensemble, like 0-4: each is downscaled into --samples members of its own",
+    )
+    add("--samples", type=int, metavar="N", help="ensemble members (default: the package's)")
+    add("--steps", type=int, metavar="N", help="steps of the solver (default: the package's)")
+    add("--solver", help="euler, heun, stochastic, dpmpp_2m or trigflow (default: the package's)")
+    add("--seed", type=int, metavar="N", help="seed of the run (default: drawn, and recorded in the store)")
+    add("--package", metavar="NAME", help="taiwan (default), demo, a folder, or a URL that fsspec opens")
+    add("--source", metavar="NAME", help=SOURCES)
+    add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
+    add("--precision", default="auto", help="auto (default: the fastest), fp32 (the reference), bf16 or fp16")
+    add("--no-acceleration", action="store_true", help="stock arithmetic, operation by operation: slow")
+    add("--max-batch", type=int, metavar="N", help="most members in one network call (default: 1 on a CPU)")
+    add(
+        "--output",
+        type=Path,
+        metavar="STORE",
+        help="Zarr store to write (default: outputs/corrdiff-TIME.zarr)",
+    )
+    add(
+        "--compress",
+        default="lossless",
+        metavar="HOW",
+        help="lossless (default), or how far each output may be off, in its units: bounded (a default for "
+        "each), t2m=0.05,mrr=0.5, or bounded,mrr=0.5",
+    )
+    add("--overwrite", action="store_true", help="replace an existing output, once the new run can start")
+    add("--resume", action="store_true", help="go on with an interrupted run: compute only what is missing")
+    add("--keep-going", action="store_true", help="report times that fail at the end, and do the others")
+    add("--demo", action="store_true", help="synthetic weather and the embedded model: needs no network")
+    add("--debug", action="store_true", help="show debug messages, and the traceback of an error")
+    _add_domain(parser)
+    return parser
+
+
+def _add_domain(parser: ArgumentParser) -> None:
+    """How a large domain is cut, and where its memory is."""
+    add = parser.add_argument_group("large domains").add_argument
+    add(
+        "--patch",
+        metavar="HxW",
+        help="patches that the denoiser sees the domain in, like 448x448, or none (default: the package's)",
+    )
+    add("--overlap", type=int, metavar="N", help="points that neighbours share (default: the package's)")
+    add(
+        "--boundary",
+        type=int,
+        metavar="N",
+        help="points that they share beyond it, and by which the first stick out (default: the package's)",
+    )
+    add("--window", help="how patches are averaged where they overlap: flat (default, as trained) or cosine")
+    add(
+        "--maps",
+        metavar="WHERE",
+        help="where the regression keeps its feature maps: auto (default: what fits the memory), device, "
+        "host, or a folder with room for them",
+    )
+    add(
+        "--shard-patches",
+        action="store_true",
+        help="processes of torchrun or srun share the patches of each member instead of the members: one "
+        "member is done sooner, many are done later",
+    )
