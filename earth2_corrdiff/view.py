@@ -157,7 +157,8 @@ class View:
             torch.cuda.empty_cache()
         if patches:
             self._keep, self._most = False, max(1, self._last // 2)
-            logger.warning("out of memory with {} patches at once; going on with {}", self._last, self._most)
+            what = "out of memory with {} at once; going on with {}, cut out at each call"
+            logger.warning(what, "1 patch" if self._last == 1 else f"{self._last} patches", self._most)
             return batch
         logger.warning("out of memory with {} members at once; going on with {}", batch, batch // 2)
         return batch // 2

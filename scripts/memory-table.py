@@ -43,7 +43,7 @@ POSITIONS = 100  # maps of position
 LEGEND = """The regression: at once on the CPU's kernels, in strips, and with its maps in files. The
 denoiser: what all patches of 448 are conditioned on, cut out once, and a step of one patch. The whole run:
 Python, weights, the fields of the domain, and the larger of the two; the same for any members and times."""
-BASE = 2.4e9  # bytes: Python, PyTorch, both networks and their packed weights; measured on a small domain
+BASE = 3.8e9  # bytes: Python, PyTorch, both networks and their packed weights; measured on a small domain
 
 
 def parser() -> ArgumentParser:

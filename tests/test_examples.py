@@ -75,6 +75,20 @@ def test_forecast_to_corrdiff(
         np.testing.assert_array_equal(ds["v10m"].values[0, lead, 0], ours[3].numpy())
 
 
+def test_conus_sized(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An eighth of the sides, one member: as many patches as the full domain has."""
+    path, store = ROOT / "examples" / "conus_sized.py", tmp_path / "conus.zarr"
+    monkeypatch.setattr(sys, "argv", [str(path), "--scale", "8", "--members", "1", "--output", str(store)])
+    runpy.run_path(str(path), run_name="__main__")
+    assert "the domain has (132, 224) points; patches: 56 x 56, overlap 4" in capsys.readouterr().out
+    ds = xr.open_zarr(store)
+    assert ds.t2m.shape == (1, 1, 132, 224) and np.isfinite(ds.t2m.values).all()
+    assert ds.attrs["patches"] == "56 x 56, overlap 4, boundary 2, cosine window"
+    assert store.with_suffix(".png").stat().st_size > 10_000
+
+
 def blog_program() -> str:
     """The Python snippets of the post up to the written store, as one program."""
     text = BLOG[0].read_text()

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -333,10 +335,10 @@ def test_out_of_memory_halves_the_patches_then_the_members(
     got = model(weather(2), SEEDS, max_batch=2)
     assert relerr(got, want) < 1e-6 and max(denoiser.calls) == 2
     assert [line.strip() for line in said if "out of memory" in line] == [
-        "out of memory with 8 patches at once; going on with 4",
-        "out of memory with 4 patches at once; going on with 2",
+        "out of memory with 8 patches at once; going on with 4, cut out at each call",
+        "out of memory with 4 patches at once; going on with 2, cut out at each call",
     ]
-    assert sum("cut out at each call" in line for line in said) == 1
+    assert sum("conditioning cut out at each call" in line for line in said) == 1
     model = patched_model(accelerated=False)
     Meagre(model, 0)
     with pytest.raises(InputError, match="one member alone does not fit the memory"):
@@ -351,3 +353,28 @@ def test_a_run_on_a_large_machine_fills_its_calls(monkeypatch: pytest.MonkeyPatc
         assert model.default_batch() == members, images
     model.view.patching = None
     assert model.default_batch() == 60
+
+
+def test_the_table_of_domains(capsys: pytest.CaptureFixture[str]) -> None:
+    """Computed rows to 4096 x 4096, by the arithmetic of ``memory.py``; sizes that cannot be are refused."""
+    monkeypatch = pytest.MonkeyPatch()
+    script = Path(__file__).parents[1] / "scripts/memory-table.py"
+    monkeypatch.setattr(sys, "path", [*sys.path, str(script.parent)])
+    try:
+        program = runpy.run_path(str(script))
+    finally:
+        monkeypatch.undo()
+    program["run"](program["parser"]().parse_args(["--domains", "4096x4096", "448x448"]))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith("computed")]
+    assert [line.split()[:4] for line in lines] == [
+        ["448", "x", "448", "1"],
+        ["4096", "x", "4096", "100"],
+    ]
+    with torch.device("meta"):
+        (row,) = memory_table(program["networks"]((448, 448))[0].model, [(4096, 4096)], torch.bfloat16)
+    shown = [float(number) for number in lines[1].split()[4:8]]
+    assert shown == pytest.approx(
+        [n / 1e9 for n in (row.kernels, row.strips, row.mapped, row.files)], abs=0.051
+    )
+    with pytest.raises(InputError, match="in multiples of 16, like 1056x1792; got '100x160'"):
+        program["shape_of"]("100x160")

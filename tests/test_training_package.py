@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
@@ -173,6 +174,17 @@ def test_fine_tuning_that_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         train(fine_tuned(tmp_path, pairs, package, **more))
+
+
+def test_a_package_of_noise_levels_without_a_solver(tmp_path: Path, pairs: Path, package: Path) -> None:
+    """This project runs it, and could not write it again: refused before the training, not after it."""
+    other = Path(shutil.copytree(package, tmp_path / "other"))
+    said = json.loads((other / "metadata.json").read_text())
+    for name in ("sampler_type", "solver", "number_of_steps"):
+        del said[name]
+    (other / "metadata.json").write_text(json.dumps(said))
+    with pytest.raises(InputError, match="names no solver; say which"):
+        train(fine_tuned(tmp_path, pairs, other))
 
 
 def test_a_package_of_the_other_layout_is_no_start(tmp_path: Path, pairs: Path) -> None:

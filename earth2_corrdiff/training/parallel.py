@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,7 +56,9 @@ class World:
         if self.size == 1:
             return loss
         devices = [device] if device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(loss, device_ids=devices, broadcast_buffers=False)
+        with warnings.catch_warnings():  # newer versions have another name for the last argument
+            warnings.simplefilter("ignore", FutureWarning)
+            return nn.parallel.DistributedDataParallel(loss, device_ids=devices, broadcast_buffers=False)
 
     def mean(self, value: Tensor) -> float:
         """A number averaged over all processes."""

@@ -209,6 +209,11 @@ def _from_package(config: Config, material: Material) -> Downscaler:
     spec = loaded.spec
     if spec.regression_grid:
         raise InputError("a package of the Taiwan layout cannot be fine-tuned: its regression takes a grid")
+    if spec.lead_time_hours:
+        raise InputError("a package with lead times cannot be fine-tuned: pairs have none")
+    sampling = _sampling(config.sampling, spec.sampling)
+    if sampling.solver not in LAYOUT_SOLVERS and sampling != DEFAULT_SAMPLING:  # a package cannot say it
+        raise InputError("the package of start_from names no solver; say which: sampling.solver")
     own, domain = config.diffusion.patches, pairs.fine_grid.shape
     patching = None if spec.patching is None else replace(spec.patching, domain=domain)
     fitted = replace(
@@ -217,7 +222,7 @@ def _from_package(config: Config, material: Material) -> Downscaler:
         output_grid=pairs.fine_grid,
         invariant_fields=pairs.invariant_fields,
         patching=patching if own is None else _patching(config, pairs.fine_grid),
-        sampling=_sampling(config.sampling, spec.sampling),
+        sampling=sampling,
         number_of_samples=config.sampling.samples or spec.number_of_samples,
         name=config.name or spec.name,
         synthetic=spec.synthetic or pairs.synthetic,

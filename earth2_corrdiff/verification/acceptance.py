@@ -8,14 +8,15 @@ regression      the ensemble's fair CRPS is below the MAE of the regression alon
 interpolation   the same against the interpolated coarse input
 spread / skill  within 0.9 to 1.1, by the convention of :func:`scores.spread_skill`
 power           variance of the members over the truth's, within 0.8 to 1.2 in each octave of wavelength that
-                the grid resolves: four cells and more
+                the grid resolves: from four cells to the length of the domain
 ==============  =======================================================================================
 
 Why four cells: of a wave of two cells the grid shows anything between nothing and all, as its crests lie
-between the points or on them; of one of four cells at least 71 % of the amplitude (cos 45°), wherever they
-lie. Why octaves: single rings of the spectrum hold few waves; those of rain have intervals of 10 to 20 % to
-either side with 64 times, and the farthest of fifty is mostly chance. The octave of two to four cells and the
-farthest single rings are shown and not judged.
+between the points or on them; of one of four cells at least 71 % of the amplitude (cos 45°), wherever
+they lie. Why the domain's length: of a longer wave it shows a part, as a slope. Why octaves: single rings
+of the spectrum hold few waves; those of rain have intervals of 10 to 20 % to either side with 64 times,
+and the farthest of fifty is mostly chance. Longer waves, the octave of two to four cells and the farthest
+single rings are shown and not judged.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def _of(result: Result, target: Target) -> Iterator[Criterion]:
     ratio = result.score("spread_skill", first, target)
     low, high = SPREAD_SKILL
     yield Criterion(target.name, "spread / skill", _exact(ratio), bool(low <= ratio.value <= high))
-    bands = octave_ratios(result, target)[:-1]
+    bands = [band for band in octave_ratios(result, target)[:-1] if _fits(result, band)]
     met = all(POWER[0] <= float(band.ratio.value) <= POWER[1] for band in bands)
     yield Criterion(target.name, f"power, {RESOLVED_CELLS} cells and more", _between(bands), met)
 
@@ -112,6 +113,13 @@ def octave_ratios(result: Result, target: Target) -> list[Octave]:
         Octave(Estimate(*limits), waves[band.start], waves[band.stop - 1])
         for band, *limits in zip(octaves(len(waves)), found.value, found.low, found.high, strict=True)
     ]
+
+
+def _fits(result: Result, band: Octave) -> bool:
+    """Whether its waves are no longer than the domain, but for rounding."""
+    grid = result.domain.grid.shape
+    length = max(n * cell for n, cell in zip(grid, result.domain.spacing, strict=True))
+    return band.longest < 1.01 * length
 
 
 def _between(bands: Sequence[Octave]) -> str:
@@ -151,17 +159,28 @@ def _spread_table(result: Result) -> Table:
     first, rows = result.forecasts[0], []
     for target in judged(result):
         *bands, last = octave_ratios(result, target)
+        longer = [band for band in bands if not _fits(result, band)]
+        bands = [band for band in bands if _fits(result, band)]
         rings = result.score("power_ratio", first, target).value
         rings = rings[: resolved(len(rings))]
         cells = [_exact(result.score("spread_skill", first, target)), _between(bands), shown(last.ratio)]
-        rows.append((target.name, *cells, f"{rings.min():.2f} to {rings.max():.2f}"))
+        beyond = ", ".join(map(str, longer))
+        rows.append((target.name, *cells, f"{rings.min():.2f} to {rings.max():.2f}", beyond))
     four = RESOLVED_CELLS * max(result.domain.spacing)
     return Table(
         "Spread, and power of the members over the truth's",
         "Spread / skill: root of the mean unbiased variance, times sqrt((M + 1) / M), over the RMSE of the "
-        f"mean. Power: lowest and highest ratio in octaves of wavelength, of four cells ({four:.0f} km) and "
-        "more, which the grid resolves; in the octave below; and in single rings, of four cells and more.",
-        ("", "spread / skill", "power by octaves, 4 cells and more", "2 to 4 cells", "single rings"),
+        f"mean. Power: lowest and highest ratio in octaves of wavelength, from four cells ({four:.0f} km) to "
+        "the domain's length, which the grid resolves; in the octave below; in single rings of four cells "
+        "and more; and of waves longer than the domain.",
+        (
+            "",
+            "spread / skill",
+            "power by octaves, 4 cells and more",
+            "2 to 4 cells",
+            "single rings",
+            "longer",
+        ),
         rows,
         labels=1,
     )

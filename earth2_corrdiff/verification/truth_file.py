@@ -35,6 +35,7 @@ def open_dataset(path: Path) -> xr.Dataset:
     try:
         with warnings.catch_warnings():  # a Zarr without consolidated metadata is read all the same
             warnings.simplefilter("ignore", RuntimeWarning)
+            warnings.filterwarnings("ignore", "Numcodecs codecs are not in the Zarr version 3")
             return xr.open_zarr(path, chunks=None) if is_zarr else xr.open_dataset(path)
     except Exception as error:  # every engine has its own
         reason = first_line(error)[:160]

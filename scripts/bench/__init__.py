@@ -15,5 +15,7 @@
 ``report``     tables, JSON, and the README's table
 ``kernels``    the command bench-kernels.py
 ``trials``     one kernel at one size: stock, reference, fused
+``compression``, ``codecs``  the command bench-compression.py
+``training``, ``recipes``    the command bench-training.py
 ``provenance`` machine, versions, settings, command
 """
