@@ -9,9 +9,9 @@ three times), the error is, as a root mean square over the field's standard devi
 ========================  =======================  ====================
 tile and halo             temperature and wind     radar reflectivity
 ========================  =======================  ====================
-56, halo 16               0.06 to 0.10             0.30
-32, halo 16               0.16 to 0.20             0.49
-32, no halo               0.26 to 0.37             0.72
+56, halo 16               0.06 to 0.08             0.30
+32, halo 16               0.14 to 0.19             0.56
+32, no halo               0.37 to 0.40             0.84
 ========================  =======================  ====================
 """
 

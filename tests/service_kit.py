@@ -117,11 +117,11 @@ class Valve:
         self._residual = model.downscaler.residual
         model.downscaler.residual = self._held  # type: ignore[method-assign]
 
-    def _held(self, cond: Any, mean: Any, seeds: Sequence[int], progress: Any) -> Any:
+    def _held(self, cond: Any, mean: Any, seeds: Sequence[int], *how: Any) -> Any:
         self.seeds.append(list(seeds))
         self.entered.release()
         self.allowed.acquire(timeout=30)
-        return self._residual(cond, mean, seeds, progress)
+        return self._residual(cond, mean, seeds, *how)
 
     def open(self) -> None:
         """Let everything through from now on."""

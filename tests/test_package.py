@@ -34,7 +34,7 @@ from earth2_corrdiff import save_package
 from earth2_corrdiff.downscaler import Downscaler
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.package import Folder, Loaded, read_package
-from earth2_corrdiff.spec import CorrDiffSpec, Sampling, Statistics
+from earth2_corrdiff.spec import DEFAULT_SAMPLING, CorrDiffSpec, Sampling, Statistics
 
 FILES = ["metadata.json", "stats.json", "output_latlon_grid.nc", "regression.mdlus", "diffusion.mdlus"]
 
@@ -157,12 +157,12 @@ def test_checksum_is_of_the_content_alone(good: Path, broken: Path) -> None:
 # what the metadata mean
 
 
-def test_defaults_of_the_metadata_are_upstreams(broken: Path) -> None:
+def test_defaults_where_the_metadata_say_nothing(broken: Path) -> None:
     meta = json.loads((broken / "metadata.json").read_text())
     keep = ("input_variables", "output_variables", "invariant_variables")
     (broken / "metadata.json").write_text(json.dumps({name: meta[name] for name in keep}))
     spec = load(broken).spec
-    assert spec.sampling == Sampling("heun", 18, 0.002, 800.0, double=False)
+    assert spec.sampling == DEFAULT_SAMPLING  # of this package; all else is upstream's
     assert (spec.number_of_samples, spec.seed, spec.inference_mode) == (1, None, "both")
     assert spec.hr_mean_conditioning and spec.grid_bounds_margin == 0 and not spec.synthetic
 
@@ -174,7 +174,7 @@ def test_defaults_of_the_metadata_are_upstreams(broken: Path) -> None:
         ({"sampler_type": "deterministic"}, Sampling("euler", 18, 0.002, 80.0)),
         ({"sampler_type": "deterministic", "solver": "heun"}, Sampling("heun", 18, 0.002, 80.0)),
         ({"sampler_type": "deterministic", "sigma_max": 800}, Sampling("euler", 18, 0.002, 800.0)),
-        ({"sigma_max": 120, "sigma_min": 0.01}, Sampling("heun", 18, 0.01, 120.0, double=False)),
+        ({"sigma_max": 120, "sigma_min": 0.01}, replace(DEFAULT_SAMPLING, sigma_min=0.01, sigma_max=120.0)),
         ({"number_of_steps": 7}, Sampling("heun", 7, 0.002, 800.0, double=False)),
     ],
 )

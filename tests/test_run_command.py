@@ -326,10 +326,10 @@ def test_out_of_memory_is_said(
 ) -> None:
     original = Downscaler._block
 
-    def block(self: Downscaler, cond: Any, mean: Any, seeds: Any, progress: Any) -> torch.Tensor:
+    def block(self: Downscaler, cond: Any, mean: Any, seeds: Any, *how: Any) -> torch.Tensor:
         if len(seeds) > 2:
             raise torch.OutOfMemoryError("HIP out of memory. Tried to allocate 9.00 GiB")
-        return original(self, cond, mean, seeds, progress)
+        return original(self, cond, mean, seeds, *how)
 
     monkeypatch.setattr(Downscaler, "_block", block)
     argv = (*TIMES, "--package", package, "--source", "demo", "--samples", 5, "--max-batch", 5)

@@ -129,8 +129,8 @@ def test_tables(reliable: Result) -> None:
     assert crps.header[-2:] == ("minus regression", "minus interpolation")
     assert max(map(len, (crps.text() + spread.text()).splitlines())) <= 120
     lines = spread.markdown().splitlines()
-    assert len(lines) == 4 and {line.count("|") for line in lines} == {6}
-    assert lines[1] == "| :--- | ---: | ---: | ---: | ---: |"
+    assert len(lines) == 4 and {line.count("|") for line in lines} == {7}
+    assert lines[1] == "| :--- | ---: | ---: | ---: | ---: | ---: |"
     assert "4 cells" in spread.header[2] and "km) to" in spread.rows[0][2]
     assert all(len(row[1].split()[0].split(".")[1]) == 3 for row in spread.rows)  # 1.104 is not shown as 1.10
 

@@ -104,7 +104,9 @@ def test_advice_in_words() -> None:
     cheap = Setting("trigflow", 10, 0.002, 80.0)
     found = advice.measured([*records, record(cheap, 0.008, 1.02)], DEFAULT)
     text = advice.advice(found, DEFAULT)
+    text = " ".join(text.split())
     assert "trigflow 10 (0.002–80), 10 network calls" in text and "closer to one than euler 8" in text
+    assert text.endswith("within 0.9 to 1.1 for every quantity: trigflow 10 (0.002–80), +0.6 %.")
     assert "+0.6 % [+0.6, +0.6]; t2m +0.4 % [+0.4, +0.4], mrr +0.8 % [+0.8, +0.8]" in text  # at all times
     assert "Spread / skill of euler 8 (0.002–80): 0.700 on average." in text
     table = advice.table(found, DEFAULT)
@@ -116,6 +118,9 @@ def test_advice_in_words() -> None:
     assert table.rows[1][1:4] == ("10", "+0.6 %", "+0.8 %")
     poor = advice.measured([record(reference(DEFAULT), 0.0, 0.5), *records[1:]], DEFAULT)
     assert "No setting keeps the rule" in advice.advice(poor, DEFAULT)
+    narrow = advice.measured([*records, record(cheap, 0.008, 0.85)], DEFAULT)
+    said = " ".join(advice.advice(narrow, DEFAULT).split())
+    assert "trigflow 10 (0.002–80), 10 network" in said and said.endswith("heun 18 (0.002–80), +0.0 %.")
     axes = advice.curves(found, "title").axes
     assert len(axes) == 3 and len(axes[0].get_legend_handles_labels()[1]) == 3
 
@@ -177,6 +182,10 @@ def test_a_bench_to_the_end_and_again(
     assert main([*argv, "--solvers", "euler", "--calls", "2", "3"]) == 0
     again = (folder / "log.jsonl").read_text().splitlines()
     assert again[:3] == lines and len(again) == 4
+    other = ["--reference", "0.01:20", "--sigma", "0.002:80", "--json", str(folder / "other.jsonl")]
+    assert main([*argv, "--solvers", "euler", "--calls", "2", *other]) == 0
+    out = capsys.readouterr().out
+    assert "heun 18 (0.01–20)" in out and "euler 8 (0.01–20)" in out and "euler 2 (0.002–80)" in out
 
 
 def test_the_bench_scores_what_the_model_makes(kit: tuple[Path, list[str]]) -> None:

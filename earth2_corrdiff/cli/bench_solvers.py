@@ -9,6 +9,7 @@ import csv
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,13 @@ def _parser() -> ArgumentParser:
     )
     add("--sigma", nargs="+", metavar="MIN:MAX", help="noise ranges (default: the package's)")
     add(
+        "--reference",
+        default="0.002:80",
+        metavar="MIN:MAX",
+        help="noise range of Heun with 35 evaluations and of Euler with 8 steps, by which all are judged; "
+        "not the package's, which may have been chosen here (default: 0.002:80, EDM's)",
+    )
+    add(
         "--json",
         type=Path,
         default=Path("runs/bench-solvers.jsonl"),
@@ -87,9 +95,10 @@ def bench(args: argparse.Namespace) -> None:
     for path in filter(None, (args.json, args.csv, args.plot)):
         files.check_folder(path)
     prepared = _prepare(args)
-    default = prepared.default
-    own = [(default.sigma_min, default.sigma_max)]
+    own = [(prepared.default.sigma_min, prepared.default.sigma_max)]
     ranges = own if args.sigma is None else [sigma_range(word) for word in args.sigma]
+    low, high = sigma_range(args.reference)
+    default = replace(prepared.default, sigma_min=low, sigma_max=high)
     wanted = solvers.settings(args.solvers, args.calls, ranges, default)
     log = solvers.Log(args.json, prepared.conditions)
     _measure(prepared, [setting for setting in wanted if not log.has(setting)], log)

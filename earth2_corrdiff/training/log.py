@@ -101,7 +101,8 @@ def draw(paths: Mapping[str, Path], target: Path, title: str) -> None:
             smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
             ax.plot(steps[width - 1 :], smooth, color=color, label=f"{name}: training, mean of {width} steps")
         else:
-            ax.plot(steps, losses, color=color, label=f"{name}: training")
+            style = {"linewidth": 3.5, "alpha": 0.4} if color == colors[0] and len(paths) > 1 else {}
+            ax.plot(steps, losses, color=color, label=f"{name}: training", **style)
         seen = [(int(row["step"]), float(row["validation"])) for row in rows if row["validation"]]
         if seen:
             ax.plot(*zip(*seen, strict=True), "o--", color=color, markersize=3.5, label=f"{name}: validation")

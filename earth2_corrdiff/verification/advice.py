@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.verification.acceptance import SPREAD_SKILL
 from earth2_corrdiff.verification.bootstrap import Bootstrap
 from earth2_corrdiff.verification.solvers import MARGIN, Setting, reference, stock
-from earth2_corrdiff.verification.tables import Table, number
+from earth2_corrdiff.verification.tables import TERMINAL, Table, number
 
 COLORS = {
     "euler": "#b8435c",
@@ -124,7 +126,8 @@ def advice(found: Sequence[Measured], default: Setting) -> str:
         others = [m for m in found if m.setting != reference(default)]
         near = min(others, key=lambda m: m.excess, default=None)
         text = f"No setting keeps the rule: {rule}."
-        return text if near is None else f"{text} Nearest in CRPS: {near.setting}, {_percent(near.excess)}."
+        text += "" if near is None else f" Nearest in CRPS: {near.setting}, {_percent(near.excess)}."
+        return textwrap.fill(text, TERMINAL)
     lines = [f"Cheapest that keeps the rule ({rule}): {best.setting}, {best.setting.calls} network calls."]
     base = next(m for m in found if m.setting == reference(default))
     each = ", ".join(f"{name} {_excess(best, base, [name])}" for name in best.crps)
@@ -133,7 +136,18 @@ def advice(found: Sequence[Measured], default: Setting) -> str:
     lines += [f"Its spread / skill: {spread}."]
     if euler is not None:
         lines.append(f"Spread / skill of {euler.setting}: {number(euler.mean_spread)} on average.")
-    return "\n".join(lines)
+    lines.append(_reliable(found))
+    return "\n".join(textwrap.fill(line, TERMINAL) for line in lines)
+
+
+def _reliable(found: Sequence[Measured]) -> str:
+    """The cheapest by the criterion of CRPS whose spread is right for every quantity as well."""
+    low, high = SPREAD_SKILL
+    good = [m for m in found if m.excess <= MARGIN and all(low <= r <= high for r in m.spread_skill.values())]
+    best = min(good, key=lambda m: (m.setting.calls, m.excess), default=None)
+    which = "none" if best is None else f"{best.setting}, {_percent(best.excess)}"
+    rule = f"Cheapest with such a CRPS and spread / skill within {low:g} to {high:g} for every quantity"
+    return f"{rule}: {which}."
 
 
 def _percent(share: float) -> str:

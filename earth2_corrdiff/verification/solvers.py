@@ -144,7 +144,7 @@ def settings(
     ranges : Sequence[tuple[float, float]]
         Smallest and largest sigma
     default : Setting
-        The package's: its noise range is that of the reference (Heun) and of stock's default (Euler)
+        Its noise range is that of the reference (Heun) and of stock's default (Euler)
 
     Raises
     ------
@@ -166,7 +166,7 @@ def settings(
 
 
 def reference(default: Setting) -> Setting:
-    """What is as good as it gets: Heun with 35 evaluations in the package's noise range."""
+    """What is as good as it gets: Heun with 35 evaluations, in this noise range."""
     return replace(default, solver="heun", steps=(REFERENCE_CALLS + 1) // 2)
 
 
