@@ -161,5 +161,6 @@ def test_lead_times_need_an_entry(patching: PatchGeometry | None) -> None:
     regression, _ = make_networks(spec)
     late = {"lead_time_channels": 2, "model_type": "SongUNetPosLtEmbd"}
     _, denoiser = make_networks(spec, **late)
-    with pytest.raises(InputError, match="diffusion network was trained with 9 lead times: metadata.json needs"):
+    said = "diffusion network was trained with 9 lead times: metadata.json needs"
+    with pytest.raises(InputError, match=said):
         Downscaler(spec, regression, denoiser, "fp32")

@@ -95,14 +95,17 @@ def draw(paths: Mapping[str, Path], target: Path, title: str) -> None:
         rows = read_log(path)
         steps = np.array([int(row["step"]) for row in rows])
         losses = np.array([float(row["loss"]) for row in rows])
-        width = max(1, len(steps) // 50)
+        window = max(1, len(steps) // 50)
         ax.plot(steps, losses, color=color, alpha=0.2, linewidth=0.7)
-        if len(steps) >= width > 1:
-            smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
-            ax.plot(steps[width - 1 :], smooth, color=color, label=f"{name}: training, mean of {width} steps")
+        if len(steps) >= window > 1:
+            smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
+            ax.plot(
+                steps[window - 1 :], smooth, color=color, label=f"{name}: training, mean of {window} steps"
+            )
         else:
-            style = {"linewidth": 3.5, "alpha": 0.4} if color == colors[0] and len(paths) > 1 else {}
-            ax.plot(steps, losses, color=color, label=f"{name}: training", **style)
+            below = color == colors[0] and len(paths) > 1  # so that it is seen where they agree
+            width, alpha = (3.5, 0.4) if below else (1.2, 1.0)
+            ax.plot(steps, losses, color=color, linewidth=width, alpha=alpha, label=f"{name}: training")
         seen = [(int(row["step"]), float(row["validation"])) for row in rows if row["validation"]]
         if seen:
             ax.plot(*zip(*seen, strict=True), "o--", color=color, markersize=3.5, label=f"{name}: validation")
