@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from earth2_corrdiff.model import CorrDiff as CorrDiff
     from earth2_corrdiff.model import CorrDiffTaiwan as CorrDiffTaiwan
     from earth2_corrdiff.package_writer import save_package as save_package
+    from earth2_corrdiff.patch_geometry import PatchGeometry as PatchGeometry
     from earth2_corrdiff.run import downscale as downscale
     from earth2_corrdiff.sources import make_source as make_source
 
@@ -26,6 +27,7 @@ _HOME = {
     "CorrDiffTaiwan": "model",
     "Downscaler": "downscaler",
     "InputError": "errors",
+    "PatchGeometry": "patch_geometry",
     "downscale": "run",
     "make_source": "sources",
     "save_package": "package_writer",
