@@ -54,7 +54,9 @@ METHOD = tuple(
             """Intervals draw times again, each with all its points, and neighbours together where blocks are
             asked for. They hold the variety of the weather, not that of the members' seeds, nor errors of the
             truth. Gains and differences are paired: both forecasts at the same times drawn. Norms of the
-            spectrum's error have no interval: draws of the same times only raise them.""",
+            spectrum's error have no interval: draws of the same times only raise them. Intervals are somewhat
+            too narrow: of reliable synthetic ensembles with 16 to 64 times, that of 95 % held spread / skill
+            = 1 in 85 to 90 % of the cases.""",
         ),
     )
 )
