@@ -109,7 +109,7 @@ def test_a_patch_is_conditioned_as_at_sampling(folder: Path, whole: bool) -> Non
     model, material = patched(folder, (8, 8), whole=whole)
     assert model.view.whole == whole
     stage = DiffusionStage(model, Patches((8, 8), 6), EDMLoss(), Means(model.regression, material.pairs))
-    stage._made.cutter = Everywhere(Patches((8, 8), 6), model.device)
+    stage._cutter = Everywhere(Patches((8, 8), 6))
     images = stage.images(batch(material.pairs, [2], KEYS[:1]))
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -61,3 +62,27 @@ def resume(path: Path, key: str, parts: dict[str, Any]) -> int:
             f"{path} is no state of this training ({first_line(error)}); remove it to start again"
         ) from error
     raise InputError(f"{path} was trained otherwise ({stored}; now {key}); remove it to start again")
+
+
+def keep(path: Path, key: str, told: dict[str, Any]) -> None:
+    """Write what was computed once for a key, as JSON, whole or not at all."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(json.dumps({"key": key, **told}))
+    partial.replace(path)
+
+
+def kept(path: Path, key: str) -> dict[str, Any] | None:
+    """What :func:`keep` wrote for the same key; None if there is nothing of it.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged
+    """
+    if not path.exists():
+        return None
+    try:
+        told: dict[str, Any] = json.loads(path.read_text())
+        return told if told["key"] == key else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged; remove it") from error

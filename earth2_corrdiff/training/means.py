@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from earth2_corrdiff.networks import Regression
 from earth2_corrdiff.place import writing
 from earth2_corrdiff.spec import CorrDiffSpec
 from earth2_corrdiff.training.pairs import PairFile
+from earth2_corrdiff.training.stages import normalised
 from earth2_corrdiff.training.statistics import Moments
 from earth2_corrdiff.training.trainer import evenly
 from earth2_corrdiff.unet import Conv2d, SongUNet
@@ -86,11 +86,8 @@ def residual_scale(
     """Standard deviation of each channel of the residual, normalised, over some training times."""
     moments = Moments()
     for index in evenly(indices, BALANCE_TIMES):
-        some = pairs.read([index])
-        with torch.no_grad():
-            cond = model.condition(some.coarse.to(model.device))
-            truth = (some.fine.to(model.device) - model.center_out) / model.scale_out
-            moments.add((truth - means([index], cond)).cpu())
+        cond, truth = normalised(model, pairs.read([index]))
+        moments.add((truth - means([index], cond)).cpu())
     return tuple(moments.std.tolist())
 
 
@@ -110,18 +107,3 @@ def balance(model: Downscaler, scale: Sequence[float], sigma: float) -> Downscal
     scales = tuple(s * r for s, r in zip(old.outputs.scale, ratio.tolist(), strict=True))
     spec = replace(old, outputs=replace(old.outputs, scale=scales))
     return Downscaler(spec, model.regression, model.denoiser, "fp32", accelerated=False)
-
-
-def kept_scale(path: Path, key: str) -> tuple[float, ...] | None:
-    """What :func:`keep_scale` wrote for the same regression."""
-    if not path.exists():
-        return None
-    told = json.loads(path.read_text())
-    return tuple(told["scale"]) if told.get("key") == key else None
-
-
-def keep_scale(path: Path, key: str, scale: Sequence[float]) -> None:
-    """Write the residual's scale for a resume."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps({"key": key, "scale": list(scale)}))
-    partial.replace(path)

@@ -67,6 +67,15 @@ class World:
             dist.all_reduce(value)
         return float(value / self.size)
 
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """The first process does the block before the others."""
+        if not self.first:
+            self.wait()
+        yield
+        if self.first:
+            self.wait()
+
     def wait(self) -> None:
         """Wait for all."""
         if self.size > 1:

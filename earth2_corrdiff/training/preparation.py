@@ -123,11 +123,8 @@ def _fresh(config: Config, spec: CorrDiffSpec) -> Downscaler:
 def _spec(config: Config, material: Material, world: World) -> CorrDiffSpec:
     pairs, kept = material.pairs, Path(config.work) / "statistics.json"
     regrid = Regridder(pairs.coarse_grid, pairs.fine_grid)
-    if not world.first:  # the first process makes the file, the others read it
-        world.wait()
-    made = normalisation(pairs, material.splits.train, regrid, config.diffusion.sigma_data, kept)
-    if world.first:
-        world.wait()
+    with world.in_turn():  # the first process makes the file, the others read it
+        made = normalisation(pairs, material.splits.train, regrid, config.diffusion.sigma_data, kept)
     return CorrDiffSpec(
         inputs=made.inputs,
         outputs=made.outputs,

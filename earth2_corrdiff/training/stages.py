@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import torch
@@ -95,7 +95,6 @@ class Cutter:
     """Cuts the patches of a time, the same out of all its fields."""
 
     patches: Patches | None
-    device: torch.device
 
     def corners(self, shape: tuple[int, int], keys: Sequence[tuple[int, ...]]) -> Tensor | None:
         """``[N · per_time, 2]``; None for whole domains."""
@@ -173,24 +172,12 @@ class DiffusionLoss(nn.Module):
         return self.edm(clean, images.target, sigma).mean()
 
 
-@dataclass
-class _Made:
-    """What both stages make of a batch."""
-
-    model: Downscaler
-    patches: Patches | None
-    cutter: Cutter = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.cutter = Cutter(self.patches, self.model.device)
-
-    @torch.no_grad()
-    def fields(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
-        """Conditioning and normalised truth of the whole domain."""
-        device = self.model.device
-        cond = self.model.condition(pairs.coarse.to(device, non_blocking=True))
-        fine = pairs.fine.to(device, non_blocking=True)
-        return cond, (fine - self.model.center_out) / self.model.scale_out
+@torch.no_grad()
+def normalised(model: Downscaler, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    """Conditioning ``[N, Cc, H, W]`` and truth ``[N, Co, H, W]`` of the whole domain, normalised."""
+    cond = model.condition(pairs.coarse.to(model.device, non_blocking=True))
+    fine = pairs.fine.to(model.device, non_blocking=True)
+    return cond, (fine - model.center_out) / model.scale_out
 
 
 def _last(x: Tensor) -> Tensor:
@@ -211,13 +198,13 @@ class RegressionStage:
     def __init__(self, model: Downscaler, patches: Patches | None) -> None:
         self.net: Regression = model.regression
         self.loss: nn.Module = RegressionLoss(self.net)
-        self._made = _Made(model, patches)
+        self._model, self._cutter = model, Cutter(patches)
 
     def images(self, batch: Batch) -> Images:
         """Conditioning and truth."""
-        cond, target = self._made.fields(batch.pairs)
-        cutter = self._made.cutter
-        corners = cutter.corners(self._made.model.spec.output_grid.shape, batch.keys)
+        cond, target = normalised(self._model, batch.pairs)
+        cutter = self._cutter
+        corners = cutter.corners(self._model.spec.output_grid.shape, batch.keys)
         return Images(_last(cutter.cut(cond, corners)), cutter.cut(target, corners), corner=corners)
 
 
@@ -239,14 +226,15 @@ class DiffusionStage:
     def __init__(self, model: Downscaler, patches: Patches | None, edm: EDMLoss, means: MeanOf) -> None:
         self.net: Denoiser = model.denoiser
         self.loss: nn.Module = DiffusionLoss(self.net, edm)
-        self._made, self._edm, self._means = _Made(model, patches), edm, means
+        self._model, self._cutter = model, Cutter(patches)
+        self._edm, self._means = edm, means
 
     @torch.no_grad()
     def images(self, batch: Batch) -> Images:
         """Conditioning with the mean, true residual, noise."""
-        cond, truth = self._made.fields(batch.pairs)
+        model, cutter = self._model, self._cutter
+        cond, truth = normalised(model, batch.pairs)
         mean = self._means(batch.indices, cond)
-        model, cutter = self._made.model, self._made.cutter
         corners = cutter.corners(model.spec.output_grid.shape, batch.keys)
         seen = torch.cat([mean, cond], dim=1) if model.spec.hr_mean_conditioning else cond
         parts = [cutter.cut(seen, corners)]
@@ -257,7 +245,7 @@ class DiffusionStage:
         return Images(_last(torch.cat(parts, dim=1)), target, noise, sigma, corners)
 
     def _noise(self, keys: Sequence[tuple[int, ...]], target: Tensor) -> tuple[Tensor, Tensor]:
-        per_time, shape = self._made.cutter.per_time, target.shape[1:]
+        per_time, shape = self._cutter.per_time, target.shape[1:]
         draws: list[Any] = []
         for source in (generator(*key, 0) for key in keys):
             z = torch.randn(per_time, generator=source)

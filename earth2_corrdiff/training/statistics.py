@@ -5,17 +5,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.spec import Statistics
+from earth2_corrdiff.training import checkpoints
 from earth2_corrdiff.training.pairs import PairFile
 
 
@@ -116,12 +115,10 @@ def _key(pairs: PairFile, indices: Sequence[int], sigma: float) -> str:
 
 
 def _read(path: Path, key: str) -> Normalisation | None:
-    if not path.exists():
+    told = checkpoints.kept(path, key)
+    if told is None:
         return None
     try:
-        told: dict[str, Any] = json.loads(path.read_text())
-        if told["key"] != key:
-            return None
         parts = (told[name] for name in ("inputs", "outputs", "invariants"))
         return Normalisation(*(Statistics(*(tuple(column) for column in part)) for part in parts))
     except (ValueError, KeyError, TypeError) as error:
@@ -137,6 +134,4 @@ def _write(path: Path, key: str, made: Normalisation) -> None:
             ("invariants", made.invariants),
         )
     }
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps({"key": key, **parts}))
-    partial.replace(path)
+    checkpoints.keep(path, key, parts)

@@ -12,10 +12,11 @@ from typing import Protocol
 from earth2_corrdiff.downscaler import Downscaler
 from earth2_corrdiff.package_writer import save_package
 from earth2_corrdiff.place import writing
+from earth2_corrdiff.training import checkpoints
 from earth2_corrdiff.training.config import Config, StageConfig
 from earth2_corrdiff.training.log import draw
 from earth2_corrdiff.training.losses import EDMLoss
-from earth2_corrdiff.training.means import Means, balance, checksum, keep_scale, kept_scale, residual_scale
+from earth2_corrdiff.training.means import Means, balance, checksum, residual_scale
 from earth2_corrdiff.training.parallel import World, device_of
 from earth2_corrdiff.training.preparation import Material, open_material, start
 from earth2_corrdiff.training.stages import DiffusionStage, RegressionStage, Stage
@@ -118,16 +119,14 @@ class Training:
     def _balanced(self, model: Downscaler, material: Material) -> Downscaler:
         """The model with outputs scaled to the residual of its regression."""
         path, key = Path(self.config.work) / "residual.json", checksum(model.regression)
-        if not self.world.first:  # the first process makes the file, the others read it
-            self.world.wait()
-        scale = kept_scale(path, key)
-        if scale is None:
-            means = Means(model.regression, material.pairs)
-            scale = residual_scale(model, material.pairs, material.splits.train, means)
-            keep_scale(path, key, scale)
-        if self.world.first:
-            self.world.wait()
-        return balance(model, scale, self.config.diffusion.sigma_data)
+        with self.world.in_turn():  # the first process makes the file, the others read it
+            told = checkpoints.kept(path, key)
+            if told is None:
+                means = Means(model.regression, material.pairs)
+                scale = residual_scale(model, material.pairs, material.splits.train, means)
+                told = {"scale": scale}
+                checkpoints.keep(path, key, told)
+        return balance(model, told["scale"], self.config.diffusion.sigma_data)
 
 
 def make_folder(folder: Path) -> None:
