@@ -87,7 +87,8 @@ class _Block:
         # what the skip's convolution reads is written beside the norm where it is not there as one tensor
         beside = self.mode == "down" or len(maps) > 1
         y, side = self.norm0(*maps, mode=self.mode, keep=beside)
-        y, _ = self.norm1(measured(self.conv0(y)), shift=shift)
+        y = self.conv0(y)
+        y, _ = self.norm1(measured(y), shift=shift)
         y = self.conv1(y)
         side = maps[0].values if side is None else side
         # a 1 x 1 convolution commutes with doubling, at a quarter of the work: join doubles
