@@ -15,6 +15,7 @@ import pytest
 import torch
 from kernel_cases import FLOATS, LAYOUTS, NCHW, NHWC, Case, assert_close, inputs, results, truth
 from torch import Tensor
+from triton_interpreter import mend_scalars
 
 from earth2_corrdiff import kernels
 from earth2_corrdiff.kernels import ops, reference, triton_norm, triton_tiles
@@ -24,6 +25,8 @@ from earth2_corrdiff.kernels.reference import Norm
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
+if INTERPRETED:
+    mend_scalars()
 # The interpreter cuts bfloat16 off where a GPU rounds.
 ROUNDING = {torch.float32: 0.0, torch.bfloat16: 2.0**-7 if INTERPRETED else 2.0**-8, torch.float16: 2.0**-11}
 CASES = [
