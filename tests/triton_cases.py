@@ -65,13 +65,16 @@ def test_norm_and_gradients(
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
 def test_many_tiles(on_triton: None, monkeypatch: pytest.MonkeyPatch, layout: torch.memory_format) -> None:
     """As in a large field: several tiles in a span, several rounds of merging, and empty tiles at the end."""
-    for name, value in {"TILE": 128, "SPANS": 8, "MOST_TILES": 3, "MERGE_ROWS": 2}.items():
+    few = {"TILE": 128, "SPANS": 8, "MOST_TILES": 3, "MERGE_ROWS": 2}
+    few |= {"BACK_TILE": 128, "BACK_LEAST_TILES": 1, "BACK_MOST_TILES": 3, "BACK_ROWS": 4}
+    for name, value in few.items():
         monkeypatch.setattr(triton_tiles, name, value)
     case = Case((1, 32, 10, 11), 1000)
     given = inputs(case, layout=layout, device=DEVICE)
-    cut = triton_tiles.Tiles.of(given.x)
-    assert cut.tiles == 3 and cut.spans > 4
-    assert cut.spans * cut.tiles * cut.rows - 10 * 11 > cut.rows
+    for backward in (False, True):
+        cut = triton_tiles.Tiles.of(given.x, backward)
+        assert cut.tiles == 3 and cut.spans > 4
+        assert cut.spans * cut.tiles * cut.rows - 10 * 11 > cut.rows
     assert_close(results(kernels.group_norm_silu, case, given), truth(case, given), case)
 
 

@@ -24,8 +24,13 @@ MOST_COLS = 128
 SPANS = 512  # programs that share the pixels of a sample, where it is large enough
 MOST_TILES = 16  # that a span has
 MERGE_ROWS, MERGE_TILE = 128, 2048  # spans, and values, that are merged at a time
+# of the gradients: four values in each of 256 threads, so spans have more tiles; a few at least, because what
+# is known of a channel is read once per span
+BACK_THREADS, BACK_TILE, BACK_LEAST_TILES, BACK_MOST_TILES = 256, 1024, 4, 64
+BACK_ROWS = 32  # pixels in NCHW, where they are what lies side by side
 # fusion is Triton's own default until 3.10: said here, so that bits do not change with its version
 LAUNCH = {"num_warps": WARPS, "enable_fp_fusion": True}
+BACK_LAUNCH = {**LAUNCH, "num_warps": BACK_THREADS // (32 if torch.version.hip is None else 64)}
 
 
 @dataclass(frozen=True)
@@ -40,16 +45,21 @@ class Tiles:
     strides: tuple[int, int]
 
     @classmethod
-    def of(cls, x: Tensor) -> Tiles:
-        """For ``[B, C, H, W]`` in NHWC or NCHW without gaps."""
+    def of(cls, x: Tensor, backward: bool = False) -> Tiles:
+        """For ``[B, C, H, W]`` in NHWC or NCHW without gaps, or for its gradient."""
         _, C, H, W = x.shape
+        size, least, most = TILE, 1, MOST_TILES
+        if backward:
+            size, least, most = BACK_TILE, BACK_LEAST_TILES, BACK_MOST_TILES
         nhwc = x.is_contiguous(memory_format=torch.channels_last)
         # as many channels as divide C, so that no thread is idle; but rows of 128 bytes at least
         whole = C & -C
         cols = min(MOST_COLS, whole if whole >= 32 else triton.next_power_of_2(C))
-        rows = TILE // cols
+        if backward and not nhwc:
+            cols = min(cols, size // BACK_ROWS)
+        rows = size // cols
         count = triton.cdiv(H * W, rows)
-        tiles = min(triton.cdiv(count, SPANS), MOST_TILES)
+        tiles = min(max(triton.cdiv(count, SPANS), min(count, least)), most)
         strides = (C, 1) if nhwc else (1, H * W)
         return cls(rows, cols, tiles, triton.cdiv(count, tiles), triton.cdiv(C, cols), strides)
 
