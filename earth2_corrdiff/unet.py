@@ -76,6 +76,9 @@ class GroupNorm(nn.Module):
         return F.silu(self(x))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.fused:  # keeps the layout: PyTorch's own makes NCHW of channels-last on a GPU
+            unbiased = not self.training
+            return group_norm_silu(x, self.groups, self.weight, self.bias, EPS, silu=False, unbiased=unbiased)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.training:
             return F.group_norm(wide, self.groups, self.weight, self.bias, EPS).to(x.dtype)
