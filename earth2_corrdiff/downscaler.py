@@ -87,6 +87,8 @@ class Downscaler(nn.Module):
             net.to(memory_format=torch.channels_last)
         self.regression = accelerate(regression, precision, AUTO) if accelerated else regression
         self.denoiser = accelerate(denoiser, precision) if accelerated else denoiser
+        for net in (self.regression, self.denoiser):
+            net.exact = self._asked == "fp32"
         self.view = View(spec, self.regression, self.denoiser)
         self._register(spec)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from earth2_corrdiff.budget import free_bytes
+from earth2_corrdiff.budget import free_bytes, shared_bytes
 from earth2_corrdiff.cpu_unet import KEPT, supports
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.map_store import MapStore
@@ -96,7 +96,8 @@ def placed(
         return ways[0]
     free, host = free_bytes(device), free_bytes(torch.device("cpu"))
     for way in ways:
-        if way.device < SPARE * free and way.host < SPARE * host:
+        room = free if way.strips else free + shared_bytes(device)  # strips are not captured
+        if way.device < SPARE * room and way.host < SPARE * host:
             return way
     H, W = domain
     raise InputError(
@@ -109,9 +110,7 @@ def placed(
 def _ways(row: Memory, kernels: bool, device: torch.device, place: str | Path) -> Iterator[Placement]:
     """Ways to try, the quickest first; one alone where a place is asked for."""
     if place in (AUTO, "device") or (place == "host" and device.type == "cpu"):
-        # a captured graph keeps memory of its own beside that of its warm-up
-        whole = row.kernels if kernels else row.whole * (2 if device.type == "cuda" else 1)
-        yield Placement("at once", "device", device=whole)
+        yield Placement("at once", "device", device=row.kernels if kernels else row.whole)
     if place == AUTO:
         yield Placement("in strips", "device", device=row.strips)
     if device.type == "cuda" and place in (AUTO, "host"):
