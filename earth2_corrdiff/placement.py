@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from earth2_corrdiff.budget import free_bytes, shared_bytes
+from earth2_corrdiff.budget import free_bytes
 from earth2_corrdiff.cpu_unet import KEPT, supports
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.map_store import MapStore
@@ -96,8 +96,7 @@ def placed(
         return ways[0]
     free, host = free_bytes(device), free_bytes(torch.device("cpu"))
     for way in ways:
-        room = free if way.strips else free + shared_bytes(device)  # strips are not captured
-        if way.device < SPARE * room and way.host < SPARE * host:
+        if way.device < SPARE * free and way.host < SPARE * host:
             return way
     H, W = domain
     raise InputError(

@@ -116,7 +116,8 @@ class View:
             return 1
         shape = self._spec.output_grid.shape if self.patching is None else self.patching.shape
         if (device, shape) not in self._fitting:
-            room = (free_bytes(device) + shared_bytes(device)) // 2
+            free = free_bytes(device)
+            room = (free + min(free, shared_bytes(device))) // 2  # it is warmed up beside what is shared
             self._fitting[device, shape] = max(1, room // self._denoiser.member_bytes(shape))
         return min(self._most, self._fitting[device, shape])
 

@@ -4,21 +4,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from fake_cuda import FakeCuda, FakeGraph
-from fast_kit import make_denoiser
+from fake_cuda import SHARED, FakeCuda, FakeGraph
+from fast_kit import fields, make_denoiser
 from meter import Meter
 from tiny import make_networks, make_spec
+from torch import Tensor
 
 from earth2_corrdiff import torch_unet
 from earth2_corrdiff.accelerate import accelerate
 from earth2_corrdiff.budget import free_bytes, shared_bytes
 from earth2_corrdiff.checkpoint import Checkpoint
 from earth2_corrdiff.downscaler import Downscaler
+from earth2_corrdiff.engines import Level, TorchEngine
 from earth2_corrdiff.graph_pool import GraphPool, pool_of
 from earth2_corrdiff.memory import memory_table
 from earth2_corrdiff.networks import Denoiser, create, set_precision
@@ -198,6 +201,39 @@ def test_streams_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert waits == [("b", "a"), ("a", "b")]
 
 
+def test_engines_capture_into_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression and denoiser, and engines of other weights; what a warm-up took is given back before."""
+    fake, order = gpu(monkeypatch, 80 * GB), []
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    for name, value in {
+        "CUDAGraph": FakeGraph,
+        "Stream": lambda: stream,
+        "current_stream": lambda: stream,
+        "stream": contextlib.nullcontext,
+        "device": contextlib.nullcontext,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    step = torch_unet.TorchUNet.__call__
+
+    def counted(*what: Any) -> Tensor:
+        order.append((fake.pool, fake.emptied))
+        fake.step(GB)
+        return step(*what)
+
+    monkeypatch.setattr(torch_unet.TorchUNet, "__call__", counted)
+    x, cond = fields()
+    nets = [make_denoiser(seed=seed).model for seed in (1, 2)]
+    engines = [TorchEngine(net, torch.float32, True) for net in nets]  # type: ignore[arg-type]
+    for engine in (*engines, *engines):
+        engine(x, engine.prepare(cond), Level(0.1))
+    warm, captured = (SHARED, 0), ((0, 1), 2)  # once by the pool, once by PyTorch
+    assert order[:3] == [warm, warm, captured] and [pool for pool, _ in order[3:]] == [SHARED, SHARED, (0, 1)]
+    assert fake.reserved == GB == pool_of(torch.device("cpu")).held and fake.peak == 2 * GB
+    engines.clear()
+    del engine
+    assert pool_of(torch.device("cpu")).held == 0
+
+
 # members that go together
 
 
@@ -269,17 +305,27 @@ def test_fewer_after_memory_has_run_out(full: Denoiser, monkeypatch: pytest.Monk
     assert view.members(GPU) == 16 and view.smaller(16, error) == 8 == view.members(GPU)
 
 
-def test_a_regression_may_take_what_captured_steps_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is captured, too; strips are not."""
-    spec = make_spec((1056, 1792), bent=False)
-    net = make_networks(spec)[0].model
+def test_a_captured_regression_is_there_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once where it fits the free memory, once: its warm-up is gone when it is captured."""
+    net = make_networks(make_spec((1056, 1792), bent=False))[0].model
     assert isinstance(net, SongUNet)
     (row,) = memory_table(net, [(1056, 1792)], torch.bfloat16)
-    fake, pool = gpu(monkeypatch, 2 * row.whole), pool_of(GPU)
-    assert placed(net, (1056, 1792), "bf16", GPU).how == "at once"
-    graph = captured(fake, pool, int(1.5 * row.whole))
-    assert placed(net, (1056, 1792), "bf16", GPU).how == "at once"
-    assert free_bytes(GPU) < row.whole and graph is not None
+    fake, pool = gpu(monkeypatch, int(1.3 * row.whole)), pool_of(GPU)
+    way = placed(net, (1056, 1792), "bf16", GPU)
+    assert way.how == "at once" and way.device == row.whole
+    graph = captured(fake, pool, row.whole)
+    assert placed(net, (1056, 1792), "bf16", GPU, "device").how == "at once" and graph is not None
+    assert free_bytes(GPU) < row.strips  # the pool serves nothing else
+
+
+def test_a_second_shape_is_warmed_up_beside_the_pool(full: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what captured steps share it takes a half, but no more than what is free beside it."""
+    fake, pool, net = gpu(monkeypatch, 20 * GB), pool_of(GPU), accelerate(full, "fp32")
+    need = net.member_bytes((SIDE, SIDE))
+    graph = captured(fake, pool, 14 * GB)
+    assert view_of(net, monkeypatch).images(GPU) == 6 * GB // need
+    graph = captured(fake, pool, 6 * GB)
+    assert fake.peak <= 20 * GB and graph is not None
 
 
 def test_the_denoisers_of_the_tests_are_counted() -> None:
