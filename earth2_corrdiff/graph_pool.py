@@ -74,7 +74,8 @@ def pool_of(device: torch.device) -> GraphPool:
     """The pool of a device; of the current one where it has no index."""
     index = cast("int | None", device.index)
     if index is None:
-        index = torch.cuda.current_device() if device.type == "cuda" and torch.cuda.is_available() else 0
+        begun = device.type == "cuda" and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        index = torch.cuda.current_device() if begun else 0
     with _LOCK:
         return _POOLS.setdefault(index, GraphPool())
 

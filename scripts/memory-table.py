@@ -155,7 +155,8 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--precision takes one of {', '.join(KEPT)}")
     found = {shape: measured(shape, args) for shape in map(shape_of, args.measure)}
     domains = sorted({*map(shape_of, args.domains), *found}, key=lambda shape: shape[0] * shape[1])
-    heads = ("domain", "patches", "at once", "strips", "mapped", "+ files", "kept", "a patch", "GPU", "run")
+    heads = ("domain", "patches", "at once", "strips", "mapped", "+ files", "kept", "a patch")
+    heads += ("on a GPU", "whole run")
     print(f"{command()}\n{machine(torch.device('cpu'))}\n{versions()}\n")
     print(columns(heads, [row(shape, args, found.get(shape)) for shape in domains]))
     print(f"\nGB, {args.precision}, full width. {LEGEND}")

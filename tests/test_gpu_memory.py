@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from fake_cuda import SHARED, FakeCuda, FakeGraph
-from fast_kit import fields, make_denoiser
+from fast_kit import fields, make_denoiser, with_gpu
 from meter import Meter
 from tiny import make_networks, make_spec
 from torch import Tensor
@@ -332,3 +332,19 @@ def test_the_denoisers_of_the_tests_are_counted() -> None:
     """Networks of any size: never nothing, and in proportion to the domain."""
     net = make_denoiser()
     assert 0 < 2 * net.member_bytes((16, 24)) == net.member_bytes((32, 24))
+
+
+@pytest.mark.gpu
+@with_gpu
+def test_memory_on_a_gpu() -> None:
+    """A captured step of the published denoiser takes what was computed, once; what it gave back is free."""
+    net = create(Checkpoint("EDMPrecondSR", ARGS, {}, "diffusion"))
+    assert isinstance(net, Denoiser)
+    net = accelerate(net.eval().requires_grad_(False).to(GPU), "bf16")
+    given = net.given(torch.randn(1, 16, SIDE, SIDE, device=GPU))
+    before, batch = free_bytes(GPU), 4
+    given(torch.randn(batch, 4, SIDE, SIDE, device=GPU), 0.7)
+    held, need = shared_bytes(GPU), batch * net.member_bytes((SIDE, SIDE))
+    assert 0.7 * need < held < 1.4 * need
+    assert 0 <= before - free_bytes(GPU) - held < GB // 2  # inputs and results of the graph, work space
+    assert torch.cuda.memory_reserved(GPU) < held + 3 * GB // 2  # weights twice, and the same
