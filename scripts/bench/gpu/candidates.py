@@ -72,6 +72,7 @@ class Candidates:
         Those to make, by default all
     """
 
+    @torch.inference_mode(False)  # networks are made as a user makes them
     def __init__(self, record: Record, names: tuple[str, ...] = ALL) -> None:
         self.record = record
         with Undrawn():

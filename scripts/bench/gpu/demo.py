@@ -83,7 +83,8 @@ def _members(downscaler: Downscaler, coarse: Tensor, tiny: bool) -> Fields:
     """``[M, C, H, W]``, normalised."""
     fields = downscaler(coarse.to(downscaler.device), SEEDS[:1] if tiny else SEEDS)
     normal = (fields - downscaler.center_out) / downscaler.scale_out
-    return np.asarray(normal[0].double().cpu())
+    values: Fields = normal[0].double().cpu().numpy()
+    return values
 
 
 def compare(got: Fields, want: Fields, names: list[str]) -> dict[str, Any]:

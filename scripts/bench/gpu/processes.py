@@ -25,16 +25,16 @@ def work_on(task: Task) -> None:
     """Do a task in this process, whose output goes to the task's log."""
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)  # its own children end with it
-    log = os.open(task.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    log = task.log.open("a", buffering=1)
+    sys.stdout = sys.stderr = log
     for stream in (1, 2):
-        os.dup2(log, stream)
+        os.dup2(log.fileno(), stream)
     try:
         status = _work(task)
     except BaseException:
         traceback.print_exc()
         status = FAILED
-    sys.stdout.flush()
-    sys.stderr.flush()
+    log.flush()
     os._exit(status)  # nothing of the parent's is cleaned up twice
 
 

@@ -125,9 +125,12 @@ class Runner:
             self.say(f"{section.name}: skipped")
             return
         start = time.time()
-        deadline = start + max(1.0, min(section.most, self.left() - GRACE - 1))
+        # a dry run may share its machine: it is not cut short section by section
+        most = self.left() if self.settings.tiny else section.most
+        deadline = start + max(1.0, min(most, self.left() - GRACE - 1))
         jobs = [Job(self._task(name, section, deadline, scratch)) for name in section.processes]
         for job in jobs:
+            self.sections[job.task.name] = {}  # in this order, whichever ends first
             job.start(self.spawn or section.fresh)
         try:
             self._wait(jobs, section)

@@ -119,7 +119,8 @@ def _correctness(sections: Found) -> str:
 
 
 def _words(row: Found) -> str:
-    return ", ".join(f"{name} {number(value, '.2g')}" for name, value in row.items())
+    forms = {name: "d" if isinstance(value, int) else ".2g" for name, value in row.items()}
+    return ", ".join(f"{name} {number(value, forms[name])}" for name, value in row.items())
 
 
 def _demo(sections: Found) -> str:

@@ -59,6 +59,8 @@ class Undrawn(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         how = kwargs or {}
-        if func in (torch.rand, torch.randn) and "generator" not in how:
+        if "generator" not in how and func in (torch.rand, torch.randn):
             return torch.zeros(*args, **how)
+        if "generator" not in how and func is torch.Tensor.uniform_:
+            return args[0].zero_()
         return func(*args, **how)
