@@ -134,6 +134,11 @@ def _version(x: Tensor, native: Callable[[Tensor], bool]) -> _Version:
     return _on_accelerator(x.device.type)
 
 
+def on_triton(x: Tensor) -> bool:
+    """Whether Triton's kernels take a tensor."""
+    return x.device.type != "cpu" and x.dtype != torch.float64 and _on_accelerator(x.device.type) is not reference
+
+
 @cache
 def _on_accelerator(kind: str) -> _Version:
     reason = f"there are none for devices of type {kind!r}"

@@ -3,11 +3,13 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
 """The fused operators on GPUs in Triton, for NVIDIA and AMD alike.
 
-Tiles give the mean of each channel and the squares about it (two passes over registers), a second kernel
-merges them per group (Chan, Golub and LeVeque, 1983), a third applies the result: two reads, one write.
+One kernel streams the mean of each channel and the squares about it (Welford), a second merges them per group
+(Chan, Golub and LeVeque, 1983), a third applies the result: two reads, one write.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import triton
@@ -18,12 +20,16 @@ from earth2_corrdiff.kernels.reference import Norm
 from earth2_corrdiff.kernels.triton_backward import backward as backward
 from earth2_corrdiff.kernels.triton_tiles import (
     LAUNCH,
+    SUMS,
     MergeTiles,
+    Spans,
     Tiles,
     addresses,
     affine,
     of_channels,
+    of_span,
     pixels_in,
+    streamed,
 )
 
 FLAT = 4096  # values of a residual that a program adds
@@ -31,43 +37,43 @@ FLAT = 4096  # values of a residual that a program adds
 
 @triton.jit
 def _moments(
-    x, parts, pixels, stride_p, stride_c, tiles, C: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr
+    x, parts, pixels, stride_p, stride_c, span, C: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr
 ):
     """parts[b, span] = means ``[C]``, then sums of squares about them ``[C]``."""
-    span, b = tl.program_id(0), tl.program_id(2).to(tl.int64)
+    s, b = tl.program_id(0), tl.program_id(2).to(tl.int64)
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)
     inside = c < C
     x += b * pixels * C
-    mean, squares = tl.zeros([COLS], tl.float32), tl.zeros([COLS], tl.float32)
-    for i in range(tiles):
-        first = (span * tiles + i) * ROWS
-        p = first + tl.arange(0, ROWS)
-        here = (p < pixels)[:, None] & inside[None, :]
-        values = tl.load(addresses(x, p, c, stride_p, stride_c), mask=here, other=0.0).to(tl.float32)
-        # differences from the tile's first pixel: a large mean costs the sums no digits
-        at = tl.minimum(first, pixels - 1).to(tl.int64) * stride_p + c.to(tl.int64) * stride_c
-        pivot = of_channels(x, at, inside)
-        n = pixels_in(span * tiles + i, pixels, ROWS)
-        d = tl.where(here, values - pivot[None, :], 0.0)
-        middle = tl.sum(d, axis=0) / tl.maximum(n, 1.0)
-        d = tl.where(here, d - middle[None, :], 0.0)
-        step = pivot + middle - mean
-        before = tl.minimum(i * ROWS, pixels) * 1.0  # pixels of the span until here, if n > 0
-        share = n / (before + tl.maximum(n, 1.0))
-        squares += tl.sum(d * d, axis=0) + step * step * before * share
-        mean += step * share
-    at = (b * tl.num_programs(0) + span) * 2 * C + c
-    tl.store(parts + at, mean, mask=inside)
-    tl.store(parts + at + C, squares, mask=inside)
+    first, end = s * span, tl.minimum((s + 1) * span, pixels)
+    mean, squares = tl.zeros([ROWS, COLS], tl.float32), tl.zeros([ROWS, COLS], tl.float32)
+    n = tl.zeros([ROWS], tl.float32)
+    p = first + tl.arange(0, ROWS)
+    ahead = tl.load(
+        addresses(x, p, c, stride_p, stride_c), mask=(p < end)[:, None] & inside[None, :], other=0.0
+    )
+    for start in range(first, end, ROWS):
+        values = ahead.to(tl.float32)
+        q = start + ROWS + tl.arange(0, ROWS)  # the next tile is on its way while this one is summed
+        ahead = tl.load(
+            addresses(x, q, c, stride_p, stride_c), mask=(q < end)[:, None] & inside[None, :], other=0.0
+        )
+        mean, squares, n = streamed(mean, squares, n, values, start + tl.arange(0, ROWS) < end)
+    middle, about = of_span(mean, squares, n)
+    at = (b * tl.num_programs(0) + s) * 2 * C + c
+    tl.store(parts + at, middle, mask=inside)
+    tl.store(parts + at + C, about, mask=inside)
 
 
 @triton.jit
 def _merge_moments(
-    parts, shift, mean, rstd, pixels, spans, span_pixels, eps,
-    C: tl.constexpr, G: tl.constexpr, SHIFT: tl.constexpr, UNBIASED: tl.constexpr,
+    parts, beside, shift, mean, rstd, pixels, spans, span, eps,
+    C0: tl.constexpr, C: tl.constexpr, G: tl.constexpr, SHIFT: tl.constexpr, UNBIASED: tl.constexpr,
     ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """Mean and 1 / deviation of a group, from all spans of its channels."""
+    """Mean and 1 / deviation of a group, from all spans of its channels.
+
+    Channels from C0 on are those of a second tensor, whose moments are ``beside``.
+    """
     g, b = tl.program_id(0), tl.program_id(1)
     SIZE: tl.constexpr = C // G
     j = tl.arange(0, COLS)
@@ -75,24 +81,36 @@ def _merge_moments(
     offset = tl.zeros([COLS], tl.float32)
     if SHIFT:
         offset = of_channels(shift, b * C + g * SIZE + j, inside)
-    parts += b.to(tl.int64) * spans * 2 * C + g * SIZE
-    pivot = tl.load(parts)
+    c, sample = g * SIZE + j, b.to(tl.int64) * spans * 2
+    if C0 < C:
+        own = c < C0
+        base = tl.where(own, parts + sample * C0 + c, beside + sample * (C - C0) + (c - C0))
+        width = tl.where(own, C0, C - C0)
+        first = tl.where(
+            g * SIZE < C0, parts + sample * C0 + g * SIZE, beside + sample * (C - C0) + (g * SIZE - C0)
+        )
+    else:
+        base = parts + sample * C + c
+        width = tl.full([COLS], C, tl.int32)
+        first = parts + sample * C + g * SIZE
+    pivot = tl.load(first)
     count = pixels * (SIZE * 1.0)
     total = tl.zeros([ROWS, COLS], tl.float32)
-    for first in range(0, spans, ROWS):
-        k = first + tl.arange(0, ROWS)
+    for start in range(0, spans, ROWS):
+        k = start + tl.arange(0, ROWS)
         here = (k < spans)[:, None] & inside[None, :]
-        d = tl.load(parts + k[:, None] * 2 * C + j[None, :], mask=here, other=0.0) - pivot + offset[None, :]
-        total += tl.where(here, d * pixels_in(k, pixels, span_pixels)[:, None], 0.0)
+        at = base[None, :] + k[:, None] * 2 * width[None, :]
+        d = tl.load(at, mask=here, other=0.0) - pivot + offset[None, :]
+        total += tl.where(here, d * pixels_in(k, pixels, span)[:, None], 0.0)
     middle = tl.sum(tl.sum(total, axis=0), axis=0) / count
     total = tl.zeros([ROWS, COLS], tl.float32)
-    for first in range(0, spans, ROWS):
-        k = first + tl.arange(0, ROWS)
+    for start in range(0, spans, ROWS):
+        k = start + tl.arange(0, ROWS)
         here = (k < spans)[:, None] & inside[None, :]
-        at = parts + k[:, None] * 2 * C + j[None, :]
+        at = base[None, :] + k[:, None] * 2 * width[None, :]
         d = tl.load(at, mask=here, other=0.0) - pivot + offset[None, :] - middle
-        squares = tl.load(at + C, mask=here, other=0.0)
-        total += tl.where(here, squares + d * d * pixels_in(k, pixels, span_pixels)[:, None], 0.0)
+        squares = tl.load(at + width[None, :], mask=here, other=0.0)
+        total += tl.where(here, squares + d * d * pixels_in(k, pixels, span)[:, None], 0.0)
     var = tl.sum(tl.sum(total, axis=0), axis=0) / (count - UNBIASED)
     tl.store(mean + b * G + g, pivot + middle)
     tl.store(rstd + b * G + g, 1.0 / tl.sqrt(var + eps))
@@ -126,30 +144,51 @@ def _add_scaled(x, y, out, count, scale, FLAT: tl.constexpr):
     tl.store(out + at, sum_ * scale, mask=here)
 
 
+def moments(x: Tensor) -> Tensor:
+    """Means and squares about them of each channel and span of pixels, ``[B, spans, 2, C]`` float32.
+
+    ``x [B, C, H, W]`` in NHWC or NCHW, without gaps.
+    """
+    B, C, H, W = x.shape
+    cut, spans = Tiles.of(x), Spans.of(H * W)
+    parts = x.new_empty(B, spans.count, 2, C, dtype=torch.float32)
+    with torch.cuda.device_of(x):
+        _moments[spans.count, cut.blocks, B](
+            *(x, parts, H * W, *cut.strides, spans.span, C, spans.rows(cut.cols), cut.cols), **SUMS
+        )
+    return parts
+
+
+def of_groups(parts: Sequence[Tensor], shift: Tensor | None, pixels: int, norm: Norm) -> tuple[Tensor, Tensor]:
+    """Mean and 1 / standard deviation ``[B, G]`` from the moments of one tensor, or of two side by side."""
+    first, last = parts[0], parts[-1]
+    B, spans, _, C0 = first.shape
+    C, G = sum(part.shape[-1] for part in parts), norm.groups
+    merging = MergeTiles.of(C // G)
+    mean, rstd = (first.new_empty(B, G) for _ in range(2))
+    with torch.cuda.device_of(first):
+        _merge_moments[G, B](
+            *(first, last, first if shift is None else shift, mean, rstd, pixels, spans, Spans.of(pixels).span),
+            *(norm.eps, C0, C, G, shift is not None, int(norm.unbiased), merging.rows, merging.cols),
+            **LAUNCH,
+        )
+    return mean, rstd
+
+
 def forward(
     x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, norm: Norm
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As :func:`reference.forward`; ``x`` in NHWC or NCHW, without gaps."""
     B, C, H, W = x.shape
     G, pixels, cut = norm.groups, H * W, Tiles.of(x)
-    merging = MergeTiles.of(C // G)
-    mean, rstd = (x.new_empty(B, G, dtype=torch.float32) for _ in range(2))
-    parts = x.new_empty(B, cut.spans, 2, C, dtype=torch.float32)
-    y, add = torch.empty_like(x), weight if shift is None else shift.contiguous()
-    how = {"C": C, "G": G, "SHIFT": shift is not None}
-    tile = {"ROWS": cut.rows, "COLS": cut.cols, **LAUNCH}
+    shift = None if shift is None else shift.contiguous()
+    mean, rstd = of_groups([moments(x)], shift, pixels, norm)
+    y, add = torch.empty_like(x), weight if shift is None else shift
     with torch.cuda.device_of(x):
-        _moments[cut.spans, cut.blocks, B](x, parts, pixels, *cut.strides, cut.tiles, C, **tile)
-        _merge_moments[G, B](
-            *(parts, add, mean, rstd, pixels, cut.spans, cut.tiles * cut.rows, norm.eps),
-            **how,
-            UNBIASED=int(norm.unbiased),
-            ROWS=merging.rows,
-            COLS=merging.cols,
-            **LAUNCH,
-        )
         _apply[triton.cdiv(pixels, cut.rows), cut.blocks, B](
-            *(x, y, mean, rstd, weight, bias, add, pixels, *cut.strides), **how, SILU=norm.silu, **tile
+            *(x, y, mean, rstd, weight, bias, add, pixels, *cut.strides),
+            *(C, G, shift is not None, norm.silu, cut.rows, cut.cols),
+            **LAUNCH,
         )
     return y, mean, rstd
 

@@ -11,6 +11,8 @@ the shape of one sample, so that bits depend neither on the batch nor on timing.
 
 from __future__ import annotations
 
+import functools
+import operator
 from dataclasses import dataclass
 
 import torch
@@ -21,11 +23,14 @@ from torch import Tensor
 WARPS = 4
 TILE = 4096  # values: 32 registers in each of 128 threads
 MOST_COLS = 128
-SPANS = 512  # programs that share the pixels of a sample, where it is large enough
+SUM_TILE = 2048  # values of a tile whose sums are kept in registers beside it
+SPAN_UNIT = 32  # pixels that a span is a multiple of
+SPANS = 1024  # programs that share the pixels of a sample, where it is large enough
 MOST_TILES = 16  # that a span has
 MERGE_ROWS, MERGE_TILE = 128, 2048  # spans, and values, that are merged at a time
 # fusion is Triton's own default until 3.10: said here, so that bits do not change with its version
 LAUNCH = {"num_warps": WARPS, "enable_fp_fusion": True}
+SUMS = dict(LAUNCH)  # of kernels that sum over spans
 
 
 @dataclass(frozen=True)
@@ -44,14 +49,33 @@ class Tiles:
         """For ``[B, C, H, W]`` in NHWC or NCHW without gaps."""
         _, C, H, W = x.shape
         nhwc = x.is_contiguous(memory_format=torch.channels_last)
-        # as many channels as divide C, so that no thread is idle; but rows of 128 bytes at least
-        whole = C & -C
-        cols = min(MOST_COLS, whole if whole >= 32 else triton.next_power_of_2(C))
+        cols = columns(C)
         rows = TILE // cols
         count = triton.cdiv(H * W, rows)
         tiles = min(triton.cdiv(count, SPANS), MOST_TILES)
         strides = (C, 1) if nhwc else (1, H * W)
         return cls(rows, cols, tiles, triton.cdiv(count, tiles), triton.cdiv(C, cols), strides)
+
+
+@dataclass(frozen=True)
+class Spans:
+    """How the pixels of a sample are shared out for sums over them: ``count`` spans of ``span`` pixels.
+
+    The number of channels plays no part, so that the sums of two tensors can be merged.
+    """
+
+    span: int
+    count: int
+
+    @classmethod
+    def of(cls, pixels: int) -> Spans:
+        """For a sample of so many pixels."""
+        span = SPAN_UNIT * triton.cdiv(triton.cdiv(pixels, SPANS), SPAN_UNIT)
+        return cls(span, triton.cdiv(pixels, span))
+
+    def rows(self, cols: int) -> int:
+        """Pixels of a tile with ``cols`` channels."""
+        return max(1, min(SUM_TILE // cols, triton.next_power_of_2(self.span)))
 
 
 @dataclass(frozen=True)
@@ -66,6 +90,16 @@ class MergeTiles:
         """For groups of ``size`` channels."""
         cols = triton.next_power_of_2(size)
         return cls(max(1, min(MERGE_ROWS, MERGE_TILE // cols)), cols)
+
+
+def columns(*channels: int) -> int:
+    """Channels of a tile of tensors with so many: as many as divide all, so that no thread is idle.
+
+    But rows of 128 bytes at least, for which a tile of a single tensor may stick out.
+    """
+    whole = functools.reduce(operator.or_, channels)
+    whole &= -whole
+    return min(MOST_COLS, whole if whole >= 32 or len(channels) > 1 else triton.next_power_of_2(channels[0]))
 
 
 @triton.jit
@@ -95,3 +129,27 @@ def affine(
 def pixels_in(k, pixels, span_pixels):
     """Pixels of span ``k`` as float32: the last one may be short, and behind it there are none."""
     return tl.minimum(tl.maximum(pixels - k * span_pixels, 0), span_pixels) * 1.0
+
+
+@triton.jit
+def streamed(mean, squares, n, values, here):
+    """Welford's recurrence in each element of a tile, with the values of the next tile; ``n`` per row.
+
+    No thread needs another one's sums until all tiles have been read (:func:`of_span`).
+    """
+    n += tl.where(here, 1.0, 0.0)
+    d = tl.where(here[:, None], values - mean, 0.0)
+    mean += d * (1.0 / tl.maximum(n, 1.0))[:, None]
+    squares += d * (values - mean)
+    return mean, squares, n
+
+
+@triton.jit
+def of_span(mean, squares, n):
+    """Mean and squares about it of each channel, from all rows of a tile (Chan, Golub and LeVeque, 1983)."""
+    total = tl.sum(n, axis=0)
+    share = (n / total)[:, None]
+    rough = tl.sum(mean * share, axis=0)
+    rough += tl.sum((mean - rough[None, :]) * share, axis=0)  # corrected: a large mean costs no digits
+    d = mean - rough[None, :]
+    return rough, tl.sum(squares + d * d * n[:, None], axis=0)
