@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 (as everywhere in PyTorch code)
 
 from earth2_corrdiff import kernels
-from earth2_corrdiff.kernels import reference
+from earth2_corrdiff.kernels import feature_maps, reference
+from earth2_corrdiff.kernels.reference import Norm
 from earth2_corrdiff.unet import SKIP_SCALE
 
 from ..roofline import TYPES
@@ -25,7 +27,8 @@ BOUNDS = {"fp32": 2e-6, "fp16": 6e-4, "bf16": 5e-3}
 GRADIENT = 4.0  # times the bound, for gradients
 SHIFT = 0.1  # of the shift's gradient: a sum that nearly vanishes
 ODD = ((3, 96, 17, 23), (2, 160, 1, 5))  # channels and pixels that fill no tile
-LARGE = 2_000_000  # values from which on one norm is enough: each variant is three kernels to compile
+WIDTHS = ((2, 128, 56, 56), (2, 256, 56, 56), (1, 384, 28, 28), (2, 160, 10, 6))  # for all kernels
+LARGE = 2_000_000  # values from which on some kernels are not judged: each takes seconds to compile
 Shape = tuple[int, int, int, int]
 
 
@@ -53,13 +56,86 @@ class Inputs:
         return Inputs(*(t.double() for t in (self.x, self.other, self.shift, self.weight, self.bias)))
 
 
-KERNELS: dict[str, Callable[[Any, Inputs], Tensor]] = {
-    "norm, SiLU": lambda on, i: on.group_norm_silu(i.x, *i.norm, unbiased=True),
-    "norm": lambda on, i: on.group_norm_silu(i.x, *i.norm, silu=False, unbiased=True),
-    "shift, norm, SiLU": lambda on, i: on.group_norm_silu(i.x, *i.norm, shift=i.shift, unbiased=True),
-    "residual": lambda on, i: on.residual_scale(i.x, i.other, SKIP_SCALE),
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel and its specification, which takes the same inputs in float64.
+
+    Attributes
+    ----------
+    fused, truth : Callable[[Inputs], Tensor]
+        What is judged, and what it should give
+    everywhere : bool
+        True if it is judged at every shape of the network, and not at the small ones alone
+    even : bool
+        True if it halves or doubles the resolution, or takes a side at half of it
+    """
+
+    fused: Callable[[Inputs], Tensor]
+    truth: Callable[[Inputs], Tensor]
+    everywhere: bool = False
+    even: bool = False
+
+
+def _op(call: Callable[[Any, Inputs], Tensor], everywhere: bool = False) -> Kernel:
+    """One of ``earth2_corrdiff.kernels``: the reference has it under the same name."""
+    return Kernel(lambda i: call(kernels, i), lambda i: call(reference, i), everywhere)
+
+
+def _map_norm(mode: str, sources: int = 1) -> Kernel:
+    """The norm of feature maps, whose moments were made before, with a shift for all samples."""
+
+    def parameters(i: Inputs) -> tuple[Tensor, Tensor, Norm, Tensor]:
+        weight, bias, shift = (t.repeat(sources) for t in (i.weight, i.bias, i.bias))
+        return weight, bias, Norm(min(32, (len(weight) + 3) // 4), unbiased=True), shift[None]
+
+    def fused(i: Inputs) -> Tensor:
+        weight, bias, norm, shift = parameters(i)
+        maps = [feature_maps.measured(t) for t in (i.x, i.other)[:sources]]
+        return feature_maps.normalised(maps, weight, bias, norm, shift=shift, mode=mode)[0]
+
+    def truth(i: Inputs) -> Tensor:
+        weight, bias, norm, shift = parameters(i)
+        x = torch.cat((i.x, i.other)[:sources], dim=1)
+        y, _, _ = reference.forward(x, weight, bias, shift.expand(len(x), -1), norm)
+        if mode == "down":
+            return F.avg_pool2d(y, 2)
+        return F.interpolate(y, scale_factor=2, mode="nearest") if mode == "up" else y
+
+    return Kernel(fused, truth, everywhere=mode == "same" and sources == 1, even=mode == "down")
+
+
+def _join(half: bool) -> Kernel:
+    """The end of a block, its side at the same resolution or at half of it."""
+
+    def side(i: Inputs) -> Tensor:
+        image = i.other[..., ::2, ::2] if half else i.other
+        return image.contiguous(memory_format=torch.channels_last)
+
+    def truth(i: Inputs) -> Tensor:
+        other = F.interpolate(side(i), scale_factor=2, mode="nearest") if half else i.other
+        return (i.x + i.bias.view(1, -1, 1, 1) + other) * SKIP_SCALE
+
+    return Kernel(
+        lambda i: feature_maps.join(i.x, side(i), i.bias, SKIP_SCALE).values,
+        truth,
+        everywhere=not half,
+        even=half,
+    )
+
+
+KERNELS = {
+    "norm, SiLU": _op(lambda on, i: on.group_norm_silu(i.x, *i.norm, unbiased=True), everywhere=True),
+    "norm": _op(lambda on, i: on.group_norm_silu(i.x, *i.norm, silu=False, unbiased=True)),
+    "shift, norm, SiLU": _op(lambda on, i: on.group_norm_silu(i.x, *i.norm, shift=i.shift, unbiased=True)),
+    "residual": _op(lambda on, i: on.residual_scale(i.x, i.other, SKIP_SCALE), everywhere=True),
+    "join": _join(half=False),
+    "join, side at half the resolution": _join(half=True),
+    "norm of a map": _map_norm("same"),
+    "norm of a map, doubled": _map_norm("up"),
+    "norm of a map, halved": _map_norm("down"),
+    "norm of two maps": _map_norm("same", 2),
+    "norm of two maps, doubled": _map_norm("up", 2),
 }
-EVERYWHERE = ("norm, SiLU", "residual")
 
 
 def run(record: Record) -> None:
@@ -88,8 +164,8 @@ def _version(record: Record) -> str:
 def shapes(tiny: bool) -> list[Shape]:
     """[B, C, H, W] of all norms of the network; of some in batches; and odd ones."""
     found: list[Shape] = [(1, c, side, side) for c, side in layers(size_of(tiny)).norms]
-    batches: list[Shape] = [] if tiny else [(4, 128, 448, 448), (16, 256, 56, 56)]
-    return [*found, *batches, *ODD]
+    more: list[Shape] = [] if tiny else [*WIDTHS, (4, 128, 448, 448), (16, 256, 56, 56)]
+    return [*found, *more, *ODD]
 
 
 def _inputs(device: torch.device, kind: str, shape: Shape, layout: torch.memory_format) -> Inputs:
@@ -113,22 +189,24 @@ def forward(
     """Record the errors of all kernels at a shape, and whether their bits depend on run or batch."""
     given = _inputs(record.device, kind, shape, layout)
     row: dict[str, Any] = {"good": True}
+    small, even = given.x.numel() < LARGE, not any(side % 2 for side in shape[2:])
     for name, kernel in KERNELS.items():
-        if name in EVERYWHERE or given.x.numel() < LARGE:
+        if (small or kernel.everywhere) and (even or not kernel.even):
             row[name] = _judge(kernel, given)
             row["good"] &= _good(row[name], BOUNDS[kind])
     where = "" if layout is torch.channels_last else ", NCHW"
     record.put("rows", f"forward {shape}{where}", value=row)
 
 
-def _judge(kernel: Callable[[Any, Inputs], Tensor], given: Inputs) -> dict[str, Any]:
+def _judge(kernel: Kernel, given: Inputs) -> dict[str, Any]:
     """Error of a kernel, and checks that must be true."""
-    want = kernel(reference, given.double())
-    torch.full_like(given.x, torch.nan)  # the result lies where this was: what is not written shows
-    got, again = kernel(kernels, given), kernel(kernels, given)
-    checks = {"same bits again": torch.equal(got, again), "same layout": got.stride() == given.x.stride()}
+    want = kernel.truth(given.double())
+    # the result will lie where this was: what is not written shows
+    torch.full_like(want, torch.nan, dtype=given.x.dtype)
+    got, again = kernel.fused(given), kernel.fused(given)
+    checks = {"same bits again": torch.equal(got, again), "same type": got.dtype == given.x.dtype}
     if len(given.x) > 1:
-        checks["same bits alone"] = torch.equal(kernel(kernels, given.first()), got[:1])
+        checks["same bits alone"] = torch.equal(kernel.fused(given.first()), got[:1])
     return {"error": relative_l2(got, want), **checks}
 
 
