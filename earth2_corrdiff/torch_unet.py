@@ -87,7 +87,8 @@ class _Block:
         # what the skip's convolution reads is written beside the norm where it is not there as one tensor
         beside = self.mode == "down" or len(maps) > 1
         y, side = self.norm0(*maps, mode=self.mode, keep=beside)
-        y, _ = self.norm1(measured(self.conv0(y)), shift=shift)
+        y = self.conv0(y)
+        y, _ = self.norm1(measured(y), shift=shift)
         y = self.conv1(y)
         side = maps[0].values if side is None else side
         # a 1 x 1 convolution commutes with doubling, at a quarter of the work: join doubles
@@ -150,7 +151,7 @@ class TorchUNet:
         self._spatial = None if spatial is None else spatial.detach().to(dtype)
 
     def slab(self, static: Tensor, position: Tensor | None = None) -> Tensor:
-        """The channels that do not change from step to step, ``[1, C, H, W]`` float32: position, zeros last."""
+        """The channels that no step changes, ``[1, Cs, H, W]`` float32: with the position, then zeros."""
         position = self._net.position() if position is None else position
         if position is not None:
             position = position.detach().float()
@@ -172,13 +173,14 @@ class TorchUNet:
 
     def __call__(self, x: Tensor, slab: Tensor, row: Row) -> Tensor:
         """``gain * F(c_in x ⊕ slab; label) + skip * x``: ``[B, C_out, H, W]`` float32 in and out."""
-        (c_in, gain, skip), factors, shifts = torch.split(
-            row.values, [3, row.slab, sum(self._widths)]
+        (c_in, gain, skip), factors, shifts = torch.split(row.values, [3, row.slab, sum(self._widths)])
+        raw = self._features(
+            self._image(x, slab, c_in, factors), torch.split(shifts[None], self._widths, dim=1)
         )
-        raw = self._features(self._image(x, slab, c_in, factors), torch.split(shifts[None], self._widths, dim=1))
         y, _ = self._head_norm(raw)
         y = self._head(y)[:, : self._c_out].float() + self._head.bias[: self._c_out].view(1, -1, 1, 1)
-        return skip * x + gain * y
+        denoised: Tensor = skip * x + gain * y
+        return denoised
 
     def _image(self, x: Tensor, slab: Tensor, c_in: Tensor, factors: Tensor) -> Tensor:
         """What the stem reads: ``c_in x ⊕ slab``, in its type and in NHWC."""

@@ -42,12 +42,16 @@ def test_kernels_on_the_gpu() -> None:
 # What the interpreter cannot say: types, shapes and constants as the compilers for GPUs want them. Arguments
 # that are 1 become constants then, so they are tried as such.
 ARGUMENTS = {"pixels": "i32", "stride_p": "i32", "stride_c": "i32", "tiles": "i32", "spans": "i32"}
-ARGUMENTS |= {"span_pixels": "i32", "eps": "fp32", "scale": "fp32", "count": "i64"}
-FIELDS = ("x", "y", "grad", "dx", "out")
+ARGUMENTS |= {"span": "i32", "width": "i32", "eps": "fp32", "scale": "fp32", "count": "i64"}
+FIELDS = ("x", "y", "grad", "dx", "out", "side", "raw")
 CONSTANTS = {
+    "C0": 64,
     "C": 96,
     "G": 24,
-    "SHIFT": True,
+    "SHIFT": 2,
+    "MODE": 2,
+    "RAW": True,
+    "SIDE": 2,
     "SILU": True,
     "UNBIASED": 1,
     "ROWS": 16,
@@ -69,15 +73,18 @@ def test_kernels_compile(target: tuple[Any, Any, int], ones: dict[str, int]) -> 
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from earth2_corrdiff.kernels import triton_backward, triton_norm
+    from earth2_corrdiff.kernels import triton_backward, triton_maps, triton_norm
     from earth2_corrdiff.kernels.triton_tiles import LAUNCH
 
-    norm, back = triton_norm, triton_backward
+    norm, back, maps = triton_norm, triton_backward, triton_maps
     kernels = (norm._moments, norm._merge_moments, norm._apply, norm._add_scaled)
-    for kernel in (*kernels, back._sums, back._merge_sums, back._input_gradient):
+    kernels += (back._sums, back._merge_sums, back._input_gradient, maps._normalise, maps._join)
+    for kernel in kernels:
         names = [parameter.name for parameter in kernel.params]
         known = {name: value for name, value in {**CONSTANTS, **ones}.items() if name in names}
         kinds = {name: ARGUMENTS.get(name, "*bf16" if name in FIELDS else "*fp32") for name in names}
+        if kernel is maps._normalise:
+            kinds["beside"] = "*bf16"
         kinds |= dict.fromkeys(known, "constexpr")
         constants = {(names.index(name),): value for name, value in known.items()}
         source = ASTSource(fn=kernel, signature=kinds, constexprs=constants)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from earth2_corrdiff import kernels
 from earth2_corrdiff.kernels import ops, reference, triton_norm, triton_tiles
+from earth2_corrdiff.kernels.feature_maps import FeatureMap, join, measured, normalised
 from earth2_corrdiff.kernels.reference import Norm
 
 # the interpreter's numpy says where exp(-z) is infinite: the activation is 0 there, as it should be
@@ -62,14 +63,100 @@ def test_norm_and_gradients(
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
 def test_many_tiles(on_triton: None, monkeypatch: pytest.MonkeyPatch, layout: torch.memory_format) -> None:
     """As in a large field: several tiles in a span, several rounds of merging, and empty tiles at the end."""
-    for name, value in {"TILE": 128, "SPANS": 8, "MOST_TILES": 3, "MERGE_ROWS": 2}.items():
+    small = {"TILE": 128, "SPANS": 8, "MOST_TILES": 3, "MERGE_ROWS": 2, "SUM_TILE": 64, "SPAN_UNIT": 8}
+    for name, value in small.items():
         monkeypatch.setattr(triton_tiles, name, value)
     case = Case((1, 32, 10, 11), 1000)
     given = inputs(case, layout=layout, device=DEVICE)
     cut = triton_tiles.Tiles.of(given.x)
     assert cut.tiles == 3 and cut.spans > 4
     assert cut.spans * cut.tiles * cut.rows - 10 * 11 > cut.rows
+    spans = triton_tiles.Spans.of(10 * 11)
+    assert spans.count > 4 and spans.span * spans.count > 10 * 11 and spans.span >= 4 * spans.rows(cut.cols)
     assert_close(results(kernels.group_norm_silu, case, given), truth(case, given), case)
+
+
+# feature maps with their moments: channels of one map, or of two side by side
+MAPS = [
+    (torch.float32, (128,), "same", True),
+    (torch.float32, (20,), "up", False),
+    (torch.float32, (32,), "down", True),
+    (torch.float32, (64, 32), "same", True),
+    (torch.float32, (20, 12), "same", False),  # too few to be read side by side: joined first
+    (torch.bfloat16, (256, 128), "same", True),
+    (torch.float16, (32, 32), "down", True),
+]
+
+
+@pytest.fixture
+def maps_on_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps of the CPU take Triton, too, but for those in float64."""
+    monkeypatch.setattr(ops, "on_triton", lambda x: x.dtype != torch.float64)
+
+
+def random_maps(dtype: torch.dtype, channels: tuple[int, ...], B: int = 2) -> list[Tensor]:
+    return [
+        inputs(Case((B, c, 6, 10), 100 * i), dtype, device=DEVICE, seed=i).x for i, c in enumerate(channels)
+    ]
+
+
+@pytest.mark.parametrize("shifts", [0, 1, 2], ids=lambda n: f"{n} shifts")
+@pytest.mark.parametrize(("dtype", "channels", "mode", "keep"), MAPS, ids=str)
+def test_norms_of_maps(
+    maps_on_triton: None, dtype: torch.dtype, channels: tuple[int, ...], mode: str, keep: bool, shifts: int
+) -> None:
+    """Against the operators one after the other, in float64."""
+    if shifts and len(channels) > 1:
+        pytest.skip("only what one convolution has made is shifted")
+    xs, C = random_maps(dtype, channels), sum(channels)
+    given = inputs(Case((2, C, 1, 1)), device=DEVICE)
+    shift = None if not shifts else inputs(Case((shifts, C, 1, 1)), device=DEVICE).shift
+    how = {"mode": mode, "keep": keep}
+    norm = Norm(min(32, C // 4), unbiased=True)
+    got, raw = normalised([measured(x) for x in xs], given.weight, given.bias, norm, shift=shift, **how)
+    exact = given.double()
+    wide = None if shift is None else shift.double().expand(2, -1)
+    plain = [FeatureMap(x.double()) for x in xs]
+    want, kept = normalised(plain, exact.weight, exact.bias, norm, shift=wide, **how)
+    bound = 3e-6 + ROUNDING[dtype]
+    assert got.dtype == dtype and got.is_contiguous(memory_format=NHWC)
+    assert (got.double() - want).abs().max() <= bound * want.abs().max()
+    assert (raw is None) == (not keep)
+    if raw is not None and kept is not None:
+        assert (raw.double() - kept).abs().max() <= bound * kept.abs().max()
+
+
+@pytest.mark.parametrize("side", [0, 1, 2])
+@pytest.mark.parametrize(("dtype", "C"), [(torch.float32, 40), (torch.bfloat16, 128)], ids=str)
+def test_joins_and_their_moments(maps_on_triton: None, dtype: torch.dtype, C: int, side: int) -> None:
+    """The sum against float64, and its moments against those of the tensor itself: the same bits."""
+    (x,), bias = random_maps(dtype, (C,)), inputs(Case((1, C, 1, 1)), device=DEVICE).bias
+    skip = None
+    if side:
+        size = (2, C, 6 // side, 10 // side)
+        skip = inputs(Case(size), dtype, device=DEVICE, seed=3).x
+    got = join(x, skip, bias, 0.7)
+    want = join(x.double(), None if skip is None else skip.double(), bias.double(), 0.7).values
+    assert got.values.dtype == dtype and got.values.is_contiguous(memory_format=NHWC)
+    assert (got.values.double() - want).abs().max() <= (2e-7 + ROUNDING[dtype]) * want.abs().max()
+    assert got.moments is not None and torch.equal(got.moments, measured(got.values).moments)
+    mean, squares = got.moments.double().unbind(2)
+    counts = torch.tensor([32.0, 28.0], dtype=torch.float64, device=DEVICE).view(1, 2, 1)
+    y = got.values.double().flatten(2)
+    torch.testing.assert_close((mean * counts).sum(1) / 60, y.mean(2), rtol=1e-6, atol=1e-6)
+    about = squares.sum(1) + (counts * (mean - y.mean(2)[:, None]) ** 2).sum(1)
+    torch.testing.assert_close(about, 59 * y.var(2), rtol=1e-5, atol=1e-5)
+
+
+def test_maps_have_the_same_bits_in_any_batch(maps_on_triton: None) -> None:
+    xs = random_maps(torch.float32, (64, 32), 3)
+    given = inputs(Case((1, 96, 1, 1)), device=DEVICE)
+
+    def run(*xs: Tensor) -> Tensor:
+        joined = [join(x, x, given.bias[: x.shape[1]], 0.7) for x in xs]
+        return normalised(joined, given.weight, given.bias, Norm(24, unbiased=True))[0]
+
+    assert torch.equal(run(*(x[1:2] for x in xs)), run(*xs)[1:2])
 
 
 def test_same_bits_in_any_batch(on_triton: None) -> None:

@@ -124,7 +124,6 @@ def normalised(
     maps = _side_by_side(maps)
     first = maps[0].values
     if maps[0].moments is not None:
-        shift = None if shift is None else shift.expand(len(first), -1).contiguous()
         parts = [m.moments for m in maps]
         tensors = [m.values for m in maps]
         found: tuple[Tensor, Tensor | None] = _kernels(first).normalised(

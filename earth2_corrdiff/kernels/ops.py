@@ -136,7 +136,11 @@ def _version(x: Tensor, native: Callable[[Tensor], bool]) -> _Version:
 
 def on_triton(x: Tensor) -> bool:
     """Whether Triton's kernels take a tensor."""
-    return x.device.type != "cpu" and x.dtype != torch.float64 and _on_accelerator(x.device.type) is not reference
+    return (
+        x.device.type != "cpu"
+        and x.dtype != torch.float64
+        and _on_accelerator(x.device.type) is not reference
+    )
 
 
 @cache

@@ -15,7 +15,15 @@ import triton.language as tl
 from torch import Tensor
 
 from earth2_corrdiff.kernels.reference import Norm
-from earth2_corrdiff.kernels.triton_tiles import LAUNCH, MergeTiles, Tiles, addresses, affine, of_channels
+from earth2_corrdiff.kernels.triton_tiles import (
+    LAUNCH,
+    MergeTiles,
+    Tiles,
+    addresses,
+    affine,
+    of_channels,
+    shifting,
+)
 
 
 @triton.jit
@@ -135,7 +143,7 @@ def backward(
     dbias, dweight, dshift = (x.new_empty(B, C, dtype=torch.float32) for _ in range(3))
     dx, add = torch.empty_like(x), weight if shift is None else shift.contiguous()
     given = (mean, rstd, weight, bias, add)
-    how = {"C": C, "G": G, "SHIFT": shift is not None, "SILU": norm.silu}
+    how = {"C": C, "G": G, "SHIFT": shifting(shift), "SILU": norm.silu}
     tile = {"ROWS": cut.rows, "COLS": cut.cols, **LAUNCH}
     with torch.cuda.device_of(x):
         _sums[cut.spans, cut.blocks, B](

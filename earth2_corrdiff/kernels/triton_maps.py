@@ -29,7 +29,9 @@ from earth2_corrdiff.kernels.triton_tiles import (
     columns,
     of_channels,
     of_span,
+    shifting,
     streamed,
+    tile_of,
 )
 
 SAME, UP, DOWN = 0, 1, 2
@@ -93,6 +95,25 @@ def _normalise(
 
 
 @triton.jit
+def _beside(side, p, c, width, row, inside, C: tl.constexpr, SIDE: tl.constexpr):
+    """The skip's values at pixels ``p`` of a map of this width; of none, zeros."""
+    if SIDE == 0:
+        return tl.zeros([p.shape[0], c.shape[0]], tl.float32)
+    q = p
+    if SIDE == 2:
+        q = (p // width // 2) * (width // 2) + p % width // 2
+    return tile_of(side, q, c, C, 1, row, inside).to(tl.float32)
+
+
+@triton.jit
+def _written(values, add, beside, scale, y, p, c, row, inside, C: tl.constexpr):
+    """Write the sum, and give it back as it was rounded."""
+    rounded = ((values.to(tl.float32) + add[None, :] + beside) * scale).to(y.dtype.element_ty)
+    tl.store(addresses(y, p, c, C, 1), rounded, mask=row[:, None] & inside[None, :])
+    return rounded.to(tl.float32)
+
+
+@triton.jit
 def _join(
     x, side, bias, y, parts, pixels, width, span, scale,
     C: tl.constexpr, SIDE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
@@ -103,22 +124,23 @@ def _join(
     inside = c < C
     add = of_channels(bias, c, inside)
     sample = b * pixels * C
+    x += sample
+    y += sample
+    side += sample if SIDE == 1 else sample // 4
     first, end = s * span, tl.minimum((s + 1) * span, pixels)
     mean, squares = tl.zeros([ROWS, COLS], tl.float32), tl.zeros([ROWS, COLS], tl.float32)
     n = tl.zeros([ROWS], tl.float32)
-    for start in range(first, end, ROWS):
-        p = start + tl.arange(0, ROWS)
-        row = p < end
-        here = row[:, None] & inside[None, :]
-        values = tl.load(addresses(x + sample, p, c, C, 1), mask=here, other=0.0).to(tl.float32) + add[None, :]
-        if SIDE == 1:
-            values += tl.load(addresses(side + sample, p, c, C, 1), mask=here, other=0.0).to(tl.float32)
-        if SIDE == 2:
-            q = (p // width // 2) * (width // 2) + p % width // 2
-            values += tl.load(addresses(side + sample // 4, q, c, C, 1), mask=here, other=0.0).to(tl.float32)
-        rounded = (values * scale).to(y.dtype.element_ty)
-        tl.store(addresses(y + sample, p, c, C, 1), rounded, mask=here)
-        mean, squares, n = streamed(mean, squares, n, rounded.to(tl.float32), row)
+    rows = tl.arange(0, ROWS)
+    for start in range(first, end, 2 * ROWS):  # what is read is on its way before anything is written
+        p0, p1 = start + rows, start + ROWS + rows
+        v0 = tile_of(x, p0, c, C, 1, p0 < end, inside)
+        v1 = tile_of(x, p1, c, C, 1, p1 < end, inside)
+        s0 = _beside(side, p0, c, width, p0 < end, inside, C, SIDE)
+        s1 = _beside(side, p1, c, width, p1 < end, inside, C, SIDE)
+        z0 = _written(v0, add, s0, scale, y, p0, c, p0 < end, inside, C)
+        z1 = _written(v1, add, s1, scale, y, p1, c, p1 < end, inside, C)
+        mean, squares, n = streamed(mean, squares, n, z0, p0 < end)
+        mean, squares, n = streamed(mean, squares, n, z1, p1 < end)
     middle, about = of_span(mean, squares, n)
     at = (b * tl.num_programs(0) + s) * 2 * C + c
     tl.store(parts + at, middle, mask=inside)
@@ -155,7 +177,7 @@ def normalised(
         _normalise[programs, triton.cdiv(C, cols), B](
             *(xs[0], xs[-1], y, y if raw is None else raw, mean, rstd, weight, bias),
             *(weight if shift is None else shift, H * W, W),
-            *(channels[0], C, norm.groups, shift is not None, norm.silu, mode, keep, rows, cols),
+            *(channels[0], C, norm.groups, shifting(shift), norm.silu, mode, keep, rows, cols),
             **LAUNCH,
         )
     return y, raw

@@ -19,7 +19,9 @@ from torch import Tensor
 from earth2_corrdiff.kernels.reference import Norm
 from earth2_corrdiff.kernels.triton_backward import backward as backward
 from earth2_corrdiff.kernels.triton_tiles import (
+    EACH,
     LAUNCH,
+    MERGE,
     SUMS,
     MergeTiles,
     Spans,
@@ -29,7 +31,9 @@ from earth2_corrdiff.kernels.triton_tiles import (
     of_channels,
     of_span,
     pixels_in,
+    shifting,
     streamed,
+    tile_of,
 )
 
 FLAT = 4096  # values of a residual that a program adds
@@ -47,17 +51,17 @@ def _moments(
     first, end = s * span, tl.minimum((s + 1) * span, pixels)
     mean, squares = tl.zeros([ROWS, COLS], tl.float32), tl.zeros([ROWS, COLS], tl.float32)
     n = tl.zeros([ROWS], tl.float32)
-    p = first + tl.arange(0, ROWS)
-    ahead = tl.load(
-        addresses(x, p, c, stride_p, stride_c), mask=(p < end)[:, None] & inside[None, :], other=0.0
-    )
-    for start in range(first, end, ROWS):
-        values = ahead.to(tl.float32)
-        q = start + ROWS + tl.arange(0, ROWS)  # the next tile is on its way while this one is summed
-        ahead = tl.load(
-            addresses(x, q, c, stride_p, stride_c), mask=(q < end)[:, None] & inside[None, :], other=0.0
-        )
-        mean, squares, n = streamed(mean, squares, n, values, start + tl.arange(0, ROWS) < end)
+    rows = tl.arange(0, ROWS)
+    for start in range(first, end, 4 * ROWS):  # four loads are on their way at once
+        p0, p1, p2, p3 = start + rows, start + ROWS + rows, start + 2 * ROWS + rows, start + 3 * ROWS + rows
+        v0 = tile_of(x, p0, c, stride_p, stride_c, p0 < end, inside)
+        v1 = tile_of(x, p1, c, stride_p, stride_c, p1 < end, inside)
+        v2 = tile_of(x, p2, c, stride_p, stride_c, p2 < end, inside)
+        v3 = tile_of(x, p3, c, stride_p, stride_c, p3 < end, inside)
+        mean, squares, n = streamed(mean, squares, n, v0.to(tl.float32), p0 < end)
+        mean, squares, n = streamed(mean, squares, n, v1.to(tl.float32), p1 < end)
+        mean, squares, n = streamed(mean, squares, n, v2.to(tl.float32), p2 < end)
+        mean, squares, n = streamed(mean, squares, n, v3.to(tl.float32), p3 < end)
     middle, about = of_span(mean, squares, n)
     at = (b * tl.num_programs(0) + s) * 2 * C + c
     tl.store(parts + at, middle, mask=inside)
@@ -80,7 +84,7 @@ def _merge_moments(
     inside = j < SIZE
     offset = tl.zeros([COLS], tl.float32)
     if SHIFT:
-        offset = of_channels(shift, b * C + g * SIZE + j, inside)
+        offset = of_channels(shift, (b * C if SHIFT == EACH else 0) + g * SIZE + j, inside)
     c, sample = g * SIZE + j, b.to(tl.int64) * spans * 2
     if C0 < C:
         own = c < C0
@@ -159,7 +163,9 @@ def moments(x: Tensor) -> Tensor:
     return parts
 
 
-def of_groups(parts: Sequence[Tensor], shift: Tensor | None, pixels: int, norm: Norm) -> tuple[Tensor, Tensor]:
+def of_groups(
+    parts: Sequence[Tensor], shift: Tensor | None, pixels: int, norm: Norm
+) -> tuple[Tensor, Tensor]:
     """Mean and 1 / standard deviation ``[B, G]`` from the moments of one tensor, or of two side by side."""
     first, last = parts[0], parts[-1]
     B, spans, _, C0 = first.shape
@@ -168,9 +174,18 @@ def of_groups(parts: Sequence[Tensor], shift: Tensor | None, pixels: int, norm: 
     mean, rstd = (first.new_empty(B, G) for _ in range(2))
     with torch.cuda.device_of(first):
         _merge_moments[G, B](
-            *(first, last, first if shift is None else shift, mean, rstd, pixels, spans, Spans.of(pixels).span),
-            *(norm.eps, C0, C, G, shift is not None, int(norm.unbiased), merging.rows, merging.cols),
-            **LAUNCH,
+            *(
+                first,
+                last,
+                first if shift is None else shift,
+                mean,
+                rstd,
+                pixels,
+                spans,
+                Spans.of(pixels).span,
+            ),
+            *(norm.eps, C0, C, G, shifting(shift), int(norm.unbiased), merging.rows, merging.cols),
+            **MERGE,
         )
     return mean, rstd
 
@@ -187,7 +202,7 @@ def forward(
     with torch.cuda.device_of(x):
         _apply[triton.cdiv(pixels, cut.rows), cut.blocks, B](
             *(x, y, mean, rstd, weight, bias, add, pixels, *cut.strides),
-            *(C, G, shift is not None, norm.silu, cut.rows, cut.cols),
+            *(C, G, shifting(shift), norm.silu, cut.rows, cut.cols),
             **LAUNCH,
         )
     return y, mean, rstd

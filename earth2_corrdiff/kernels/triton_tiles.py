@@ -23,14 +23,15 @@ from torch import Tensor
 WARPS = 4
 TILE = 4096  # values: 32 registers in each of 128 threads
 MOST_COLS = 128
-SUM_TILE = 2048  # values of a tile whose sums are kept in registers beside it
+SUM_TILE = 1024  # values of a tile whose sums are kept in registers; four are read at once
 SPAN_UNIT = 32  # pixels that a span is a multiple of
 SPANS = 1024  # programs that share the pixels of a sample, where it is large enough
 MOST_TILES = 16  # that a span has
-MERGE_ROWS, MERGE_TILE = 128, 2048  # spans, and values, that are merged at a time
+MERGE_ROWS, MERGE_TILE = 512, 4096  # spans, and values, that are merged at a time
 # fusion is Triton's own default until 3.10: said here, so that bits do not change with its version
 LAUNCH = {"num_warps": WARPS, "enable_fp_fusion": True}
-SUMS = dict(LAUNCH)  # of kernels that sum over spans
+SUMS = dict(LAUNCH)  # of kernels that sum over the pixels of a span
+MERGE = {**LAUNCH, "num_warps": 8}  # of the one that merges spans
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,30 @@ def columns(*channels: int) -> int:
     """
     whole = functools.reduce(operator.or_, channels)
     whole &= -whole
-    return min(MOST_COLS, whole if whole >= 32 or len(channels) > 1 else triton.next_power_of_2(channels[0]))
+    if whole < 32 and len(channels) == 1:
+        whole = int(triton.next_power_of_2(channels[0]))
+    return min(MOST_COLS, whole)
+
+
+EACH = tl.constexpr(2)
+
+
+def shifting(shift: Tensor | None) -> int:
+    """What kernels are told of a shift: 0 there is none, 1 ``[1, C]`` for all samples, 2 ``[B, C]``."""
+    return 0 if shift is None else 1 if shift.shape[0] == 1 else 2
 
 
 @triton.jit
 def addresses(pointer, p, c, stride_p, stride_c):
     """Of pixels ``p`` by channels ``c``; in 64 bits, because a sample may have more than 2^31 values."""
     return pointer + p.to(tl.int64)[:, None] * stride_p + c.to(tl.int64)[None, :] * stride_c
+
+
+@triton.jit
+def tile_of(pointer, p, c, stride_p, stride_c, row, inside):
+    return tl.load(
+        addresses(pointer, p, c, stride_p, stride_c), mask=row[:, None] & inside[None, :], other=0.0
+    )
 
 
 @triton.jit
@@ -121,7 +139,7 @@ def affine(
     g = b * G + c // (C // G)
     centre = of_channels(mean, g, inside)
     if SHIFT:
-        centre -= of_channels(shift, b * C + c, inside)
+        centre -= of_channels(shift, (b * C if SHIFT == EACH else 0) + c, inside)
     return centre, of_channels(rstd, g, inside), of_channels(weight, c, inside), of_channels(bias, c, inside)
 
 
