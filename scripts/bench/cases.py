@@ -72,14 +72,8 @@ def randomise(net: nn.Module, seed: int) -> None:
             p.copy_(0.1 * noise)
 
 
-def networks(size: Size) -> tuple[Regression, Denoiser]:
-    """The two networks of CorrDiff-Taiwan in a size, weights random and rounded to float16, as it ships.
-
-    Raises
-    ------
-    RuntimeError
-        If they have not the parameters that the published architecture has
-    """
+def fresh_networks(size: Size) -> tuple[Regression, Denoiser]:
+    """The two networks of CorrDiff-Taiwan in a size, with the weights that a fresh network has."""
     common = {
         "img_resolution": size.side,
         "model_channels": size.channels,
@@ -93,18 +87,31 @@ def networks(size: Size) -> tuple[Regression, Denoiser]:
     diffusion: dict[str, Any] = {"img_channels": n_out, "img_in_channels": n_in + n_out + 4}
     diffusion |= {"model_type": "SongUNetPosEmbd", "gridtype": "sinusoidal", "N_grid_channels": 4}
     regression["embedding_type"] = "zero"
-    made = []
-    for seed, (name, args) in enumerate((("UNet", regression), ("EDMPrecondSR", diffusion))):
-        net = create(Checkpoint(name, {**args, **common}, {}, name))
+    first, second = (
+        create(Checkpoint(name, {**args, **common}, {}, name))
+        for name, args in (("UNet", regression), ("EDMPrecondSR", diffusion))
+    )
+    assert isinstance(first, Regression) and isinstance(second, Denoiser)
+    return first, second
+
+
+def networks(size: Size) -> tuple[Regression, Denoiser]:
+    """The two networks of CorrDiff-Taiwan in a size, weights random and rounded to float16, as it ships.
+
+    Raises
+    ------
+    RuntimeError
+        If they have not the parameters that the published architecture has
+    """
+    made = fresh_networks(size)
+    for seed, net in enumerate(made):
         randomise(net, seed)
         round_to_half(net)
-        made.append(net.eval().requires_grad_(False))
+        net.eval().requires_grad_(False)
     found = tuple(sum(p.numel() for p in net.parameters()) for net in made)
     if size.parameters is not None and found != size.parameters:
         raise RuntimeError(f"the networks have {found} parameters, the published ones {size.parameters}")
-    first, second = made
-    assert isinstance(first, Regression) and isinstance(second, Denoiser)
-    return first, second
+    return made
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from earth2_corrdiff.unet import SongUNet
+
 NORM, ELEMENTWISE, CAT, RESAMPLE = "GroupNorm, SiLU", "elementwise", "cat", "resample"
 ATTENTION, LINEAR = "attention", "embedding"
 MODELS = ("eager", "fused", "ideal")
@@ -70,7 +72,8 @@ def _convolution(name: str, module: Any, x: Tensor, y: Tensor) -> list[Operation
 
 def _norm(name: str, module: Any, x: Tensor, y: Tensor) -> list[Operation]:
     # the last norm's SiLU is a separate operator upstream: the same passes
-    passes = 12 if module.act or name.endswith("aux_norm") else 10
+    silu = getattr(module, "act", "attn" not in name) or name.endswith("aux_norm")
+    passes = 12 if silu else 10
     return [Operation(NORM, 0, passes * x.numel(), 3 * x.numel(), 2 * x.numel())]
 
 
@@ -98,12 +101,14 @@ _COUNTERS: dict[str, Counter] = {
     "GroupNorm": _norm,
     "UNetBlock": _block,
     "UNetAttention": _attention,
+    "Block": _block,  # from here on this package's own
+    "Attention": _attention,
     "Linear": _linear,
 }
 
 
 def count(unet: nn.Module, shape: tuple[int, int, int, int]) -> list[Operation]:
-    """Operators of one forward pass of PhysicsNeMo's ``SongUNet`` on an image of ``[B, C, H, W]``."""
+    """Operators of one forward pass of a ``SongUNet``, PhysicsNeMo's or ours, on ``[B, C, H, W]``."""
     unet = copy.deepcopy(unet).to("meta")
     found: list[Operation] = []
 
@@ -115,7 +120,8 @@ def count(unet: nn.Module, shape: tuple[int, int, int, int]) -> list[Operation]:
         if counter is not None:
             module.register_forward_hook(hook(name, counter))
     with torch.inference_mode():
-        unet(torch.empty(shape, device="meta"), torch.empty(shape[0], device="meta"), class_labels=None)
+        image, labels = torch.empty(shape, device="meta"), torch.empty(shape[0], device="meta")
+        unet(image, labels, **({} if isinstance(unet, SongUNet) else {"class_labels": None}))
     return found
 
 

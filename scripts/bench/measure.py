@@ -39,7 +39,7 @@ def relative_error(found: Tensor, reference: Tensor) -> float:
     return float((found - reference).norm() / reference.norm())
 
 
-def _normalised(fields: Tensor) -> Tensor:
+def normalised(fields: Tensor) -> Tensor:
     """Physical fields in units of their spread: the 295 K of a temperature would hide any error."""
     center, scale = (
         torch.tensor(values, device=fields.device, dtype=torch.float64).view(-1, 1, 1)
@@ -140,8 +140,8 @@ class Bench:
                 outputs = {name: run() for name, run in self._works(case, sigma).items()}
             reference = self._exact(case, sigma, outputs[self.variants[0].name])
         if case.what == "ensemble":
-            outputs = {name: _normalised(fields) for name, fields in outputs.items()}
-            reference = _normalised(reference)
+            outputs = {name: normalised(fields) for name, fields in outputs.items()}
+            reference = normalised(reference)
         return {n: (relative_error(y, reference), torch.equal(y, reference)) for n, y in outputs.items()}
 
     def _exact(self, case: Case, sigma: float, stock_fp32: Tensor) -> Tensor:

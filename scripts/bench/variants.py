@@ -87,7 +87,7 @@ class Ours:
         return lambda: self.downscaler.regression(cond)
 
     def step(self, members: int, sigma: float) -> Run:
-        x, cond = _step_inputs(self.problem, members, sigma)
+        x, cond = step_inputs(self.problem, members, sigma)
         denoise = self.downscaler.denoiser.given(cond)  # once per field, as the sampler does it
         return lambda: denoise(x, sigma)
 
@@ -115,7 +115,7 @@ def _regression_input(problem: Problem) -> Tensor:
     return together.contiguous(memory_format=torch.channels_last)
 
 
-def _step_inputs(problem: Problem, members: int, sigma: float) -> tuple[Tensor, Tensor]:
+def step_inputs(problem: Problem, members: int, sigma: float) -> tuple[Tensor, Tensor]:
     """A noisy state ``[M, 4, H, W]`` as wide as the sampler's, and the conditioning ``[1, 16, H, W]``."""
     cond = torch.cat([problem.mean, problem.cond], dim=1).contiguous(memory_format=torch.channels_last)
     x = problem.noise[:members] * (sigma**2 + problem.denoiser.sigma_data**2) ** 0.5
@@ -176,7 +176,7 @@ class Stock:
         return lambda: self.model.unet_regression(self.regression_net, cond, len(OUTPUTS.names), 1)
 
     def step(self, members: int, sigma: float) -> Run:
-        x, cond = _step_inputs(self.problem, members, sigma)
+        x, cond = step_inputs(self.problem, members, sigma)
         cond = cond.expand(members, -1, -1, -1)
         level = torch.tensor(sigma, device=self.problem.device)
         return lambda: self.residual_net(x, cond, level)
