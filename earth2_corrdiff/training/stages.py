@@ -141,7 +141,7 @@ def position_of(net: Regression | Denoiser, corner: Tensor | None, shape: Sequen
     if corner is None or whole is None:
         return None
     h, w = shape
-    return torch.cat([whole[:, :, y : y + h, x : x + w] for y, x in corner.tolist()])
+    return _last(torch.cat([whole[:, :, y : y + h, x : x + w] for y, x in corner.tolist()]))
 
 
 class RegressionLoss(nn.Module):

@@ -139,8 +139,8 @@ def _caption(about: dict[str, Any], rounds: int, size: Size) -> str:
     return (
         f"{size.per_time} patches of {size.patch} x {size.patch} per time{passes}, "
         f"domain {size.side} x {size.side}, U-Nets of {size.channels} channels and {size.blocks} blocks; "
-        f"milliseconds per patch, median of {rounds} interleaved rounds in one process; the total includes the "
-        f"optimiser and the making of the images; ratios per round, median and range. "
+        f"milliseconds per patch, median of {rounds} interleaved rounds in one process; the total includes "
+        f"the optimiser and the making of the images; ratios per round, median and range. "
         f"{of['device']}, {of['threads']} threads{loose}, "
         f"load {of['load'][0]:.1f}; "
         f"{', '.join(f'{name} {version}' for name, version in known.items() if version)}. {about['command']}"
