@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,20 @@ def test_a_compiled_training_learns_the_same(
         assert first.keys() == second.keys()
         for key, value in first.items():
             torch.testing.assert_close(second[key], value, rtol=1e-3, atol=1e-5)
+
+
+def test_noise_drawn_beforehand_is_the_same(tmp_path: Path, pairs: Path) -> None:
+    """What a thread draws for the next batch; a batch that comes without draws the same bits."""
+    (tmp_path / "work").mkdir()
+    told = config(tmp_path, pairs, diffusion__patches=PATCHES)
+    material = open_material(told, World(), lambda what, left: None)
+    model = start(told, material, World())
+    means = Means(model.regression, material.pairs)
+    stage = DiffusionStage(model, told.diffusion.patches, EDMLoss(), means)
+    plain = Batch([0, 1], material.pairs.read([0, 1]), [(0, 0), (0, 1)])
+    drawn = stage.draw(plain.keys)
+    assert drawn.noise.shape == (6, 2, 8, 12) and drawn.level.shape == (6,)
+    shown = [vars(stage.images(batch)).values() for batch in (plain, replace(plain, drawn=drawn))]
+    for one, other in zip(*shown, strict=True):
+        assert torch.equal(one, other)
+    assert RegressionStage(model, None).draw(plain.keys) is None
