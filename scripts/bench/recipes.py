@@ -268,7 +268,8 @@ class Recipe:
 
     def _pass(self, part: Images, total: int) -> float:
         if not self.variant.last:
-            part = Images(*(None if t is None else t.contiguous() for t in vars(part).values()))
+            plain: list[Any] = [None if t is None else t.contiguous() for t in vars(part).values()]
+            part = Images(*plain)
         with self.watch.part("forward"), self._autocast():
             loss: Tensor = self.loss(part) * (len(part) / total)
         with self.watch.part("backward"):
