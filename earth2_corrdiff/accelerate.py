@@ -22,6 +22,7 @@ from earth2_corrdiff.cpu_unet import supports
 from earth2_corrdiff.engines import CpuEngine, Level, engine_of
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.map_store import MapStore
+from earth2_corrdiff.memory import memory_table
 from earth2_corrdiff.networks import PRECISIONS, Denoiser, Regression
 from earth2_corrdiff.placement import AUTO, Placement, check_place, placed
 from earth2_corrdiff.unet import GroupNorm, SongUNet
@@ -156,6 +157,14 @@ class _Fast(nn.Module):
             found = (key, engine_of(self.model, precision, device, place, strips))
             self.__dict__["_made"] = found
         return found[1]
+
+    def member_bytes(self, shape: tuple[int, int]) -> int:
+        """Memory on a GPU that one image of this (H, W) needs in a call, with fused norms."""
+        assert isinstance(self.model, SongUNet)  # noqa: S101 (for the type checker)
+        device = next(self.model.parameters()).device
+        precision = resolve(self.precision, self, device)  # type: ignore[arg-type]
+        (row,) = memory_table(self.model, [shape], PRECISIONS[precision])
+        return row.whole
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy makes its own engine."""

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from earth2_corrdiff.graph_pool import pool_of
+
 _CPU_OOM = ("not enough memory", "can't allocate memory")  # PyTorch has no class for it on the CPU
 _GROUPS, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
@@ -16,12 +18,31 @@ _GROUPS, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 def free_bytes(device: torch.device) -> int:
     """Memory that can still be had: of a GPU, or of the machine and of the control group that holds the job.
 
+    Of a GPU, what its driver can give and what PyTorch's allocator keeps for this process without use: its
+    cache is no loss. Two parts of that do not count. Rests of segments that are partly in use serve none
+    but small requests; and the pool of captured steps serves no other tensors (see :func:`shared_bytes`).
     Where nobody can tell, ``sys.maxsize``.
     """
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        return int(torch.cuda.mem_get_info(device)[0]) + max(0, _cached(device) - shared_bytes(device))
     machine = _numbers(Path("/proc/meminfo")).get("MemAvailable:")
     return min([sys.maxsize if machine is None else 1024 * machine, *_left_in_groups()])
+
+
+def shared_bytes(device: torch.device) -> int:
+    """Memory of a GPU that captured steps share, and that a further one takes, too: beside the free bytes."""
+    return pool_of(device).held if device.type == "cuda" else 0
+
+
+def _cached(device: torch.device) -> int:
+    """Bytes that PyTorch's allocator holds and could give back; 0 before its first allocation."""
+    stats = torch.cuda.memory_stats(device)
+
+    def now(what: str) -> int:
+        return int(stats.get(f"{what}_bytes.all.current", 0))
+
+    # active: in use, or freed while another stream has still to be done with it
+    return max(0, now("reserved") - max(now("allocated"), now("active")) - now("inactive_split"))
 
 
 def _left_in_groups() -> list[int]:

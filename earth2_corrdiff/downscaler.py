@@ -87,6 +87,8 @@ class Downscaler(nn.Module):
             net.to(memory_format=torch.channels_last)
         self.regression = accelerate(regression, precision, AUTO) if accelerated else regression
         self.denoiser = accelerate(denoiser, precision) if accelerated else denoiser
+        for net in (self.regression, self.denoiser):
+            net.exact = self._asked == "fp32"
         self.view = View(spec, self.regression, self.denoiser)
         self._register(spec)
 
@@ -143,8 +145,13 @@ class Downscaler(nn.Module):
         seeds: Sequence[int],
         progress: Progress | None,
         label: int | None = None,
+        noise: MemberNoise | None = None,
     ) -> Tensor:
-        """Sample one residual per seed, normalised: ``[1, Cc, H, W], [1, Co, H, W] → [m, Co, H, W]``."""
+        """Sample one residual per seed, normalised: ``[1, Cc, H, W], [1, Co, H, W] → [m, Co, H, W]``.
+
+        ``noise`` is that of :meth:`noise`, where its drawing has begun.
+        """
+        noise = self.noise(seeds) if noise is None else noise
         given = self.view.given(cond, mean, 1 if cond.device.type == "cpu" else len(seeds), label)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
@@ -156,7 +163,6 @@ class Downscaler(nn.Module):
         s = self.sampling
         low, high = max(s.sigma_min, self.denoiser.sigma_min), min(s.sigma_max, self.denoiser.sigma_max)
         dtype = torch.float64 if s.double and self._asked == "fp32" else torch.float32
-        noise = MemberNoise(seeds, mean.shape[1:], cond.device)
         return sample(
             denoise,
             noise(),
@@ -167,6 +173,11 @@ class Downscaler(nn.Module):
             draw=noise,
             dtype=dtype,
         )
+
+    def noise(self, seeds: Sequence[int]) -> MemberNoise:
+        """The noise of members ``[m, Co, H, W]``; on a GPU its drawing begins, beside what runs there."""
+        shape = (len(self.spec.outputs.names), *self.spec.output_grid.shape)
+        return MemberNoise(seeds, shape, self.device, self.sampling.noise).begin()
 
     def _denoise(self, given: Denoise, x: Tensor, sigma: float) -> Tensor:
         if x.device.type == "cpu":
@@ -230,16 +241,22 @@ class Downscaler(nn.Module):
             self.view.shard.tell(coarse, seeds, batch, lead_hours)
         labels = self._labels(len(coarse), lead_hours)
         for b, x in enumerate(self._check_input(coarse)):
+            ahead = self._ahead(seeds[:batch])
             cond, mean = self._once(x, labels[b])
             first = 0
             while first < len(seeds):
+                noise, ahead = ahead, None
                 try:
-                    block = self._block(cond, mean, seeds[first : first + batch], progress, labels[b])
+                    block = self._block(cond, mean, seeds[first : first + batch], progress, labels[b], noise)
                 except (RuntimeError, MemoryError) as error:
                     batch = self.view.smaller(batch, error)
                     continue
                 yield b, first, block
                 first += len(block)
+
+    def _ahead(self, seeds: Sequence[int]) -> MemberNoise | None:
+        """Noise whose drawing begins before the regression runs; None where nothing is sampled."""
+        return None if self.spec.inference_mode == "regression" else self.noise(seeds)
 
     def _labels(self, states: int, lead_hours: Leads) -> list[int | None]:
         """The label of each state's lead time; None for networks that were trained with none."""
@@ -263,11 +280,12 @@ class Downscaler(nn.Module):
         seeds: Sequence[int],
         progress: Progress | None,
         label: int | None,
+        noise: MemberNoise | None,
     ) -> Tensor:
         mode = self.spec.inference_mode
         if mode == "regression":
             return self.physical(mean.expand(len(seeds), -1, -1, -1))
-        residual = self.residual(cond, mean, seeds, progress, label)
+        residual = self.residual(cond, mean, seeds, progress, label, noise)
         return self.physical(residual if mode == "diffusion" else mean + residual)
 
     def forward(

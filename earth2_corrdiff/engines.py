@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from earth2_corrdiff.cpu_unet import CpuUNet, supports
+from earth2_corrdiff.float32 import full_float32
+from earth2_corrdiff.graph_pool import GraphPool, pool_of
 from earth2_corrdiff.kernels import tuned
 from earth2_corrdiff.map_store import MapStore
 from earth2_corrdiff.networks import PRECISIONS
@@ -87,7 +89,8 @@ class StripEngine:
         static, position = slab
         arg = torch.cat([level.c_in * x, level.cond * static.expand(len(x), -1, -1, -1)], dim=1)
         label = torch.full((1,), level.label, device=x.device)
-        raw = self._unet(arg.to(self._dtype), label, position).float()
+        with full_float32(x.device, self._dtype is torch.float32):
+            raw = self._unet(arg.to(self._dtype), label, position).float()
         return level.c_skip * x + level.c_out * raw
 
 
@@ -98,8 +101,8 @@ class TorchEngine:
         self._unet, self._graphs = TorchUNet(net, dtype), graphs
         self._rows: OrderedDict[Hashable, Row] = OrderedDict()
         self._captured: OrderedDict[Hashable, _Graph] = OrderedDict()
-        self._lock = Lock()
-        self._pool = torch.cuda.graph_pool_handle() if graphs else None  # one for all: they run in turn
+        self._pool = pool_of(next(net.parameters()).device)  # of all engines: their graphs run in turn
+        self._lock = self._pool.lock if graphs else Lock()
 
     def prepare(self, static: Tensor, position: Tensor | None = None) -> Tensor:
         return self._unet.slab(static, position)
@@ -107,7 +110,8 @@ class TorchEngine:
     def __call__(self, x: Tensor, slab: Tensor, level: Level) -> Tensor:
         factors = (level.label, level.c_in, level.cond, level.c_out, level.c_skip)
         # what is kept must be writable in the next call, which may not be in inference mode
-        with self._lock, torch.inference_mode(False), torch.no_grad():
+        exact = full_float32(x.device, self._unet.dtype is torch.float32)
+        with self._lock, exact, torch.inference_mode(False), torch.no_grad():
             row = _remembered(self._rows, level, ROWS, lambda: self._unet.row(*factors))
             x = x.float()
             if not self._graphs:
@@ -124,9 +128,9 @@ class _Graph:
     A slab is copied when another one comes, which is once per field; the noise level and x at each step.
     """
 
-    def __init__(self, step: Step, x: Tensor, slab: Tensor, row: Row, pool: Any) -> None:
+    def __init__(self, step: Step, x: Tensor, slab: Tensor, row: Row, pool: GraphPool) -> None:
         self._x, self._slab, self._row = x.clone(), slab.clone(), row.clone()
-        self._last = slab
+        self._last, self._pool = slab, pool
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # kernels are chosen and built before the capture
@@ -134,11 +138,11 @@ class _Graph:
                 step(self._x, self._slab, self._row)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        # other threads fetch and write meanwhile: only this one's calls belong to the capture
-        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
+        with pool.capture(self._graph):
             self._out = step(self._x, self._slab, self._row)
 
     def __call__(self, x: Tensor, slab: Tensor, row: Row) -> Tensor:
+        self._pool.take_turn()
         if slab is not self._last:
             self._slab.copy_(slab)
             self._last = slab

@@ -35,6 +35,7 @@ IDENTITY = (
     "sigma_min",
     "sigma_max",
     "churn",
+    "noise",
     "patches",
     "seed",
     "precision",
@@ -213,6 +214,8 @@ def provenance(
     }
     if sampling.solver == "stochastic":
         attributes["churn"] = str(sampling.churn)
+    if sampling.noise == "device" and downscaler.device.type != "cpu":  # there it is the same
+        attributes["noise"] = f"drawn on {downscaler.device.type}"
     if downscaler.view.patching is not None:
         attributes["patches"] = str(downscaler.view)
     return attributes

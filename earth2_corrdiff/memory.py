@@ -23,7 +23,9 @@ class Memory:
         (H, W)
     whole : int
         With PyTorch's operators and fused norms, at once: inputs of convolutions are joined and normed
-        as a whole
+        as a whole. A captured graph holds the same, once what ran before the capture is given back
+    plain : int
+        Operation by operation, as upstream: norms make several float32 maps
     kernels : int
         With the CPU's own kernels, maps freed when no later layer needs them
     strips : int
@@ -36,6 +38,7 @@ class Memory:
 
     domain: tuple[int, int]
     whole: int
+    plain: int
     kernels: int
     strips: int
     mapped: int
@@ -90,6 +93,16 @@ class _Step:
         first, last = 2 * self.inside + self.raised + self.out, self.inside + 3 * self.out + self.raised
         return self.others + max(join, first, last)
 
+    def plain(self, size: int) -> int:
+        """Bytes at the norms of upstream's arithmetic, in a type of ``size`` bytes.
+
+        Their input in float32 (a copy, where it is not), centred, times the weight, and plus the bias.
+        """
+        wide = 12 if size >= 4 else 16
+        first = size * self.inside + wide * self.inside
+        second = size * (self.inside + 2 * self.out) + wide * self.out  # before and after the embedding
+        return size * self.others + max(first, second)
+
 
 def memory_table(
     net: SongUNet,
@@ -119,14 +132,18 @@ def memory_table(
 def _memory(net: SongUNet, domain: tuple[int, int], size: int, rows: int, window: tuple[int, int]) -> Memory:
     pixels = domain[0] * domain[1]
     first, last = next(iter(net.enc.values())), list(net.dec.values())[-1]
-    ends = size * pixels * (cast(Conv2d, first).weight.shape[1] + cast(Conv2d, last).weight.shape[0])
+    inputs, outputs = cast(Conv2d, first).weight.shape[1], cast(Conv2d, last).weight.shape[0]
+    ends = size * pixels * (inputs + outputs)
     steps = list(_steps(net, *domain, rows))
     tile = _steps(net, min(domain[0], window[0]), min(domain[1], window[1]), rows)
     # a strip as it is read, in float32, and once more: normed, or for its squared deviations
     strip = size + 8
+    whole = ends + max(s.whole for s in steps) * size
     return Memory(
         domain,
-        whole=ends + max(s.whole for s in steps) * size,
+        whole=whole,
+        # what comes in is there in float32 twice: as it is, and scaled
+        plain=max(whole, ends + 8 * pixels * inputs + max(s.plain(size) for s in steps)),
         kernels=ends + max(s.kernels for s in steps) * size,
         strips=ends + max(s.maps * size + s.strip * strip + s.pairs * size for s in steps),
         mapped=ends + max(s.strip * strip + s.pairs * size for s in steps),

@@ -42,8 +42,8 @@ class CorrDiff(torch.nn.Module, AutoModelMixin):  # type: ignore[misc]
 
     Attributes
     ----------
-    number_of_samples, number_of_steps, solver, seed, sigma_min, sigma_max, churn, max_batch
-    patching, window, maps
+    number_of_samples, number_of_steps, solver, seed, sigma_min, sigma_max, churn, noise
+    max_batch, patching, window, maps
         May be changed at any time; the next call honours them
 
     Raises
@@ -174,6 +174,15 @@ class CorrDiff(torch.nn.Module, AutoModelMixin):  # type: ignore[misc]
     def maps(self, value: str | Path) -> None:
         set_place(self.downscaler.regression, value)
 
+    @property
+    def noise(self) -> str:
+        """Where noise is drawn: ``host``, the same on every device, or ``device``, as stock does."""
+        return self.downscaler.sampling.noise
+
+    @noise.setter
+    def noise(self, value: str) -> None:
+        self._change(noise=value)
+
     def _change(self, **what: Any) -> None:
         self.downscaler.sampling = replace(self.downscaler.sampling, **what)
 
@@ -232,8 +241,10 @@ class CorrDiff(torch.nn.Module, AutoModelMixin):  # type: ignore[misc]
         if seed is None:
             seed = fresh_seed()
             logger.info("drew the seed {}; set .seed to it to get the same members again", seed)
-        scheme = drawn_seeds if self.spec.drawn_seeds else consecutive_seeds
-        return scheme(seed, self.number_of_samples)
+        if not self.spec.drawn_seeds:
+            return consecutive_seeds(seed, self.number_of_samples)
+        on = self.downscaler.device if self.noise == "device" else None
+        return drawn_seeds(seed, self.number_of_samples, on)
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move the model, as ``torch.nn.Module.to``; a device that is not there is an InputError."""

@@ -18,20 +18,35 @@ from torch import Tensor, nn
 from earth2_corrdiff.architectures import REGRESSIONS, UpstreamUNet, unet_of
 from earth2_corrdiff.checkpoint import Checkpoint, load_weights
 from earth2_corrdiff.errors import InputError, first_line
+from earth2_corrdiff.float32 import full_float32
+from earth2_corrdiff.memory import memory_table
 from earth2_corrdiff.unet import Conv2d, SongUNet
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class _Network(nn.Module):
-    """What both networks share: the U-Net, where it came from, and the type that it convolves in."""
+    """What both networks share: the U-Net, where it came from, and the type that it convolves in.
+
+    Attributes
+    ----------
+    exact : bool
+        Whether float32 is to be full float32, on a GPU too: in reference mode. In training PyTorch's
+        own switches hold
+    """
 
     origin: Checkpoint
+    exact = False
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
         self.compute_dtype = torch.float32
+
+    def _features(self, x: Tensor, labels: Tensor, position: Tensor | None) -> Tensor:
+        """The U-Net itself, in its type; float32 out."""
+        with full_float32(x.device, self.exact):
+            return cast(Tensor, self.model(x.to(self.compute_dtype), labels, position)).float()
 
     @property
     def image_channels(self) -> int:
@@ -66,11 +81,14 @@ class _Network(nn.Module):
         return self.position(torch.tensor([label], device=device))
 
     def member_bytes(self, shape: tuple[int, int]) -> int:
-        """Memory that one image of this (H, W) needs in a call: what a U-Net keeps alive at its peak.
+        """Memory on a GPU that one image of this (H, W) needs in a call, at its peak; see ``memory.py``."""
+        if isinstance(self.model, SongUNet):
+            (row,) = memory_table(self.model, [shape], self.compute_dtype)
+            return row.plain
+        return self._estimate(shape)
 
-        Every level's skips, and at the top some features of the decoder's width beside them; an estimate
-        for choosing a batch, on the safe side.
-        """
+    def _estimate(self, shape: tuple[int, int]) -> int:
+        """Of an architecture of PhysicsNeMo: every level's skips, and some features at the top."""
         args = self.origin.args
         width, mult = int(args.get("model_channels", 128)), list(args.get("channel_mult", (1, 2, 2, 2, 2)))
         blocks, pixels = int(args.get("num_blocks", 4)), shape[0] * shape[1]
@@ -116,7 +134,7 @@ class Regression(_Network):
         B, _, H, W = cond.shape
         x = torch.cat([cond.new_zeros(B, self.out_channels, H, W), cond], dim=1)
         labels = torch.zeros(1, dtype=torch.float32, device=cond.device)
-        return cast(Tensor, self.model(x.to(self.compute_dtype), labels, position)).float()
+        return self._features(x, labels, position)
 
 
 class Denoiser(_Network):
@@ -170,8 +188,7 @@ class Denoiser(_Network):
         c_out = s * self.sigma_data / (s**2 + sd2).sqrt()
         c_in = 1 / (sd2 + s**2).sqrt()
         arg = c_in * torch.cat([x, cond], dim=1) if self.scale_cond else torch.cat([c_in * x, cond], dim=1)
-        raw = self.model(arg.to(self.compute_dtype), (s.log() / 4).flatten(), position)
-        return cast(Tensor, c_skip * x + c_out * raw.float())
+        return c_skip * x + c_out * self._features(arg, (s.log() / 4).flatten(), position)
 
 
 def create(checkpoint: Checkpoint) -> Regression | Denoiser:

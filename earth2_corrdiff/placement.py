@@ -110,9 +110,7 @@ def placed(
 def _ways(row: Memory, kernels: bool, device: torch.device, place: str | Path) -> Iterator[Placement]:
     """Ways to try, the quickest first; one alone where a place is asked for."""
     if place in (AUTO, "device") or (place == "host" and device.type == "cpu"):
-        # a captured graph keeps memory of its own beside that of its warm-up
-        whole = row.kernels if kernels else row.whole * (2 if device.type == "cuda" else 1)
-        yield Placement("at once", "device", device=whole)
+        yield Placement("at once", "device", device=row.kernels if kernels else row.whole)
     if place == AUTO:
         yield Placement("in strips", "device", device=row.strips)
     if device.type == "cuda" and place in (AUTO, "host"):

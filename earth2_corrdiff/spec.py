@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.grid import Grid
+from earth2_corrdiff.noise import check_where
 from earth2_corrdiff.patch_geometry import PatchGeometry
 from earth2_corrdiff.sampler import Churn, check_solver, network_calls
 
@@ -41,6 +42,8 @@ class Sampling:
     double : bool
         Whether reference mode keeps schedule and state in float64, as upstream's deterministic sampler,
         or in float32, as its stochastic one
+    noise : {"host", "device"}
+        Where noise is drawn: on the host, or on the device as stock does (``noise.py``)
     """
 
     solver: str
@@ -49,9 +52,11 @@ class Sampling:
     sigma_max: float = 80.0
     churn: Churn = field(default_factory=Churn)
     double: bool = True
+    noise: str = "host"
 
     def __post_init__(self) -> None:
         check_solver(self.solver)
+        check_where(self.noise)
         check_count("the number of steps", self.steps)
         if not 0 < self.sigma_min < self.sigma_max:
             raise InputError(f"need 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (as everywhere in PyTorch code)
 
 from earth2_corrdiff.embeddings import Linear, NoiseEmbedding, position_features, xavier
-from earth2_corrdiff.kernels import group_norm_silu
+from earth2_corrdiff.kernels import group_norm_silu, residual_scale
 
 SKIP_SCALE = 0.7071067811865476  # 1 / sqrt(2): keeps the variance of a sum of two equal parts
 EPS = 1e-6
@@ -41,12 +41,12 @@ class Conv2d(nn.Module):
         if up or down:  # never used here: upstream stores it, so the keys of a checkpoint agree
             self.register_buffer("resample_filter", torch.full((1, 1, 2, 2), 0.25))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, biased: bool = True) -> Tensor:
         if self.up:
             x = F.interpolate(x, scale_factor=2, mode="nearest")
         if self.down:
             x = F.avg_pool2d(x, 2)
-        return F.conv2d(x, self.weight, self.bias, padding=self.padding)
+        return F.conv2d(x, self.weight, self.bias if biased else None, padding=self.padding)
 
 
 class GroupNorm(nn.Module):
@@ -76,6 +76,9 @@ class GroupNorm(nn.Module):
         return F.silu(self(x))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.fused:  # keeps the layout: PyTorch's own makes NCHW of channels-last on a GPU
+            unbiased = not self.training
+            return group_norm_silu(x, self.groups, self.weight, self.bias, EPS, silu=False, unbiased=unbiased)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.training:
             return F.group_norm(wide, self.groups, self.weight, self.bias, EPS).to(x.dtype)
@@ -130,10 +133,16 @@ class Block(nn.Module):
         self.attn = Attention(c_out) if attention else None
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        y = self.conv0(self.norm0.silu(x))
-        y = F.dropout(self.norm1.silu(y, self.affine(emb)), self.dropout, self.training)
-        y = self.conv1(y)
-        y = (y + (x if self.skip is None else self.skip(x))) * SKIP_SCALE
+        # a fused norm is shifted at no cost: by the convolution's bias, too, which GPUs add in its own pass
+        fused, shift = self.norm1.fused, self.affine(emb)
+        y = self.conv0(self.norm0.silu(x), biased=not fused)
+        y = self.norm1.silu(y, shift + self.conv0.bias if fused else shift)
+        y = self.conv1(F.dropout(y, self.dropout, self.training))
+        side = x if self.skip is None else self.skip(x)
+        if fused and y.dtype == side.dtype:
+            y = residual_scale(y, side, SKIP_SCALE)
+        else:
+            y = (y + side) * SKIP_SCALE
         return y if self.attn is None else cast(Tensor, self.attn(y) * SKIP_SCALE)
 
 

@@ -11,7 +11,7 @@ import torch
 from loguru import logger
 from torch import Tensor
 
-from earth2_corrdiff.budget import check_out_of_memory, free_bytes
+from earth2_corrdiff.budget import check_out_of_memory, free_bytes, shared_bytes
 from earth2_corrdiff.compatibility import check_networks, patching_of
 from earth2_corrdiff.errors import InputError, first_line
 from earth2_corrdiff.networks import Denoiser, Regression
@@ -75,6 +75,7 @@ class View:
         self.patching, self.window = spec.patching, "flat"
         self.shard: Shard | None = None
         self._most, self._last, self._keep, self._said = MAX_BATCH, 1, True, ""
+        self._fitting: dict[tuple[torch.device, tuple[int, int]], int] = {}
 
     @property
     def patching(self) -> PatchGeometry | None:
@@ -107,12 +108,18 @@ class View:
         """Domains, or patches, that share a network call.
 
         One on the CPU, where company is no gain; on a GPU what half of its free memory holds, at most
-        ``MAX_BATCH``: beyond it the GPU has been busy for long.
+        ``MAX_BATCH``: beyond it the GPU has been busy for long. It is chosen at the first call for a device
+        and a shape and stays: another batch would be captured anew, and round otherwise. Fewer go
+        together only after memory has run out.
         """
         if device.type != "cuda":
             return 1
         shape = self._spec.output_grid.shape if self.patching is None else self.patching.shape
-        return max(1, min(self._most, free_bytes(device) // 2 // self._denoiser.member_bytes(shape)))
+        if (device, shape) not in self._fitting:
+            free = free_bytes(device)
+            room = (free + min(free, shared_bytes(device))) // 2  # it is warmed up beside what is shared
+            self._fitting[device, shape] = max(1, room // self._denoiser.member_bytes(shape))
+        return min(self._most, self._fitting[device, shape])
 
     def members(self, device: torch.device) -> int:
         """Members that go together: as many as fill a call, with all their patches."""
@@ -161,6 +168,7 @@ class View:
             logger.warning(what, "1 patch" if self._last == 1 else f"{self._last} patches", self._most)
             return batch
         logger.warning("out of memory with {} members at once; going on with {}", batch, batch // 2)
+        self._most = min(self._most, batch // 2)  # for the next states, too
         return batch // 2
 
     def _say(self, kept: str) -> None:

@@ -14,10 +14,10 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import xarray as xr
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from earth2_corrdiff import CorrDiff, downscale, save_package
@@ -76,7 +76,8 @@ def make_package(folder: Path, scale: int) -> Path:
 
 def draw(ds: xr.Dataset, patching: PatchGeometry, path: Path) -> None:
     """The patches over the coarse input; where they overlap they are averaged."""
-    figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")  # no pyplot: it would keep the figure
+    axes = figure.subplots()
     ds.t2m_lowres[0].plot(ax=axes, cmap="turbo")
     lat, lon = ds.lat.values, ds.lon.values
     for patch in patching.patches:

@@ -41,8 +41,9 @@ COARSE = Grid(np.linspace(19, 29, 41), np.linspace(115, 127, 49))
 PATCH, OVERLAP, BOUNDARY = (448, 448), 4, 2  # NVIDIA's published CONUS case
 POSITIONS = 100  # maps of position
 LEGEND = """The regression: at once on the CPU's kernels, in strips, and with its maps in files. The
-denoiser: what all patches of 448 are conditioned on, cut out once, and a step of one patch. The whole run:
-Python, weights, the fields of the domain, and the larger of the two; the same for any members and times."""
+denoiser: what all patches of 448 are conditioned on, cut out once, a step of one patch, and what each patch
+of a batch needs on a GPU. The whole run, on a CPU: Python, weights, the fields of the domain, and the larger
+of the two networks; the same for any members and times."""
 BASE = 3.8e9  # bytes: Python, PyTorch, both networks and their packed weights; measured on a small domain
 
 
@@ -141,7 +142,7 @@ def row(domain: Shape, args: argparse.Namespace, found: dict[str, Any] | None) -
     fields = 4 * pixels * (POSITIONS + 4 * inputs + 9 * outputs)
     run = BASE + fields + max(whole.kernels, kept + step.kernels)
     peak = f"{run / 1e9:.1f} computed" if found is None else f"{found['rows'][-1][2] / 1e9:.1f} measured"
-    cells = (whole.kernels, whole.strips, whole.mapped, whole.files, kept, step.kernels)
+    cells = (whole.kernels, whole.strips, whole.mapped, whole.files, kept, step.kernels, step.whole)
     return (f"{domain[0]} x {domain[1]}", str(patches), *(f"{n / 1e9:.1f}" for n in cells), peak)
 
 
@@ -154,7 +155,8 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--precision takes one of {', '.join(KEPT)}")
     found = {shape: measured(shape, args) for shape in map(shape_of, args.measure)}
     domains = sorted({*map(shape_of, args.domains), *found}, key=lambda shape: shape[0] * shape[1])
-    heads = ("domain", "patches", "at once", "strips", "mapped", "+ files", "kept", "a patch", "whole run")
+    heads = ("domain", "patches", "at once", "strips", "mapped", "+ files", "kept", "a patch")
+    heads += ("on a GPU", "whole run")
     print(f"{command()}\n{machine(torch.device('cpu'))}\n{versions()}\n")
     print(columns(heads, [row(shape, args, found.get(shape)) for shape in domains]))
     print(f"\nGB, {args.precision}, full width. {LEGEND}")

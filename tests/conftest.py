@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
@@ -17,6 +19,18 @@ os.environ.setdefault("EARTH2_CORRDIFF_TUNED", "0")
 # What a shell starts in the background ignores Ctrl-C, and so would the processes that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+NO_BROWSER = "there is no Chromium with its driver, or no selenium"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that want a browser where there is none: a reason in a list is easily overlooked."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    names = sorted({test.nodeid for test in skipped if NO_BROWSER in str(test.longrepr)})
+    if names:
+        terminalreporter.section(f"not run: {len(names)} tests of the page in a browser", "!", yellow=True)
+        for line in (*names, f"{NO_BROWSER} (.ci/run installs Debian's chromium and chromium-driver)"):
+            terminalreporter.write_line(line)
+
 
 @pytest.fixture(autouse=True)
 def quiet_log() -> None:
@@ -24,6 +38,16 @@ def quiet_log() -> None:
     from loguru import logger
 
     logger.remove()
+
+
+@pytest.fixture(autouse=True)
+def no_figure_is_left_open() -> Iterator[None]:
+    """The test that leaves a figure of pyplot open fails, and not a later one of the same process."""
+    yield
+    if (pyplot := sys.modules.get("matplotlib.pyplot")) is not None:
+        left = pyplot.get_fignums()
+        pyplot.close("all")
+        assert left == [], f"pyplot figures {left} are open after the test"
 
 
 @pytest.fixture(scope="session")

@@ -281,6 +281,6 @@ def test_cds_without_package_or_key(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Exception("Missing/incomplete configuration file: ~/.cdsapirc\nmore")  # as cdsapi does
 
     monkeypatch.setattr(remote, "find_spec", lambda package: True)
-    monkeypatch.setattr(remote, "CDS_ERA5", lambda **options: types.SimpleNamespace())
+    monkeypatch.setattr("earth2studio.data.CDS_ERA5", lambda **options: types.SimpleNamespace())
     monkeypatch.setitem(sys.modules, "cdsapi", types.SimpleNamespace(Client=client))
     assert "needs a key in ~/.cdsapirc" in refused(make_source, "cds")

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from conftest import NO_BROWSER
 from job_kit import ORDER, ROOT, JobService, serving
 from run_kit import SHAPE, TIMES, load, make_package
 from service_kit import Valve
@@ -120,7 +121,7 @@ def test_every_field_has_a_label(index: httpx.Response) -> None:
 
 browsing = pytest.mark.skipif(
     not (webdriver and CHROMIUM and DRIVER),
-    reason="no Chromium with its driver (Debian: chromium, chromium-driver), or no selenium",
+    reason=NO_BROWSER,
 )
 
 

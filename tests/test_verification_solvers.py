@@ -155,13 +155,24 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     truth.to_netcdf(folder / "truth.nc")
     argv = ["--package", str(folder / "package"), "--source", f"file:{weather}", "--members", "2"]
     argv += ["--truth", str(folder / "truth.nc"), "--times", *run_kit.TIMES, "--device", "cpu"]
-    return folder, [*argv, "--json", str(folder / "log.jsonl")]
+    return folder, argv
+
+
+@pytest.fixture(scope="module")
+def measured(kit: tuple[Path, list[str]]) -> tuple[Path, list[str]]:
+    """The log of a bench, and the command that goes on with it."""
+    folder, argv = kit
+    log = folder / "measured.jsonl"
+    argv = [*argv, "--json", str(log)]
+    assert main([*argv, "--solvers", "euler", "--calls", "2"]) == 0
+    return log, argv
 
 
 def test_a_bench_to_the_end_and_again(
-    kit: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+    kit: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, argv = kit
+    folder = tmp_path
+    argv = [*kit[1], "--json", str(folder / "log.jsonl")]
     more = [
         "--solvers",
         "euler",
@@ -188,11 +199,12 @@ def test_a_bench_to_the_end_and_again(
     assert "heun 18 (0.01–20)" in out and "euler 8 (0.01–20)" in out and "euler 2 (0.002–80)" in out
 
 
-def test_the_bench_scores_what_the_model_makes(kit: tuple[Path, list[str]]) -> None:
+def test_the_bench_scores_what_the_model_makes(
+    kit: tuple[Path, list[str]], measured: tuple[Path, list[str]]
+) -> None:
     """CRPS of one setting against the members by hand."""
-    folder, argv = kit
-    assert main([*argv, "--solvers", "euler", "--calls", "2"]) == 0
-    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    folder, log = kit[0], measured[0]
+    records = [json.loads(line) for line in log.read_text().splitlines()]
     found = next(r for r in records if r["setting"] == asdict(Setting("euler", 2, 0.002, 80.0)))
     model = run_kit.load(folder / "package", solver="euler", number_of_steps=2)
     for t, time in enumerate(np.array(run_kit.TIMES, "datetime64[ns]")):
@@ -215,12 +227,11 @@ def test_the_bench_scores_what_the_model_makes(kit: tuple[Path, list[str]]) -> N
     ],
 )
 def test_bad_flags(
-    kit: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+    measured: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str], flags: list[str], message: str
 ) -> None:
-    folder, argv = kit
-    if not (folder / "log.jsonl").exists():
-        Log(folder / "log.jsonl", {}).append(record(DEFAULT, 0, 1))
-    flags = [flag.replace("FOLDER", str(folder)) for flag in flags]
+    log, argv = measured
+    flags = [flag.replace("FOLDER", str(log.parent)) for flag in flags]
+    capsys.readouterr()
     assert main([*argv, *flags]) == 2
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1

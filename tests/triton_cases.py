@@ -15,6 +15,7 @@ import pytest
 import torch
 from kernel_cases import FLOATS, LAYOUTS, NCHW, NHWC, Case, assert_close, inputs, results, truth
 from torch import Tensor
+from triton_interpreter import mend_scalars
 
 from earth2_corrdiff import kernels
 from earth2_corrdiff.kernels import ops, reference, triton_norm, triton_tiles
@@ -25,6 +26,8 @@ from earth2_corrdiff.kernels.reference import Norm
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
+if INTERPRETED:
+    mend_scalars()
 # The interpreter cuts bfloat16 off where a GPU rounds.
 ROUNDING = {torch.float32: 0.0, torch.bfloat16: 2.0**-7 if INTERPRETED else 2.0**-8, torch.float16: 2.0**-11}
 CASES = [
@@ -63,16 +66,19 @@ def test_norm_and_gradients(
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
 def test_many_tiles(on_triton: None, monkeypatch: pytest.MonkeyPatch, layout: torch.memory_format) -> None:
     """As in a large field: several tiles in a span, several rounds of merging, and empty tiles at the end."""
-    small = {"TILE": 128, "SPANS": 8, "MOST_TILES": 3, "MERGE_ROWS": 2, "SUM_TILE": 64, "SPAN_UNIT": 8}
-    for name, value in small.items():
+    few = {"TILE": 128, "SPANS": 8, "MOST_TILES": 3, "MERGE_ROWS": 2}
+    few |= {"BACK_TILE": 128, "BACK_LEAST_TILES": 1, "BACK_MOST_TILES": 3, "BACK_ROWS": 4}
+    few |= {"SUM_TILE": 64, "SUM_SPANS": 8, "SPAN_UNIT": 8}
+    for name, value in few.items():
         monkeypatch.setattr(triton_tiles, name, value)
     case = Case((1, 32, 10, 11), 1000)
     given = inputs(case, layout=layout, device=DEVICE)
-    cut = triton_tiles.Tiles.of(given.x)
-    assert cut.tiles == 3 and cut.spans > 4
-    assert cut.spans * cut.tiles * cut.rows - 10 * 11 > cut.rows
+    for backward in (False, True):
+        cut = triton_tiles.Tiles.of(given.x, backward)
+        assert cut.tiles == 3 and cut.spans > 4
+        assert cut.spans * cut.tiles * cut.rows - 10 * 11 > cut.rows
     spans = triton_tiles.Spans.of(10 * 11)
-    assert spans.count > 4 and spans.span * spans.count > 10 * 11 and spans.span >= 4 * spans.rows(cut.cols)
+    assert spans.count > 4 and spans.span * spans.count > 10 * 11 and spans.span >= 4 * spans.rows(32)
     assert_close(results(kernels.group_norm_silu, case, given), truth(case, given), case)
 
 

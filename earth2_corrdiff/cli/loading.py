@@ -20,6 +20,7 @@ def load(args: argparse.Namespace) -> CorrDiff:
     """The model of ``--package`` on ``--device``, with the command's settings."""
     from earth2_corrdiff.accelerate import check_precision
     from earth2_corrdiff.model import CorrDiff, CorrDiffTaiwan
+    from earth2_corrdiff.noise import check_where
     from earth2_corrdiff.patching import check_window
     from earth2_corrdiff.placement import AUTO, check_place
     from earth2_corrdiff.sampler import check_solver
@@ -28,6 +29,7 @@ def load(args: argparse.Namespace) -> CorrDiff:
     check_precision(args.precision)
     if args.solver is not None:
         check_solver(args.solver)
+    check_where(getattr(args, "noise", None) or "host")
     check_window(getattr(args, "window", None) or "flat")  # not every command has these options
     check_place(getattr(args, "maps", None) or AUTO)
     kind: type[CorrDiff] = CorrDiffTaiwan if args.package == "taiwan" else CorrDiff
@@ -39,6 +41,7 @@ def load(args: argparse.Namespace) -> CorrDiff:
         "number_of_steps": args.steps,
         "solver": args.solver,
         "max_batch": args.max_batch,
+        "noise": getattr(args, "noise", None),
         "window": getattr(args, "window", None),
         "maps": getattr(args, "maps", None),
     }

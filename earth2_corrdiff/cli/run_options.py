@@ -47,6 +47,10 @@ def run_parser() -> ArgumentParser:
     add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     add("--precision", default="auto", help="auto (default: the fastest), fp32 (the reference), bf16 or fp16")
     add("--no-acceleration", action="store_true", help="stock arithmetic, operation by operation: slow")
+    add(
+        "--noise",
+        help="where noise is drawn: host (default: the same members on every device) or device (as stock)",
+    )
     add("--max-batch", type=int, metavar="N", help="most members in one network call (default: 1 on a CPU)")
     add(
         "--output",

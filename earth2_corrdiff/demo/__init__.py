@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earth2_corrdiff.demo.weather import DemoWeather
+from earth2_corrdiff.package import Folder
 
 if TYPE_CHECKING:
     from earth2studio.models.auto import Package
 
-__all__ = ["DemoWeather", "package"]
+__all__ = ["DemoWeather", "folder", "package"]
 
 FOLDER = Path(__file__).parent / "package"
+
+
+def folder() -> Folder:
+    """The trained demo model for :func:`earth2_corrdiff.package.read_package`, without Earth2Studio."""
+    return Folder(FOLDER)
 
 
 def package() -> Package:

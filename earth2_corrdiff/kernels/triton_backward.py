@@ -5,6 +5,11 @@
 
 The activation is computed again: it costs less than to keep it. Sums over spans, then over the spans of a
 sample, then the gradient of the input: four reads and one write.
+
+With two exponentials and some twenty operations for each value, half a GPU's arithmetic is busy at full
+bandwidth: there must be many warps to hide one behind the other. So tiles are small, a thread has four values
+at a time, and what it needs of a channel is as few numbers as possible: at most 64 registers on sm_90, in
+either layout and any dtype (a test counts them).
 """
 
 from __future__ import annotations
@@ -16,7 +21,8 @@ from torch import Tensor
 
 from earth2_corrdiff.kernels.reference import Norm
 from earth2_corrdiff.kernels.triton_tiles import (
-    LAUNCH,
+    BACK_LAUNCH,
+    MERGE,
     MergeTiles,
     Tiles,
     addresses,
@@ -27,16 +33,16 @@ from earth2_corrdiff.kernels.triton_tiles import (
 
 
 @triton.jit
-def _pixel_gradients(grad, x, centre, scale, w, offset, p, c, here, stride_p, stride_c, SILU: tl.constexpr):
-    """h = (x + shift - mean) * rstd, and the gradient of z = h * w + offset; both 0 outside."""
+def _pixel_gradients(grad, x, centre, slope, offset, p, c, here, stride_p, stride_c, SILU: tl.constexpr):
+    """d = x + shift - mean, and the gradient of z = d * slope + offset; both 0 outside."""
     values = tl.load(addresses(x, p, c, stride_p, stride_c), mask=here, other=0.0).to(tl.float32)
     dz = tl.load(addresses(grad, p, c, stride_p, stride_c), mask=here, other=0.0).to(tl.float32)
-    h = tl.where(here, (values - centre[None, :]) * scale[None, :], 0.0)
+    d = tl.where(here, values - centre[None, :], 0.0)
     if SILU:
-        z = h * w[None, :] + offset[None, :]
+        z = d * slope[None, :] + offset[None, :]
         s = 1.0 / (1.0 + tl.exp(-z))
         dz = dz * s * (1.0 + z * (1.0 - s))
-    return h, dz
+    return d, dz
 
 
 @triton.jit
@@ -51,21 +57,22 @@ def _sums(
     inside = c < C
     sample = b.to(tl.int64) * pixels * C
     centre, scale, w, offset = affine(mean, rstd, weight, bias, shift, b, c, inside, C, G, SHIFT)
-    of_dz, of_dzh = tl.zeros([COLS], tl.float32), tl.zeros([COLS], tl.float32)
-    of_h = tl.zeros([COLS], tl.float32)
+    # each thread adds up its own values, and the threads of a program meet once, behind the loop
+    of_dz, of_dzd = tl.zeros([ROWS, COLS], tl.float32), tl.zeros([ROWS, COLS], tl.float32)
+    of_d = tl.zeros([ROWS, COLS], tl.float32)
     for i in range(tiles):
         p = (span * tiles + i) * ROWS + tl.arange(0, ROWS)
         here = (p < pixels)[:, None] & inside[None, :]
-        h, dz = _pixel_gradients(
-            grad + sample, x + sample, centre, scale, w, offset, p, c, here, stride_p, stride_c, SILU
+        d, dz = _pixel_gradients(
+            grad + sample, x + sample, centre, scale * w, offset, p, c, here, stride_p, stride_c, SILU
         )
-        of_dz += tl.sum(dz, axis=0)
-        of_dzh += tl.sum(dz * h, axis=0)
-        of_h += tl.sum(h, axis=0)
+        of_dz += dz
+        of_dzd += dz * d
+        of_d += d
     at = (b.to(tl.int64) * tl.num_programs(0) + span) * 3 * C + c
-    tl.store(parts + at, of_dz, mask=inside)
-    tl.store(parts + at + C, of_dzh, mask=inside)
-    tl.store(parts + at + 2 * C, of_h, mask=inside)
+    tl.store(parts + at, tl.sum(of_dz, axis=0), mask=inside)
+    tl.store(parts + at + C, tl.sum(of_dzd, axis=0) * scale, mask=inside)
+    tl.store(parts + at + 2 * C, tl.sum(of_d, axis=0) * scale, mask=inside)
 
 
 @triton.jit
@@ -104,24 +111,27 @@ def _merge_sums(
 
 @triton.jit
 def _input_gradient(
-    grad, x, dx, mean, rstd, weight, bias, shift, along, across, pixels, stride_p, stride_c,
+    grad, x, dx, mean, rstd, weight, bias, shift, along, across, pixels, stride_p, stride_c, tiles,
     C: tl.constexpr, G: tl.constexpr, SHIFT: tl.constexpr, SILU: tl.constexpr,
     ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    b = tl.program_id(2)
-    p = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    """dx = rstd * (dz * weight - along - h * across), a span at a time."""
+    span, b = tl.program_id(0), tl.program_id(2)
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)
     inside = c < C
-    here = (p < pixels)[:, None] & inside[None, :]
     sample = b.to(tl.int64) * pixels * C
     centre, scale, w, offset = affine(mean, rstd, weight, bias, shift, b, c, inside, C, G, SHIFT)
-    h, dz = _pixel_gradients(
-        grad + sample, x + sample, centre, scale, w, offset, p, c, here, stride_p, stride_c, SILU
-    )
     g = b * G + c // (C // G)
-    rest = of_channels(along, g, inside)[None, :] + h * of_channels(across, g, inside)[None, :]
-    result = scale[None, :] * (dz * w[None, :] - rest)
-    tl.store(addresses(dx + sample, p, c, stride_p, stride_c), result, mask=here)
+    level = scale * of_channels(along, g, inside)
+    tilt = scale * (scale * of_channels(across, g, inside))
+    for i in range(tiles):
+        p = (span * tiles + i) * ROWS + tl.arange(0, ROWS)
+        here = (p < pixels)[:, None] & inside[None, :]
+        d, dz = _pixel_gradients(
+            grad + sample, x + sample, centre, scale * w, offset, p, c, here, stride_p, stride_c, SILU
+        )
+        result = dz * (scale * w)[None, :] - level[None, :] - d * tilt[None, :]
+        tl.store(addresses(dx + sample, p, c, stride_p, stride_c), result, mask=here)
 
 
 def backward(
@@ -136,7 +146,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As :func:`reference.backward`; ``grad`` and ``x`` with the same strides, without gaps."""
     B, C, H, W = x.shape
-    G, pixels, cut = norm.groups, H * W, Tiles.of(x)
+    G, pixels, cut = norm.groups, H * W, Tiles.of(x, backward=True)
     merging = MergeTiles.of(C // G)
     parts = x.new_empty(B, cut.spans, 3, C, dtype=torch.float32)
     along, across = torch.empty_like(mean), torch.empty_like(mean)
@@ -144,7 +154,7 @@ def backward(
     dx, add = torch.empty_like(x), weight if shift is None else shift.contiguous()
     given = (mean, rstd, weight, bias, add)
     how = {"C": C, "G": G, "SHIFT": shifting(shift), "SILU": norm.silu}
-    tile = {"ROWS": cut.rows, "COLS": cut.cols, **LAUNCH}
+    tile = {"ROWS": cut.rows, "COLS": cut.cols, **BACK_LAUNCH}
     with torch.cuda.device_of(x):
         _sums[cut.spans, cut.blocks, B](
             grad, x, *given, parts, pixels, *cut.strides, cut.tiles, **how, **tile
@@ -152,9 +162,9 @@ def backward(
         _merge_sums[G, B](
             *(parts, rstd, weight, dbias, dweight, dshift, along, across, pixels, cut.spans),
             *(C, G, int(norm.unbiased), merging.rows, merging.cols),
-            **LAUNCH,
+            **MERGE,
         )
-        _input_gradient[triton.cdiv(pixels, cut.rows), cut.blocks, B](
-            grad, x, dx, *given, along, across, pixels, *cut.strides, **how, **tile
+        _input_gradient[cut.spans, cut.blocks, B](
+            grad, x, dx, *given, along, across, pixels, *cut.strides, cut.tiles, **how, **tile
         )
     return dx, dweight.sum(dim=0), dbias.sum(dim=0), dshift

@@ -25,13 +25,19 @@ TILE = 4096  # values: 32 registers in each of 128 threads
 MOST_COLS = 128
 SUM_TILE = 1024  # values of a tile whose sums are kept in registers; four are read at once
 SPAN_UNIT = 32  # pixels that a span is a multiple of
-SPANS = 1024  # programs that share the pixels of a sample, where it is large enough
+SUM_SPANS = 1024  # programs that share the pixels of a sample, where it is large enough
+SPANS = 512  # the same for the gradients
 MOST_TILES = 16  # that a span has
 MERGE_ROWS, MERGE_TILE = 512, 4096  # spans, and values, that are merged at a time
+# of the gradients: four values in each of 256 threads, so spans have more tiles; a few at least, because what
+# is known of a channel is read once per span
+BACK_THREADS, BACK_TILE, BACK_LEAST_TILES, BACK_MOST_TILES = 256, 1024, 4, 64
+BACK_ROWS = 32  # pixels in NCHW, where they are what lies side by side
 # fusion is Triton's own default until 3.10: said here, so that bits do not change with its version
 LAUNCH = {"num_warps": WARPS, "enable_fp_fusion": True}
 SUMS = dict(LAUNCH)  # of kernels that sum over the pixels of a span
-MERGE = {**LAUNCH, "num_warps": 8}  # of the one that merges spans
+MERGE = {**LAUNCH, "num_warps": 8}  # of those that merge spans
+BACK_LAUNCH = {**LAUNCH, "num_warps": BACK_THREADS // (32 if torch.version.hip is None else 64)}
 
 
 @dataclass(frozen=True)
@@ -46,14 +52,19 @@ class Tiles:
     strides: tuple[int, int]
 
     @classmethod
-    def of(cls, x: Tensor) -> Tiles:
-        """For ``[B, C, H, W]`` in NHWC or NCHW without gaps."""
+    def of(cls, x: Tensor, backward: bool = False) -> Tiles:
+        """For ``[B, C, H, W]`` in NHWC or NCHW without gaps, or for its gradient."""
         _, C, H, W = x.shape
+        size, least, most = TILE, 1, MOST_TILES
+        if backward:
+            size, least, most = BACK_TILE, BACK_LEAST_TILES, BACK_MOST_TILES
         nhwc = x.is_contiguous(memory_format=torch.channels_last)
         cols = columns(C)
-        rows = TILE // cols
+        if backward and not nhwc:
+            cols = min(cols, size // BACK_ROWS)
+        rows = size // cols
         count = triton.cdiv(H * W, rows)
-        tiles = min(triton.cdiv(count, SPANS), MOST_TILES)
+        tiles = min(max(triton.cdiv(count, SPANS), min(count, least)), most)
         strides = (C, 1) if nhwc else (1, H * W)
         return cls(rows, cols, tiles, triton.cdiv(count, tiles), triton.cdiv(C, cols), strides)
 
@@ -71,7 +82,7 @@ class Spans:
     @classmethod
     def of(cls, pixels: int) -> Spans:
         """For a sample of so many pixels."""
-        span = SPAN_UNIT * triton.cdiv(triton.cdiv(pixels, SPANS), SPAN_UNIT)
+        span = SPAN_UNIT * triton.cdiv(triton.cdiv(pixels, SUM_SPANS), SPAN_UNIT)
         return cls(span, triton.cdiv(pixels, span))
 
     def rows(self, cols: int) -> int:

@@ -1,118 +1,33 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Earth2Studio's archives on the network, with an end to waiting and a cache that heals.
+"""Earth2Studio's archives on the network, with an end to waiting.
 
-On a machine without network the stock classes try ten times, or five hundred times (cdsapi); an interrupted
-run can leave a cut-off file in the cache that fails on every later run. Both end here.
+On a machine without network the stock classes try ten times, or five hundred times (cdsapi): not here. The
+classes are those of ``settled.py``, which is imported with Earth2Studio when an archive is first opened.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import xarray as xr
-from earth2studio.data import ARCO_ERA5, CDS_ERA5, GEFS_FX, GFS, GFS_FX, NCAR_ERA5, WB2ERA5
-from earth2studio.data.utils import obstore_store_from_url
 
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.sources.forecasts import ForecastSource
 from earth2_corrdiff.sources.source import DataSource
 
+if TYPE_CHECKING:
+    from earth2studio.data import ARCO_ERA5, WB2ERA5
+
 CONTACT = 30
 """Seconds until an archive must have answered for the first time."""
 RETRY = {"max_retries": 10, "retry_timeout": timedelta(seconds=CONTACT)}
-
-
-class Settled:
-    """All downloads of a request end before the first failure is raised.
-
-    The stock classes raise at once and leave the others running: they end with a traceback each on stderr,
-    or crash the interpreter when it exits before them.
-    """
-
-    _failures: list[Exception]
-
-    async def fetch(self, *asked: Any) -> xr.DataArray:
-        """Fetch, in Earth2Studio's protocol: time and variable, with a lead time between for forecasts."""
-        self._failures = []
-        try:
-            array: xr.DataArray = await super().fetch(*asked)  # type: ignore[misc]
-        except Exception:
-            if not self._failures:
-                raise
-        if self._failures:
-            raise self._failures[0]
-        return array
-
-    async def fetch_wrapper(self, *args: Any, **options: Any) -> Any:
-        """One download, as GFS, GEFS, NCAR_ERA5 and WB2ERA5 call it; None where one has failed already."""
-        return await self._noted(super().fetch_wrapper, *args, **options)  # type: ignore[misc]
-
-    async def fetch_chunk_group(self, *args: Any, **options: Any) -> Any:
-        """One download, as ARCO_ERA5 calls it."""
-        return await self._noted(super().fetch_chunk_group, *args, **options)  # type: ignore[misc]
-
-    async def _noted(self, download: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
-        if self._failures:
-            return None
-        try:
-            return await download(*args, **options)
-        except Exception as error:
-            self._failures.append(error)
-            return None
-
-
-class Whole:
-    """A cached file that was cut off (a killed run, a full disk) is thrown away and read again."""
-
-    async def _fetch_remote_file(
-        self, path: str, byte_offset: int = 0, byte_length: int | None = None
-    ) -> str:
-        for _ in range(2):
-            fetched = super()._fetch_remote_file(path, byte_offset, byte_length)  # type: ignore[misc]
-            cached = Path(await fetched)
-            if _whole(cached.read_bytes(), byte_length, index=path.endswith(".idx")):
-                return str(cached)
-            cached.unlink(missing_ok=True)
-        raise EOFError(f"{path} is cut off or damaged at byte {byte_offset}")
-
-
-class SettledGFS(Settled, Whole, GFS):  # type: ignore[misc]
-    """GFS, analyses."""
-
-
-class SettledGFSForecasts(Settled, Whole, GFS_FX):  # type: ignore[misc]
-    """GFS, forecasts."""
-
-
-class SettledGEFS(Settled, Whole, GEFS_FX):  # type: ignore[misc]
-    """GEFS, forecasts of one member."""
-
-
-class SettledNCAR(Settled, NCAR_ERA5):  # type: ignore[misc]
-    """ERA5 from NCAR."""
-
-
-class SettledARCO(Settled, ARCO_ERA5):  # type: ignore[misc]
-    """ERA5 from Google."""
-
-
-class SettledWB2(Settled, WB2ERA5):  # type: ignore[misc]
-    """ERA5 from WeatherBench 2."""
-
-
-def _whole(data: bytes, length: int | None, index: bool) -> bool:
-    """Whether a file is a whole index, or a GRIB message of its length (where that is known)."""
-    if index:
-        last = data.rstrip().rsplit(b"\n", 1)[-1]  # 12:24919729:d=2024072412:UGRD:850 mb:anl:
-        return last.count(b":") >= 6
-    return length in (None, len(data)) and data.startswith(b"GRIB") and data.endswith(b"7777")
 
 
 class ZarrArchive:
@@ -161,32 +76,47 @@ class ZarrArchive:
 
 def gfs(verbose: bool) -> DataSource:
     """NOAA's GFS analyses from its bucket at Amazon, cached."""
+    from earth2_corrdiff.sources.settled import SettledGFS
+
     source = SettledGFS(verbose=verbose)
-    source.store = obstore_store_from_url(f"s3://{GFS.GFS_BUCKET_NAME}", retry_config=RETRY)
+    source.store = _bucket(source.GFS_BUCKET_NAME)
     return source
 
 
 def gfs_mirror(folder: Path) -> DataSource:
     """The same class over a folder laid out like the bucket."""
+    from earth2_corrdiff.sources.settled import SettledGFS
+
     return cast(DataSource, _local(SettledGFS, folder))
 
 
 def gfs_fx(verbose: bool, folder: Path | None = None) -> ForecastSource:
     """NOAA's GFS forecasts, from its bucket or from a folder laid out like it."""
+    from earth2_corrdiff.sources.settled import SettledGFSForecasts
+
     if folder is not None:
         return cast(ForecastSource, _local(SettledGFSForecasts, folder))
     source = SettledGFSForecasts(verbose=verbose)
-    source.store = obstore_store_from_url(f"s3://{GFS.GFS_BUCKET_NAME}", retry_config=RETRY)
+    source.store = _bucket(source.GFS_BUCKET_NAME)
     return cast(ForecastSource, source)
 
 
 def gefs_fx(verbose: bool, member: str, folder: Path | None = None) -> ForecastSource:
     """Forecasts of one GEFS member (``gec00``, ``gep01``, …), from the bucket or from a folder."""
+    from earth2_corrdiff.sources.settled import SettledGEFS
+
     if folder is not None:
         return cast(ForecastSource, _local(SettledGEFS, folder, member=member))
     source = SettledGEFS(member=member, verbose=verbose)
-    source.store = obstore_store_from_url(f"s3://{GEFS_FX.GEFS_BUCKET_NAME}", retry_config=RETRY)
+    source.store = _bucket(source.GEFS_BUCKET_NAME)
     return cast(ForecastSource, source)
+
+
+def _bucket(name: str, **options: Any) -> Any:
+    """A store at Amazon that gives up in time."""
+    from earth2studio.data.utils import obstore_store_from_url
+
+    return obstore_store_from_url(f"s3://{name}", retry_config=RETRY, **options)
 
 
 def _local(kind: type[Any], folder: Path, **options: Any) -> Any:
@@ -216,19 +146,24 @@ def ifs(verbose: bool, member: int | None = None) -> ForecastSource:
 
 def ncar(verbose: bool) -> DataSource:
     """ERA5 from NCAR's bucket at Amazon, cached."""
+    from earth2_corrdiff.sources.settled import SettledNCAR
+
     source = SettledNCAR(verbose=verbose, retries=1)
-    url = f"s3://{NCAR_ERA5.NCAR_ERA5_BUCKET_NAME}"
-    source.store = obstore_store_from_url(url, region="us-west-2", retry_config=RETRY)
+    source.store = _bucket(source.NCAR_ERA5_BUCKET_NAME, region="us-west-2")
     return cast(DataSource, source)
 
 
 def arco(verbose: bool) -> DataSource:
     """ERA5 from Google's analysis-ready archive, cached."""
+    from earth2_corrdiff.sources.settled import SettledARCO
+
     return ZarrArchive(SettledARCO(verbose=verbose))
 
 
 def wb2(verbose: bool) -> DataSource:
     """ERA5 from WeatherBench 2, cached."""
+    from earth2_corrdiff.sources.settled import SettledWB2
+
     return ZarrArchive(SettledWB2(verbose=verbose))
 
 
@@ -244,6 +179,7 @@ def cds(verbose: bool) -> DataSource:
     if missing:
         raise InputError(f"the source cds needs {' and '.join(missing)}; run: pip install cdsapi cfgrib")
     import cdsapi
+    from earth2studio.data import CDS_ERA5
 
     source = CDS_ERA5(verbose=verbose)
     try:

@@ -130,6 +130,11 @@ class Cutter:
         return 1 if self.patches is None else self.patches.per_time
 
 
+def _last(x: Tensor) -> Tensor:
+    """Channels last, as the weights are: what is put together of such images is such an image."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 def position_of(net: Regression | Denoiser, corner: Tensor | None, shape: Sequence[int]) -> Tensor | None:
     """The network's embedding of place for these patches; None where it adds its own."""
     whole = net.position()
@@ -149,7 +154,7 @@ class RegressionLoss(nn.Module):
     def forward(self, images: Images) -> Tensor:
         """The mean over all images."""
         cond, net = images.cond, self.net
-        latent = cond.new_zeros(len(cond), net.out_channels, *cond.shape[2:])
+        latent = _last(cond.new_zeros(len(cond), net.out_channels, *cond.shape[2:]))
         labels = torch.zeros(1, dtype=torch.float32, device=cond.device)
         position = position_of(net, images.corner, cond.shape[2:])
         mean = net.model(torch.cat([latent, cond], dim=1), labels, position)
@@ -178,10 +183,6 @@ def normalised(model: Downscaler, pairs: Pairs) -> tuple[Tensor, Tensor]:
     cond = model.condition(pairs.coarse.to(model.device, non_blocking=True))
     fine = pairs.fine.to(model.device, non_blocking=True)
     return cond, (fine - model.center_out) / model.scale_out
-
-
-def _last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
 
 
 class RegressionStage:
@@ -242,7 +243,7 @@ class DiffusionStage:
             parts.append(cutter.shrunk(cond))
         target = cutter.cut(truth - mean, corners)
         noise, sigma = self._noise(batch.keys, target)
-        return Images(_last(torch.cat(parts, dim=1)), target, noise, sigma, corners)
+        return Images(_last(torch.cat(parts, dim=1)), _last(target), _last(noise), sigma, corners)
 
     def _noise(self, keys: Sequence[tuple[int, ...]], target: Tensor) -> tuple[Tensor, Tensor]:
         per_time, shape = self._cutter.per_time, target.shape[1:]

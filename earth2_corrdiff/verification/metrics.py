@@ -11,17 +11,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from earth2studio import statistics
-from earth2studio.utils import handshake_coords, handshake_dim
-from earth2studio.utils.type import CoordSystem
 from torch import Tensor
 
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.verification.fractions import Fractions
 from earth2_corrdiff.verification.pointwise import crps, rank_weights
+
+if TYPE_CHECKING:
+    from earth2studio.utils.type import CoordSystem
 
 
 class EnsembleMetric:
@@ -45,6 +46,8 @@ class EnsembleMetric:
     def __init__(
         self, ensemble_dimension: str, reduction_dimensions: list[str], weights: Tensor | None = None
     ) -> None:
+        from earth2studio import statistics
+
         self.ensemble_dimension, self.weights = ensemble_dimension, weights
         self._reduced = list(reduction_dimensions)
         self._mean = statistics.mean(self._reduced)
@@ -59,6 +62,8 @@ class EnsembleMetric:
 
     def output_coords(self, input_coords: CoordSystem) -> CoordSystem:
         """The dimensions that are left."""
+        from earth2studio.utils import handshake_dim
+
         for dimension in self.reduction_dimensions:
             handshake_dim(input_coords, dimension)
         return OrderedDict((k, v) for k, v in input_coords.items() if k not in self.reduction_dimensions)
@@ -82,6 +87,8 @@ class EnsembleMetric:
 
     def _members_first(self, x: Tensor, x_coords: CoordSystem, y: Tensor, y_coords: CoordSystem) -> Tensor:
         """Members along the first dimension, the others those of the truth."""
+        from earth2studio.utils import handshake_coords
+
         if self.ensemble_dimension in y_coords or self.ensemble_dimension not in x_coords:
             raise InputError(f"the forecast must have the dimension {self.ensemble_dimension}, the truth not")
         others = [name for name in x_coords if name != self.ensemble_dimension]

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from earth2studio import statistics
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -110,6 +109,8 @@ class Case:
 
     def moments(self, members: Members) -> tuple[Tensor, Tensor]:
         """Mean and unbiased variance of the members, one after the other: ``[H, W]`` each."""
+        from earth2studio import statistics
+
         mean = statistics.mean(["sample"], batch_update=True)
         variance = statistics.variance(["sample"], batch_update=True)
         for member in members:

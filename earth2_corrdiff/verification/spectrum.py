@@ -13,14 +13,16 @@ import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from earth2studio.utils import handshake_dim
-from earth2studio.utils.type import CoordSystem
 from torch import Tensor
 
 from earth2_corrdiff.errors import InputError
+
+if TYPE_CHECKING:
+    from earth2studio.utils.type import CoordSystem
 
 
 @lru_cache(maxsize=4)
@@ -121,6 +123,8 @@ class RadialSpectrum:
 
     def output_coords(self, input_coords: CoordSystem) -> CoordSystem:
         """The other dimensions, and ``wavelength`` in km as the last."""
+        from earth2studio.utils import handshake_dim
+
         for dimension in self.reduction_dimensions:
             handshake_dim(input_coords, dimension)
         kept = OrderedDict((k, v) for k, v in input_coords.items() if k not in self.reduction_dimensions)

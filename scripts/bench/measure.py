@@ -4,14 +4,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from earth2_corrdiff.float32 import full_float32
 
 from . import counts, roofline, stock
 from .cases import OUTPUTS, Problem
@@ -30,20 +31,6 @@ class Case:
 
     what: str
     members: int
-
-
-@contextlib.contextmanager
-def _full_float32() -> Iterator[None]:
-    """No TF32: the reference is float32."""
-    places: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [place.allow_tf32 for place in places]
-    try:
-        for place in places:
-            place.allow_tf32 = False
-        yield
-    finally:
-        for place, value in zip(places, before, strict=True):
-            place.allow_tf32 = value
 
 
 def relative_error(found: Tensor, reference: Tensor) -> float:
@@ -165,7 +152,7 @@ class Bench:
             return stock_fp32
         run = run or work(self.variants[0], case.what, case.members, sigma)
         assert run is not None
-        with _full_float32():
+        with full_float32(self.problem.device):
             return run()
 
     def _row(

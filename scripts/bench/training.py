@@ -51,7 +51,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--blocks", type=int, default=2, help="blocks per level")
     p.add_argument("--rounds", type=int, default=5, help="interleaved rounds, after one to warm up")
     p.add_argument("--threads", type=int, default=0, help="threads of PyTorch (default: its own)")
-    p.add_argument("--compile", action="store_true", help="with torch.compile at the end: minutes to compile")
+    p.add_argument(
+        "--at-once", type=int, metavar="N", help="patches in one pass, where several are (default: all)"
+    )
+    p.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="with torch.compile at the end (default: on a GPU; on a CPU it takes minutes to compile)",
+    )
     p.add_argument(
         "--curves", type=int, default=0, metavar="STEPS", help="train plain and last so many steps"
     )
@@ -65,10 +72,14 @@ def run(args: argparse.Namespace) -> None:
     """Time all variants, print the table, draw the loss curves."""
     if args.patch % 4 or min(args.patch, args.per_time, args.rounds, args.channels, args.blocks) < 1:
         raise InputError("--patch must be a multiple of 4, and all sizes and rounds 1 or more")
+    if args.at_once is not None and args.at_once < 1:
+        raise InputError("--at-once must be 1 or more")
     if args.threads:
         torch.set_num_threads(args.threads)
-    device, size = torch.device(args.device), Size(args.patch, args.channels, args.blocks, args.per_time)
-    variants = [*VARIANTS, *([COMPILED] if args.compile else [])]
+    device = torch.device(args.device)
+    size = Size(args.patch, args.channels, args.blocks, args.per_time, args.at_once)
+    compiled = device.type == "cuda" if args.compile is None else args.compile
+    variants = [*VARIANTS, *([COMPILED] if compiled else [])]
     about = {"machine": machine(device), "versions": versions(), "settings": settings(), "command": command()}
     samples = time_all(variants, size, device, args.rounds)
     rows = table(variants, samples, size)
@@ -122,12 +133,15 @@ def table(variants: Sequence[Variant], samples: dict[str, Samples], size: Size) 
 
 
 def _caption(about: dict[str, Any], rounds: int, size: Size) -> str:
-    of, known = about["machine"], about["versions"]
+    of, known, tf32 = about["machine"], about["versions"], about["settings"]["tf32 in convolutions"]
+    passes = f", {size.at_once} of them in one pass" if size.at_once else ""
+    loose = ", fp32 with TF32 in convolutions" if tf32 and "clocks and power" in of else ""
     return (
-        f"{size.per_time} patches of {size.patch} x {size.patch} per time, domain {size.side} x {size.side}, "
-        f"U-Nets of {size.channels} channels and {size.blocks} blocks; milliseconds per patch, median of "
-        f"{rounds} interleaved rounds in one process; the total includes the optimiser and the making of the "
-        f"images; ratios per round, median and range. {of['device']}, {of['threads']} threads, "
+        f"{size.per_time} patches of {size.patch} x {size.patch} per time{passes}, "
+        f"domain {size.side} x {size.side}, U-Nets of {size.channels} channels and {size.blocks} blocks; "
+        f"milliseconds per patch, median of {rounds} interleaved rounds in one process; the total includes "
+        f"the optimiser and the making of the images; ratios per round, median and range. "
+        f"{of['device']}, {of['threads']} threads{loose}, "
         f"load {of['load'][0]:.1f}; "
         f"{', '.join(f'{name} {version}' for name, version in known.items() if version)}. {about['command']}"
     )

@@ -1,0 +1,79 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The core runs where Earth2Studio is not installed: in a process of its own, with the import blocked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# What makes an Earth2Studio model, data source or store of the core, and what runs those.
+ADAPTERS = ("model", "handshake", "arrays", "output", "run", "store", "work", "service", "workflows")
+ADAPTERS += ("sources.settled",)
+BLOCKED = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "earth2studio":
+            raise ModuleNotFoundError(f"No module named {name!r} (blocked)", name=name)
+
+sys.meta_path.insert(0, Blocked())
+"""
+COMPUTE = """
+import numpy as np
+import torch
+from earth2_corrdiff import demo
+from earth2_corrdiff.downscaler import Downscaler
+from earth2_corrdiff.package import read_package
+
+loaded = read_package(demo.folder())
+model = Downscaler(loaded.spec, loaded.regression, loaded.denoiser, "fp32")
+coarse = demo.DemoWeather()(np.datetime64("2024-07-24T12"), loaded.spec.inputs.names).values
+member = model(torch.from_numpy(coarse), seeds=[7])
+assert member.shape == (1, 1, 4, 112, 112) and torch.isfinite(member).all()
+assert 270 < member[0, 0, 1].mean() < 310, member[0, 0, 1].mean()
+"""
+
+
+def run_blocked(program: str, *arguments: str) -> str:
+    paths = [str(ROOT), str(ROOT / "scripts"), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED + program, *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def modules() -> list[str]:
+    """All of the package but the adapters, and all of the benchmarks."""
+    found = []
+    for folder in (ROOT / "earth2_corrdiff", ROOT / "scripts" / "bench"):
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder.parent).with_suffix("").parts
+            name = ".".join(part for part in parts if part != "__init__")
+            inside = name.removeprefix("earth2_corrdiff.")
+            if not any(f"{inside}.".startswith(f"{adapter}.") for adapter in ADAPTERS):
+                found.append(name)
+    return found
+
+
+def test_the_core_is_imported() -> None:
+    names = modules()
+    for name in ("downscaler", "package", "engines", "kernels.ops", "training.train", "verification.solvers"):
+        assert f"earth2_corrdiff.{name}" in names
+    assert "bench.training" in names and "bench.corrdiff" in names
+    program = (
+        "from importlib import import_module\nfor name in sys.argv[1:]: import_module(name); print(name)"
+    )
+    assert run_blocked(program, *names).split() == names
+
+
+def test_a_member_is_computed() -> None:
+    run_blocked(COMPUTE)
