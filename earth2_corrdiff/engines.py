@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from earth2_corrdiff.cpu_unet import CpuUNet, supports
 from earth2_corrdiff.float32 import full_float32
 from earth2_corrdiff.graph_pool import GraphPool, pool_of
+from earth2_corrdiff.kernels import tuned
 from earth2_corrdiff.map_store import MapStore
 from earth2_corrdiff.networks import PRECISIONS
 from earth2_corrdiff.strips import StripUNet
@@ -163,6 +164,11 @@ def _remembered(
     return found
 
 
+def on_own_kernels(net: nn.Module, precision: str, device: torch.device) -> bool:
+    """Whether the CPU's own kernels run a network: they can, and no measured table prefers PyTorch's."""
+    return device.type == "cpu" and supports(net) and tuned.chosen(device).own.get(precision, True)
+
+
 def engine_of(
     net: nn.Module,
     precision: str,
@@ -176,11 +182,13 @@ def engine_of(
     reach maps anywhere.
     """
     assert isinstance(net, SongUNet)  # noqa: S101 (for the type checker)
-    if device.type == "cpu" and supports(net) and not strips:
+    if on_own_kernels(net, precision, device) and not strips:
         return CpuEngine(net, precision, MapStore(place))
     if device.type == "cpu" and precision == "fp16":
         precision = "fp32"  # no CPU is faster in float16, and most are far slower
     with torch.inference_mode(False), torch.no_grad():
         if strips or place != "device":
             return StripEngine(net, PRECISIONS[precision], place)
-        return TorchEngine(net, PRECISIONS[precision], graphs=device.type == "cuda")
+        return TorchEngine(
+            net, PRECISIONS[precision], graphs=device.type == "cuda" and tuned.chosen(device).graphs
+        )

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from earth2_corrdiff.budget import free_bytes
-from earth2_corrdiff.cpu_unet import KEPT, supports
+from earth2_corrdiff.cpu_unet import KEPT
+from earth2_corrdiff.engines import on_own_kernels
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.map_store import MapStore
 from earth2_corrdiff.memory import Memory, memory_table
@@ -88,7 +89,7 @@ def placed(
     InputError
         If none fits; the message says what would
     """
-    kernels = device.type == "cpu" and supports(net)
+    kernels = on_own_kernels(net, precision, device)
     dtype = KEPT[precision][0] if kernels else PRECISIONS[precision]
     (row,) = memory_table(net, [domain], dtype)
     ways = list(_ways(row, kernels, device, place))

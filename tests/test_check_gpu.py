@@ -35,6 +35,7 @@ from bench.gpu.meter import Meter, figures  # noqa: E402
 from bench.gpu.plan import Section  # noqa: E402
 from bench.gpu.processes import NO_DEVICE  # noqa: E402
 from bench.gpu.record import POISONED, Record, Task, read  # noqa: E402
+from bench.gpu.tiles import BASELINES  # noqa: E402
 
 from earth2_corrdiff import kernels as fused  # noqa: E402
 from earth2_corrdiff.errors import InputError  # noqa: E402
@@ -207,12 +208,48 @@ def test_training_recipes(tmp_path: Path, stock: ModuleType, monkeypatch: pytest
 def test_tile_sizes(tmp_path: Path) -> None:
     triton_tiles = pytest.importorskip("earth2_corrdiff.kernels.triton_tiles")
     found = run_section("G", tmp_path)
-    assert found["defaults"] == {"tile": triton_tiles.TILE, "warps": 4, "spans": triton_tiles.SPANS}
-    assert set(found["GB/s"]["(1, 16, 8, 8)"]) >= {
-        "defaults",
-        "residual_scale",
-        "tile 4096, 4 warps, 512 spans",
-    }
+    assert found["defaults"]["TILE"] == triton_tiles.TILE and found["defaults"]["LAUNCH"] == 4
+    rates = found["GB/s"]["(1, 16, 8, 8)"]
+    assert set(rates) == {*BASELINES, "TILE 2048, LAUNCH 2", "SUM_TILE 512, SUMS 2", "SPANS 256"}
+    assert "G. Tiles" in summary.text({"sections": {"G": found}})
+
+
+WITHOUT = """
+import importlib, json, pkgutil, sys, time
+from pathlib import Path
+for name in "earth2studio physicsnemo xarray zarr h5netcdf pandas cartopy matplotlib triton".split():
+    sys.modules[name] = None
+import bench.gpu
+for module in pkgutil.iter_modules(bench.gpu.__path__, "bench.gpu."):
+    importlib.import_module(module.name)
+from bench.gpu import tiles, training, verdict
+from bench.gpu.record import Record, Task
+folder = Path(sys.argv[1])
+for name, run in (("F", training.run), ("G", tiles.run)):
+    task = Task(name, "", "cpu", True, time.time() + 100, folder, folder / f"{name}.json", folder / "log")
+    record = Record(task)
+    run(record)
+    assert not verdict.faults({name: record.found}), record.found
+    print(name, json.dumps(record.found["left out"]))
+"""
+
+
+def test_with_nothing_but_pytorch(tmp_path: Path) -> None:
+    """Every module is imported; sections that need more are left out, and it is said why."""
+    folders = os.pathsep.join([str(ROOT), str(ROOT / "scripts")])
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": folders},
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("F ", "G "))]
+    assert lines == [
+        'F {"recipes": "xarray is not installed"}',
+        'G {"tiles": "triton is not installed"}',
+    ]
 
 
 def test_the_stock_module_is_whole(stock: ModuleType) -> None:

@@ -22,11 +22,11 @@ LAYERS = (
     | {"patch_geometry", "patching", "map_store", "tiling", "graph_pool", "float32"},
     {"spec", "unet", "checkpoint", "architectures", "networks", "compatibility"}
     | {"strips", "memory", "cpu_unet", "torch_unet", "engines", "accelerate"}
-    | {"budget", "placement", "view"},
+    | {"budget", "placement", "view", "tuning"},
     {"package", "package_writer", "downscaler", "layout", "lockstep"},
     {"sources", "model", "handshake", "store", "run", "plotting", "demo", "training"}
     | {"arrays", "codecs", "bounded", "output", "work", "verification", "service", "workflows"},
-    {"__init__", "cli"},
+    {"__init__", "__main__", "cli"},
 )
 LAYER = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 EARTH2STUDIO_FROM = 3
@@ -42,6 +42,7 @@ ALLOWED = {
     "verification": {"plotting", "sources"},
     "service": {"model", "run", "sources", "plotting"},
     "workflows": {"model", "run", "sources"},
+    "__main__": {"cli"},
 }
 LAZY = {"sources": {"demo"}, "verification": {"demo"}, "workflows": {"demo"}}  # inside a function
 HEAVY = {"torch", "earth2studio", "xarray", "zarr", "matplotlib", "cartopy", "pandas", "scipy", "tqdm"}

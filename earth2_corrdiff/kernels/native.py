@@ -74,7 +74,7 @@ def _built(compiler: str) -> Path:
     key = hashlib.sha256("\0".join((ABI, compiler, *FLAGS, _cpu())).encode())
     for path in (*sources, *headers):
         key.update(path.read_bytes())
-    folder = _folder()
+    folder = cache_folder()
     target = folder / f"kernels-{key.hexdigest()[:20]}.so"
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -91,7 +91,14 @@ def _built(compiler: str) -> Path:
     return target
 
 
-def _folder() -> Path:
+def cache_folder() -> Path:
+    """Where compiled kernels and tables of tuned choices are kept.
+
+    Raises
+    ------
+    RuntimeError
+        If the user has no home folder
+    """
     given = os.getenv("EARTH2_CORRDIFF_CACHE")
     if given:
         return Path(given)

@@ -24,7 +24,7 @@ import torch
 from loguru import logger
 from torch import Tensor
 
-from earth2_corrdiff.kernels import cpu_norm, reference
+from earth2_corrdiff.kernels import cpu_norm, reference, tuned
 from earth2_corrdiff.kernels.reference import Norm, working_dtype
 
 Norms = tuple[Tensor, Tensor, Tensor]
@@ -148,8 +148,9 @@ def _on_accelerator(kind: str) -> _Version:
     reason = f"there are none for devices of type {kind!r}"
     if kind == "cuda":  # PyTorch calls AMD's GPUs so, too
         try:
-            from earth2_corrdiff.kernels import triton_norm
+            from earth2_corrdiff.kernels import triton_norm, triton_tiles
 
+            tuned.apply(triton_tiles, torch.device(kind))
             return triton_norm
         except ImportError as error:
             reason = f"Triton cannot be imported ({error})"

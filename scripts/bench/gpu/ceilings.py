@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (as everywhere in PyTorch code)
 
+from earth2_corrdiff.kernels import tuned
+
 from .. import provenance, roofline
 from ..roofline import Peaks
 from .layers import Convolution, layers, size_of
@@ -54,7 +56,7 @@ def environment(record: Record) -> None:
     """Record machine, versions and settings."""
     about: dict[str, Any] = provenance.machine(record.device)
     about |= {"versions": provenance.versions(), "settings": provenance.settings()}
-    about |= {"card": card(CARD), "modes": card(MODES)}
+    about |= {"card": card(CARD), "modes": card(MODES), "tuned": str(tuned.chosen(record.device))}
     if record.cuda:
         p = torch.cuda.get_device_properties(record.device)
         about |= {

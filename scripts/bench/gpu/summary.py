@@ -12,6 +12,7 @@ from . import verdict
 from .candidates import SHIPPED
 from .ceilings import WAYS
 from .correctness import NO_WAIT
+from .tiles import BASELINES
 
 Found = Mapping[str, Any]
 FIRST_SECONDS, PEAK = "first call s", "peak GB"
@@ -56,6 +57,7 @@ def _head(results: Found) -> str:
         f"# Check of {about.get('device', 'a device that section A did not see')}",
         f"commit {results.get('commit') or 'unknown'}; `{results.get('command', '')}`",
         ", ".join([*power, *clocks, *versions]),
+        f"tuned: {about['tuned']}" if "tuned" in about else "",
         f"stand-ins for packages: {', '.join(stand_ins)}" if stand_ins else "",
         f"**imports failed: {results['imports failed']}**" if "imports failed" in results else "",
     ]
@@ -253,10 +255,10 @@ def _tiles(sections: Found) -> str:
     g: Found = sections.get("G", {})
     rows = []
     for shape, found in g.get("GB/s", {}).items():
-        best = max((name for name in found if name.startswith("tile")), key=lambda n: found[n], default=None)
-        known = (found.get(name) for name in ("defaults", "F.group_norm, F.silu", "residual_scale"))
+        best = max((name for name in found if name not in BASELINES), key=lambda n: found[n], default=None)
+        known = (found.get(name) for name in BASELINES)
         cells = [number(rate, ".0f") for rate in (*known, found.get(best))]
         rows.append([shape, *cells, best or ""])
-    header = ["GB/s of the norm", "defaults", "PyTorch", "residual", "best", "best tiles"]
+    header = ["GB/s", *BASELINES, "best norm of a map", "its tiles"]
     defaults = f"defaults: {_words(g['defaults'])}" if "defaults" in g else ""
     return _block("G. Tiles", defaults, markdown(header, rows) if rows else "")

@@ -1,0 +1,85 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The command behind ``python -m earth2_corrdiff``: tune, which measures what is fastest on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from earth2_corrdiff.cli.common import ArgumentParser, run_command, share_cores
+from earth2_corrdiff.errors import InputError, first_line
+
+if TYPE_CHECKING:
+    import torch
+
+NAME = "python -m earth2_corrdiff"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0, or 2 after a wrong option."""
+    args = _parser().parse_args(argv)
+    return run_command(f"{NAME} {args.command}", tune, args, debug=args.debug)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog=NAME,
+        description="Runs are started with run-corrdiff and its siblings; here is what prepares a machine.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    tuning = commands.add_parser(
+        "tune",
+        help="measure what is fastest on this machine, in under a minute, and keep it",
+        description="Measure tile sizes and captured graphs on a GPU, or kernels on a CPU, in under a "
+        "minute, and keep the choice beside the compiled kernels. Later runs on the same device, driver and "
+        "versions use it, and --debug shows it; EARTH2_CORRDIFF_TUNED=0 ignores it. Results change once, "
+        "in their last bits.",
+    )
+    add = tuning.add_argument
+    add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
+    add("--debug", action="store_true", help="show debug messages, and the traceback of an error")
+    return parser
+
+
+def tune(args: argparse.Namespace) -> None:
+    """Measure, write the table, and print what was chosen.
+
+    Raises
+    ------
+    InputError
+        If the device is not there, or the table cannot be written
+    """
+    share_cores()
+    from loguru import logger
+
+    from earth2_corrdiff import tuning
+
+    logger.remove()
+    logger.add(sys.stderr, level="DEBUG" if args.debug else "INFO", format="{level.name}: {message}")
+    device = _device(args.device)
+    print(f"measuring on {device}, under a minute …", flush=True)
+    try:
+        found = tuning.tune(device)
+    except OSError as error:
+        raise InputError(
+            f"the table cannot be written ({first_line(error)}); set EARTH2_CORRDIFF_CACHE to another folder"
+        ) from error
+    print("\n".join([*tuning.lines(found), f"kept in {found.path}"]))
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"{name!r} is not a device that PyTorch can use here; use cpu") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"{name!r} is not a device that can be tuned; use cpu or cuda")
+    return device
