@@ -210,7 +210,7 @@ def test_tile_sizes(tmp_path: Path) -> None:
     found = run_section("G", tmp_path)
     assert found["defaults"]["TILE"] == triton_tiles.TILE and found["defaults"]["LAUNCH"] == 4
     rates = found["GB/s"]["(1, 16, 8, 8)"]
-    assert set(rates) == {*BASELINES, "TILE 2048, LAUNCH 2", "SUM_TILE 512, SUMS 2", "SPANS 256"}
+    assert set(rates) == {*BASELINES, "TILE 2048, LAUNCH 4", "SUM_TILE 512, SUMS 4", "SPANS 512"}
     assert "G. Tiles" in summary.text({"sections": {"G": found}})
 
 
