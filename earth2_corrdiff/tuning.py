@@ -35,7 +35,8 @@ MARGIN = 1.03  # times faster than the default, at least
 SLOW = 0.3  # seconds of a call from which on few are enough
 SECONDS = 45.0  # after which no other candidate is tried
 GROUPS = (("TILE", "LAUNCH"), ("SUM_TILE", "SUMS"), ("SPANS",))  # chosen one after the other
-SHAPES = ((1, 128, 448, 448), (4, 256, 224, 224), (4, 256, 56, 56))  # of the published network
+# At the published network's sides; of one width, because each is compiled anew and tiles have 128 channels.
+SHAPES = ((1, 128, 448, 448), (4, 128, 224, 224), (4, 128, 56, 56))
 LEVEL = Level(0.1, 0.5, 1.0, 0.5, 0.5)
 SIDE, CHANNELS = {"cpu": 112, "cuda": 448}, 24  # of the network that is timed
 
@@ -141,13 +142,15 @@ def search(seconds: Callable[[Mapping[str, int]], float], end: float) -> tuple[d
     seconds : Callable[[Mapping[str, int]], float]
         Of the kernels with some of ``TILES`` replaced; a candidate that raises is passed over
     end : float
-        Of ``time.monotonic``, after which no other candidate is tried
+        Of ``time.monotonic``, after which no other candidate is tried; each group has its share of the time
     """
     best: dict[str, int] = {}
     default = fastest = seconds(best)
-    for group in GROUPS:
+    for number, group in enumerate(GROUPS):
+        now = time.monotonic()
+        until = now + (end - now) / (len(GROUPS) - number)
         for values in product(*(TILES[name] for name in group)):
-            if time.monotonic() > end:
+            if time.monotonic() > until:
                 break
             candidate = {**best, **dict(zip(group, values, strict=True))}
             try:

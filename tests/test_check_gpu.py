@@ -210,7 +210,7 @@ def test_tile_sizes(tmp_path: Path) -> None:
     found = run_section("G", tmp_path)
     assert found["defaults"]["TILE"] == triton_tiles.TILE and found["defaults"]["LAUNCH"] == 4
     rates = found["GB/s"]["(1, 16, 8, 8)"]
-    assert set(rates) == {*BASELINES, "TILE 2048, LAUNCH 2", "SUM_TILE 512, SUMS 2", "SPANS 256"}
+    assert set(rates) == {*BASELINES, "TILE 2048, LAUNCH 4", "SUM_TILE 512, SUMS 4", "SPANS 512"}
     assert "G. Tiles" in summary.text({"sections": {"G": found}})
 
 
@@ -263,6 +263,12 @@ def test_the_stock_module_is_whole(stock: ModuleType) -> None:
 # what it finds
 
 
+def demo_row(error: float) -> dict[str, Any]:
+    names = ("error", "largest difference", "spread, ratio", "bound")
+    row: dict[str, Any] = dict(zip(names, (error, error, 1.0, 0.05), strict=True))
+    return {**row, "power per octave from the domain's length down, ratio": {"t2m": [1.0, 1.01]}}
+
+
 def test_a_wrong_kernel_is_found(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = fused.group_norm_silu
     kernels.forward(record, "bf16", (2, 16, 9, 7))
@@ -301,6 +307,8 @@ def test_bits_that_depend_on_the_batch_are_found(record: Record, monkeypatch: py
         ),
         ({"batches": {"same run again, same bits": False}}, "the same run has other bits again"),
         ({"status": 1, "last line": "1 failed"}, "tests: 1 failed"),
+        ({"demo": {"bf16": demo_row(0.2)}}, "the demo in bf16 has an error of 2.0e-01, more than 5e-02"),
+        ({"demo": {"bf16": demo_row(float("nan"))}}, "the demo in bf16 has an error of nan"),
         ({"exit status": -9}, "ended with status -9"),
         ({"exit status": -9, "killed": "out of time at x"}, "killed, out of time at x"),
         ({"poisoned": "x", "exit status": 3}, "the device took no more work after x"),

@@ -31,10 +31,10 @@ DRIVERS = ("/proc/driver/nvidia/version", "/sys/module/amdgpu/version")
 # What may be chosen of the Triton kernels: constants of triton_tiles, and the warps of its launches.
 TILES: Mapping[str, tuple[int, ...]] = {
     "TILE": (2048, 4096, 8192),
-    "SUM_TILE": (512, 1024, 2048, 4096),
-    "SPANS": (256, 512, 1024, 2048),
-    "LAUNCH": (2, 4, 8),
-    "SUMS": (2, 4, 8),
+    "SUM_TILE": (512, 1024, 2048),
+    "SPANS": (512, 1024, 2048),
+    "LAUNCH": (4, 8),
+    "SUMS": (4, 8),
 }
 PRECISIONS = ("fp32", "bf16")
 

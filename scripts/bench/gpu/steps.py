@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import counts, roofline
 from ..variants import Run
 from . import ensembles, profiles
-from .candidates import EAGER, OURS, OURS_FP16, SHIPPED, STOCK_TF32, Candidates
+from .candidates import EAGER, OURS, OURS_FP16, PLAIN, SHIPPED, STOCK_TF32, Candidates
 from .ceilings import WAYS, peaks_of, type_of
 from .meter import figures, relative_l2
 from .record import Record
@@ -34,17 +34,20 @@ def run(record: Record) -> None:
     record.attempt("errors", errors, record, found, least=10)
     batches = (1, 2) if record.tiny else (1, 4, LARGE)
     for number, batch in enumerate(batches):
-        few = [SHIPPED, OURS, *([OURS_FP16] if batch < LARGE else []), STOCK_TF32]
+        few = [SHIPPED, PLAIN, OURS, *([OURS_FP16] if batch < LARGE else []), STOCK_TF32]
         record.attempt(f"steps, batch {batch}", steps, record, found, batch, few if number else found.made)
     for name in PROFILED:
         if name in found.made:
-            step = found.made[name].step(1, found.sigma)
-            record.attempt(f"profile of {name}", profiles.profile_of, record, name, step, least=8)
+            record.attempt(f"profile of {name}", _profile, record, found, name, least=8)
     for members in reversed(batches):
         record.attempt(f"ensembles of {members}", ensembles.run, record, found, members, least=15)
     record.attempt("errors of a whole run", ensembles.errors, record, found, least=15)
     record.attempt("parts of an ensemble", ensembles.parts, record, found, least=8)
     record.attempt("memory", ensembles.memory, record, found, least=8)
+
+
+def _profile(record: Record, found: Candidates, name: str) -> None:
+    profiles.profile_of(record, name, found.made[name].step(1, found.sigma))
 
 
 def errors(record: Record, found: Candidates) -> None:

@@ -55,5 +55,5 @@ def _unequal(found: Found) -> Iterator[str]:
     if found.get("batches", {}).get("same run again, same bits") is False:
         yield "the same run has other bits again"
     for way, row in found.get("demo", {}).items():
-        if not row["finite"]:
-            yield f"the demo in {way} has values that are not finite"
+        if not row["error"] <= row["bound"]:  # nan, too
+            yield f"the demo in {way} has an error of {row['error']:.1e}, more than {row['bound']:.0e}"
