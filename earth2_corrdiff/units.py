@@ -135,8 +135,8 @@ def conversion(units: str | None, variable: str, name: str = "") -> Conversion:
         where = f" of {name}" if name else ""
         shown = text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
         raise InputError(
-            f"{shown!r} is not a valid unit of {variable}{where}; use {wanted}, or a unit that converts to it, "
-            "in the attribute units"
+            f"{shown!r} is not a valid unit of {variable}{where}; use {wanted}, or a unit that converts to "
+            "it, as the attribute units"
         )
     return found
 

@@ -200,15 +200,9 @@ def _hole(layer: NDArray[Any]) -> str | None:
     holes = int(layer.size - np.isfinite(layer).sum())
     if not holes:
         return None
-    if holes == 1:
-        return (
-            f"is NaN or infinite at 1 of {layer.size} points: a missing cell; fill it, or use another source"
-        )
-    percent = f"{100 * holes / layer.size:.3g} %"
-    return (
-        f"is NaN or infinite at {percent} of the points ({holes}); the domain may stick out, or values "
-        "are missing: fill them, or use another source"
-    )
+    share = f"{100 * holes / layer.size:.3g} % of the points ({holes} of {layer.size})"
+    cause = "one cell is missing" if holes == 1 else "the domain may stick out, or values are missing"
+    return f"is NaN or infinite at {share}: {cause}; fill the gap, or use another source"
 
 
 def _sentinel(variable: str, layer: NDArray[Any]) -> str | None:
