@@ -82,9 +82,10 @@ def named(data: xr.Dataset, name: str, rename: Mapping[str, str] | None = None) 
 def _axes(data: xr.Dataset) -> xr.Dataset:
     new = {old: new for old, new in AXES.items() if old in data.variables and new not in data.variables}
     data = data.rename(new)
+    data = data.set_coords([axis for axis in ("lat", "lon") if axis in data.variables])
     for axis in ("lat", "lon"):
         if axis in data.variables and data[axis].ndim == 1 and data[axis].dims != (axis,):
-            data = data.set_coords(axis).swap_dims({data[axis].dims[0]: axis})
+            data = data.swap_dims({data[axis].dims[0]: axis})
         if axis in data.variables and str(data[axis].attrs.get("units", "")).startswith("rad"):
             data = data.assign_coords({axis: np.degrees(data[axis])})
     return data
