@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import xarray as xr
+from loguru import logger
 
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.sources.analyses import FileAnalyses, FileSource
@@ -48,8 +49,11 @@ def open_parts(place: str | Path, rename: Mapping[str, str] | None = None) -> Pa
         As ``open_file``
     """
     parts: list[Part] = []
+    paths = files_of(place)
+    if len(paths) > 1:
+        logger.info("{}: looking into {} files", place, len(paths))
     try:
-        parts.extend(_open(path, rename or {}) for path in files_of(place))
+        parts.extend(_open(path, rename or {}) for path in paths)
         return Parts(parts, str(place))
     except InputError:
         for part in parts:
