@@ -17,7 +17,7 @@ import xarray as xr
 from earth2studio.data import GEFS_FX, GFS_FX, fetch_data
 from earth2studio.data.ecmwf import IFS_ENS_FX, IFS_FX
 from forecast_kit import HOUR, LEADS, TIMES, Forecasts, forecast_dataset, forecast_file
-from gfs_files import FIRST, LATER, POLAND, WORLD, load_tool, mirror
+from gfs_files import LATER, POLAND, WORLD, load_tool, mirror
 from run_kit import COARSE, NAMES
 
 from earth2_corrdiff import InputError
@@ -343,20 +343,20 @@ def test_what_a_forecast_file_lacks(tmp_path: Path) -> None:
 
 @gfs_files.needed
 def test_grib_files_make_forecasts(tmp_path: Path) -> None:
-    """Three lead times of one real GFS run, each in a file of its own."""
-    for grib in (FIRST, POLAND, LATER):
+    """Two lead times of one real GFS run, each in a file of its own."""
+    for grib in (POLAND, LATER):
         (tmp_path / grib.name).symlink_to(grib)
     source = make_forecast(f"file:{tmp_path}/*.grib2")
     lat, lon = np.linspace(48, 56, 33), np.linspace(13, 25, 49)
-    states = source.states("2020-08-04T12", "0/12/6h")
-    for state, grib in zip(states, (FIRST, POLAND, LATER), strict=True):
+    states = source.states("2020-08-04T12", "6,12h")
+    for state, grib in zip(states, (POLAND, LATER), strict=True):
         x, _ = fetch(source.at(state), state.time, [*NAMES, "refc"], lat, lon)
         found = load_tool().read_source(str(grib))
         for i, name in enumerate([*NAMES, "refc"]):
             expected = found[name].values[::-1] * (9.81 if name[0] == "z" else 1)
             np.testing.assert_array_equal(x[0, i], expected.astype(np.float32))
     assert source.coarse is None and source.has("refc") and not source.has("mrr")
-    assert "has the lead times 0 h, 6 h, 12 h; got 18 h" in refused(source.states, "2020-08-04T12", "18")
+    assert "has the lead times 6 h, 12 h; got 18 h" in refused(source.states, "2020-08-04T12", "18")
 
 
 # sources of the user's own

@@ -91,7 +91,7 @@ def patch_shape(text: str) -> tuple[int, int]:
 @contextmanager
 def _download_hint(package: str) -> Iterator[None]:
     """Say what to do where a package cannot be downloaded, for want of a network or otherwise."""
-    from earth2_corrdiff.sources.failures import unreachable
+    from earth2_corrdiff.sources.failures import interrupted, unreachable
 
     try:
         yield
@@ -104,7 +104,8 @@ def _download_hint(package: str) -> Iterator[None]:
             ) from error
         if error.__cause__ is None or ("://" not in package and package != "taiwan"):
             raise
-        raise InputError(f"{error}; if the download broke off, try again") from error
+        kind = UnavailableError if interrupted(error.__cause__) else InputError
+        raise kind(f"{error}; if the download broke off, try again") from error
 
 
 def _package(name: str) -> Any:

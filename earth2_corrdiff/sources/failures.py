@@ -64,7 +64,12 @@ def passes(name: str, time: Any, error: Exception) -> bool:
         return False
     if _absent(error):
         return _is_recent(time)
-    return _offline(error) or _is_down(error)
+    return interrupted(error)
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """True if a download failed for the network, or for a server that is down."""
+    return isinstance(error, Exception) and (_offline(error) or _is_down(error))
 
 
 def _is_down(error: Exception) -> bool:

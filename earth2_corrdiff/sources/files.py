@@ -54,7 +54,7 @@ def open_parts(place: str | Path, rename: Mapping[str, str] | None = None) -> Pa
         logger.info("{}: looking into {} files", place, len(paths))
     try:
         parts.extend(_open(path, rename or {}) for path in paths)
-        return Parts(parts, str(place))
+        return Parts(parts, str(place), rename)
     except InputError:
         for part in parts:
             part.close()

@@ -90,11 +90,13 @@ class GribFile:
     member: NDArray[np.int64]
 
     def __init__(self, path: Path, rename: Mapping[str, str] | None = None) -> None:
-        self.path = path
+        self.path, self.renamed = path, frozenset[str]()
         if not _is_whole(path):
             raise InputError(f"the GRIB file {path} is cut off in its last message; copy it again")
         table, self.lat, self.lon = _index(path, rename or {})
         keys = list(table)
+        new = {old for old, name in (rename or {}).items() if any(name in row for row in table.values())}
+        self.renamed = frozenset(new)
         self._rows = [table[key] for key in keys]
         self.valid = np.array([key.valid for key in keys], dtype="datetime64[ns]")
         self.lead = np.array([key.lead for key in keys], dtype="timedelta64[ns]")

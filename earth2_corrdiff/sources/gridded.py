@@ -52,8 +52,9 @@ class GriddedFile:
     member: NDArray[np.int64]
 
     def __init__(self, data: xr.Dataset, path: Path, rename: Mapping[str, str] | None = None) -> None:
-        self.path = path
-        data = named(data, str(path), rename)
+        self.path, self.renamed = path, frozenset(rename or {}) & set(map(str, data.variables))
+        self._file = data
+        data = named(data, rename)
         rows = time_rows(data, str(path))
         self._data = _fields(data, path, rows)
         self._rows, members = rows, _member_axis(self._data)
@@ -92,7 +93,7 @@ class GriddedFile:
 
     def close(self) -> None:
         """Close the file."""
-        self._data.close()
+        self._file.close()
 
 
 def _fields(data: xr.Dataset, path: Path, rows: TimeRows) -> xr.Dataset:

@@ -57,28 +57,21 @@ NEAR = re.compile(r"\b10{1,2}\s*-?\s*(m|meter|metre)s?\b|\b10{1,2}[uv]\b|heightA
 """What attributes say of a wind called u10 or u100: at 10 hPa, or at 10 m."""
 
 
-def named(data: xr.Dataset, name: str, rename: Mapping[str, str] | None = None) -> xr.Dataset:
+def named(data: xr.Dataset, rename: Mapping[str, str] | None = None) -> xr.Dataset:
     """A dataset with Earth2Studio's names: lat and lon, and one variable per quantity and level.
 
     Parameters
     ----------
     data : xr.Dataset
         As opened; one array with a dimension ``variable`` is several variables
-    name : str
-        Of the file, for messages and the log
     rename : Mapping[str, str], optional
-        Earth2Studio's names of the file's own, which come first
-
-    Raises
-    ------
-    InputError
-        If a name to rename is not there
+        Earth2Studio's names of the file's own, which come first; of others than it has, too
     """
     data = _axes(data)
     stacked = [key for key in data.data_vars if "variable" in data[key].dims]
     if len(stacked) == 1:
         data = data[stacked[0]].to_dataset("variable")
-    return _levels(_told(data, name, rename or {}))
+    return _levels(_told(data, rename or {}))
 
 
 def _axes(data: xr.Dataset) -> xr.Dataset:
@@ -93,11 +86,8 @@ def _axes(data: xr.Dataset) -> xr.Dataset:
     return data
 
 
-def _told(data: xr.Dataset, name: str, rename: Mapping[str, str]) -> xr.Dataset:
-    for old, new in rename.items():
-        if old not in data.data_vars:
-            has = ", ".join(map(str, data.data_vars))
-            raise InputError(f"{name} has no {old} to rename to {new}; it has {has or 'no variables'}")
+def _told(data: xr.Dataset, rename: Mapping[str, str]) -> xr.Dataset:
+    rename = {old: new for old, new in rename.items() if old in data.data_vars}
     taken = [new for new in rename.values() if new in data.variables and new not in rename]
     return data.drop_vars(taken).rename(dict(rename))
 

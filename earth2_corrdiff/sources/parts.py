@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ class Part(Protocol):
     """A file as rows of fields."""
 
     path: Path
+    renamed: frozenset[str]
     lat: NDArray[np.float64]
     lon: NDArray[np.float64]
     valid: Times
@@ -53,6 +54,8 @@ class Parts:
         At least one
     name : str
         Of all of them, for messages
+    rename : Mapping[str, str], optional
+        New names that the files were opened with
 
     Attributes
     ----------
@@ -63,10 +66,11 @@ class Parts:
     Raises
     ------
     InputError
-        If they are on several grids, or two rows have a variable for one time, lead time and member
+        If they are on several grids, none of them has a name that was to be renamed, or two rows have a
+        variable for one time, lead time and member
     """
 
-    def __init__(self, parts: Sequence[Part], name: str) -> None:
+    def __init__(self, parts: Sequence[Part], name: str, rename: Mapping[str, str] | None = None) -> None:
         self.name, self._parts = name, list(parts)
         first = self._parts[0]
         self.lat, self.lon = first.lat, first.lon
@@ -80,6 +84,10 @@ class Parts:
         self._row = np.concatenate([np.arange(part.valid.size) for part in self._parts])
         self.variables = tuple(dict.fromkeys(name for row in self._first_rows() for name in self.names(row)))
         self._refuse_twice()
+        for old, new in (rename or {}).items():
+            if not any(old in part.renamed for part in self._parts):
+                has = ", ".join(self.variables)
+                raise InputError(f"{name} has no {old} to rename to {new}; it has {has}")
 
     @property
     def members(self) -> tuple[int, ...]:
