@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""For the tests of plot and verify: a store of each kind that ``run-corrdiff`` writes, made by the command."""
+"""For the tests of plot and verify: a store of each kind that ``run-corrdiff`` writes, made by it."""
 
 from __future__ import annotations
 

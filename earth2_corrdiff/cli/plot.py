@@ -82,8 +82,8 @@ def _parser() -> ArgumentParser:
         choices=("auto", *OVER),
         metavar="WHAT",
         help="also make GIFs: over the members of each time (--animate members), or over the times of each "
-        "member, of forecasts the lead times of each start (--animate times); without a word over the members "
-        "where there are several",
+        "member, of forecasts the lead times of each start (--animate times); without a word over members if "
+        "there are several",
     )
     parser.add_argument(
         "--ensemble",

@@ -96,7 +96,7 @@ def _written_times(ds: xr.Dataset, sample: int, times: Sequence[Time] | None) ->
     chosen = [index for index in wanted if fields.is_written(ds, index, sample)]
     if not chosen:
         raise InputError(
-            f"sample {sample} has been written at none of the times: finish the run with run-corrdiff --resume"
+            f"sample {sample} is written at none of the times: finish the run with run-corrdiff --resume"
         )
     return chosen
 

@@ -101,7 +101,7 @@ def mesh(ds: xr.Dataset, end: str = "") -> Mesh:
 
 
 def _spans(ds: xr.Dataset, name: str, dims: set[str]) -> bool:
-    """Whether a variable is real and has these dimensions; beside them those of a forecast or of length one."""
+    """Whether a variable is real and has these dimensions, those of forecasts and of length one aside."""
     array = ds[name]
     long = {str(dim) for dim in array.dims if array.sizes[dim] > 1} - {LEAD, ENSEMBLE}
     return array.dtype.kind == "f" and long <= dims <= {str(dim) for dim in array.dims}

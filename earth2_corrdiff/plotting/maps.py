@@ -182,9 +182,9 @@ def draw_coastlines(ax: GeoAxes, mesh: Mesh, land_fraction: Array | None = None)
     if path is not None:
         box = (mesh.lon.min(), mesh.lat.min(), mesh.lon.max(), mesh.lat.max())
         margin = 0.2 * max(np.ptp(mesh.lon), np.ptp(mesh.lat)) + 1.0
-        window = [round(float(v) + s * margin, 2) for v, s in zip(box, (-1, -1, 1, 1), strict=True)]
+        window = [float(round(float(v) + s * margin, 2)) for v, s in zip(box, (-1, -1, 1, 1), strict=True)]
         if surrounds_pole(mesh):
-            window = [-180.0, window[1], 180.0, window[3]]
+            window[0], window[2] = -180.0, 180.0
         lines = _coastlines(path, *window)
         width, color = COAST_STYLE["linewidths"], COAST_STYLE["colors"]
         ax.add_feature(ShapelyFeature(lines, PLATE, facecolor="none", edgecolor=color, linewidth=width))
