@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ LeadLike: TypeAlias = str | int | timedelta | np.timedelta64
 
 YEARS = (1678, 2261)
 """Whole years that a 64-bit count of nanoseconds since 1970 can hold."""
+MINUTE = np.timedelta64(60, "s")
 MOST = 1_000_000
 """Times that one period may have: hours since the first analyses of any archive fit in."""
 UNITS: dict[str, Literal["h", "m", "D"]] = {"": "h", "h": "h", "min": "m", "d": "D"}
@@ -137,6 +138,31 @@ def distinct(times: Times) -> Times:
     if counts.max(initial=1) > 1:
         raise InputError(f"the time {time_text(values[counts > 1][0])} is given twice")
     return times
+
+
+def positions(have: NDArray[Any], want: NDArray[Any]) -> NDArray[np.intp]:
+    """Where each wanted time is among those that there are, at most a minute off; -1 where it is not.
+
+    Files keep times as real numbers, too, which are then a little off.
+
+    Parameters
+    ----------
+    have, want : np.ndarray
+        [N] and [M], times or lead times in any order
+
+    Returns
+    -------
+    np.ndarray
+        [M] indices: of the nearest, of the first where several are as near
+    """
+    if have.size == 0:
+        return np.full(want.shape, -1, dtype=np.intp)
+    order = np.argsort(have, kind="stable")
+    after = np.clip(np.searchsorted(have[order], want), 1, max(have.size - 1, 1))
+    around = np.stack([order[after - 1], order[np.minimum(after, have.size - 1)]])
+    nearest = np.abs(have[around] - want).argmin(axis=0)
+    found = np.take_along_axis(around, nearest[None], axis=0)[0]
+    return np.where(np.abs(have[found] - want) <= MINUTE, found, -1)
 
 
 def time_text(time: np.datetime64) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.times import Times, time_text
+from earth2_corrdiff.times import Times, positions, time_text
 
 HOUR = np.timedelta64(1, "h")
 EPOCH = np.datetime64("1900-01-01")
@@ -97,12 +97,12 @@ def _end(source: Asked, known: np.datetime64) -> np.datetime64:
 
 @dataclass(frozen=True, eq=False)
 class Listed:
-    """Exactly these times, in any order: those of a file."""
+    """Exactly these times, in any order, to the minute: those of a file."""
 
     times: Times
 
     def check(self, times: Times, source: Asked) -> None:
-        missing = times[~np.isin(times, self.times)]
+        missing = times[positions(self.times, times) < 0]
         if missing.size:
             first, last = time_text(self.times.min()), time_text(self.times.max())
             count = np.unique(self.times).size

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from earth2_corrdiff.demo import DemoWeather
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.sources import Source, as_source, make_source
-from earth2_corrdiff.sources.files import ALIASES, is_grib, open_data
+from earth2_corrdiff.sources.files import ALIASES, open_data
+from earth2_corrdiff.sources.formats import is_grib
 from earth2_corrdiff.sources.registry import KINDS
 from earth2_corrdiff.times import Times, time_text
 
