@@ -11,6 +11,13 @@ class InputError(ValueError):
     """
 
 
+class UnavailableError(InputError):
+    """The same may work later: no network, an archive that is down, a time that is not published yet.
+
+    The commands end with exit status 75 (EX_TEMPFAIL of sysexits.h), so that a schedule can try again.
+    """
+
+
 def first_line(error: BaseException) -> str:
     """First line of another exception's text, to quote in one of ours; its class where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.errors import InputError, UnavailableError
 
 Args = TypeVar("Args")
 
 INPUT_ERROR = 2  # as argparse
+TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 
@@ -44,7 +45,8 @@ def run_command(name: str, function: Callable[[Args], object], args: Args, debug
     Returns
     -------
     int
-        0; 2 after an `InputError`; 130 after Ctrl-C, with what a `KeyboardInterrupt` says; 141 where the
+        0; 2 after an `InputError`, 75 after one that may pass (`UnavailableError`); 130 after Ctrl-C, with
+        what a `KeyboardInterrupt` says; 141 where the
         reader of stdout has gone. Anything else is a defect of this package and passes through.
     """
     try:
@@ -53,7 +55,8 @@ def run_command(name: str, function: Callable[[Args], object], args: Args, debug
     except InputError as error:
         if debug:
             raise
-        return _complain(name, f"error: {error}", INPUT_ERROR)
+        status = TRY_LATER if isinstance(error, UnavailableError) else INPUT_ERROR
+        return _complain(name, f"error: {error}", status)
     except KeyboardInterrupt as interrupt:
         return _complain(name, ": ".join(["interrupted", *map(str, interrupt.args)]), INTERRUPTED)
     except BrokenPipeError:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earth2_corrdiff.errors import InputError, first_line
+from earth2_corrdiff.errors import InputError, UnavailableError, first_line
 
 if TYPE_CHECKING:
     from earth2_corrdiff.model import CorrDiff
@@ -98,7 +98,7 @@ def _download_hint(package: str) -> Iterator[None]:
     except InputError as error:
         reason = unreachable(error.__cause__)
         if reason is not None:
-            raise InputError(
+            raise UnavailableError(
                 f"the package {package} cannot be downloaded ({reason}); without network use --demo, "
                 "or --package with a folder"
             ) from error

@@ -19,7 +19,7 @@ from earth2_corrdiff.cli.common import INPUT_ERROR, calm_bars, run_command, shar
 from earth2_corrdiff.cli.run_log import HeldLog, configure_log
 from earth2_corrdiff.cli.run_options import NAME, run_parser
 from earth2_corrdiff.cli.run_report import announce, report, report_failures
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
     from earth2_corrdiff.model import CorrDiff
@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 2 for unusable input; 3 if some times failed with ``--keep-going``; 130 after Ctrl-C
+        0; 2 for unusable input, 75 for what may work later; 3 if some times failed with
+        ``--keep-going``; 130 after Ctrl-C
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     status = [0]
@@ -134,11 +135,12 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _source(args: argparse.Namespace) -> Any:
-    from earth2_corrdiff.sources import make_forecast, make_source
+    from earth2_corrdiff.sources import make_forecast, make_source, parse_rename
 
+    rename = parse_rename(args.rename or ())
     if args.lead is None:
-        return make_source(args.source)
-    return make_forecast(args.source, args.coarse_members)
+        return make_source(args.source, rename=rename)
+    return make_forecast(args.source, args.coarse_members, rename=rename)
 
 
 def _label(states: States) -> str:
@@ -213,7 +215,8 @@ def _downscale(
             bar.close()
             keeps = f"{args.output} keeps what is done; go on with --resume"
             if isinstance(stop, InputError):
-                raise InputError(str(stop) if "--resume" in str(stop) else f"{stop}; {keeps}") from stop
+                kind = UnavailableError if isinstance(stop, UnavailableError) else InputError
+                raise kind(str(stop) if "--resume" in str(stop) else f"{stop}; {keeps}") from stop
             raise KeyboardInterrupt(keeps) from None
         steps.exchange()
         if not downscaling.failed:

@@ -19,9 +19,6 @@ from earth2_corrdiff.sources.formats import files_of, is_grib, is_zarr, refuse_o
 from earth2_corrdiff.sources.gridded import GriddedFile
 from earth2_corrdiff.sources.parts import Part, Parts
 
-ALIASES = {"valid_time": "time", "latitude": "lat", "longitude": "lon"}
-"""Names of coordinates in files of fine fields."""
-
 
 def open_file(place: str | Path, rename: Mapping[str, str] | None = None) -> FileSource:
     """Open files for their fields by valid time.

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.sources.calendars import EPOCH, HOUR
+from earth2_corrdiff.sources.calendars import EPOCH, HOUR, OLDEST
 from earth2_corrdiff.times import Leads, Times, lead_text, positions, time_text
 
 Hours = tuple[tuple[int, int], ...]
@@ -79,7 +79,8 @@ class ForecastMirror:
     paths: Callable[[np.datetime64, int], list[Path]]
 
     def check(self, times: Times, leads: Leads, name: str) -> None:
-        self.archive.check(times, leads, name)
+        older = replace(self.archive, first=min(OLDEST, self.archive.first))
+        older.check(times, leads, name)
         wanted = [(time, lead, path) for time in times for lead in leads for path in self._paths(time, lead)]
         for time, lead, path in wanted:
             for needed in (path, path.with_name(path.name + ".idx")):

@@ -16,6 +16,7 @@ from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.sources import forecast_calendars as calendars
 from earth2_corrdiff.sources.calendars import gfs_path
 from earth2_corrdiff.sources.forecasts import Forecast, ForecastSource
+from earth2_corrdiff.sources.names import renamed
 from earth2_corrdiff.sources.vocabulary import Vocabulary, demo_variables, lexicon
 
 Build = Callable[[bool, int | None, Path | None], ForecastSource]
@@ -101,6 +102,7 @@ def file_forecast(
     if coarse is None:
         file.member(None)  # says whether one must be chosen
     calendar = calendars.ListedForecasts(file.times, file.leads, file.has)
+    name += renamed(rename or {})
     return Forecast(name, file.member, coarse, lambda: file.variables, calendar)
 
 

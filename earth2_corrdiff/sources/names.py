@@ -7,15 +7,17 @@ A name of Earth2Studio that is there is never replaced.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import xarray as xr
 from loguru import logger
 
 from earth2_corrdiff.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 AXES = {"latitude": "lat", "nav_lat": "lat", "longitude": "lon", "nav_lon": "lon"}
 LEVELS = {
@@ -82,11 +84,12 @@ def named(data: xr.Dataset, name: str, rename: Mapping[str, str] | None = None) 
 def _axes(data: xr.Dataset) -> xr.Dataset:
     new = {old: new for old, new in AXES.items() if old in data.variables and new not in data.variables}
     data = data.rename(new)
+    data = data.set_coords([axis for axis in ("lat", "lon") if axis in data.variables])
     for axis in ("lat", "lon"):
         if axis in data.variables and data[axis].ndim == 1 and data[axis].dims != (axis,):
-            data = data.set_coords(axis).swap_dims({data[axis].dims[0]: axis})
+            data = data.swap_dims({data[axis].dims[0]: axis})
         if axis in data.variables and str(data[axis].attrs.get("units", "")).startswith("rad"):
-            data = data.assign_coords({axis: np.degrees(data[axis])})
+            data = data.assign_coords({axis: data[axis] * 180 / math.pi})
     return data
 
 
@@ -109,7 +112,7 @@ def _levels(data: xr.Dataset) -> xr.Dataset:
         if factor is None or not on_it:
             continue
         found: dict[str, Any] = {}
-        for number, pressure in enumerate(np.atleast_1d(data[axis].to_numpy()).astype(np.float64)):
+        for number, pressure in enumerate(data[axis].to_numpy().reshape(-1).astype(float)):
             hectopascals = pressure * factor / 100
             if abs(hectopascals - round(hectopascals)) > 1e-3 or hectopascals < 1:
                 continue
@@ -129,6 +132,32 @@ def _levels(data: xr.Dataset) -> xr.Dataset:
 def _is_on(data: xr.Dataset, key: Any, axis: str) -> bool:
     """True if a variable lies on pressure levels of this axis."""
     return str(key).lower() in ON_LEVELS and (axis in data[key].dims or data[axis].ndim == 0)
+
+
+def parse_rename(words: Iterable[str]) -> dict[str, str]:
+    """``["own=u10m,other=v10m"]`` as ``{"own": "u10m", "other": "v10m"}``.
+
+    Raises
+    ------
+    InputError
+        For anything else, or for one name that is given twice
+    """
+    pairs = [part.strip().partition("=") for word in words for part in word.split(",")]
+    for old, equals, new in pairs:
+        if not (old.strip() and equals and new.strip()):
+            raise InputError(
+                f"{old + equals + new!r} is not a valid renaming; use OWN=NAME, like wind_u=u10m"
+            )
+    for names in zip(*((old.strip(), new.strip()) for old, _, new in pairs), strict=True):
+        if len(set(names)) < len(names):
+            raise InputError(f"a name is there twice in {', '.join(names)}; rename each variable once")
+    return {old.strip(): new.strip() for old, _, new in pairs}
+
+
+def renamed(rename: Mapping[str, str]) -> str:
+    """What a source's name has of its renaming, for messages and the store: `` with own as u10m``."""
+    said = ", ".join(f"{old} as {new}" for old, new in rename.items())
+    return f" with {said}" if said else ""
 
 
 def offered(data: xr.Dataset, name: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import Any
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.sources import calendars, forecast_registry
 from earth2_corrdiff.sources.forecasts import Forecast, parse_members
+from earth2_corrdiff.sources.names import renamed
 from earth2_corrdiff.sources.source import FORECASTS, DataSource, Source
 from earth2_corrdiff.sources.vocabulary import Vocabulary, demo_variables, lexicon
 
@@ -188,6 +189,7 @@ def _file(name: str, place: str, rename: Mapping[str, str] | None) -> Source:
     from earth2_corrdiff.sources.files import open_file
 
     data = open_file(place, rename)
+    name += renamed(rename or {})
     return Source(name, partial(_same, data), lambda: data.variables, calendars.Listed(data.times))
 
 

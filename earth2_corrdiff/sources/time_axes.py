@@ -57,16 +57,19 @@ class TimeRows:
         [N] datetime64[ns]: valid times
     lead : np.ndarray
         [N] timedelta64[ns]: lead times, NaT where the dataset has none
+    place : np.ndarray
+        [N]: where they lie along all of ``dims``, flattened: a run may lack a lead time
     """
 
     dims: dict[str, int]
     valid: Times
     lead: Leads
+    place: NDArray[np.intp]
 
-    def index(self, row: int) -> dict[str, int]:
-        """Where a row lies along each dimension."""
-        where = np.unravel_index(row, tuple(self.dims.values()))
-        return {dim: int(i) for dim, i in zip(self.dims, where, strict=True)}
+    def index(self, rows: Any) -> dict[str, Any]:
+        """Where a row, or several, lie along each dimension."""
+        where = np.unravel_index(self.place[rows], tuple(self.dims.values())) if self.dims else ()
+        return dict(zip(self.dims, where, strict=True))
 
 
 def time_rows(data: xr.Dataset, name: str) -> TimeRows:
@@ -101,7 +104,15 @@ def time_rows(data: xr.Dataset, name: str) -> TimeRows:
         length = xr.full_like(when, NO_LEAD, dtype="timedelta64[ns]")
     when, length = xr.broadcast(when, length)
     sizes = {str(dim): size for dim, size in when.sizes.items()}
-    return TimeRows(sizes, when.to_numpy().reshape(-1), length.to_numpy().reshape(-1))
+    stamps, leads = when.to_numpy().reshape(-1), length.to_numpy().reshape(-1)
+    place = np.flatnonzero(~np.isnat(stamps))
+    if place.size < stamps.size and (len(sizes) < 2 or not place.size):
+        raise InputError(
+            f"{name} has {stamps.size - place.size} missing values among its times; give each field its time"
+        )
+    if place.size < stamps.size:
+        logger.info("{}: {} forecasts without a valid time are left out", name, stamps.size - place.size)
+    return TimeRows(sizes, stamps[place], leads[place], place)
 
 
 def time_names(data: xr.Dataset) -> set[str]:
@@ -139,7 +150,6 @@ def by_valid_time(data: xr.Dataset, name: str) -> xr.Dataset:
     keep = shortest(rows.valid, rows.lead, name)
     if len(rows.dims) == 1 and len(keep) == rows.valid.size:
         keep = np.arange(rows.valid.size)  # in the order of the file
-    where = np.unravel_index(keep, tuple(rows.dims.values())) if rows.dims else ()
     data = data.drop_vars([*spare, *(dim for dim in rows.dims if dim in data.variables and dim not in spare)])
     if not rows.dims:
         return data.expand_dims(time=rows.valid)
@@ -147,7 +157,7 @@ def by_valid_time(data: xr.Dataset, name: str) -> xr.Dataset:
         (dim,) = rows.dims
         data = data.isel({dim: keep}).rename({dim: "time"} if dim != "time" else {})
     else:
-        data = data.isel({d: xr.DataArray(i, dims="time") for d, i in zip(rows.dims, where, strict=True)})
+        data = data.isel({dim: xr.DataArray(i, dims="time") for dim, i in rows.index(keep).items()})
     return data.assign_coords(time=rows.valid[keep])
 
 
@@ -233,14 +243,11 @@ def _dates(times: xr.DataArray, name: str) -> xr.DataArray:
             "use one like 'hours since 1970-01-01'"
         )
     values = times.to_numpy().astype("datetime64[ns]")
-    if np.isnat(values).any():
-        raise InputError(
-            f"{name} has {int(np.isnat(values).sum())} missing values in its coordinate {times.name}"
-        )
     if np.dtype(times.encoding.get("dtype", "i8")).kind == "f":
         minute = np.timedelta64(60_000_000_000, "ns")
         since = values - np.datetime64(0, "ns")
-        values = np.datetime64(0, "ns") + np.round(since / minute).astype(np.int64) * minute
+        rounded = np.datetime64(0, "ns") + np.round(since / minute) * minute
+        values = np.where(np.isnat(values), values, rounded)
     return xr.DataArray(values, dims=times.dims)
 
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from earth2_corrdiff.errors import InputError, first_line
 from earth2_corrdiff.grid import Grid
-from earth2_corrdiff.times import Times
+from earth2_corrdiff.sources.names import AXES
+from earth2_corrdiff.sources.time_axes import by_valid_time, time_names
+from earth2_corrdiff.times import Times, positions
 from earth2_corrdiff.verification.forecasts import same_grid
-
-ALIASES = {"valid_time": "time", "latitude": "lat", "longitude": "lon"}
 
 
 def open_dataset(path: Path) -> xr.Dataset:
@@ -101,12 +101,12 @@ class GriddedTruth:
 
     def __init__(self, data: xr.Dataset, name: str, grid: Grid, names: Mapping[str, str]) -> None:
         self.name, self.names = name, names
-        old = {k: v for k, v in ALIASES.items() if k in data.variables and v not in data.variables}
+        old = {k: v for k, v in AXES.items() if k in data.variables and v not in data.variables}
         data = data.rename(old)
         stacked = [key for key in data.data_vars if "variable" in data[key].dims]
         if len(stacked) == 1:
             data = data[stacked[0]].to_dataset("variable")
-        self.data = data
+        self.data = by_valid_time(data, f"the truth {name}") if time_names(data) else data
         self.times = self._read_times()
         self.flip = is_flipped(self._read_grid(), grid, name)
 
@@ -127,7 +127,7 @@ class GriddedTruth:
 
     def available(self, times: Times) -> Times:
         """Those of these times that it has."""
-        return times[np.isin(times, self.times)]
+        return times[positions(self.times, times) >= 0]
 
     def check_variables(self, variables: Sequence[str]) -> None:
         """Raise InputError if it lacks one of these, or has it on other dimensions."""
@@ -146,7 +146,7 @@ class GriddedTruth:
         """One field ``[H, W]``."""
         array = self.data[self.names.get(variable, variable)]
         if "time" in array.dims:
-            array = array.isel(time=int(np.flatnonzero(self.times == time)[0]))
+            array = array.isel(time=int(positions(self.times, np.array([time]))[0]))
         array = array.squeeze([d for d in array.dims if d not in self.dims]).transpose(*self.dims)
         try:
             return as_tensor(array.to_numpy(), self.flip)
