@@ -239,6 +239,10 @@ class Verification:
 
     def _gaps(self, series: Mapping[tuple[str, str], Series]) -> Iterator[str]:
         """What is missing in the truth, a sentence for each quantity."""
+        for name, count in sorted(self.truth.replaced.items()):
+            if count:
+                values = "value of the truth stands" if count == 1 else "values of the truth stand"
+                yield f"{count} {values} for missing ones of {name} (-999, 9999, 1e20, …): not verified."
         for target in self.targets:
             found = series.get((self.forecasts[0].name, target.name))
             if found is None:
