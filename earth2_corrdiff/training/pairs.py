@@ -268,7 +268,7 @@ class PairFile:
                 gaps = int((~torch.isfinite(field[~good][0])).sum())
                 raise InputError(
                     f"{name} of {time_text(time)} in {self.path} is not finite: {gaps} of {field[0].numel()} "
-                    "are missing values (NaN, or numbers like -999, 9999, 1e20); fill them, or leave the time out"
+                    "are missing values (NaN, or numbers like -999 or 9999); fill them, or leave the time out"
                 )
 
 
