@@ -152,7 +152,7 @@ def test_a_domain_about_a_pole_is_on_a_polar_map(kind: str, side: int) -> None:
 
 
 def test_wind_about_a_pole_turns_with_the_meridians() -> None:
-    """A west wind follows the parallel: at right angles to the way to the pole, anticlockwise in the north."""
+    """A west wind follows the parallel: at right angles to the way to the pole, anticlockwise up north."""
     mesh = polar("circles")
     crs = maps.projection(mesh)
     x, y = maps.project(crs, mesh)
