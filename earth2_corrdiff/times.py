@@ -114,6 +114,24 @@ def to_leads(leads: LeadLike | Iterable[LeadLike]) -> Leads:
     return found
 
 
+def chosen_leads(leads: LeadLike | Iterable[LeadLike], there: Leads | None) -> Leads:
+    """Those lead times of a store that were asked for (see `to_leads`), ``timedelta64[ns]``.
+
+    Raises
+    ------
+    InputError
+        If they cannot be read, or the store lacks one of them or has none at all
+    """
+    wanted = to_leads(leads)
+    if there is None:
+        raise InputError("the store has no lead times, it is of analyses; leave out --lead")
+    for lead in wanted:
+        if lead not in there:
+            has = ", ".join(map(lead_text, there if len(there) <= 8 else there[[0, 1, -1]]))
+            raise InputError(f"the store has no lead time {lead_text(lead)}; it has {has}")
+    return wanted
+
+
 def distinct(times: Times) -> Times:
     """The times; InputError if one of them is there twice."""
     values, counts = np.unique(times, return_counts=True)

@@ -8,7 +8,7 @@ Earth2Studio warns of a missing variable and hands on NaN; a file in degrees Cel
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -168,6 +168,43 @@ def check_input(
         fault = _fault(fields[index], [str(variable) for variable in variables])
         if fault:
             raise InputError(f"the input from {name}{when} cannot be used: {fault}")
+
+
+def cleaned(
+    values: NDArray[Any], variable: str, convert: Callable[[NDArray[Any]], NDArray[Any]], what: str
+) -> tuple[NDArray[Any], int]:
+    """Values of a file that may have gaps, as truth and fine fields have: in Earth2Studio's units, or NaN.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        Of any shape, as the file has them
+    variable : str
+        Earth2Studio's name
+    convert : Callable
+        To Earth2Studio's units, see ``units.conversion``
+    what : str
+        File and time, for the message
+
+    Returns
+    -------
+    np.ndarray
+        Same shape
+    int
+        How many numbers stood for missing values: they are NaN now
+
+    Raises
+    ------
+    InputError
+        If a value is out of any plausible range: names it, what is expected, and the likely cause
+    """
+    raw, count = sentinels_to_nan(values, variable)
+    fields, known = convert(raw), plausible(variable)
+    finite = fields[np.isfinite(fields)]
+    verdict = known.verdict(float(finite.min()), float(finite.max())) if known and finite.size else None
+    if verdict:
+        raise InputError(f"{what} cannot be used: {variable} is {verdict}")
+    return fields, count
 
 
 def _each_time(fields: NDArray[Any], times: Times | None) -> list[tuple[Any, str]]:
