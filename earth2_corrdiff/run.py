@@ -164,7 +164,7 @@ class Downscaling:
                 return self._follow(ranks.hear())
             with ranks.refusals():
                 work = self._lead()
-            ranks.tell(seed=self.seed)
+            ranks.tell(seed=self.seed, replaces=self.output.replaces)
             return work
         except BaseException:
             self.output.close()
@@ -172,11 +172,12 @@ class Downscaling:
 
     def _lead(self) -> Iterator[tuple[np.datetime64, int]]:
         """Open the output, as the first process or the only one."""
-        store: Store | Plain | None = self.output.existing(self._layout(self._inputs.kept))
+        if self.options.resume:
+            found = self._resumed()
+            if found is not None:
+                missing = found.all_missing()
+                return self._work(found, missing, self._first(missing, found.layout.lowres))
         missing = [list(range(self.model.number_of_samples))] * len(self.states)
-        if store is not None:
-            missing = store.all_missing()
-            return self._work(store, missing, self._first(missing, store.layout.lowres))
         names = self._inputs.kept
         ready = self._first(missing, names)
         if len(names) > len(self.model.input_variables) and all(x[-1].isnan().all() for x in ready.values()):
@@ -185,12 +186,21 @@ class Downscaling:
             store = self.output.create(self._layout(names))
         return self._work(store, missing, ready)
 
+    def _resumed(self) -> Store | None:
+        """The store of an earlier run, or of one that has begun just now, without its damaged members."""
+        self.output.enter()
+        self.seed = self._choose_seed()
+        store = self.output.existing(self._layout(self._inputs.kept))
+        if store is not None:
+            store.take_back(self.model.input_variables, self.options.check, self.output.claims)
+        return store
+
     def _follow(self, said: dict[str, Any]) -> Iterator[tuple[np.datetime64, int]]:
         """Join the first process at the store that it has opened."""
         if "refused" in said:
             raise InputError(said["refused"])
         self.seed = int(said["seed"])
-        store = self.output.join(self._layout(self._inputs.kept))
+        store = self.output.join(self._layout(self._inputs.kept), bool(said["replaces"]))
         return self._work(store, store.all_missing(), {})
 
     def _first(self, missing: list[list[int]], names: tuple[str, ...]) -> dict[int, Tensor]:
@@ -209,7 +219,7 @@ class Downscaling:
         claims, failed = self.output.claims, self.failed if self.options.keep_going else None
         share = Share(store.missing, store.layout.members, claims, self.options.ranks, self.failed)
         pieces = share.of(missing, self._batch or self.model.downscaler.default_batch())
-        work = Work(self.model.downscaler, store, self._tally, self._batch, self._advance)
+        work = Work(self.model.downscaler, store, self._tally, self._batch, self._advance, failed)
 
         def fetch(number: int) -> Tensor:
             return self._inputs.fetch(number, store.layout.lowres)

@@ -25,7 +25,7 @@ LAYERS = (
     | {"budget", "placement", "view"},
     {"package", "package_writer", "downscaler", "layout", "lockstep"},
     {"sources", "model", "handshake", "store", "run", "plotting", "demo", "training"}
-    | {"arrays", "codecs", "bounded", "output", "work", "verification", "service", "workflows"},
+    | {"arrays", "codecs", "bounded", "integrity", "output", "work", "verification", "service", "workflows"},
     {"__init__", "cli"},
 )
 LAYER = {unit: level for level, units in enumerate(LAYERS) for unit in units}
@@ -34,7 +34,7 @@ ALLOWED = {
     "model": {"handshake"},
     "run": {"model", "store", "sources", "output", "work"},
     "output": {"store"},
-    "store": {"arrays", "bounded"},
+    "store": {"arrays", "bounded", "integrity"},
     "arrays": {"codecs"},
     "bounded": {"codecs"},
     "work": {"store"},
