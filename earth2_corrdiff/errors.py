@@ -11,6 +11,10 @@ class InputError(ValueError):
     """
 
 
+class DamageError(InputError):
+    """Something in a store is lost or has changed since it was written."""
+
+
 class MemberError(InputError):
     """Members that the model has made and that cannot be kept; the others of their block are written.
 

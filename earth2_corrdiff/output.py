@@ -7,9 +7,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from earth2studio.io import ZarrBackend
+import torch
+from earth2studio.io import KVBackend, XarrayBackend, ZarrBackend
 from loguru import logger
+from zarr.storage import LocalStore, MemoryStore
 
+from earth2_corrdiff.budget import free_bytes
 from earth2_corrdiff.claims import SECOND, Claims
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.layout import Layout
@@ -23,6 +26,7 @@ from earth2_corrdiff.place import (
     tidy,
     writing,
 )
+from earth2_corrdiff.sizes import Size, check_disk, check_in_memory
 from earth2_corrdiff.store import Plain, Store
 
 
@@ -70,6 +74,21 @@ class Output:
         if isinstance(self.target, Path):
             return recorded(replacement(self.target)) or recorded(self.target) or {}
         return dict(self.target.root.attrs) if isinstance(self.target, ZarrBackend) else {}
+
+    def check_room(self, size: Size) -> str:
+        """Refuse what does not fit; otherwise what is free, in words, where it is written to.
+
+        Raises
+        ------
+        InputError
+            If the disk, or the memory for a backend that keeps its fields there, is too small
+        """
+        store = getattr(self.target, "store", None)
+        if isinstance(self.target, Path) or isinstance(store, LocalStore):
+            return check_disk(size, self.target if isinstance(self.target, Path) else store.root)
+        if isinstance(store, MemoryStore) or isinstance(self.target, XarrayBackend | KVBackend):
+            check_in_memory(size, free_bytes(torch.device("cpu")))
+        return ""
 
     def enter(self) -> None:
         """Be at work at the path; waits while somebody else makes the store.

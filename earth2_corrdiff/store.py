@@ -264,7 +264,13 @@ class Plain:
         if layout.bounds:
             raise InputError("only a Zarr store can be compressed; give a path or a ZarrBackend, or leave it")
         self.io, self.layout = io, layout
-        io.add_array(layout.output_coords(), list(layout.outputs))
+        try:
+            io.add_array(layout.output_coords(), list(layout.outputs))
+        except Exception as error:  # before anything is computed: whatever it is, another backend will do
+            raise InputError(
+                f"the backend {type(io).__name__} cannot hold the output ({first_line(error)}); give the "
+                "path of a store, or a ZarrBackend"
+            ) from error
 
     def missing(self, state: int) -> list[int]:
         """All members."""

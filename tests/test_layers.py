@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1] / NAME
 # from its own layer, in L3 only what ALLOWED says.
 LAYERS = (
     {"errors", "times", "grid", "sampler", "noise", "embeddings", "metadata", "kernels"}
-    | {"states", "prefetch", "place", "claims", "ranks", "share", "options", "compression"}
+    | {"states", "prefetch", "place", "claims", "ranks", "share", "options", "compression", "sizes"}
     | {"patch_geometry", "patching", "map_store", "tiling"},
     {"spec", "unet", "checkpoint", "architectures", "networks", "compatibility"}
     | {"strips", "memory", "cpu_unet", "torch_unet", "engines", "accelerate"}

@@ -11,17 +11,23 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.errors import DamageError, InputError, first_line
 from earth2_corrdiff.times import TimeLike, time_text, to_times
 
 Array = NDArray[np.float64]
 
 COARSE = "_lowres"
+SEEDS, UNWRITTEN = "member_seed", -1
+"""Seed of each member, written last; and what it is where the member is not complete."""
+OPTIONAL = ("refc_lowres",)
+"""Coarse input that a source may lack at some times, since the model does not take it."""
+MEND = "the run's command with --resume --check computes it again"
 
 
 @dataclass(frozen=True)
@@ -50,9 +56,13 @@ def open_store(path: str | Path) -> xr.Dataset:
             warnings.simplefilter("ignore", RuntimeWarning)
             warnings.filterwarnings("ignore", "Numcodecs codecs are not in the Zarr version 3")
             ds = xr.open_zarr(path, chunks=None)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a Zarr store ({error}): was it damaged?") from error
-    return _checked(ds, path)
+        return _checked(ds, path)
+    except InputError:
+        raise
+    except Exception as error:  # codecs and stores have no class in common for what is damaged
+        raise DamageError(
+            f"{path} cannot be read as a Zarr store, it is damaged ({first_line(error)}); {MEND}"
+        ) from error
 
 
 def _checked(ds: xr.Dataset, path: Path) -> xr.Dataset:
@@ -62,6 +72,9 @@ def _checked(ds: xr.Dataset, path: Path) -> xr.Dataset:
         raise InputError(f"{path} is no store of run-corrdiff: it has no {', '.join(sorted(missing))}")
     if ds["time"].dtype.kind != "M":
         raise InputError(f"{path} is no store of run-corrdiff: its times are {ds['time'].dtype}, not dates")
+    for axis in {"time", "sample", "lead_time", "ensemble"} & set(ds.dims):
+        if axis in ds.variables and not _is_axis(read_values(ds[axis], axis)):
+            raise DamageError(f"{axis} is lost, the store is damaged; {MEND}")
     grids = [name + end for end in ("", COARSE) for name in ("lat", "lon") if name + end in ds]
     ds = ds.set_coords(grids)
     if not output_variables(ds):
@@ -69,6 +82,13 @@ def _checked(ds: xr.Dataset, path: Path) -> xr.Dataset:
             f"{path} is no store of run-corrdiff: it has no variable over time, sample, lat, lon"
         )
     return ds
+
+
+def _is_axis(values: Any) -> bool:
+    """Whether each value is there, once: what is lost reads as Zarr's fill value."""
+    return len(np.unique(values)) == len(values) and not (
+        values.dtype.kind in "mM" and np.isnat(values).any()
+    )
 
 
 def horizontal_dims(ds: xr.Dataset, end: str = "") -> tuple[str, str]:
@@ -80,8 +100,7 @@ def horizontal_dims(ds: xr.Dataset, end: str = "") -> tuple[str, str]:
 
 def mesh(ds: xr.Dataset, end: str = "") -> Mesh:
     """Cell centres of the fine mesh or, with ``end="_lowres"``, of the coarse one."""
-    lat = np.asarray(ds["lat" + end].values, dtype=np.float64)
-    lon = np.asarray(ds["lon" + end].values, dtype=np.float64)
+    lat, lon = (np.asarray(read_axis(ds, name + end), dtype=np.float64) for name in ("lat", "lon"))
     if lat.ndim == 1:
         lat, lon = np.broadcast_arrays(lat[:, None], lon[None, :])
     lon = np.unwrap(np.unwrap(lon, period=360.0, axis=1), period=360.0, axis=0)
@@ -137,8 +156,8 @@ def time_label(time: np.datetime64) -> str:
 def field(ds: xr.Dataset, name: str, time: int, sample: int | None = None) -> Array:
     """One field ``[H, W]`` in the store's units, NaN where unwritten.
 
-    `time` is a position, `sample` a member's number (``None`` for the coarse input). `InputError`
-    where the store is damaged.
+    `time` is a position, `sample` a member's number (``None`` for the coarse input). `DamageError`
+    where it cannot be read, or has gaps and the store's record says that it is complete.
     """
     end = COARSE if name.endswith(COARSE) else ""
     array = ds[name].isel(time=time)
@@ -146,10 +165,42 @@ def field(ds: xr.Dataset, name: str, time: int, sample: int | None = None) -> Ar
         array = array.isel(sample=sample_numbers(ds).index(sample))
     y, x = horizontal_dims(ds, end)
     array = array.squeeze([dim for dim in array.dims if dim not in (y, x)]).transpose(y, x)
+    values = np.asarray(read_values(array, name), dtype=np.float64)
+    finite = np.isfinite(values)
+    if not (finite.any() if sample is None else finite.all()) and _is_complete(ds, name, time, sample):
+        what = "the input" if sample is None else f"sample {sample}"
+        when = time_text(ds["time"].values[time])
+        raise DamageError(f"{name} of {what} at {when} is damaged: a part of it is lost; {MEND}")
+    return values
+
+
+def read_axis(ds: xr.Dataset, name: str) -> Any:
+    """Latitudes or longitudes of a store; `DamageError` where they cannot be read, or are lost."""
+    values = read_values(ds[name], name)
+    along = 0 if name.startswith("lat") or values.ndim == 1 else 1
+    if values.shape[along] > 1 and values.min() == values.max():  # Zarr's fill value
+        raise DamageError(f"{name} is lost, the store is damaged; {MEND}")
+    return values
+
+
+def read_values(array: xr.DataArray, name: str) -> Any:
+    """The values of an array of a store; `DamageError` where they cannot be read."""
     try:
-        return np.asarray(array.values, dtype=np.float64)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{name} cannot be read from the store ({error}): was it damaged?") from error
+        return array.values
+    except Exception as error:  # codecs and stores have no class in common for what is damaged
+        raise DamageError(
+            f"{name} cannot be read, the store is damaged ({first_line(error)}); {MEND}"
+        ) from error
+
+
+def _is_complete(ds: xr.Dataset, name: str, time: int, sample: int | None) -> bool:
+    """Whether the store's record says that a member, or for the input any, is there; False without record."""
+    if SEEDS not in ds or name in OPTIONAL:
+        return False
+    seeds = ds[SEEDS].isel(time=time)
+    if sample is not None:
+        seeds = seeds.isel(sample=sample_numbers(ds).index(sample))
+    return bool((read_values(seeds, SEEDS) != UNWRITTEN).any())
 
 
 def sample_numbers(ds: xr.Dataset) -> list[int]:
