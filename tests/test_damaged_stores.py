@@ -75,6 +75,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes | None]] = {
     "checksum": lambda data: flip(data, 0.999),
 }
 CHUNKS = ("t2m/c/0/1/0/0", "mrr/c/1/0/0/0", "member_seed/c/1/1", "u10m_lowres/c/1/0/0")
+SEED_CHUNK = "member_seed/c/0/1"
 FEW = ("lost", "empty", "a bit")
 
 
