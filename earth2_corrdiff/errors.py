@@ -18,6 +18,24 @@ class UnavailableError(InputError):
     """
 
 
+class DamageError(InputError):
+    """Something in a store is lost or has changed since it was written."""
+
+
+class MemberError(InputError):
+    """Members that the model has made and that cannot be kept; the others of their block are written.
+
+    Attributes
+    ----------
+    members : dict[int, str]
+        Their numbers, and why
+    """
+
+    def __init__(self, members: dict[int, str]) -> None:
+        super().__init__("; ".join(dict.fromkeys(members.values())))
+        self.members = members
+
+
 def first_line(error: BaseException) -> str:
     """First line of another exception's text, to quote in one of ours; its class where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -26,6 +26,10 @@ SEED = "member_seed"
 ERROR = "compression_error"
 MAX_ERROR = "compression_max_error"
 COMPRESSION = "compression"
+VALID = "valid_time"
+OUTPUT = "output"
+UNWRITTEN = -1
+"""Seed of a member that is not complete."""
 # What must not change between the runs that fill one store.
 IDENTITY = (
     "package_sha256",
@@ -126,9 +130,10 @@ class Layout:
         lacking = [name for name in (*self.outputs, SEED, *self.states.axes, "sample") if name not in arrays]
         if lacking:
             return [f"no {', '.join(lacking)}"]
-        return [*self._other_settings(attributes), *self._other_members(arrays), *self._other_grids(arrays)]
+        return [*self.other_settings(attributes), *self._other_members(arrays), *self._other_grids(arrays)]
 
-    def _other_settings(self, attributes: Mapping[str, Any]) -> list[str]:
+    def other_settings(self, attributes: Mapping[str, Any]) -> list[str]:
+        """The same for what its attributes say alone: package, source, sampling, seed."""
         said = {COMPRESSION: LOSSLESS, "patches": "none"}  # where nothing is said
         pairs = {
             key: tuple(about.get(key, said.get(key)) for about in (attributes, self.attributes))

@@ -25,6 +25,10 @@ INFERENCE_MODES = ("both", "regression", "diffusion")
 Field = NDArray[np.float32]
 
 
+MOST_STEPS = 10_000
+"""Steps of a solver: hundreds are as good as any number, and each costs an evaluation of the network."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How the residual is sampled.
@@ -57,7 +61,8 @@ class Sampling:
     def __post_init__(self) -> None:
         check_solver(self.solver)
         check_where(self.noise)
-        check_count("the number of steps", self.steps)
+        if check_count("the number of steps", self.steps) > MOST_STEPS:
+            raise InputError(f"the number of steps must be {MOST_STEPS} or less, got {self.steps}")
         if not 0 < self.sigma_min < self.sigma_max:
             raise InputError(f"need 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}")
 

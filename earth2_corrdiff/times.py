@@ -106,11 +106,12 @@ def to_leads(leads: LeadLike | Iterable[LeadLike]) -> Leads:
     found = np.array([lead for part in parts for lead in _to_leads(part)], dtype="timedelta64[ns]")
     if not found.size:
         raise InputError(f"no lead time was given; give at least one, as {LEADS}")
-    for lead in found:
-        if lead < np.timedelta64(0):
-            raise InputError(f"a lead time must not be negative, got {lead_text(lead)}")
-        if (found == lead).sum() > 1:
-            raise InputError(f"the lead time {lead_text(lead)} is given twice")
+    negative = found[found < np.timedelta64(0)]
+    if negative.size:
+        raise InputError(f"a lead time must not be negative, got {lead_text(negative[0])}")
+    _, which, counts = np.unique(found, return_inverse=True, return_counts=True)
+    if counts.max() > 1:
+        raise InputError(f"the lead time {lead_text(found[counts[which] > 1][0])} is given twice")
     return found
 
 

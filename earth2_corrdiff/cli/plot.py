@@ -156,7 +156,7 @@ def parse_samples(words: Sequence[str], option: str = "--samples") -> list[int]:
     """``["0", "2-4,7"]`` as ``[0, 2, 3, 4, 7]``; `InputError` for anything else."""
     found: list[int] = []
     for word in (part for text in words for part in text.split(",")):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", word)
+        match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", word)  # a list of more would not end
         if not match or int(match[2] or match[1]) < int(match[1]):
             raise InputError(f"{option} takes members like 0 2 or 0-3, after the STORE, got {word!r}")
         found += range(int(match[1]), int(match[2] or match[1]) + 1)

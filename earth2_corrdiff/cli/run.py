@@ -109,7 +109,7 @@ def run(args: argparse.Namespace, ranks: Ranks) -> int:
     downscaling = _downscale(model, source, args, log, ranks)
     if ranks.first:
         print(report(downscaling, args.output, loaded))
-        report_failures(NAME, downscaling, args.output)
+        report_failures(NAME, downscaling)
     ranks.leave()
     return SOME_FAILED if downscaling.failed and ranks.first else 0
 
@@ -129,6 +129,8 @@ def _check(args: argparse.Namespace) -> None:
             raise InputError(f"--{name.replace('_', '-')} must be 1 or more, got {value}")
     if args.overwrite and args.resume:
         raise InputError("--overwrite and --resume exclude each other")
+    if args.check and not args.resume:
+        raise InputError("--check goes with --resume: it reads what an earlier run has left")
     args.compress = Compression.parse(args.compress)
     if args.coarse_members is not None and args.lead is None:
         raise InputError("--coarse-members goes with --lead: only forecasts have them")
@@ -200,6 +202,7 @@ def _downscale(
     options = Options(args.seed, args.max_batch, args.overwrite, args.resume, args.command)
     own = Ranks() if args.shard_patches else ranks  # then no other process has members of its own
     options = replace(options, keep_going=args.keep_going, ranks=own, compress=args.compress)
+    options = replace(options, check=args.check)
     downscaling = Downscaling(args.times, model, source, args.output, options, lead_time=args.lead)
     members = iter(downscaling)  # from here on nothing is refused that could be known before
     log.release()
@@ -213,7 +216,7 @@ def _downscale(
                     pass
         except (KeyboardInterrupt, InputError) as stop:
             bar.close()
-            keeps = f"{args.output} keeps what is done; go on with --resume"
+            keeps = downscaling.output.keeps
             if isinstance(stop, InputError):
                 kind = UnavailableError if isinstance(stop, UnavailableError) else InputError
                 raise kind(str(stop) if "--resume" in str(stop) else f"{stop}; {keeps}") from stop

@@ -72,8 +72,13 @@ def run_parser() -> ArgumentParser:
         help="lossless (default), or how far each output may be off, in its units: bounded (a default for "
         "each), t2m=0.05,mrr=0.5, or bounded,mrr=0.5",
     )
-    add("--overwrite", action="store_true", help="replace an existing output, once the new run can start")
-    add("--resume", action="store_true", help="go on with an interrupted run: compute only what is missing")
+    add("--overwrite", action="store_true", help="replace an existing output, once the new one is complete")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with an interrupted run: compute only what is missing or damaged",
+    )
+    add("--check", action="store_true", help="with --resume: read every byte of what is there")
     add("--keep-going", action="store_true", help="report times that fail at the end, and do the others")
     add("--demo", action="store_true", help="synthetic weather and the embedded model: needs no network")
     add("--debug", action="store_true", help="show debug messages, and the traceback of an error")

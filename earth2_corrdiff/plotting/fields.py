@@ -15,12 +15,13 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.errors import DamageError, InputError, first_line
 from earth2_corrdiff.states import State, States
 from earth2_corrdiff.times import TimeLike, time_text, to_times
 
@@ -28,8 +29,11 @@ Array = NDArray[np.float64]
 
 COARSE = "_lowres"
 LEAD, ENSEMBLE = "lead_time", "ensemble"
-UNWRITTEN = -1
-"""Seed of a member that has not been written."""
+SEEDS, UNWRITTEN = "member_seed", -1
+"""Seed of each member, written last; and what it is where the member is not complete."""
+OPTIONAL = ("refc_lowres",)
+"""Coarse input that a source may lack at some times, since the model does not take it."""
+MEND = "the run's command with --resume --check computes it again"
 Time = int | TimeLike | State
 """A position in `states`, a valid time (UTC), or a state of `states`."""
 
@@ -60,9 +64,13 @@ def open_store(path: str | Path) -> xr.Dataset:
             warnings.simplefilter("ignore", RuntimeWarning)
             warnings.filterwarnings("ignore", "Numcodecs codecs are not in the Zarr version 3")
             ds = xr.open_zarr(path, chunks=None)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a Zarr store ({error}): was it damaged?") from error
-    return _checked(ds, path)
+        return _checked(ds, path)
+    except InputError:
+        raise
+    except Exception as error:  # codecs and stores have no class in common for what is damaged
+        raise DamageError(
+            f"{path} cannot be read as a Zarr store, it is damaged ({first_line(error)}); {MEND}"
+        ) from error
 
 
 def _checked(ds: xr.Dataset, path: Path) -> xr.Dataset:
@@ -74,6 +82,9 @@ def _checked(ds: xr.Dataset, path: Path) -> xr.Dataset:
         raise InputError(f"{path} is no store of run-corrdiff: its times are {ds['time'].dtype}, not dates")
     if LEAD in ds.dims and ds[LEAD].dtype.kind != "m":
         raise InputError(f"{path} is no store of run-corrdiff: its lead times are {ds[LEAD].dtype}")
+    for axis in {"time", "sample", LEAD, ENSEMBLE} & set(ds.dims):
+        if axis in ds.variables and not _is_axis(read_values(ds[axis], axis)):
+            raise DamageError(f"{axis} is lost, the store is damaged; {MEND}")
     grids = [name + end for end in ("", COARSE) for name in ("lat", "lon") if name + end in ds]
     ds = ds.set_coords(grids)
     if not output_variables(ds):
@@ -81,6 +92,13 @@ def _checked(ds: xr.Dataset, path: Path) -> xr.Dataset:
             f"{path} is no store of run-corrdiff: it has no variable over time, sample, lat, lon"
         )
     return ds
+
+
+def _is_axis(values: Any) -> bool:
+    """Whether each value is there, once: what is lost reads as Zarr's fill value."""
+    return len(np.unique(values)) == len(values) and not (
+        values.dtype.kind in "mM" and np.isnat(values).any()
+    )
 
 
 def horizontal_dims(ds: xr.Dataset, end: str = "") -> tuple[str, str]:
@@ -92,8 +110,7 @@ def horizontal_dims(ds: xr.Dataset, end: str = "") -> tuple[str, str]:
 
 def mesh(ds: xr.Dataset, end: str = "") -> Mesh:
     """Cell centres of the fine mesh or, with ``end="_lowres"``, of the coarse one."""
-    lat = np.asarray(ds["lat" + end].values, dtype=np.float64)
-    lon = np.asarray(ds["lon" + end].values, dtype=np.float64)
+    lat, lon = (np.asarray(read_axis(ds, name + end), dtype=np.float64) for name in ("lat", "lon"))
     if lat.ndim == 1:
         lat, lon = np.broadcast_arrays(lat[:, None], lon[None, :])
     lon = np.unwrap(np.unwrap(lon, period=360.0, axis=1), period=360.0, axis=0)
@@ -176,7 +193,8 @@ def field(ds: xr.Dataset, name: str, time: int, sample: int | None = None, coars
     """One field ``[H, W]`` in the store's units, NaN where unwritten.
 
     `time` is a position, `sample` a member's number (``None`` for the coarse input, of which `coarse` is the
-    position of the coarse member). `InputError` where the store is damaged.
+    position of the coarse member). `DamageError` where it cannot be read, or has gaps and the store's record
+    says that it is complete.
     """
     end = COARSE if name.endswith(COARSE) else ""
     where = _time_place(ds, time) | ({ENSEMBLE: coarse} if sample is None else _member_place(ds, sample))
@@ -184,10 +202,39 @@ def field(ds: xr.Dataset, name: str, time: int, sample: int | None = None, coars
     array = array.isel({dim: i for dim, i in where.items() if dim in array.dims})
     y, x = horizontal_dims(ds, end)
     array = array.squeeze([dim for dim in array.dims if dim not in (y, x)]).transpose(y, x)
+    values = np.asarray(read_values(array, name), dtype=np.float64)
+    finite = np.isfinite(values)
+    if not (finite.any() if sample is None else finite.all()) and _is_complete(ds, name, where):
+        what = "the input" if sample is None else f"sample {sample}"
+        raise DamageError(f"{name} of {what} at {states(ds)[time]} is damaged: a part of it is lost; {MEND}")
+    return values
+
+
+def read_axis(ds: xr.Dataset, name: str) -> Any:
+    """Latitudes or longitudes of a store; `DamageError` where they cannot be read, or are lost."""
+    values = read_values(ds[name], name)
+    along = 0 if name.startswith("lat") or values.ndim == 1 else 1
+    if values.shape[along] > 1 and values.min() == values.max():  # Zarr's fill value
+        raise DamageError(f"{name} is lost, the store is damaged; {MEND}")
+    return values
+
+
+def read_values(array: xr.DataArray, name: str) -> Any:
+    """The values of an array of a store; `DamageError` where they cannot be read."""
     try:
-        return np.asarray(array.values, dtype=np.float64)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{name} cannot be read from the store ({error}): was it damaged?") from error
+        return array.values
+    except Exception as error:  # codecs and stores have no class in common for what is damaged
+        raise DamageError(
+            f"{name} cannot be read, the store is damaged ({first_line(error)}); {MEND}"
+        ) from error
+
+
+def _is_complete(ds: xr.Dataset, name: str, where: dict[str, int]) -> bool:
+    """Whether the store's record says that a member, or for the input any, is there; False without record."""
+    if SEEDS not in ds or name in OPTIONAL:
+        return False
+    seeds = ds[SEEDS].isel({dim: i for dim, i in where.items() if dim in ds[SEEDS].dims})
+    return bool((read_values(seeds, SEEDS) != UNWRITTEN).any())
 
 
 def _time_place(ds: xr.Dataset, index: int) -> dict[str, int]:

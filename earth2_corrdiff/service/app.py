@@ -10,9 +10,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from loguru import logger
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse
 
+from earth2_corrdiff.errors import DamageError
 from earth2_corrdiff.model import CorrDiff
 from earth2_corrdiff.service import about, docs, infer
 from earth2_corrdiff.service.engine import Engine
@@ -84,6 +86,12 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
         return answer(error)
+
+    @app.exception_handler(DamageError)
+    async def damaged(request: Request, error: DamageError) -> JSONResponse:
+        """What is kept of a job has changed on the disk; which folder it is in, is for the log alone."""
+        logger.error("a kept job is damaged: {}", error)
+        return answer(ServiceError(500, "what is kept of this job is damaged; ask for it again"))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

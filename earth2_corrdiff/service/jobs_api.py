@@ -19,6 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from earth2_corrdiff import plotting
+from earth2_corrdiff.errors import DamageError
 from earth2_corrdiff.sampler import SOLVERS
 from earth2_corrdiff.service import shown, static
 from earth2_corrdiff.service.engine import STOPPING, Engine
@@ -186,6 +187,10 @@ def _results(jobs: Jobs) -> APIRouter:
     def store(job: str) -> StreamingResponse:
         """The Zarr store as a zip file, with the store at its root."""
         found = done(job)
+        with found.reading() as path:
+            size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        if size != found.size:
+            raise DamageError(f"{path} has not the size that it had when it was complete")
         name = f"corrdiff-{_label(found.order.times[0])}-{found.id[:8]}.zarr.zip"
         headers = {"content-disposition": f'attachment; filename="{name}"'}
         return StreamingResponse(_zip(found), headers=headers, media_type="application/zip")

@@ -14,7 +14,7 @@ import numpy as np
 from loguru import logger
 from torch import Tensor
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.errors import DamageError, InputError
 from earth2_corrdiff.times import Times, lead_text, time_text
 from earth2_corrdiff.verification.bootstrap import Bootstrap
 from earth2_corrdiff.verification.distribution import Histogram
@@ -177,7 +177,7 @@ class Verification:
         for time in [time for time in self.times if time not in self.done]:
             try:
                 self._add(time)
-            except NotFiniteError as error:
+            except (NotFiniteError, DamageError) as error:
                 if not self.settings.skip_incomplete:
                     raise
                 self._note(f"{self._when(time)} is left out: {str(error).partition(':')[0]}.")

@@ -58,7 +58,7 @@ def at_lead(ds: xr.Dataset, number: int) -> xr.Dataset:
 
 def grid_of(ds: xr.Dataset, end: str = "") -> Grid:
     """The fine grid of a store, or with ``end="_lowres"`` its coarse one."""
-    return Grid(ds["lat" + end].to_numpy(), ds["lon" + end].to_numpy())
+    return Grid(fields.read_axis(ds, "lat" + end), fields.read_axis(ds, "lon" + end))
 
 
 class StoreEnsemble:
@@ -83,7 +83,8 @@ class StoreEnsemble:
         """Members that are not written at a time, by the store's own record of it."""
         if "member_seed" not in self.ds:
             return []
-        seeds = self.ds["member_seed"].isel(time=fields.time_index(self.ds, time)).to_numpy().ravel()
+        found = self.ds["member_seed"].isel(time=fields.time_index(self.ds, time))
+        seeds = fields.read_values(found, "member_seed").ravel()
         return [number for number, seed in zip(self.numbers, seeds, strict=True) if seed == UNWRITTEN]
 
     def field(self, time: np.datetime64, variable: str, member: int) -> Tensor:
