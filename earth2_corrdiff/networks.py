@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from earth2_corrdiff.architectures import REGRESSIONS, UpstreamUNet, unet_of
-from earth2_corrdiff.checkpoint import Checkpoint, load_weights
+from earth2_corrdiff.checkpoint import Checkpoint, check_finite, check_weights, load_weights
 from earth2_corrdiff.errors import InputError, first_line
+from earth2_corrdiff.network_arguments import check_arguments
 from earth2_corrdiff.unet import Conv2d, SongUNet
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -180,9 +181,11 @@ def create(checkpoint: Checkpoint) -> Regression | Denoiser:
     Raises
     ------
     InputError
-        If the architecture is not known, and PhysicsNeMo, which may know it, is not installed
+        If the architecture is not known, and PhysicsNeMo, which may know it, is not installed; if an
+        argument is of another type, or beyond any network
     """
     try:
+        check_arguments(checkpoint.args)
         net = _wrapped(unet_of(checkpoint), checkpoint)
     except InputError:
         raise
@@ -213,12 +216,15 @@ def build(checkpoint: Checkpoint) -> Regression | Denoiser:
     Raises
     ------
     InputError
-        If the architecture is not known, or the weights do not fit it
+        If the architecture is not known, or the weights do not fit it or are not finite
     """
+    with torch.device("meta"):  # its shapes: nothing is allocated that the file does not hold
+        check_weights(create(checkpoint), checkpoint)
     net = create(checkpoint)
     load_weights(net, checkpoint)
     if checkpoint.args.get("use_fp16"):
         round_to_half(net)
+    check_finite(net, checkpoint.source)
     return net.eval().requires_grad_(False)
 
 

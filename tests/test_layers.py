@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[1] / NAME
 LAYERS = (
     {"errors", "times", "grid", "sampler", "noise", "embeddings", "metadata", "kernels"}
     | {"states", "prefetch", "place", "claims", "ranks", "share", "options", "compression"}
-    | {"patch_geometry", "patching", "map_store", "tiling"},
+    | {"patch_geometry", "patching", "map_store", "tiling"}
+    | {"archives", "documents", "weights", "network_arguments", "netcdf_files", "zarr_members"},
     {"spec", "unet", "checkpoint", "architectures", "networks", "compatibility"}
     | {"strips", "memory", "cpu_unet", "torch_unet", "engines", "accelerate"}
     | {"budget", "placement", "view"},
