@@ -209,7 +209,9 @@ def check_finite(module: nn.Module, source: str) -> None:
     """
     wrong = [key for key, value in module.state_dict().items() if not torch.isfinite(value).all()]
     if wrong:
-        raise InputError(f"{source} has weights that are not finite: {_some(wrong)}; train or download it again")
+        raise InputError(
+            f"{source} has weights that are not finite: {_some(wrong)}; train or download it again"
+        )
 
 
 def _some(keys: list[str], most: int = 5) -> str:
