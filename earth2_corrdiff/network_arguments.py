@@ -98,12 +98,18 @@ def check_arguments(args: Mapping[str, Any]) -> None:
         check, words = _ARGUMENTS.get(name, (None, ""))
         if check is not None and not check(value):
             raise ValueError(f"{name} must be {words}, got {_short(value)}")
+    placed = place_features(args)
+    if placed is not None and args.get("N_grid_channels", 4) * placed[0] * placed[1] > MOST_FEATURES:
+        raise ValueError(f"position features of {placed} points have more than {MOST_FEATURES} numbers")
+
+
+def place_features(args: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(H, W) of the position features that a network of checked arguments computes; None without any."""
     placed = args.get("model_type", "SongUNetPosEmbd").startswith("SongUNetPos")
-    if placed and args.get("gridtype") != "learnable":  # those are weights
-        side = args["img_resolution"]
-        H, W = (side, side) if isinstance(side, int) else side
-        if args.get("N_grid_channels", 4) * H * W > MOST_FEATURES:
-            raise ValueError(f"position features of {H} x {W} points have more than {MOST_FEATURES} numbers")
+    if not placed or args.get("gridtype") == "learnable":  # those are weights
+        return None
+    side = args["img_resolution"]
+    return (side, side) if isinstance(side, int) else (side[0], side[1])
 
 
 def _short(value: Any) -> str:

@@ -167,12 +167,14 @@ def _is_taiwan(files: Files) -> bool:
     return False
 
 
-def _networks(regression: Checkpoint, diffusion: Checkpoint) -> tuple[Regression, Denoiser]:
+def _networks(
+    regression: Checkpoint, diffusion: Checkpoint, domain: tuple[int, int]
+) -> tuple[Regression, Denoiser]:
     for checkpoint, known in ((regression, REGRESSIONS), (diffusion, DENOISERS)):
         other = DENOISERS if known is REGRESSIONS else REGRESSIONS
         if checkpoint.name in other:
             raise InputError(f"{checkpoint.source} holds a {checkpoint.name}; are the checkpoints exchanged?")
-    return cast(Regression, build(regression)), cast(Denoiser, build(diffusion))
+    return cast(Regression, build(regression, domain)), cast(Denoiser, build(diffusion, domain))
 
 
 # generic layout
@@ -307,7 +309,7 @@ def _read_generic(files: Files) -> Loaded:
         sha256=_checksum(used),
         synthetic=meta.get("synthetic", False),
     )
-    return Loaded(spec, *_networks(*(read_mdlus(path) for path in checkpoints)))
+    return Loaded(spec, *_networks(*map(read_mdlus, checkpoints), domain=fine.shape))
 
 
 def _checksum(paths: Iterable[Path]) -> str:
@@ -364,7 +366,7 @@ def _read_taiwan(files: Files) -> Loaded:
         root=describe(files),
         sha256=_checksum([path]),
     )
-    networks = _networks(regression, diffusion)
+    networks = _networks(regression, diffusion, spec.output_grid.shape)
     for net in networks:
         round_to_half(net)  # the stock class runs this package with use_fp16
         check_finite(net, f"{path}, rounded to float16,")
