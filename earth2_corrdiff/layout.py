@@ -38,6 +38,7 @@ IDENTITY = (
     "patches",
     "seed",
     "precision",
+    "stages",
     COMPRESSION,
 )
 AXES = {"time": "times", "lead_time": "lead times", "ensemble": "coarse members"}
@@ -128,7 +129,7 @@ class Layout:
         return [*self._other_settings(attributes), *self._other_members(arrays), *self._other_grids(arrays)]
 
     def _other_settings(self, attributes: Mapping[str, Any]) -> list[str]:
-        said = {COMPRESSION: LOSSLESS, "patches": "none"}  # where nothing is said
+        said = {COMPRESSION: LOSSLESS, "patches": "none", "stages": "both"}  # where nothing is said
         pairs = {
             key: tuple(about.get(key, said.get(key)) for about in (attributes, self.attributes))
             for key in IDENTITY
@@ -213,6 +214,8 @@ def provenance(
     }
     if sampling.solver == "stochastic":
         attributes["churn"] = str(sampling.churn)
+    if spec.inference_mode != "both":
+        attributes["stages"] = spec.inference_mode
     if downscaler.view.patching is not None:
         attributes["patches"] = str(downscaler.view)
     return attributes

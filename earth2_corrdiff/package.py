@@ -309,7 +309,8 @@ def _read_generic(files: Files) -> Loaded:
         sha256=_checksum(used),
         synthetic=meta.get("synthetic", False),
     )
-    return Loaded(spec, *_networks(*map(read_mdlus, checkpoints), domain=fine.shape))
+    regression, diffusion = map(read_mdlus, checkpoints)
+    return Loaded(spec, *_networks(regression, diffusion, fine.shape))
 
 
 def _checksum(paths: Iterable[Path]) -> str:

@@ -45,7 +45,7 @@ def read_array(archive: Archive, path: str) -> NDArray[Any]:
     if not isinstance(about, dict) or about.get("zarr_format") != 2 or about.get("filters"):
         raise ValueError(f"{path} is no plain array of Zarr's format 2")
     shape, chunks = _sizes(about.get("shape")), _sizes(about.get("chunks"))
-    dtype, order = _dtype(about.get("dtype")), "F" if about.get("order") == "F" else "C"
+    dtype, fortran = _dtype(about.get("dtype")), about.get("order") == "F"
     counts = [math.ceil(n / c) for n, c in zip(shape, chunks, strict=True)]
     if max(math.prod(shape), math.prod(chunks)) > MOST_POINTS or math.prod(counts) > MOST_CHUNKS:
         raise ValueError(f"{path} says that it has {shape} points, more than the {MOST_POINTS} that it may")
@@ -60,7 +60,7 @@ def read_array(archive: Archive, path: str) -> NDArray[Any]:
         if name in present:
             place = tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, chunks, strict=True))
             numbers = _decoded(archive.read(name), about.get("compressor"), math.prod(chunks), dtype)
-            whole[place] = numbers.reshape(chunks, order=order)
+            whole[place] = numbers.reshape(chunks, order="F" if fortran else "C")
     return whole[tuple(slice(n) for n in shape)]
 
 

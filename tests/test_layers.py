@@ -24,7 +24,7 @@ LAYERS = (
     {"spec", "unet", "checkpoint", "architectures", "networks", "compatibility"}
     | {"strips", "memory", "cpu_unet", "torch_unet", "engines", "accelerate"}
     | {"budget", "placement", "view"},
-    {"package", "package_writer", "downscaler", "layout", "lockstep"},
+    {"package", "package_writer", "downscaler", "layout", "lockstep", "stock_attributes"},
     {"sources", "model", "handshake", "store", "run", "plotting", "demo", "training"}
     | {"arrays", "codecs", "bounded", "output", "work", "verification", "service", "workflows"},
     {"__init__", "cli"},
