@@ -76,6 +76,17 @@ _ARGUMENTS: dict[str, tuple[Check, str]] = {
     "lead_time_mode": (_FLAG, "true or false"),
     "use_fp16": (_FLAG, "true or false"),
     "scale_cond_input": (_FLAG, "true or false"),
+    "label_dim": (_whole(0, 4096), "0 to 4096"),
+    "augment_dim": (_whole(0, 4096), "0 to 4096"),
+    "checkpoint_level": (_whole(0, 64), "0 to 64"),
+    "encoder_type": (_text, "a name"),
+    "decoder_type": (_text, "a name"),
+    "act": (_either(_NONE, _text), "a name"),
+    "resample_filter": (_several(_number(-1e3, 1e3), 1, 64), "1 to 64 numbers"),
+    "prob_channels": (_several(_whole(0, MOST_CHANNELS), 0, 1000), f"numbers up to {MOST_CHANNELS}"),
+    "use_apex_gn": (_FLAG, "true or false"),
+    "profile_mode": (_FLAG, "true or false"),
+    "amp_mode": (_FLAG, "true or false"),
     "sigma_data": (_number(1e-6, 1e6), "a positive number"),
     "sigma_min": (_number(0, 1e6), "0 or more"),
     "sigma_max": (_number(1e-6, math.inf), "a positive number"),
@@ -98,6 +109,10 @@ def check_arguments(args: Mapping[str, Any]) -> None:
         check, words = _ARGUMENTS.get(name, (None, ""))
         if check is not None and not check(value):
             raise ValueError(f"{name} must be {words}, got {_short(value)}")
+    kind, features = args.get("model_type", "SongUNetPosEmbd"), args.get("N_grid_channels", 4)
+    has, names = kind.startswith("SongUNetPos"), args.get("gridtype", "sinusoidal") is not None
+    if features and has != names and "gridtype" in args and kind.startswith("SongUNet"):
+        raise ValueError(f"gridtype {args['gridtype']!r} does not go with a {kind}")
     placed = place_features(args)
     if placed is not None and args.get("N_grid_channels", 4) * placed[0] * placed[1] > MOST_FEATURES:
         raise ValueError(f"position features of {placed} points have more than {MOST_FEATURES} numbers")

@@ -58,8 +58,11 @@ class Sampling:
     def __post_init__(self) -> None:
         check_solver(self.solver)
         check_count("the number of steps", self.steps)
-        if not 0 < self.sigma_min < self.sigma_max < np.inf:
-            raise InputError(f"need 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}")
+        if not 1e-9 <= self.sigma_min < self.sigma_max <= 1e9:  # their squares, too, are float32
+            raise InputError(
+                "need 0 < sigma_min < sigma_max, within 1e-9 and 1e9; "
+                f"got {self.sigma_min} and {self.sigma_max}"
+            )
 
     @property
     def calls(self) -> int:
@@ -202,8 +205,11 @@ class CorrDiffSpec:
     def __post_init__(self) -> None:
         check_count("number_of_samples", self.number_of_samples)
         check_seed(self.seed)
-        if not 0 <= self.grid_bounds_margin < np.inf:
-            raise InputError(f"grid_bounds_margin must be 0 or more, got {self.grid_bounds_margin}")
+        if not 0 <= self.grid_bounds_margin <= 1:
+            raise InputError(
+                "grid_bounds_margin must be a fraction of 0 or more and at most 1, "
+                f"got {self.grid_bounds_margin}"
+            )
         if self.inference_mode not in INFERENCE_MODES:
             raise InputError(
                 f"inference_mode {self.inference_mode!r} is none of {', '.join(INFERENCE_MODES)}"

@@ -124,6 +124,9 @@ JSON: dict[str, tuple[Attack, str]] = {
     "endless steps": (told("metadata.json", number_of_steps=10**12), "at most 10000"),
     "endless members": (told("metadata.json", number_of_samples=10**12), "at most 100000"),
     "a huge seed": (told("metadata.json", seed=10**300), "seed must be a whole number from"),
+    "noise beyond float32": (told("metadata.json", sigma_max=1e30), "sigma_max"),
+    "no noise": (told("metadata.json", sigma_min=1e-320), "sigma_min"),
+    "a margin around the earth": (told("metadata.json", grid_bounds_margin=1e300), "at most 1"),
     "infinite noise": (told("metadata.json", sigma_max=float("inf")), "sigma_max"),
     "NaN margin": (told("metadata.json", grid_bounds_margin=float("nan")), "grid_bounds_margin"),
     "huge lead times": (told("metadata.json", lead_time_hours=[0, 10**400]), "rising hours"),
@@ -334,6 +337,15 @@ def linked_tar(folder: Path) -> None:
     path.write_bytes(stream.getvalue())
 
 
+def crowded(folder: Path) -> None:
+    """A directory of a million names that are all the same few bytes."""
+    name, count = b"x" * 40, 10**6
+    one = struct.pack("<4s6H3L5H2L", b"PK\1\2", *[20, 20, 0, 0, 0, 0], 0, 0, 0, len(name), 0, 0, 0, 0, 0, 0)
+    directory = (one + name) * count
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count & 0xFFFF, count & 0xFFFF, len(directory), 0, 0)
+    (folder / "diffusion.mdlus").write_bytes(directory + end)
+
+
 def climbing(content: dict[str, bytes]) -> None:
     content["../../evil"] = b"outside"
     content["args.json"] = b"{}"
@@ -371,12 +383,19 @@ CHECKPOINTS: dict[str, tuple[Attack, str]] = {
         arguments(model_type="SongUNetPosLtEmbd", lead_time_channels=4000, lead_time_steps=4000),
         "missing: model.lt_embd",
     ),
+    "labels of nothing": (arguments(label_dim=None), "label_dim must be 0 to 4096"),
+    "places of no kind": (arguments(gridtype=None), "gridtype None does not go with"),
+    "places of another kind": (
+        arguments(model_type="SongUNet", gridtype="sinusoidal", N_grid_channels=4),
+        "'sinusoidal' does not go with a SongUNet",
+    ),
     "noise of nothing": (arguments(sigma_data=float("nan")), "sigma_data must be"),
     "another network": (arguments(model_type="Path"), "no CorrDiff network|only PhysicsNeMo knows"),
     "no network": (arguments(model_type=["SongUNet"]), "model_type must be a name"),
     "deep arguments": (checkpoint(lambda c: c.update({"args.json": DEEP.encode()})), "nested too deeply"),
     "long arguments": (checkpoint(lambda c: c.update({"args.json": b" " * 50_000_000})), "more than"),
     "arguments twice": (twice, "there twice"),
+    "a million members": (crowded, "its directory has"),
     "out of the folder": (checkpoint(climbing), "__name__"),
     "weights of zeros": (checkpoint(lambda c: c.update({"model.pt": bytes(100_000_000)})), "more than"),
     "other compression": (checkpoint(lambda c: None, zipfile.ZIP_BZIP2), "compressed in a way"),
