@@ -36,6 +36,7 @@ class MemberError(InputError):
         self.members = members
 
 
-def first_line(error: BaseException) -> str:
+def first_line(error: BaseException, most: int = 400) -> str:
     """First line of another exception's text, to quote in one of ours; its class where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= most else f"{line[:most]}…"

@@ -43,6 +43,7 @@ IDENTITY = (
     "patches",
     "seed",
     "precision",
+    "stages",
     COMPRESSION,
 )
 AXES = {"time": "times", "lead_time": "lead times", "ensemble": "coarse members"}
@@ -134,7 +135,7 @@ class Layout:
 
     def other_settings(self, attributes: Mapping[str, Any]) -> list[str]:
         """The same for what its attributes say alone: package, source, sampling, seed."""
-        said = {COMPRESSION: LOSSLESS, "patches": "none"}  # where nothing is said
+        said = {COMPRESSION: LOSSLESS, "patches": "none", "stages": "both"}  # where nothing is said
         pairs = {
             key: tuple(about.get(key, said.get(key)) for about in (attributes, self.attributes))
             for key in IDENTITY
@@ -221,6 +222,8 @@ def provenance(
         attributes["churn"] = str(sampling.churn)
     if sampling.noise == "device" and downscaler.device.type != "cpu":  # there it is the same
         attributes["noise"] = f"drawn on {downscaler.device.type}"
+    if spec.inference_mode != "both":
+        attributes["stages"] = spec.inference_mode
     if downscaler.view.patching is not None:
         attributes["patches"] = str(downscaler.view)
     return attributes

@@ -55,7 +55,7 @@ def check_target(path: Path, overwrite: bool, resume: bool) -> None:
 def recorded(path: Path) -> dict[str, Any] | None:
     """Attributes of the store that a run left at a path; None if there is no such store."""
     try:
-        about = json.loads((path / "zarr.json").read_text()).get("attributes", {})
+        about = json.loads((path / "zarr.json").read_text(encoding="utf-8")).get("attributes", {})
     except (OSError, ValueError, AttributeError):
         return None
     return about if isinstance(about, dict) and "package_sha256" in about else None

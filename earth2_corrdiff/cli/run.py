@@ -75,7 +75,11 @@ def _parsed(arguments: list[str], ranks: Ranks) -> argparse.Namespace:
     if ranks.first:
         args = run_parser().parse_args(arguments)
     else:
-        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere), redirect_stdout(nowhere):
+        with (
+            open(os.devnull, "w", encoding="utf-8") as nowhere,
+            redirect_stderr(nowhere),
+            redirect_stdout(nowhere),
+        ):
             args = run_parser().parse_args(arguments)
     args.command = shlex.join([NAME, *arguments])
     if ranks.attempt:  # the launcher has started the job again: go on

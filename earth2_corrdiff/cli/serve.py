@@ -121,7 +121,7 @@ def _key(path: Path | None) -> str | None:
     if path is None:
         return os.environ.get(KEY)
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--api-key-file {path} cannot be read ({error})") from error
 

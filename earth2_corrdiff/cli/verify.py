@@ -141,13 +141,13 @@ def verify(args: argparse.Namespace) -> None:
         leads=args.lead,
     )
     result = _run(verification)
-    print(tables.report_text(result))
-    if args.output is not None:
+    if args.output is not None:  # saved first: what follows may end with the terminal
         files.save(result, args.output)
-        print(f"\nwrote {args.output}")
     if path is not None:
         report.write_report(result, path, _title(args, result))
-        print(f"wrote {path}" if args.output is not None else f"\nwrote {path}")
+    print(tables.report_text(result))
+    for number, written in enumerate(place for place in (args.output, path) if place is not None):
+        print(f"wrote {written}" if number else f"\nwrote {written}")
 
 
 def _settings(args: argparse.Namespace) -> Settings:

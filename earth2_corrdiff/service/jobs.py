@@ -76,7 +76,7 @@ class Jobs:
                 return
             try:
                 self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-                held = (self.folder / ".lock").open("w")
+                held = (self.folder / ".lock").open("w", encoding="utf-8")
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 held.close()
@@ -201,7 +201,7 @@ def _record(job: Job, size: int, finished: float) -> None:
     about = {name: getattr(job, name) for name in names}
     about |= {"order": asdict(job.order), "size": size, "finished": finished}
     part = job.folder / f"{RECORD}.part"
-    with part.open("w") as file:
+    with part.open("w", encoding="utf-8") as file:
         json.dump(about, file)
         file.flush()
         os.fsync(file.fileno())
@@ -210,7 +210,7 @@ def _record(job: Job, size: int, finished: float) -> None:
 
 def _recorded(folder: Path) -> Job:
     """The finished job of a folder."""
-    about = json.loads((folder / RECORD).read_text())
+    about = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     order = about.pop("order")
     order = Order(**{**order, "times": tuple(order["times"])})
     return Job(folder.name, order, folder, state="done", stage="done", **about)
