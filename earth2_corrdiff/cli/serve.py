@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +20,14 @@ from earth2_corrdiff.errors import InputError
 if TYPE_CHECKING:
     import socket
 
+    from earth2_corrdiff.service.door import Door
     from earth2_corrdiff.service.settings import Settings
 
 NAME = "serve-corrdiff"
 KEY = "EARTH2_CORRDIFF_API_KEY"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SWITCH = 0.001  # seconds until a thread that computes lets the event loop have a turn
+LATE = 1.0  # seconds after the end of the drain in which it may still end by itself
 NEEDS = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 # Settings that are options of their own name: type, metavar, help
 LIMITS: dict[str, tuple[type, str, str]] = {
@@ -30,8 +36,9 @@ LIMITS: dict[str, tuple[type, str, str]] = {
     "max_states": (int, "N", "most states in the array of one request (default: 16)"),
     "queue": (int, "N", "most requests that wait or are worked on (default: 32)"),
     "clients": (int, "N", "most requests received or answered at one time (default: 64)"),
+    "streams": (int, "N", "most downloads and streams of events at one time (default: 32)"),
     "seconds": (float, "S", "longest time for one request (default: 600)"),
-    "drain_seconds": (float, "S", "time to finish what was accepted when it is stopped (default: 30)"),
+    "drain_seconds": (float, "S", "time to finish what was accepted, until its end, when it is stopped (default: 30)"),
     "max_batch": (int, "N", "most members in one network call (default: 1 on a CPU)"),
     "max_jobs": (int, "N", "most jobs of /v1/downscale that wait or run (default: 8)"),
     "max_times": (int, "N", "most times of one job (default: 16)"),
@@ -73,16 +80,43 @@ def _parser() -> ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Check what can be checked at once, listen, load, and serve until told to stop."""
+    """Check what can be checked at once, answer probes, import, load, and serve until told to stop."""
     share_cores()
     _check(args)
-    from earth2_corrdiff.service.listening import listen
+    from earth2_corrdiff.service.door import Door
+    from earth2_corrdiff.service.listening import bind, cannot_listen
 
-    with listen(args.host, args.port) as sock:  # before anything is loaded: a taken port is said at once
-        settings = _settings(args)
-        _say(f"loading the package {args.package} …")
-        _configure_log(args.debug)
-        _serve(args, settings, sock)
+    settings = _settings(args)
+    with bind(args.host, args.port) as sock, _stopped_at_once():  # a taken port is said at once
+        try:
+            door = Door(sock)
+        except OSError as error:
+            raise cannot_listen(args.host, args.port, error) from error
+        with door:
+            _say(f"loading the package {args.package} …")
+            if settings.api_key is None and args.host not in LOOPBACK:
+                _say(f"WARNING: whoever can reach {args.host} may use the service; give --api-key-file")
+            _configure_log(args.debug)
+            _serve(args, settings, sock, door)
+
+
+@contextmanager
+def _stopped_at_once() -> Iterator[None]:
+    """A signal ends the process, wherever it is: in the middle of an import nothing else is safe."""
+
+    def stop(*_: object) -> None:
+        _say("stopped")
+        os._exit(0)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {name: signal.signal(name, stop) for name in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -145,7 +179,7 @@ def _configure_log(debug: bool) -> None:
     logger.add(sys.stderr, level=level, format=text, diagnose=False, backtrace=False)
 
 
-def _serve(args: argparse.Namespace, settings: Settings, sock: socket.socket) -> None:
+def _serve(args: argparse.Namespace, settings: Settings, sock: socket.socket, door: Door) -> None:
     from earth2_corrdiff.cli.loading import load
     from earth2_corrdiff.service.app import create_app
     from earth2_corrdiff.service.server import Server
@@ -154,11 +188,31 @@ def _serve(args: argparse.Namespace, settings: Settings, sock: socket.socket) ->
     host, port = sock.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     app = create_app(settings, lambda: load(args))
-    server = Server(app, settings.drain_seconds, lambda: _say(f"ready at {url}, see {url}/docs"), args.debug)
+    server = Server(
+        app,
+        settings.drain_seconds,
+        lambda: _say(f"ready at {url}, see {url}/docs"),
+        args.debug,
+        door.close,
+        lambda: _end_after(settings.drain_seconds),
+    )
+    sys.setswitchinterval(SWITCH)
     server.run(sockets=[sock])
     if server.engine.failure is not None:
         raise server.engine.failure
     _say("stopped")
+
+
+def _end_after(seconds: float) -> None:
+    """End the process if it has not ended by itself: a thread that works or waits for an archive could hold it."""
+
+    def end() -> None:
+        _say("stopped; what did not end in time was given up")
+        os._exit(0)
+
+    timer = threading.Timer(seconds + LATE, end)
+    timer.daemon = True
+    timer.start()
 
 
 def _say(text: str) -> None:

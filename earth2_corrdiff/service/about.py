@@ -85,6 +85,7 @@ def _metadata(engine: Engine, settings: Settings) -> dict[str, Any]:
             "sha256": spec.sha256,
             "synthetic": spec.synthetic,
             "stages": spec.inference_mode,
+            "lead_time_hours": list(spec.lead_time_hours),
         },
         "input": {"variables": _variables(spec.inputs.names), "grid": _grid(spec.input_grid, "input")},
         "output": {"variables": _variables(spec.outputs.names), "grid": _grid(spec.output_grid, "output")},

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from earth2_corrdiff.downscaler import Prepared
+from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.model import CorrDiff
 from earth2_corrdiff.spec import Sampling, check_count
 
@@ -27,6 +28,8 @@ _OOM = ("out of memory", "not enough memory", "can't allocate memory")
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether a smaller block could have done without this error."""
+    if isinstance(error, InputError) and error.__cause__ is not None:
+        error = error.__cause__  # the downscaler's own words for it
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(said in str(error) for said in _OOM)
