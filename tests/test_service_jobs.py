@@ -460,7 +460,7 @@ def test_a_running_job_is_cancelled_and_leaves_nothing(valve: Valve, tmp_path: P
         with service.client.stream("GET", f"{ROOT}/{job}/events") as answer:
             events = read_events(answer)
             next(events)
-            assert service.client.delete(f"{ROOT}/{job}").status_code == 204
+            assert service.remove(job) == 204
             assert service.get(job).status_code == 404 and service.client.get(ROOT).json()["jobs"] == []
             calls = len(valve.seeds)
             valve.open()
@@ -468,7 +468,7 @@ def test_a_running_job_is_cancelled_and_leaves_nothing(valve: Valve, tmp_path: P
         assert last.kind == "error" and last.data["state"] == "cancelled" and last.data["error"]
         assert len(valve.seeds) == calls  # no other member was begun
         until(lambda: folders(tmp_path) == [])
-        assert service.client.delete(f"{ROOT}/{job}").status_code == 404
+        assert service.remove(job) == 404
         service.done()
 
 
@@ -476,7 +476,7 @@ def test_a_waiting_job_is_cancelled(valve: Valve, tmp_path: Path) -> None:
     with serving(tmp_path, warmed(valve), max_jobs=4) as service:
         jobs = [service.start(samples=1) for _ in range(4)]
         until(lambda: [service.state(job) for job in jobs].count("running") == 2)
-        assert service.client.delete(f"{ROOT}/{jobs[3]}").status_code == 204
+        assert service.remove(jobs[3]) == 204
         service.start(samples=1)  # its place is free
         valve.open()
         assert [service.ended(job)["state"] for job in jobs[:3]] == ["done"] * 3
@@ -487,7 +487,7 @@ def test_a_finished_job_is_removed(model: CorrDiff, tmp_path: Path) -> None:
     with serving(tmp_path, model) as service:
         keep, go = service.done(), service.done(samples=1)
         assert sorted(folders(tmp_path)) == sorted([keep, go])
-        assert service.client.delete(f"{ROOT}/{go}").status_code == 204
+        assert service.remove(go) == 204
         assert folders(tmp_path) == [keep] and service.state(keep) == "done"
 
 

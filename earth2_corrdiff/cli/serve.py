@@ -9,8 +9,9 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,12 @@ KEY = "EARTH2_CORRDIFF_API_KEY"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SWITCH = 0.001  # seconds until a thread that computes lets the event loop have a turn
 LATE = 1.0  # seconds after the end of the drain in which it may still end by itself
+LATER = (
+    *("cartopy.mpl.gridliner", "cartopy.mpl.ticker", "matplotlib.backends.backend_agg"),
+    *("PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.JpegImagePlugin", "PIL.PngImagePlugin"),
+    *("dask.array", "scipy.sparse", "pyarrow", "earth2_corrdiff.demo", "earth2_corrdiff.cli.loading"),
+)
+"""Modules that are imported when they are first used."""
 NEEDS = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 # Settings that are options of their own name: type, metavar, help
 LIMITS: dict[str, tuple[type, str, str]] = {
@@ -75,6 +82,13 @@ def _parser() -> ArgumentParser:
     add("--allow-host", action="append", metavar="NAME", help="host name to answer to; may be repeated")
     add("--source", action="append", metavar="NAME", help="source that jobs may use; may be repeated")
     add("--jobs", type=Path, metavar="DIR", help="folder of jobs and their results (default: outputs/jobs)")
+    add(
+        "--write-example",
+        type=Path,
+        metavar="FILE",
+        help="write an input for /v1/infer as a npy file, from the first --source (default: demo), and end",
+    )
+    add("--time", default="2024-07-24T12:00", help="valid time of that example (default: 2024-07-24T12:00)")
     add("--debug", action="store_true", help="show debug messages, and the traceback of an error")
     return parser
 
@@ -82,6 +96,9 @@ def _parser() -> ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     """Check what can be checked at once, answer probes, import, load, and serve until told to stop."""
     share_cores()
+    if args.write_example is not None:
+        _write_example(args)
+        return
     _check(args)
     from earth2_corrdiff.service.door import Door
     from earth2_corrdiff.service.listening import bind, cannot_listen
@@ -97,7 +114,32 @@ def run(args: argparse.Namespace) -> None:
             if settings.api_key is None and args.host not in LOOPBACK:
                 _say(f"WARNING: whoever can reach {args.host} may use the service; give --api-key-file")
             _configure_log(args.debug)
+            _preload()
             _serve(args, settings, sock, door)
+
+
+def _write_example(args: argparse.Namespace) -> None:
+    """An array that the package takes: the weather of a time, or several, in its variables and on its grid."""
+    import numpy as np
+
+    from earth2_corrdiff.cli.loading import load
+    from earth2_corrdiff.sources import Inputs, make_source
+
+    args.samples, args.device = None, "cpu"
+    source = make_source((args.source or ["demo"])[0])
+    states = source.states(args.time)
+    _configure_log(args.debug)
+    spec = load(args).spec
+    source.check_variables(spec.inputs.names)
+    inputs = Inputs(source, states, spec.inputs.names, spec.input_grid)
+    fields = np.stack([inputs.fetch(number, spec.inputs.names).numpy() for number in range(len(states))])
+    try:
+        with args.write_example.open("wb") as file:  # numpy would add an ending to the name
+            np.save(file, fields.astype(np.float32))
+    except OSError as error:
+        raise InputError(f"--write-example {args.write_example} cannot be written ({error.strerror})") from error
+    what = " (synthetic)" if source.synthetic else ""
+    _say(f"wrote {args.write_example}: {source.name}{what}, float32 {fields.shape}")
 
 
 @contextmanager
@@ -161,22 +203,39 @@ def _key(path: Path | None) -> str | None:
 
 
 def _configure_log(debug: bool) -> None:
-    """All that the libraries log, on stderr; requests are counted in the metrics, not logged one by one."""
+    """All that the libraries log, on stderr, with the time; one line for each request and each job."""
     import logging
 
     from loguru import logger
 
     import earth2_corrdiff.service.app  # noqa: F401 - Earth2Studio's imports set up a log of their own
 
-    logging.basicConfig(stream=sys.stderr, format=NAME + ": %(levelname)s: %(message)s")
+    logging.basicConfig(stream=sys.stderr, format=NAME + ": %(asctime)sZ %(levelname)s: %(message)s")
+    logging.Formatter.converter, logging.Formatter.default_time_format = time.gmtime, "%Y-%m-%dT%H:%M:%S"
+    logging.Formatter.default_msec_format = "%s.%03d"
     logging.getLogger("uvicorn").setLevel("INFO" if debug else "WARNING")
+    # Of answers that are broken off on purpose, and of requests that are no HTTP, which clients send.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: debug or record.levelno != logging.ERROR)
     logging.getLogger("python_multipart").setLevel("ERROR")  # it warns of what clients send
     logging.captureWarnings(True)
     logger.remove()
-    plain, full = NAME + ": {level.name}: {message}", "{time} {level.name} {name}: {message}"
+    plain = NAME + ": {time:YYYY-MM-DDTHH:mm:ss.SSS!UTC}Z {level.name}: {message}"
+    full = "{time} {level.name} {name}: {message}"
     # Without the values of variables in tracebacks: they may hold a client's key.
     level, text = ("DEBUG", full) if debug else ("INFO", plain)
     logger.add(sys.stderr, level=level, format=text, diagnose=False, backtrace=False)
+
+
+def _preload() -> None:
+    """Import what the first job or figure would: it would hold up everybody else then."""
+    import gc
+    from importlib import import_module
+
+    for name in LATER:
+        with suppress(ImportError):
+            import_module(name)
+    gc.collect()
+    gc.freeze()  # a full collection would go through all of it again, a second on a slow machine
 
 
 def _serve(args: argparse.Namespace, settings: Settings, sock: socket.socket, door: Door) -> None:
@@ -187,20 +246,27 @@ def _serve(args: argparse.Namespace, settings: Settings, sock: socket.socket, do
     args.samples = None  # a request says how many
     host, port = sock.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    app = create_app(settings, lambda: load(args))
+    app, signalled = create_app(settings, lambda: load(args)), threading.Event()
+
+    def on_signal() -> None:
+        signalled.set()
+        _end_after(settings.drain_seconds)
+
     server = Server(
         app,
         settings.drain_seconds,
         lambda: _say(f"ready at {url}, see {url}/docs"),
         args.debug,
         door.close,
-        lambda: _end_after(settings.drain_seconds),
+        on_signal,
     )
     sys.setswitchinterval(SWITCH)
     server.run(sockets=[sock])
     if server.engine.failure is not None:
         raise server.engine.failure
     _say("stopped")
+    if signalled.is_set():  # Python would take seconds to tidy up, and threads of jobs might still write
+        os._exit(0)
 
 
 def _end_after(seconds: float) -> None:

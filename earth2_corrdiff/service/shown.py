@@ -8,6 +8,7 @@ Quantities and units are those of ``plotting``: the page and ``plot-corrdiff`` s
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ import xarray as xr
 
 from earth2_corrdiff.plotting import fields, panels
 from earth2_corrdiff.plotting.fields import COARSE, Array
+from earth2_corrdiff.plotting.forecasts import over_valid_times
 from earth2_corrdiff.plotting.style import Quantity
 from earth2_corrdiff.service import chart
 from earth2_corrdiff.service.errors import ServiceError
@@ -31,8 +33,14 @@ Wind = tuple[Array, Array]
 
 @lru_cache(maxsize=8)
 def opened(store: Path) -> xr.Dataset:
-    """The store of a finished job, read lazily."""
-    return fields.open_store(store)
+    """The store of a finished job, read lazily; one of forecasts over its valid times."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that other readers may not know its codecs
+        ds = xr.open_zarr(store, chunks=None)
+    if "lead_time" not in ds.dims:
+        return fields.open_store(store)
+    grids = [name + end for end in ("", COARSE) for name in ("lat", "lon") if name + end in ds]
+    return over_valid_times(ds.set_coords(grids))
 
 
 def twin_of(ds: xr.Dataset, quantity: Quantity) -> Quantity | None:
