@@ -95,8 +95,12 @@ def main(url: str = "http://127.0.0.1:8000", output: str = "members.nc") -> None
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Ask a service of serve-corrdiff for an ensemble, as NetCDF.")
+    parser = argparse.ArgumentParser(
+        description="Ask a service of serve-corrdiff for an ensemble, as NetCDF."
+    )
     parser.add_argument("url", nargs="?", default="http://127.0.0.1:8000", help="default: %(default)s")
-    parser.add_argument("output", nargs="?", default="members.nc", help="file to write (default: %(default)s)")
+    parser.add_argument(
+        "output", nargs="?", default="members.nc", help="file to write (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     main(arguments.url.rstrip("/"), arguments.output)

@@ -83,7 +83,9 @@ def test_the_next_head_on_a_connection_that_never_ends(brief: None, service: Ser
 @pytest.mark.parametrize("length", [b"content-length: 9", b"transfer-encoding: chunked"])
 def test_json_that_never_ends(length: bytes) -> None:
     with running(Settings(seconds=0.3)) as service, raw(service) as client:
-        client.sendall(POST + length + b"\r\nconnection: close\r\n\r\n" + (b"" if b"chunk" in length else b"{"))
+        client.sendall(
+            POST + length + b"\r\nconnection: close\r\n\r\n" + (b"" if b"chunk" in length else b"{")
+        )
         answer = rest(client)
     assert answer.startswith(b"HTTP/1.1 408 ") and b"took too long to arrive" in answer
 

@@ -45,7 +45,11 @@ LIMITS: dict[str, tuple[type, str, str]] = {
     "clients": (int, "N", "most requests received or answered at one time (default: 64)"),
     "streams": (int, "N", "most downloads and streams of events at one time (default: 32)"),
     "seconds": (float, "S", "longest time for one request (default: 600)"),
-    "drain_seconds": (float, "S", "time to finish what was accepted, until its end, when it is stopped (default: 30)"),
+    "drain_seconds": (
+        float,
+        "S",
+        "time to finish what was accepted, until its end, when it is stopped (default: 30)",
+    ),
     "max_batch": (int, "N", "most members in one network call (default: 1 on a CPU)"),
     "max_jobs": (int, "N", "most jobs of /v1/downscale that wait or run (default: 8)"),
     "max_times": (int, "N", "most times of one job (default: 16)"),
@@ -137,7 +141,9 @@ def _write_example(args: argparse.Namespace) -> None:
         with args.write_example.open("wb") as file:  # numpy would add an ending to the name
             np.save(file, fields.astype(np.float32))
     except OSError as error:
-        raise InputError(f"--write-example {args.write_example} cannot be written ({error.strerror})") from error
+        raise InputError(
+            f"--write-example {args.write_example} cannot be written ({error.strerror})"
+        ) from error
     what = " (synthetic)" if source.synthetic else ""
     _say(f"wrote {args.write_example}: {source.name}{what}, float32 {fields.shape}")
 
@@ -210,9 +216,11 @@ def _configure_log(debug: bool) -> None:
 
     import earth2_corrdiff.service.app  # noqa: F401 - Earth2Studio's imports set up a log of their own
 
-    logging.basicConfig(stream=sys.stderr, format=NAME + ": %(asctime)sZ %(levelname)s: %(message)s")
-    logging.Formatter.converter, logging.Formatter.default_time_format = time.gmtime, "%Y-%m-%dT%H:%M:%S"
-    logging.Formatter.default_msec_format = "%s.%03d"
+    handler = logging.StreamHandler(sys.stderr)
+    line = NAME + ": %(asctime)s.%(msecs)03dZ %(levelname)s: %(message)s"
+    handler.setFormatter(logging.Formatter(line, "%Y-%m-%dT%H:%M:%S"))
+    handler.formatter.converter = time.gmtime  # type: ignore[union-attr]
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("uvicorn").setLevel("INFO" if debug else "WARNING")
     # Of answers that are broken off on purpose, and of requests that are no HTTP, which clients send.
     logging.getLogger("uvicorn.error").addFilter(lambda record: debug or record.levelno != logging.ERROR)

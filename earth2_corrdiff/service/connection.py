@@ -29,9 +29,7 @@ CHUNK = 1024  # bytes of each on average
 HEAD = 32 * 1024  # bytes of a request's head
 ABORT = "abort"
 """In the scope's ``state``: what ends the connection at once, with all that is not sent yet."""
-TOO_MANY = (
-    b'{"detail": "the body comes in too many small chunks; send chunks of %d bytes or more"}' % CHUNK
-)
+TOO_MANY = b'{"detail": "the body comes in too many small chunks; send chunks of %d bytes or more"}' % CHUNK
 
 
 class Connection(H11Protocol):

@@ -98,7 +98,9 @@ async def _serve(sock: socket.socket, line: socket.socket) -> None:
         assert task is not None  # noqa: S101 - for the type checker
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        with contextlib.suppress(
+            OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError
+        ):
             async with asyncio.timeout(SECONDS):
                 await _answer(reader, writer)
         writer.transport.abort()

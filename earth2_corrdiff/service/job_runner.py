@@ -128,9 +128,7 @@ def steps(job: Job, weather: Source | Forecast, model: CorrDiff) -> Iterator[Non
             _check_wanted(job)
 
 
-def held(
-    source: Source | Forecast, job: Job, spec: CorrDiffSpec, metrics: Metrics
-) -> Source | Forecast:
+def held(source: Source | Forecast, job: Job, spec: CorrDiffSpec, metrics: Metrics) -> Source | Forecast:
     """A source with all that a job needs of another, fetched and checked.
 
     Raises

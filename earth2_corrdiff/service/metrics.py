@@ -29,7 +29,10 @@ class Metrics:
             "corrdiff_stage_seconds", "Seconds per stage", ("stage",), buckets=SECONDS, registry=own
         )
         self.failures = Counter(
-            "corrdiff_failures", "Requests answered 500 or more, and jobs that failed", ("what",), registry=own
+            "corrdiff_failures",
+            "Requests answered 500 or more, and jobs that failed",
+            ("what",),
+            registry=own,
         )
         self.jobs = Counter("corrdiff_jobs", "Jobs that have ended", ("state",), registry=own)
         self.job_seconds = Histogram(
