@@ -32,7 +32,7 @@ Progress = Callable[[int], None]
 
 
 class Prepared(NamedTuple):
-    """What all members of a state share: :meth:`Downscaler.prepare` makes it, :meth:`Downscaler.sample` uses it.
+    """What all members of a state share: made by :meth:`Downscaler.prepare`, for :meth:`Downscaler.sample`.
 
     Attributes
     ----------

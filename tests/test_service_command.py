@@ -203,9 +203,7 @@ def test_probes_are_answered_from_the_first_moment(package: Path) -> None:
             time.sleep(0.02)
         status, err = process.finish(signal.SIGTERM)
     assert set(ready) == {200, 503} and ready.index(200) == len(ready) - 1 and len(ready) > 20
-    assert np.median(seconds) < 0.25, sorted(seconds)[
-        -5:
-    ]  # it was as long as the imports; a machine may be busy
+    assert np.median(seconds) < 0.25, sorted(seconds)[-5:]  # not as long as imports take
     assert status == 0 and "Traceback" not in err
 
 

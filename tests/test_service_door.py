@@ -53,7 +53,7 @@ def until_ready() -> object:
 
 
 def test_anything_else_is_told_to_wait() -> None:
-    with opened() as (_, url, _):
+    with opened() as (_, url, sock):
         answer = httpx.post(f"{url}/v1/infer", content=bytes(2**20), timeout=30)
         assert answer.status_code == 503 and answer.json() == {"detail": DETAIL}
         for nonsense in (b"\r\n\r\n", b"GET\r\n\r\n", bytes(100) + b"\r\n\r\n", b"x" * 2**18):

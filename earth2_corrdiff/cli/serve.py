@@ -45,11 +45,7 @@ LIMITS: dict[str, tuple[type, str, str]] = {
     "clients": (int, "N", "most requests received or answered at one time (default: 64)"),
     "streams": (int, "N", "most downloads and streams of events at one time (default: 32)"),
     "seconds": (float, "S", "longest time for one request (default: 600)"),
-    "drain_seconds": (
-        float,
-        "S",
-        "time to finish what was accepted, until its end, when it is stopped (default: 30)",
-    ),
+    "drain_seconds": (float, "S", "time from a signal to the end, to finish what was accepted (default: 30)"),
     "max_batch": (int, "N", "most members in one network call (default: 1 on a CPU)"),
     "max_jobs": (int, "N", "most jobs of /v1/downscale that wait or run (default: 8)"),
     "max_times": (int, "N", "most times of one job (default: 16)"),
@@ -100,10 +96,10 @@ def _parser() -> ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     """Check what can be checked at once, answer probes, import, load, and serve until told to stop."""
     share_cores()
+    _check(args)
     if args.write_example is not None:
         _write_example(args)
         return
-    _check(args)
     from earth2_corrdiff.service.door import Door
     from earth2_corrdiff.service.listening import bind, cannot_listen
 
@@ -123,7 +119,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _write_example(args: argparse.Namespace) -> None:
-    """An array that the package takes: the weather of a time, or several, in its variables and on its grid."""
+    """An array that the package takes: the weather of a time, or several, on its grid."""
     import numpy as np
 
     from earth2_corrdiff.cli.loading import load
@@ -278,7 +274,7 @@ def _serve(args: argparse.Namespace, settings: Settings, sock: socket.socket, do
 
 
 def _end_after(seconds: float) -> None:
-    """End the process if it has not ended by itself: a thread that works or waits for an archive could hold it."""
+    """End the process if it has not ended by itself: a thread that waits for an archive could hold it."""
 
     def end() -> None:
         _say("stopped; what did not end in time was given up")

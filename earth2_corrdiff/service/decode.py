@@ -178,7 +178,7 @@ def read_times(form: Mapping[str, str], states: int) -> Times | None:
 
 
 def _texts(form: Mapping[str, str], name: str, states: int, expected: str) -> list[str]:
-    """What a field says of each state, counted before anything is made of it; a period could have a million."""
+    """What a field says of each state, counted before anything is made of it: no period, of a million."""
     texts = form[name].split(",", states)
     if any("/" in text for text in texts):
         raise wrong(name, expected, "a period")

@@ -39,7 +39,7 @@ LOOK = 0.2  # seconds between two looks at a job that is watched
 BEAT = 75  # looks after which a silent stream says that it lives
 KINDS = {"done": "done", "failed": "error", "cancelled": "error"}
 EXAMPLE = "2024-07-24T12:00"
-TOKEN = "the token of the answer to the order, as 'X-Job-Token: TOKEN'"
+NEEDED = "the token of the answer to the order, as 'X-Job-Token: TOKEN'"
 USUAL = faults(401, 404, 422, 429, 503)
 NOT_DONE: dict[int | str, dict[str, Any]] = {
     409: {"description": "The job is not done", "content": {"application/json": {"schema": FAULT}}}
@@ -104,12 +104,12 @@ def _asking(jobs: Jobs, runner: Runner, engine: Engine, settings: Settings) -> A
 
     @routes.delete(f"{ROOT}/{{job}}", status_code=204, responses={**USUAL, **faults(403)})
     def remove(
-        job: str, request: Request, x_job_token: Annotated[str, Header(description=TOKEN)] = ""
+        job: str, request: Request, x_job_token: Annotated[str, Header(description=NEEDED)] = ""
     ) -> None:
         """Cancel a job if it waits or runs, and remove what it has made; only for who has its token."""
         found = jobs.get(job)
         if not found.owned_by(x_job_token or _bearer(request.headers)):
-            raise ServiceError(403, f"a job is its maker's: this needs {TOKEN}", "X-Job-Token")
+            raise ServiceError(403, f"a job is its maker's: this needs {NEEDED}", "X-Job-Token")
         jobs.remove(found)
 
     return routes

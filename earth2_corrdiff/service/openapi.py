@@ -71,8 +71,8 @@ _FORM = {
         },
         "lead_time": {
             "type": "string",
-            "description": "lead time in hours, as 6 or 90min, one for each state; needed by packages that were "
-            "trained with lead times (see /v1/metadata). `time` is the valid time all the same",
+            "description": "lead time in hours, as 6 or 90min, one for each state; needed by packages that "
+            "were trained with lead times (see /v1/metadata). `time` is the valid time all the same",
         },
     },
 }

@@ -126,7 +126,7 @@ class Gate:
         return self.settings.max_body if scope["path"] == LARGE else min(JSON, self.settings.max_body)
 
     def _limited(self, scope: Scope, receive: Receive) -> Receive:
-        """A body that is longer, or slower, than allowed is refused when that is seen, whatever was announced."""
+        """A body that is longer or slower than allowed is refused when that is seen, whatever was said."""
         loop, most, received, complete = asyncio.get_running_loop(), self._most(scope), 0, False
         start, seconds = loop.time(), min(BODY_SECONDS, self.settings.seconds)
 
