@@ -64,19 +64,19 @@ def test_anything_else_is_told_to_wait() -> None:
         assert httpx.get(f"{url}/v1/health/live", timeout=30).status_code == 200
 
 
-def test_the_service_takes_over_without_a_gap() -> None:
-    """Both listen on one socket; what the door has accepted it answers."""
+def test_the_service_takes_over_on_the_same_socket() -> None:
+    """The door ends by itself, and whoever comes then is the service's."""
     with opened() as (door, url, sock):
+        assert httpx.get(f"{url}/v1/health/live", timeout=30).status_code == 200
         sock.listen(16)
-        client = socket.create_connection(sock.getsockname())  # accepted by whoever comes first
         door.close()
-        until(lambda: door._process is not None and door._process.poll() is not None)
-        assert door._process is not None and door._process.returncode == 0
-        with socket.create_connection(sock.getsockname()) as late:
+        process = door._process
+        until(lambda: process is not None and process.poll() == 0)
+        sock.settimeout(30)
+        with socket.create_connection(sock.getsockname(), timeout=30) as late:
             served, _ = sock.accept()
             served.close()
             assert late.recv(1) == b""
-        client.close()
 
 
 def test_it_ends_with_the_service(tmp_path: Path) -> None:

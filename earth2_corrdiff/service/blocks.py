@@ -101,7 +101,7 @@ class Maker:
         shared = [state.shared for state, _ in rows if state.shared is not None]
         first = shared[0]
         if any(each is not first for each in shared):
-            cond, mean = (torch.cat([each[part] for each in shared]) for part in (0, 1))
+            cond, mean = torch.cat([each.cond for each in shared]), torch.cat([each.mean for each in shared])
             first = Prepared(cond, mean, first.label)
         return self.downscaler.sample(first, [seed for _, seed in rows], progress)
 

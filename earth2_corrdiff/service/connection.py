@@ -10,6 +10,9 @@ however small, in one go. What a request's body and answer may take is up to the
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 from typing import Any
 
 import h11
@@ -119,9 +122,13 @@ class Connection(H11Protocol):
             self.abort()
 
     def abort(self) -> None:
-        """End it at once; what is not sent yet never is."""
-        if self.transport is not None:
-            self.transport.abort()
+        """End it at once; what is not sent yet never is, nor kept by the kernel for who does not read."""
+        if self.transport is None:
+            return
+        sock = self.transport.get_extra_info("socket")
+        with contextlib.suppress(OSError, AttributeError):  # it may be closed already
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     @property
     def unfinished(self) -> bool:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
@@ -54,7 +54,7 @@ def check_type(headers: Headers) -> None:
     try:
         charset = parse_options_header(kind)[1].get(b"charset", b"utf-8").decode("ascii")
     except Exception as error:  # whatever a hostile header brings about in its parser
-        raise _invalid("its Content-Type cannot be read") from error
+        raise _invalid("its Content-Type with boundary and charset cannot be read") from error
     if charset.lower() not in CHARSETS:
         raise _invalid(f"its charset must be utf-8, got {charset[:40]!r}")
 
@@ -107,7 +107,7 @@ class _Parser(MultiPartParser):
             raise MultiPartException(f"the headers of a part exceed {HEADERS} bytes")
 
 
-async def _pieces(file: IO[bytes]) -> AsyncIterator[bytes]:
+async def _pieces(file: IO[bytes]) -> AsyncGenerator[bytes, None]:
     while piece := file.read(PIECE):
         yield piece
 
