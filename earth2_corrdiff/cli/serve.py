@@ -35,6 +35,8 @@ LATER = (
     *("dask.array", "scipy.sparse", "pyarrow", "earth2_corrdiff.demo", "earth2_corrdiff.cli.loading"),
 )
 """Modules that are imported when they are first used."""
+ON_PURPOSE = ("ASGI callable returned without", "Cancel %s running task")
+"""What Uvicorn says of answers that are broken off, of which the service has said why."""
 NEEDS = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 # Settings that are options of their own name: type, metavar, help
 LIMITS: dict[str, tuple[type, str, str]] = {
@@ -218,8 +220,9 @@ def _configure_log(debug: bool) -> None:
     handler.formatter.converter = time.gmtime  # type: ignore[union-attr]
     logging.basicConfig(handlers=[handler])
     logging.getLogger("uvicorn").setLevel("INFO" if debug else "WARNING")
-    # Of answers that are broken off on purpose, and of requests that are no HTTP, which clients send.
-    logging.getLogger("uvicorn.error").addFilter(lambda record: debug or record.levelno != logging.ERROR)
+    logging.getLogger("uvicorn.error").addFilter(
+        lambda record: debug or not record.msg.startswith(ON_PURPOSE)
+    )
     logging.getLogger("python_multipart").setLevel("ERROR")  # it warns of what clients send
     logging.captureWarnings(True)
     logger.remove()

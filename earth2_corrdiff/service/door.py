@@ -44,7 +44,7 @@ class Door:
         self._line, theirs = socket.socketpair()
         self._process: subprocess.Popen[bytes] | None = None
         command = [sys.executable, "-I", "-S", __file__, str(sock.fileno()), str(theirs.fileno())]
-        with theirs, contextlib.suppress(subprocess.SubprocessError, BlockingIOError):
+        with theirs, contextlib.suppress(OSError, TypeError):  # it is a help, no more
             self._process = subprocess.Popen(  # noqa: S603 - this file, with two numbers
                 command,
                 stdin=subprocess.DEVNULL,
