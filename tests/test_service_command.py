@@ -26,7 +26,7 @@ import xarray as xr
 from run_kit import CENTERS, NAMES, OUTPUTS, ROOT, TIMES, command, make_package
 from service_kit import INFER, form, npy, untar, until
 
-from earth2_corrdiff.cli import serve
+from earth2_corrdiff.cli import serve, serve_log
 from earth2_corrdiff.service.listening import listen
 
 SCRIPT = ROOT / "scripts/serve-corrdiff.py"
@@ -390,3 +390,26 @@ def test_an_open_address_without_a_key_is_warned_of(
     serve.main(["--port", "0", "--package", "missing", *argv])
     warning = "serve-corrdiff: WARNING: whoever can reach 0.0.0.0 may use the service; give --api-key-file\n"
     assert (warning in capfd.readouterr().err) == warned
+
+
+# the log
+
+
+def test_a_log_that_nobody_reads_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stderr may be a pipe that is full; what is lost then is said once it is read again."""
+    reads, writes = os.pipe()
+    monkeypatch.setattr(serve_log, "MOST", 1000)
+    with open(writes, "w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        lines = serve_log.Lines("serve-corrdiff")
+        for number in range(5000):
+            lines.write(f"{number:0100d}\n")
+        assert lines.lost > 0
+        with open(reads) as reader:
+            threading.Thread(target=lambda: (lines.finish(30), full.close()), daemon=True).start()
+            said = reader.read().splitlines()
+    kept = [int(line) for line in said if line.isdigit()]
+    told = [re.fullmatch(r"serve-corrdiff: (\d+) lines of the log were lost", line) for line in said]
+    assert kept == sorted(set(kept)) and len(kept) >= 1000
+    assert len(kept) + sum(int(found[1]) for found in told if found) == 5000
+    assert len(kept) + sum(found is not None for found in told) == len(said)

@@ -9,13 +9,13 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earth2_corrdiff.cli.common import ArgumentParser, run_command, share_cores
+from earth2_corrdiff.cli.serve_log import Lines, configure_log
 from earth2_corrdiff.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ LATER = (
     *("dask.array", "scipy.sparse", "pyarrow", "earth2_corrdiff.demo", "earth2_corrdiff.cli.loading"),
 )
 """Modules that are imported when they are first used."""
-ON_PURPOSE = ("ASGI callable returned without", "Cancel %s running task")
-"""What Uvicorn says of answers that are broken off, of which the service has said why."""
 NEEDS = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 # Settings that are options of their own name: type, metavar, help
 LIMITS: dict[str, tuple[type, str, str]] = {
@@ -115,9 +113,9 @@ def run(args: argparse.Namespace) -> None:
             _say(f"loading the package {args.package} …")
             if settings.api_key is None and args.host not in LOOPBACK:
                 _say(f"WARNING: whoever can reach {args.host} may use the service; give --api-key-file")
-            _configure_log(args.debug)
+            log = configure_log(NAME, args.debug)
             _preload()
-            _serve(args, settings, sock, door)
+            _serve(args, settings, sock, door, log)
 
 
 def _write_example(args: argparse.Namespace) -> None:
@@ -130,7 +128,7 @@ def _write_example(args: argparse.Namespace) -> None:
     args.samples, args.device = None, "cpu"
     source = make_source((args.source or ["demo"])[0])
     states = source.states(args.time)
-    _configure_log(args.debug)
+    configure_log(NAME, args.debug)
     spec = load(args).spec
     source.check_variables(spec.inputs.names)
     inputs = Inputs(source, states, spec.inputs.names, spec.input_grid)
@@ -206,33 +204,6 @@ def _key(path: Path | None) -> str | None:
         raise InputError(f"--api-key-file {path} cannot be read ({error})") from error
 
 
-def _configure_log(debug: bool) -> None:
-    """All that the libraries log, on stderr, with the time; one line for each request and each job."""
-    import logging
-
-    from loguru import logger
-
-    import earth2_corrdiff.service.app  # noqa: F401 - Earth2Studio's imports set up a log of their own
-
-    handler = logging.StreamHandler(sys.stderr)
-    line = NAME + ": %(asctime)s.%(msecs)03dZ %(levelname)s: %(message)s"
-    handler.setFormatter(logging.Formatter(line, "%Y-%m-%dT%H:%M:%S"))
-    handler.formatter.converter = time.gmtime  # type: ignore[union-attr]
-    logging.basicConfig(handlers=[handler])
-    logging.getLogger("uvicorn").setLevel("INFO" if debug else "WARNING")
-    logging.getLogger("uvicorn.error").addFilter(
-        lambda record: debug or not record.msg.startswith(ON_PURPOSE)
-    )
-    logging.getLogger("python_multipart").setLevel("ERROR")  # it warns of what clients send
-    logging.captureWarnings(True)
-    logger.remove()
-    plain = NAME + ": {time:YYYY-MM-DDTHH:mm:ss.SSS!UTC}Z {level.name}: {message}"
-    full = "{time} {level.name} {name}: {message}"
-    # Without the values of variables in tracebacks: they may hold a client's key.
-    level, text = ("DEBUG", full) if debug else ("INFO", plain)
-    logger.add(sys.stderr, level=level, format=text, diagnose=False, backtrace=False)
-
-
 def _preload() -> None:
     """Import what the first job or figure would: it would hold up everybody else then."""
     import gc
@@ -245,7 +216,7 @@ def _preload() -> None:
     gc.freeze()  # a full collection would go through all of it again, a second on a slow machine
 
 
-def _serve(args: argparse.Namespace, settings: Settings, sock: socket.socket, door: Door) -> None:
+def _serve(args: argparse.Namespace, settings: Settings, sock: socket.socket, door: Door, log: Lines) -> None:
     from earth2_corrdiff.cli.loading import load
     from earth2_corrdiff.service.app import create_app
     from earth2_corrdiff.service.server import Server
@@ -269,6 +240,7 @@ def _serve(args: argparse.Namespace, settings: Settings, sock: socket.socket, do
     )
     sys.setswitchinterval(SWITCH)
     server.run(sockets=[sock])
+    log.finish()
     if server.engine.failure is not None:
         raise server.engine.failure
     _say("stopped")
@@ -280,7 +252,10 @@ def _end_after(seconds: float) -> None:
     """End the process if it has not ended by itself: a thread that waits for an archive could hold it."""
 
     def end() -> None:
-        _say("stopped; what did not end in time was given up")
+        last = threading.Thread(target=_say, args=("stopped; what did not end in time was given up",))
+        last.daemon = True  # stderr may be a pipe that nobody reads
+        last.start()
+        last.join(LATE)
         os._exit(0)
 
     timer = threading.Timer(seconds + LATE, end)
