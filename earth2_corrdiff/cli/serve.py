@@ -111,11 +111,18 @@ def run(args: argparse.Namespace) -> None:
             raise cannot_listen(args.host, args.port, error) from error
         with door:
             _say(f"loading the package {args.package} …")
-            if settings.api_key is None and args.host not in LOOPBACK:
+            if settings.api_key is None and not _is_loopback(sock):
                 _say(f"WARNING: whoever can reach {args.host} may use the service; give --api-key-file")
             log = configure_log(NAME, args.debug)
             _preload()
             _serve(args, settings, sock, door, log)
+
+
+def _is_loopback(sock: socket.socket) -> bool:
+    """Whether only this machine can reach the address of a socket."""
+    from ipaddress import ip_address
+
+    return ip_address(sock.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def _write_example(args: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ from uvicorn.server import ServerState
 
 MOST = 512  # connections at one time: a client that opens more closes those that have asked nothing
 SECONDS = {
-    "head": 10.0,  # from the connection, or the last answer, to the whole head of a request
+    "head": 8.0,  # from the connection, or the last answer, to the whole head of a request
     "rest": 5.0,  # what still comes of a body after the answer
     "end": 10.0,  # until what was written is taken, after the connection was closed
 }

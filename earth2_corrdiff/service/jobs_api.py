@@ -71,6 +71,7 @@ def add_jobs(app: FastAPI, settings: Settings, engine: Engine) -> Jobs:
 def _asking(jobs: Jobs, runner: Runner, engine: Engine, settings: Settings) -> APIRouter:
     """The routes that make jobs and remove them."""
     routes = APIRouter()
+    ordering = Beside("reading orders", 4, settings.clients)  # a source may be slow to say what it has
 
     @routes.get(f"{ROOT}/options", responses=faults(401, 503))
     def options() -> dict[str, Any]:
@@ -92,13 +93,17 @@ def _asking(jobs: Jobs, runner: Runner, engine: Engine, settings: Settings) -> A
         }
 
     @routes.post(ROOT, status_code=202, responses=faults(400, 401, 403, 413, 422, 429, 503))
-    def downscale(asked: DownscaleRequest, request: Request) -> JSONResponse:
+    async def downscale(asked: DownscaleRequest, request: Request) -> JSONResponse:
         """Ask for a job; the answer says where it can be followed, and has the token that removes it."""
-        order, synthetic = read_order(asked, engine, settings, jobs.keep.bytes)
-        job = jobs.add(order, synthetic)
-        token = job.give_token()
-        request.scope[MEMBERS] = order.members
-        runner.submit(job)
+
+        def start() -> tuple[Job, str]:
+            job = jobs.add(*read_order(asked, engine, settings, jobs.keep.bytes))
+            token = job.give_token()
+            runner.submit(job)
+            return job, token
+
+        job, token = await ordering(start)
+        request.scope[MEMBERS] = job.order.members
         document = {**_document(job, request), "token": token}
         return JSONResponse(document, 202, {"location": document["links"]["self"]})
 

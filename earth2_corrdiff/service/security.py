@@ -69,7 +69,7 @@ class Gate:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         start, share = perf_counter(), _share(scope)
-        seen = _Seen(send, token_hex(6))
+        seen = _Seen(send, token_hex(6), min(ANSWER_SECONDS, self.settings.seconds))
         self.clients[share] += 1
         self.metrics.open.inc(bool(share))
         try:
@@ -164,10 +164,10 @@ def _share(scope: Scope) -> str:
 class _Seen:
     """The way out: adds the headers of every answer, remembers its status, and waits for nobody for ever."""
 
-    def __init__(self, send: Send, name: str) -> None:
-        self.send, self.id = send, name
+    def __init__(self, send: Send, name: str, seconds: float) -> None:
+        self.send, self.id, self._most = send, name, seconds
         self.status: int | None = None
-        self._left, self._loop = ANSWER_SECONDS, asyncio.get_running_loop()
+        self._left, self._loop = seconds, asyncio.get_running_loop()
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -181,7 +181,7 @@ class _Seen:
                 await self.send(message)
         except TimeoutError:
             raise StalledError from None
-        self._left = min(self._left + more - (self._loop.time() - start), ANSWER_SECONDS)
+        self._left = min(self._left + more - (self._loop.time() - start), self._most)
 
 
 def _too_large(most: int) -> ServiceError:
