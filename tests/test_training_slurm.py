@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Trainings that Slurm starts: by ``srun``, in an interactive shell, and with a process that does not come."""
+"""Trainings that Slurm starts: by ``srun``, in an interactive shell, with a process that is missing."""
 
 from __future__ import annotations
 
