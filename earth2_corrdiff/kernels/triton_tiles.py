@@ -25,7 +25,7 @@ TILE = 4096  # values: 32 registers in each of 128 threads
 MOST_COLS = 128
 SUM_TILE = 1024  # values of a tile whose sums are kept in registers; four are read at once
 SPAN_UNIT = 32  # pixels that a span is a multiple of
-SUM_SPANS = 1024  # programs that share the pixels of a sample, where it is large enough
+SUM_SPANS = 512  # programs that share the pixels of a sample, where it is large enough
 SPANS = 512  # the same for the gradients
 MOST_TILES = 16  # that a span has
 MERGE_ROWS, MERGE_TILE = 512, 4096  # spans, and values, that are merged at a time
@@ -109,8 +109,8 @@ def columns(*channels: int) -> int:
 
     But rows of 128 bytes at least, for which a tile of a single tensor may stick out.
     """
-    whole = functools.reduce(operator.or_, channels)
-    whole &= -whole
+    bits = functools.reduce(operator.or_, channels)
+    whole: int = bits & -bits
     if whole < 32 and len(channels) == 1:
         whole = int(triton.next_power_of_2(channels[0]))
     return min(MOST_COLS, whole)

@@ -2,22 +2,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """FLOPs and memory traffic of PhysicsNeMo's U-Net, per operator, from a forward pass without data.
 
-The traffic is counted three times: as stock runs ("eager"), as fused kernels run ("fused"), and as the best
-known fusion would ("ideal"). Passes over a tensor of n elements, reads and writes:
+The traffic is counted four times: as stock runs ("eager"), as fused kernels run ("fused"), as the best
+known fusion would ("ideal"), and as this package's engine for GPUs runs ("ours", ``torch_unet.py``). Passes
+over a tensor of n elements, reads and writes:
 
-========================================  =====  =====  =====
-operator                                  eager  fused  ideal
-========================================  =====  =====  =====
-GroupNorm with SiLU                       12     3      2
-GroupNorm alone                           10     3      2
-embedding, residual and scale of a block  7      3      1
-residual and scale of an attention        5      3      1
-concatenation with a skip                 2      2      0
-========================================  =====  =====  =====
+========================================  =====  =====  =====  =====================================
+operator                                  eager  fused  ideal  ours
+========================================  =====  =====  =====  =====================================
+GroupNorm with SiLU                       12     3      2      2; 3 behind a block's first convolution
+GroupNorm alone                           10     3      2      2
+embedding, residual and scale of a block  7      3      1      3
+residual and scale of an attention        5      3      1      3
+concatenation with a skip                 2      2      0      1
+bias of a convolution (cuDNN adds it)     2      0      0      0
+========================================  =====  =====  =====  =====================================
 
-Fused: two reads and a write in the norm, with the embedding folded in; residual and scale in one kernel.
-Ideal: the norm's statistics and the residual in the convolution's epilogue, a norm with two sources.
-Convolutions, resampling and attention read their inputs and write their outputs once in all three.
+Fused: two reads and a write in the norm, with the embedding and biases folded in; residual and scale in one
+kernel. Ideal: the norm's statistics and the residual in the convolution's epilogue, a norm with two sources.
+Convolutions, resampling and attention read their inputs and write their outputs once in these three; in ours
+the norm writes at the resolution that is needed, and what is doubled in the end is convolved before.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from earth2_corrdiff.unet import SongUNet
 
 NORM, ELEMENTWISE, CAT, RESAMPLE = "GroupNorm, SiLU", "elementwise", "cat", "resample"
 ATTENTION, LINEAR = "attention", "embedding"
-MODELS = ("eager", "fused", "ideal")
+MODELS = ("eager", "fused", "ideal", "ours")
 
 
 def convolution(kernel: int, height: int) -> str:
@@ -51,13 +54,14 @@ class Operation:
     eager: int
     fused: int
     ideal: int
+    ours: int
 
 
 Counter = Callable[[str, nn.Module, Tensor, Tensor], list[Operation]]
 
 
 def _same(kind: str, flops: int, elements: int) -> Operation:
-    return Operation(kind, flops, elements, elements, elements)
+    return Operation(kind, flops, elements, elements, elements, elements)
 
 
 def _convolution(name: str, module: Any, x: Tensor, y: Tensor) -> list[Operation]:
@@ -66,24 +70,32 @@ def _convolution(name: str, module: Any, x: Tensor, y: Tensor) -> list[Operation
     inputs = B * C_in * H * W
     elements = inputs + y.numel() + module.weight.numel()
     flops = 2 * B * C_out * H * W * C_in * kernel**2
-    resample = [_same(RESAMPLE, 0, x.numel() + inputs)] if module.up or module.down else []
-    return [*resample, _same(convolution(kernel, H), flops, elements)]
+    skip = name.rpartition(".")[2] == "skip"
+    ours = x.numel() + y.numel() // 4 + module.weight.numel() if skip and module.up else elements
+    found = [Operation(convolution(kernel, H), flops, elements + 2 * y.numel(), elements, elements, ours)]
+    if module.up or module.down:
+        passes = x.numel() + inputs
+        # the norm's output, counted at its input's resolution; the skip's input, written beside it
+        beside = (inputs if module.down else 0) if skip else inputs - x.numel()
+        found.append(Operation(RESAMPLE, 0, passes, passes, passes, beside))
+    return found
 
 
 def _norm(name: str, module: Any, x: Tensor, y: Tensor) -> list[Operation]:
     # the last norm's SiLU is a separate operator upstream: the same passes
     silu = getattr(module, "act", "attn" not in name) or name.endswith("aux_norm")
     passes = 12 if silu else 10
-    return [Operation(NORM, 0, passes * x.numel(), 3 * x.numel(), 2 * x.numel())]
+    n = x.numel()
+    return [Operation(NORM, 0, passes * n, 3 * n, 2 * n, (3 if name.endswith("norm1") else 2) * n)]
 
 
 def _block(name: str, module: Any, x: Tensor, y: Tensor) -> list[Operation]:
     n = y.numel()
-    found = [Operation(ELEMENTWISE, 0, 7 * n, 3 * n, n)]
+    found = [Operation(ELEMENTWISE, 0, 7 * n, 3 * n, n, 3 * n)]
     if module.attn:
-        found.append(Operation(ELEMENTWISE, 0, 5 * n, 3 * n, n))
+        found.append(Operation(ELEMENTWISE, 0, 5 * n, 3 * n, n, 3 * n))
     if "dec." in name and "_block" in name:
-        found.append(Operation(CAT, 0, 2 * x.numel(), 2 * x.numel(), 0))
+        found.append(Operation(CAT, 0, 2 * x.numel(), 2 * x.numel(), 0, x.numel()))
     return found
 
 
