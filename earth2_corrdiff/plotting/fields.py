@@ -157,21 +157,39 @@ def field(ds: xr.Dataset, name: str, time: int, sample: int | None = None) -> Ar
     """One field ``[H, W]`` in the store's units, NaN where unwritten.
 
     `time` is a position, `sample` a member's number (``None`` for the coarse input). `DamageError`
-    where it cannot be read, or has gaps and the store's record says that it is complete.
+    where it cannot be read, or is lost though the rest of what is complete is there.
     """
+    values = _field(ds, name, time, sample)
+    if not np.isfinite(values).any() and _is_lost(ds, name, time, sample):
+        what, when = "the input" if sample is None else f"sample {sample}", time_text(ds["time"].values[time])
+        raise DamageError(f"{name} of {what} at {when} is lost, the store is damaged; {MEND}")
+    return values
+
+
+def _field(ds: xr.Dataset, name: str, time: int, sample: int | None) -> Array:
+    """The field as it is."""
     end = COARSE if name.endswith(COARSE) else ""
     array = ds[name].isel(time=time)
     if sample is not None:
         array = array.isel(sample=sample_numbers(ds).index(sample))
     y, x = horizontal_dims(ds, end)
     array = array.squeeze([dim for dim in array.dims if dim not in (y, x)]).transpose(y, x)
-    values = np.asarray(read_values(array, name), dtype=np.float64)
-    finite = np.isfinite(values)
-    if not (finite.any() if sample is None else finite.all()) and _is_complete(ds, name, time, sample):
-        what = "the input" if sample is None else f"sample {sample}"
-        when = time_text(ds["time"].values[time])
-        raise DamageError(f"{name} of {what} at {when} is damaged: a part of it is lost; {MEND}")
-    return values
+    return np.asarray(read_values(array, name), dtype=np.float64)
+
+
+def _is_lost(ds: xr.Dataset, name: str, time: int, sample: int | None) -> bool:
+    """Whether the store's record says that a field without any number was written: a chunk is one field."""
+    if SEEDS not in ds or name in OPTIONAL:
+        return False
+    seeds = ds[SEEDS].isel(time=time)
+    if sample is not None:
+        seeds = seeds.isel(sample=sample_numbers(ds).index(sample))
+    if not (read_values(seeds, SEEDS) != UNWRITTEN).any():
+        return False
+    if sample is None:
+        return True
+    others = (other for other in output_variables(ds) if other != name)
+    return any(np.isfinite(_field(ds, other, time, sample)).any() for other in others)
 
 
 def read_axis(ds: xr.Dataset, name: str) -> Any:
@@ -191,16 +209,6 @@ def read_values(array: xr.DataArray, name: str) -> Any:
         raise DamageError(
             f"{name} cannot be read, the store is damaged ({first_line(error)}); {MEND}"
         ) from error
-
-
-def _is_complete(ds: xr.Dataset, name: str, time: int, sample: int | None) -> bool:
-    """Whether the store's record says that a member, or for the input any, is there; False without record."""
-    if SEEDS not in ds or name in OPTIONAL:
-        return False
-    seeds = ds[SEEDS].isel(time=time)
-    if sample is not None:
-        seeds = seeds.isel(sample=sample_numbers(ds).index(sample))
-    return bool((read_values(seeds, SEEDS) != UNWRITTEN).any())
 
 
 def sample_numbers(ds: xr.Dataset) -> list[int]:
