@@ -42,6 +42,29 @@ def chunk_files(array: zarr.Array[Any], where: Sequence[int]) -> list[Path]:
     return [folder / array.metadata.encode_chunk_key((*first, *last)) for last in rest]
 
 
+def chunks_there(array: zarr.Array[Any], where: Sequence[int]) -> list[tuple[int, ...]] | None:
+    """Positions of the elements of an array, after the first axes, whose files are there.
+
+    None where that is not known without reading: in no folder, or with several elements in a chunk. Of many
+    members few may be written, and Zarr looks for each of them.
+    """
+    store, zeros = array.store_path.store, (0,) * array.ndim
+    first = "/".join(map(str, ("c", *zeros)))
+    if not isinstance(store, LocalStore) or array.metadata.encode_chunk_key(zeros) != first:
+        return None
+    if any(chunk != 1 for chunk in array.chunks):
+        return None
+    folder = (store.root / array.store_path.path).joinpath("c", *map(str, where))
+    shape, found = array.shape[len(where) :], []
+    for path in folder.rglob("*"):
+        parts = path.relative_to(folder).parts
+        if len(parts) == len(shape) and all(part.isdecimal() for part in parts):
+            place = tuple(map(int, parts))
+            if all(i < size for i, size in zip(place, shape, strict=True)):
+                found.append(place)
+    return found
+
+
 @dataclass(frozen=True)
 class Part:
     """What is kept of a member, or of the coarse input of a state.

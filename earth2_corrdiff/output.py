@@ -84,8 +84,10 @@ class Output:
             If the disk, or the memory for a backend that keeps its fields there, is too small
         """
         store = getattr(self.target, "store", None)
-        if isinstance(self.target, Path) or isinstance(store, LocalStore):
-            return check_disk(size, self.target if isinstance(self.target, Path) else store.root)
+        if isinstance(self.target, Path):
+            return check_disk(size, self.target)
+        if isinstance(store, LocalStore):
+            return check_disk(size, store.root)
         if isinstance(store, MemoryStore) or isinstance(self.target, XarrayBackend | KVBackend):
             check_in_memory(size, free_bytes(torch.device("cpu")))
         return ""

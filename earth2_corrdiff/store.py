@@ -30,7 +30,7 @@ from earth2_corrdiff.bounded import BoundedFields
 from earth2_corrdiff.claims import Claims
 from earth2_corrdiff.compression import Kept
 from earth2_corrdiff.errors import InputError, MemberError, first_line
-from earth2_corrdiff.integrity import Integrity, chunk_files, restore
+from earth2_corrdiff.integrity import Integrity, chunk_files, chunks_there, restore
 from earth2_corrdiff.layout import ERROR, SEED, UNWRITTEN, Layout
 from earth2_corrdiff.place import flush, replaced, same_folder, writing
 
@@ -336,16 +336,20 @@ def _missing(found: Any, seeds: Any) -> list[int]:
 def _seeds(root: zarr.Group, where: Sequence[int] = ()) -> NDArray[np.int64]:
     """Seeds of the members, of one state or ``[*S, M]`` of all; ``UNREADABLE`` where they are damaged."""
     array: Any = root[SEED]
-    try:
-        return np.asarray(array[*where, ...])
-    except Exception:  # codecs and stores have no class in common for what is damaged
-        found = np.full(array.shape[len(where) :], UNREADABLE, dtype=np.int64)
-        for place in np.ndindex(found.shape):
-            try:
-                found[place] = array[*where, *place]
-            except Exception:  # noqa: S112 (as above)
-                continue
-        return found
+    shape = array.shape[len(where) :]
+    there = chunks_there(array, where)
+    if there is None or 2 * len(there) > np.prod(shape):
+        try:
+            return np.asarray(array[*where, ...])
+        except Exception:  # codecs and stores have no class in common for what is damaged
+            there = list(np.ndindex(shape))
+    found = np.full(shape, UNWRITTEN, dtype=np.int64)
+    for place in there:
+        try:
+            found[place] = array[*where, *place]
+        except Exception:  # as above
+            found[place] = UNREADABLE
+    return found
 
 
 @contextmanager

@@ -326,4 +326,6 @@ def test_a_lost_input_is_not_shown_as_blank(
     run(package, store)
     (store / "t2m_lowres/c/0/0/0").unlink()
     assert plot.main([str(store), "--plot-lowres", "--output-dir", str(tmp_path / "out")]) == 2
-    assert "t2m_lowres of the input at 2024-07-24T12:00 is damaged" in capsys.readouterr().err
+    assert (
+        "t2m_lowres of the input at 2024-07-24T12:00 is lost, the store is damaged" in capsys.readouterr().err
+    )

@@ -193,21 +193,37 @@ def field(ds: xr.Dataset, name: str, time: int, sample: int | None = None, coars
     """One field ``[H, W]`` in the store's units, NaN where unwritten.
 
     `time` is a position, `sample` a member's number (``None`` for the coarse input, of which `coarse` is the
-    position of the coarse member). `DamageError` where it cannot be read, or has gaps and the store's record
-    says that it is complete.
+    position of the coarse member). `DamageError` where it cannot be read, or is lost though the rest of what
+    is complete is there.
     """
-    end = COARSE if name.endswith(COARSE) else ""
     where = _time_place(ds, time) | ({ENSEMBLE: coarse} if sample is None else _member_place(ds, sample))
+    values = _field(ds, name, where)
+    if not np.isfinite(values).any() and _is_lost(ds, name, where):
+        what = "the input" if sample is None else f"sample {sample}"
+        raise DamageError(f"{name} of {what} at {states(ds)[time]} is lost, the store is damaged; {MEND}")
+    return values
+
+
+def _field(ds: xr.Dataset, name: str, where: dict[str, int]) -> Array:
+    """The field at a position along the axes, as it is."""
     array = ds[name]
     array = array.isel({dim: i for dim, i in where.items() if dim in array.dims})
-    y, x = horizontal_dims(ds, end)
+    y, x = horizontal_dims(ds, COARSE if name.endswith(COARSE) else "")
     array = array.squeeze([dim for dim in array.dims if dim not in (y, x)]).transpose(y, x)
-    values = np.asarray(read_values(array, name), dtype=np.float64)
-    finite = np.isfinite(values)
-    if not (finite.any() if sample is None else finite.all()) and _is_complete(ds, name, where):
-        what = "the input" if sample is None else f"sample {sample}"
-        raise DamageError(f"{name} of {what} at {states(ds)[time]} is damaged: a part of it is lost; {MEND}")
-    return values
+    return np.asarray(read_values(array, name), dtype=np.float64)
+
+
+def _is_lost(ds: xr.Dataset, name: str, where: dict[str, int]) -> bool:
+    """Whether the store's record says that a field without any number was written: a chunk is one field."""
+    if SEEDS not in ds or name in OPTIONAL:
+        return False
+    seeds = ds[SEEDS].isel({dim: i for dim, i in where.items() if dim in ds[SEEDS].dims})
+    if not (read_values(seeds, SEEDS) != UNWRITTEN).any():
+        return False
+    if name.endswith(COARSE):
+        return True
+    others = (other for other in output_variables(ds) if other != name)
+    return any(np.isfinite(_field(ds, other, where)).any() for other in others)
 
 
 def read_axis(ds: xr.Dataset, name: str) -> Any:
@@ -227,14 +243,6 @@ def read_values(array: xr.DataArray, name: str) -> Any:
         raise DamageError(
             f"{name} cannot be read, the store is damaged ({first_line(error)}); {MEND}"
         ) from error
-
-
-def _is_complete(ds: xr.Dataset, name: str, where: dict[str, int]) -> bool:
-    """Whether the store's record says that a member, or for the input any, is there; False without record."""
-    if SEEDS not in ds or name in OPTIONAL:
-        return False
-    seeds = ds[SEEDS].isel({dim: i for dim, i in where.items() if dim in ds[SEEDS].dims})
-    return bool((read_values(seeds, SEEDS) != UNWRITTEN).any())
 
 
 def _time_place(ds: xr.Dataset, index: int) -> dict[str, int]:
