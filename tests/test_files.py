@@ -270,6 +270,19 @@ def test_levels_of_cmip_and_heights_of_gfs(tmp_path: Path) -> None:
     assert value(saved(one, tmp_path / "one.nc"), START, "t850") == 250
 
 
+def test_model_levels_are_no_pressures(tmp_path: Path) -> None:
+    """Levels without a unit are pressures if ERA5 has all of them, not if they are numbers of layers."""
+    for number, (levels, right) in enumerate(
+        (([500.0, 850.0], True), ([100.0, 101.0], False), ([1.0, 2.0], False))
+    ):
+        coords = GRID | {"time": [START], "level": levels}
+        name = saved(xr.Dataset({"t": field(250.0, time=1, level=2)}, coords), tmp_path / f"{number}.nc")
+        if right:
+            assert value(name, START, "t850") == 251
+        else:
+            assert "has the dimension level of length 2; select one" in refused(make_source, name)
+
+
 def test_renaming(tmp_path: Path) -> None:
     data = xr.Dataset({"wind": field(5.0, time=1), "other": field(1.0, time=1)}, GRID | {"time": [START]})
     name = saved(data, tmp_path / "own.nc")
@@ -401,6 +414,22 @@ def test_expver_slices(tmp_path: Path) -> None:
     data = xr.Dataset({"t2m": field(290.0, time=1, expver=2)}, GRID | {"time": [START], "expver": [1, 5]})
     message = refused(make_source, saved(data, tmp_path / "era5t.nc"))
     assert "mixes ERA5 (expver 1) and ERA5T (expver 5)" in message and "combine_first" in message
+
+
+def test_files_without_times_or_places(tmp_path: Path) -> None:
+    data = xr.Dataset({"t2m": field(290.0, time=1)}, GRID | {"time": [START]})
+    words = np.full((1, 3, 4), "warm")
+    for number, (odd, says) in enumerate(
+        (
+            (data.isel(time=slice(0, 0)), "has no times"),
+            (data.isel(time=0, drop=True), "needs a coordinate time (or valid_time)"),
+            (data.assign_coords(time=["yesterday"]), "has the times 'yesterday', …, which are no dates"),
+            (data.assign_coords(latitude=[20.0, np.nan, 22.0]), "missing values in lat or lon"),
+            (data.assign(t2m=(data.t2m.dims, words)), "must hold fields on 1-D lat and lon"),
+            (data.expand_dims(member=["a", "b"]), "which are no numbers; number them"),
+        )
+    ):
+        assert says in refused(make_source, saved(odd, tmp_path / f"{number}.nc"))
 
 
 # truth and training pairs

@@ -67,7 +67,8 @@ def _work(arguments: list[str]) -> int:
             raise
         if "refused" in ranks.hear():
             return INPUT_ERROR  # the first process says why
-        raise InputError(f"process {ranks.rank} of {ranks.world}: {error}") from error
+        kind = UnavailableError if isinstance(error, UnavailableError) else InputError
+        raise kind(f"process {ranks.rank} of {ranks.world}: {error}") from error
 
 
 def _parsed(arguments: list[str], ranks: Ranks) -> argparse.Namespace:

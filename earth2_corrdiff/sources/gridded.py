@@ -64,7 +64,10 @@ class GriddedFile:
         self.lead = np.repeat(rows.lead, self._members)
         self.member = np.tile(numbers if len(numbers) else [-1], rows.valid.size).astype(np.int64)
         self.lat, self.lon = (self._data[axis].to_numpy().astype(np.float64) for axis in ("lat", "lon"))
+        if not (np.isfinite(self.lat).all() and np.isfinite(self.lon).all()):
+            raise InputError(f"{path} has missing values in lat or lon; give each row and column its place")
         self._own = offered(self._data, str(path))
+        self._names = tuple(self._own)
         self._convert = {
             name: conversion(self._data[own].attrs.get("units"), name, str(path))
             for name, own in self._own.items()
@@ -72,7 +75,7 @@ class GriddedFile:
 
     def names(self, row: int) -> Iterable[str]:
         """Variables of a row: here, of every row."""
-        return self._own.keys()
+        return self._names
 
     def read(self, rows: Iterable[tuple[int, str]]) -> dict[tuple[int, str], NDArray[Any]]:
         """Fields [h, w] of rows and variables, as the file has them."""
@@ -99,7 +102,8 @@ class GriddedFile:
 def _fields(data: xr.Dataset, path: Path, rows: TimeRows) -> xr.Dataset:
     """The fields of a dataset, whose dimensions are those of time, of members, lat and lon."""
     times = time_names(data)
-    names = [name for name in data.data_vars if {"lat", "lon"} <= set(data[name].dims) and name not in times]
+    fields = [name for name in data.data_vars if {"lat", "lon"} <= set(data[name].dims) and name not in times]
+    names = [name for name in fields if data[name].dtype.kind in "fiub"]
     axes = [data[axis] if axis in data.variables else None for axis in ("lat", "lon")]
     if not names or any(axis is None or axis.ndim != 1 for axis in axes):
         raise InputError(
@@ -128,7 +132,9 @@ def _numbers(data: xr.Dataset, dim: str | None, path: Path) -> NDArray[np.int64]
     try:
         numbers: NDArray[np.int64] = data[dim].to_numpy().astype(np.int64)
     except (ValueError, TypeError):
-        raise InputError(f"{path} has the members {data[dim].to_numpy()}; number them") from None
+        raise InputError(
+            f"{path} has the members {data[dim].to_numpy()}, which are no numbers; number them"
+        ) from None
     if np.unique(numbers).size < numbers.size:
         raise InputError(f"{path} has a member twice: {', '.join(map(str, numbers))}; keep one of them")
     return numbers

@@ -25,6 +25,13 @@ LEVELS = {
     **{"plev": "Pa", "isobaricInPa": "Pa", "isobaric": "Pa", "pressure": "hPa"},
 }
 """Dimensions of pressure levels, and their unit where no attribute says it."""
+NUMBERED = ("level", "lev")
+"""Those that may be numbers of model levels, where no unit says otherwise."""
+USUAL = {
+    *(1, 2, 3, 5, 7, 10, 20, 30, 50, 70, 100, 125, 150, 175, 200, 225, 250, 300, 350, 400, 450, 500, 550),
+    *(600, 650, 700, 750, 775, 800, 825, 850, 875, 900, 925, 950, 975, 1000),
+}
+"""Pressure levels of ERA5, hPa."""
 PASCALS = {
     **dict.fromkeys(("hpa", "mb", "mbar", "millibar", "millibars", "hectopascal", "hectopascals"), 100.0),
     **dict.fromkeys(("pa", "pascal", "pascals"), 1.0),
@@ -97,7 +104,7 @@ def _levels(data: xr.Dataset) -> xr.Dataset:
     for axis in [axis for axis in LEVELS if axis in data.variables]:
         if data[axis].dims not in ((axis,), ()):
             continue
-        factor = PASCALS.get(str(data[axis].attrs.get("units", LEVELS[axis])).strip().casefold())
+        factor = _pascals(data[axis], axis)
         on_it = {str(key): ON_LEVELS[str(key).lower()] for key in data.data_vars if _is_on(data, key, axis)}
         if factor is None or not on_it:
             continue
@@ -117,6 +124,15 @@ def _levels(data: xr.Dataset) -> xr.Dataset:
         if not any(axis in data[key].dims for key in data.data_vars):
             data = data.drop_vars(axis)
     return data
+
+
+def _pascals(levels: xr.DataArray, axis: str) -> float | None:
+    """Pascals of a unit of pressure levels; None where they are none, for all that is known."""
+    unit = str(levels.attrs.get("units", "")).strip().casefold()
+    if unit or axis not in NUMBERED:
+        return PASCALS.get(unit or LEVELS[axis].casefold())
+    usual = {float(level) in USUAL for level in levels.to_numpy().reshape(-1)}
+    return 100.0 if usual == {True} and float(levels.max()) >= 100 else None  # numbers of model levels, else
 
 
 def _is_on(data: xr.Dataset, key: Any, axis: str) -> bool:

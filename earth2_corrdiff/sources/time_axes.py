@@ -105,6 +105,8 @@ def time_rows(data: xr.Dataset, name: str) -> TimeRows:
     when, length = xr.broadcast(when, length)
     sizes = {str(dim): size for dim, size in when.sizes.items()}
     stamps, leads = when.to_numpy().reshape(-1), length.to_numpy().reshape(-1)
+    if not stamps.size:
+        raise InputError(f"{name} has no times: its dimensions {', '.join(sizes)} are empty")
     place = np.flatnonzero(~np.isnat(stamps))
     if place.size < stamps.size and (len(sizes) < 2 or not place.size):
         raise InputError(
@@ -235,7 +237,7 @@ def _dates(times: xr.DataArray, name: str) -> xr.DataArray:
             times = times.astype("datetime64[ns]")
         except (ValueError, TypeError):
             raise InputError(
-                f"{name} has the times {times.to_numpy().flat[0]!r}, …, which are no dates"
+                f"{name} has the times {str(times.to_numpy().flat[0])!r}, …, which are no dates"
             ) from None
     elif kind != "M":
         raise InputError(

@@ -19,7 +19,7 @@ from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.sources import Source, as_source, make_source
 from earth2_corrdiff.sources.checks import cleaned
 from earth2_corrdiff.sources.files import open_data
-from earth2_corrdiff.sources.formats import is_grib
+from earth2_corrdiff.sources.formats import is_grib, is_zarr
 from earth2_corrdiff.sources.names import AXES, offered
 from earth2_corrdiff.sources.registry import KINDS
 from earth2_corrdiff.sources.time_axes import by_valid_time, time_names
@@ -95,7 +95,7 @@ def fine_source(told: Any) -> FineSource:
     named = text.partition(":")[0] in KINDS
     if isinstance(told, Path) or (text and not named):
         path = Path(text.removeprefix("file:") or told).expanduser()
-        if not (path.is_file() and is_grib(path)):
+        if not _are_several(path) and not (path.is_file() and is_grib(path)):
             return _of_file(path)
         told = f"file:{path}"
     source = make_source(told) if isinstance(told, str) else as_source(told)
@@ -107,6 +107,11 @@ def fine_source(told: Any) -> FineSource:
         source.check_variables(names)
 
     return FineSource(source.name, source, check, source.synthetic)
+
+
+def _are_several(path: Path) -> bool:
+    """True for a folder of files, a pattern, or several files: these are on regular grids."""
+    return (path.is_dir() and not is_zarr(path)) or (not path.exists() and bool(set("*?[,") & set(str(path))))
 
 
 def _demo() -> FineSource:
