@@ -27,7 +27,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = terminalreporter.stats.get("skipped", [])
     names = sorted({test.nodeid for test in skipped if NO_BROWSER in str(test.longrepr)})
     if names:
-        terminalreporter.section(f"not run: {len(names)} tests of the page in a browser", "!", yellow=True)
+        terminalreporter.section(
+            f"not run, for want of a browser: {len(names)} of the page's tests", "!", yellow=True
+        )
         for line in (*names, f"{NO_BROWSER} (.ci/run installs Debian's chromium and chromium-driver)"):
             terminalreporter.write_line(line)
 

@@ -38,6 +38,20 @@ assert member.shape == (1, 1, 4, 112, 112) and torch.isfinite(member).all()
 assert 270 < member[0, 0, 1].mean() < 310, member[0, 0, 1].mean()
 """
 
+TRAIN = """
+sys.modules["physicsnemo"] = None
+import math
+import torch
+from bench.recipes import VARIANTS, Recipe, Size, Weather, fresh_model
+
+size, cpu = Size(patch=16, channels=8, blocks=1, per_time=2), torch.device("cpu")
+pairs = Weather(fresh_model(size, cpu)).pairs(0)
+ours = [row for row in VARIANTS if row.norm]
+assert len(ours) == 4
+for row in (ours[0], ours[-1]):
+    assert math.isfinite(Recipe(row, size, cpu).step(pairs, 0))
+"""
+
 
 def run_blocked(program: str, *arguments: str) -> str:
     paths = [str(ROOT), str(ROOT / "scripts"), os.environ.get("PYTHONPATH", "")]
@@ -77,3 +91,8 @@ def test_the_core_is_imported() -> None:
 
 def test_a_member_is_computed() -> None:
     run_blocked(COMPUTE)
+
+
+def test_a_training_step_is_measured() -> None:
+    """This package's rows of the benchmark, without PhysicsNeMo too."""
+    run_blocked(TRAIN)

@@ -225,15 +225,16 @@ class Recipe:
         model = fresh_model(size, device)
         self.model, denoiser = model, model.denoiser
         layout = torch.channels_last if variant.last else torch.contiguous_format
-        self.regression: nn.Module = _Upstream(model.regression, variant.bf16)
+        self.regression: nn.Module
+        self.net: nn.Module
+        if variant.norm:  # PhysicsNeMo need not be there
+            self.regression, self.net = _ours(model.regression, variant), _ours(denoiser, variant)
+        else:
+            self.regression = _Upstream(model.regression, variant.bf16)
+            self.net = _UpstreamDenoiser(denoiser, variant.bf16)
         if variant.fast:
             self.regression = accelerate(model.regression, "auto")
-        elif variant.norm:
-            self.regression = _ours(model.regression, variant)
         self.regression.to(memory_format=layout)
-        self.net: nn.Module = _UpstreamDenoiser(denoiser, variant.bf16)
-        if variant.norm:
-            self.net = _ours(denoiser, variant)
         self.net.train().requires_grad_(True).to(memory_format=layout)
         if variant.compiled:
             compile_network(denoiser)
