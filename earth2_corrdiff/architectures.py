@@ -96,8 +96,20 @@ def _unet(checkpoint: Checkpoint) -> SongUNet:
     return SongUNet(in_channels=c_in, out_channels=c_out, **{**_UNETS[kind], **args})
 
 
-def _upstream(checkpoint: Checkpoint, reason: str) -> UpstreamUNet:
-    """Let PhysicsNeMo build what ``unet.py`` does not know."""
+def import_upstream(checkpoint: Checkpoint) -> None:
+    """Import PhysicsNeMo where it will be needed: not in the middle of work on another device.
+
+    Raises
+    ------
+    InputError
+        If it is not installed
+    """
+    reason = _unknown(checkpoint)
+    if reason is not None:
+        _diffusion_unets(checkpoint, reason)
+
+
+def _diffusion_unets(checkpoint: Checkpoint, reason: str) -> Any:
     try:
         from physicsnemo.models import diffusion_unets
     except ImportError as error:
@@ -105,9 +117,17 @@ def _upstream(checkpoint: Checkpoint, reason: str) -> UpstreamUNet:
             f"{checkpoint.source} has {reason}, which only PhysicsNeMo knows: "
             "pip install 'earth2-corrdiff[physicsnemo]'"
         ) from error
+    return diffusion_unets
+
+
+def _upstream(checkpoint: Checkpoint, reason: str) -> UpstreamUNet:
+    """Let PhysicsNeMo build what ``unet.py`` does not know."""
+    diffusion_unets = _diffusion_unets(checkpoint, reason)
     args = dict(checkpoint.args)
     kind = args.pop("model_type", "SongUNetPosEmbd")
-    if checkpoint.name not in REGRESSIONS + DENOISERS or not hasattr(diffusion_unets, kind):
+    made = getattr(diffusion_unets, kind, None)
+    network = isinstance(made, type) and issubclass(made, nn.Module)
+    if checkpoint.name not in REGRESSIONS + DENOISERS or not network:
         raise InputError(f"{checkpoint.source} has {reason}, which is no CorrDiff network")
     if args.get("lead_time_mode") or args.get("lead_time_channels") or args.get("label_dim"):
         raise InputError(
@@ -119,7 +139,7 @@ def _upstream(checkpoint: Checkpoint, reason: str) -> UpstreamUNet:
     c_in = args.pop("img_in_channels") + c_out
     if "use_apex_gn" in args:
         args["use_apex_gn"] = False
-    return UpstreamUNet(getattr(diffusion_unets, kind)(in_channels=c_in, out_channels=c_out, **args))
+    return UpstreamUNet(cast(Any, made)(in_channels=c_in, out_channels=c_out, **args))
 
 
 class UpstreamUNet(nn.Module):

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import OrderedDict
 from typing import Any
 
@@ -13,14 +12,18 @@ import zarr
 from earth2studio.io import ZarrBackend
 from torch import from_numpy
 
-from earth2_corrdiff.codecs import bounded, described, lossless, warn_without_pcodec
+from earth2_corrdiff.codecs import (
+    bounded,
+    consolidate,
+    described,
+    lossless,
+    plain,
+    small,
+    warn_without_pcodec,
+)
 from earth2_corrdiff.compression import Bound
-from earth2_corrdiff.layout import ERROR, SEED, Layout
+from earth2_corrdiff.layout import ERROR, OUTPUT, SEED, UNWRITTEN, VALID, Layout
 from earth2_corrdiff.metadata import LAT, LON, cf_attributes
-
-UNWRITTEN = -1
-VALID = "valid_time"
-OUTPUT = "output"
 
 
 def storage(bound: Bound | None = None, own: Any = None) -> dict[str, Any]:
@@ -45,7 +48,7 @@ def lay_out(io: ZarrBackend, layout: Layout) -> None:
     io.chunks.update(dict.fromkeys((*layout.states.axes, "sample"), 1))
     coords, lowres = layout.output_coords(), layout.lowres_coords()
     for each in (coords, lowres):
-        io.add_array(each, [])
+        io.add_array(each, [], **plain())
     forecast = layout.states.leads is not None
     for name in layout.outputs:
         bound = layout.bounds.get(name)
@@ -64,9 +67,7 @@ def lay_out(io: ZarrBackend, layout: Layout) -> None:
     _describe(io.root, layout.attributes)
     if forecast:
         _add_valid_times(io.root, layout)
-    with warnings.catch_warnings():  # that other readers of Zarr 3 may ignore the consolidated copy
-        warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(io.root.store)
+    consolidate(io.root.store)
 
 
 def _add_seeds(root: zarr.Group, layout: Layout) -> None:
@@ -78,6 +79,7 @@ def _add_seeds(root: zarr.Group, layout: Layout) -> None:
         dtype="int64",
         dimension_names=[*layout.states.axes, "sample"],
         fill_value=UNWRITTEN,
+        **small(),
         attributes=about | ({"coordinates": VALID} if layout.states.leads is not None else {}),
     )
 
@@ -92,7 +94,12 @@ def _add_errors(root: zarr.Group, layout: Layout) -> None:
         "flag_meanings": " ".join(names),
     }
     array = root.create_array(
-        OUTPUT, shape=numbers.shape, dtype=numbers.dtype, dimension_names=[OUTPUT], attributes=about
+        OUTPUT,
+        shape=numbers.shape,
+        dtype=numbers.dtype,
+        dimension_names=[OUTPUT],
+        attributes=about,
+        **small(),
     )
     array[:] = numbers
     lead = {"coordinates": VALID} if layout.states.leads is not None else {}
@@ -103,6 +110,7 @@ def _add_errors(root: zarr.Group, layout: Layout) -> None:
         dtype="float64",
         dimension_names=[*layout.states.axes, "sample", OUTPUT],
         fill_value=np.nan,
+        **small(),
         attributes={"long_name": "largest absolute error of the stored field, in its units", **lead},
     )
 
@@ -116,6 +124,7 @@ def _add_valid_times(root: zarr.Group, layout: Layout) -> None:
         chunks=valid.shape,
         dtype=valid.dtype,
         dimension_names=["time", "lead_time"],
+        **small(),
         attributes={"standard_name": "time", "long_name": "valid time (UTC)"},
     )
     array[:] = valid

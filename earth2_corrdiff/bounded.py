@@ -9,6 +9,7 @@ member that is there, whoever wrote it, and the maximum over a complete store is
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import zarr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from earth2_corrdiff.codecs import check_readable
+from earth2_corrdiff.codecs import check_readable, consolidate
 from earth2_corrdiff.compression import Kept, largest_error
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.layout import ERROR, MAX_ERROR, Layout
@@ -76,7 +77,7 @@ class BoundedFields:
         if errors:
             self._array(ERROR)[where] = np.array(errors)
 
-    def finish(self, complete: bool) -> dict[str, Kept]:
+    def finish(self, complete: Callable[[], bool]) -> dict[str, Kept]:
         """What became of each variable; in a complete store its largest error becomes an attribute.
 
         Any number of processes may do it, at once or again: they write the same bytes.
@@ -88,7 +89,7 @@ class BoundedFields:
         if not written.any():
             return {}
         most = dict(zip(self.layout.bounds, errors[written].max(0).tolist(), strict=True))
-        if complete:
+        if complete():
             self._label(most)
         raw = 4 * int(np.prod(self.layout.output_grid.shape)) * int(written.sum())
         return {
@@ -98,7 +99,7 @@ class BoundedFields:
 
     def _label(self, most: dict[str, float]) -> None:
         store = self.root.store
-        with warnings.catch_warnings():  # that other readers may not know codecs, or the consolidated copy
+        with warnings.catch_warnings():  # that other readers may not know the codecs
             warnings.simplefilter("ignore")
             said = zarr.open_group(store, mode="r")  # by the consolidated copy, which is written last
             if all(said[name].attrs.get(MAX_ERROR) == error for name, error in most.items()):
@@ -106,7 +107,7 @@ class BoundedFields:
             root = zarr.open_group(store, mode="r+", use_consolidated=False)
             for name, error in most.items():
                 root[name].attrs.update({MAX_ERROR: error})
-            zarr.consolidate_metadata(store)
+            consolidate(store)
 
     def _fields(self, fields: Tensor) -> list[tuple[str, NDArray[np.float32]]]:
         pairs = zip(self.layout.outputs, fields.cpu().numpy(), strict=True)

@@ -48,7 +48,7 @@ def _cached(device: torch.device) -> int:
 def _left_in_groups() -> list[int]:
     """What the limits of the control groups around this process leave: batch systems set them."""
     try:
-        own = _OWN.read_text().rpartition("::")[2].strip()
+        own = _OWN.read_text(encoding="utf-8").rpartition("::")[2].strip()
     except OSError:
         return []
     group, left = _GROUPS / own.lstrip("/"), []
@@ -56,7 +56,9 @@ def _left_in_groups() -> list[int]:
         if _GROUPS not in (folder, *folder.parents):
             break
         try:
-            limit, used = ((folder / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+            limit, used = (
+                (folder / f"memory.{name}").read_text(encoding="utf-8").strip() for name in ("max", "current")
+            )
         except OSError:
             continue
         if limit.isdecimal():  # otherwise there is none
@@ -68,7 +70,7 @@ def _left_in_groups() -> list[int]:
 def _numbers(path: Path) -> dict[str, int]:
     """A file of the kernel with a name and a number in each line; empty where there is none."""
     try:
-        lines = [line.split() for line in path.read_text().splitlines()]
+        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
     except OSError:
         return {}
     return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdecimal()}

@@ -10,22 +10,25 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 
+from earth2_corrdiff.archives import Archive
+from earth2_corrdiff.documents import MOST_BYTES, parse_json
 from earth2_corrdiff.errors import InputError, first_line
+from earth2_corrdiff.weights import ForeignContentError, read_state
 
 _LEGACY_ATTENTION = {"norm2": "attn.norm", "qkv": "attn.qkv", "proj": "attn.proj"}
 _UPSTREAM_VERSION = "2.2.2"  # the version whose arguments and keys are written
+_DAMAGED = (OSError, ValueError, LookupError, TypeError, ArithmeticError, RuntimeError, EOFError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -50,59 +53,54 @@ class Checkpoint:
     source: str
 
 
-def _members(data: bytes, source: str) -> dict[str, bytes]:
-    stream = io.BytesIO(data)
-    try:
-        # tar first: a tar that ends in model.pt, itself a zip, would pass for a zip
-        if not tarfile.is_tarfile(stream):
-            with zipfile.ZipFile(stream) as archive:
-                return {name: archive.read(name) for name in archive.namelist()}
-        stream.seek(0)
-        with tarfile.open(fileobj=stream) as tar:
-            files = [(m.name.removeprefix("./"), tar.extractfile(m)) for m in tar.getmembers() if m.isfile()]
-            return {name: file.read() for name, file in files if file is not None}
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
-        raise InputError(
-            f"{source} is not a complete .mdlus checkpoint ({first_line(error)}); download or write it again"
-        ) from error
-
-
 def read_mdlus(data: bytes | str | Path, source: str | None = None) -> Checkpoint:
     """Read a checkpoint from its bytes or its path.
 
     Raises
     ------
     InputError
-        If the file is missing, truncated, lacks a part, or holds anything but tensors
+        If the file is missing, truncated, lacks a part, says that it holds more than it does, or holds
+        anything but tensors
     """
-    if not isinstance(data, bytes):
-        source = source or str(data)
-        try:
-            data = Path(data).read_bytes()
-        except OSError as error:
-            raise InputError(f"the checkpoint {source} cannot be read: {error.strerror or error}") from error
-    source = source or "checkpoint"
-    members = _members(data, source)
-    missing = [name for name in ("args.json", "model.pt") if name not in members]
+    if isinstance(data, bytes):
+        return _read(io.BytesIO(data), source or "checkpoint")
+    source = source or str(data)
+    try:
+        with Path(data).open("rb") as stream:
+            return _read(stream, source)
+    except OSError as error:
+        raise InputError(f"the checkpoint {source} cannot be read: {error.strerror or error}") from error
+
+
+def _read(stream: BinaryIO, source: str) -> Checkpoint:
+    try:
+        archive = Archive(stream)
+        missing = [name for name in ("args.json", "model.pt") if name not in archive.names]
+        if not missing:
+            about, weights = archive.read("args.json", MOST_BYTES), archive.read("model.pt")
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, *_DAMAGED) as error:
+        raise InputError(
+            f"{source} is not a complete .mdlus checkpoint ({first_line(error)}); download or write it again"
+        ) from error
     if missing:
         raise InputError(f"{source} lacks {' and '.join(missing)}; it is not a PhysicsNeMo checkpoint")
     try:
-        args = json.loads(members["args.json"])
-        state = torch.load(io.BytesIO(members["model.pt"]), map_location="cpu", weights_only=True)
-        _check_state(state)
-        return Checkpoint(args["__name__"], dict(args["__args__"]), state, source)
-    except pickle.UnpicklingError as error:
+        name, args = _header(parse_json(about))
+        return Checkpoint(name, args, read_state(weights), source)
+    except ForeignContentError as error:
         raise InputError(
             f"{source} holds more than weights, or is damaged ({first_line(error)}); it was not loaded"
         ) from error
-    except (ValueError, KeyError, TypeError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, *_DAMAGED) as error:
         raise InputError(f"{source} is damaged ({first_line(error)}); download or write it again") from error
 
 
-def _check_state(state: object) -> None:
-    pairs = state.items() if isinstance(state, dict) else [(None, None)]
-    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in pairs):
-        raise TypeError("model.pt holds no named tensors")
+def _header(told: Any) -> tuple[str, dict[str, Any]]:
+    """Class and arguments of ``args.json``."""
+    name, args = (told.get(key) if isinstance(told, dict) else None for key in ("__name__", "__args__"))
+    if not isinstance(name, str) or not isinstance(args, dict):
+        raise ValueError("args.json has no __name__ of a class and no __args__ by name")
+    return name, args
 
 
 def write_mdlus(
@@ -159,6 +157,19 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint) -> None:
     InputError
         If a weight is missing, unexpected or of another shape: the message names up to five of each
     """
+    state = check_weights(module, checkpoint)
+    module.load_state_dict(state, strict=False)
+
+
+def check_weights(module: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """A checkpoint's weights under the names of today; ``module`` may be on the device ``meta``.
+
+    Raises
+    ------
+    InputError
+        If a weight is missing, unexpected, of another shape or no floating-point number: the message names
+        up to five of each
+    """
     state = {}
     for key, value in checkpoint.state.items():
         current = _current_key(key, checkpoint.state)
@@ -168,20 +179,41 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint) -> None:
     # Deterministic buffers that some versions stored and others did not.
     optional = {key for key in own if key.endswith("map_noise.freqs")}
     extra = {key for key in state if key.endswith("pos_embd") and key not in own}
-    missing = [key for key in own if key not in state and key not in optional]
-    unexpected = [key for key in state if key not in own and key not in extra]
-    shapes = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
-    faults = {"missing": missing, "unexpected": unexpected, "misshapen": shapes}
+    faults = {
+        "missing": [key for key in own if key not in state and key not in optional],
+        "unexpected": [key for key in state if key not in own and key not in extra],
+        "misshapen": [
+            f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+            for key in own
+            if key in state and state[key].shape != own[key].shape
+        ],
+        "of whole numbers": [
+            key
+            for key, value in state.items()
+            if key in own and own[key].is_floating_point() and not value.is_floating_point()
+        ],
+    }
     said = [f"{kind}: {_some(keys)}" for kind, keys in faults.items() if keys]
     if said:
         raise InputError(f"{checkpoint.source} does not fit its own args.json; weights {'; '.join(said)}")
-    module.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
+    return {key: value for key, value in state.items() if key in own}
+
+
+def check_finite(module: nn.Module, source: str) -> None:
+    """Refuse weights that are not numbers, or became none when they were rounded.
+
+    Raises
+    ------
+    InputError
+        If a weight is not finite: the message names up to five
+    """
+    wrong = [key for key, value in module.state_dict().items() if not torch.isfinite(value).all()]
+    if wrong:
+        raise InputError(
+            f"{source} has weights that are not finite: {_some(wrong)}; train or download it again"
+        )
 
 
 def _some(keys: list[str], most: int = 5) -> str:
     more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return ", ".join(keys[:most]) + more
+    return ", ".join(key[:120] for key in keys[:most]) + more

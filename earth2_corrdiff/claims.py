@@ -5,6 +5,10 @@
 Byte 0 of the file says that somebody is at work, byte 1 + i that somebody has taken piece i. Whoever ends,
 killed or not, loses its locks at once, so nothing goes stale and nothing has to be timed out. Where a file
 system has no locks, pieces may be done twice: the same bytes are then written twice, each file as a whole.
+
+The lock of byte 0 belongs to the open file, so two runs of one process know of each other. Those of the
+pieces belong to the process: one run must not wait for another that the same thread may have to go on with,
+so both may do a piece.
 """
 
 from __future__ import annotations
@@ -12,6 +16,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import struct
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -20,6 +26,11 @@ from loguru import logger
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 TAKEN = {errno.EACCES, errno.EAGAIN}
+OPEN_FILE = sys.platform == "linux" and sys.maxsize > 2**32
+"""Whether the system has locks that belong to an open file, in the form that is packed here."""
+KINDS = {fcntl.LOCK_EX: fcntl.F_WRLCK, fcntl.LOCK_SH: fcntl.F_RDLCK, fcntl.LOCK_UN: fcntl.F_UNLCK}
+SECOND = 2**40
+"""First piece of a second store with the same locks: of one that grows to replace the first."""
 
 
 class Claims:
@@ -29,9 +40,13 @@ class Claims:
     ----------
     path : Path
         The file of the locks; made where it is missing, and removed by the last one to leave
+    join : bool, optional
+        Be at work there beside others, by default; otherwise alone or not at all
 
     Attributes
     ----------
+    first : int
+        Number of the first piece
     alone : bool
         Whether nobody else was at work when this one came, and nobody can come until ``share`` is called
 
@@ -41,12 +56,15 @@ class Claims:
         If the file cannot be made
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._locks = path, True
+    def __init__(self, path: Path, join: bool = True) -> None:
+        self._path, self._locks, self.first = path, True, 0
         while True:
             self._file: BinaryIO = path.open("a+b")
             self.alone = self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB, 0)
             if not self.alone:
+                if not join:
+                    self._file.close()
+                    return
                 self._lock(fcntl.LOCK_SH, 0)  # waits while somebody else makes the store
             if self._is_there():
                 return
@@ -59,11 +77,11 @@ class Claims:
 
     def take(self, piece: int) -> bool:
         """Take a piece, if nobody else has."""
-        return self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB, 1 + piece)
+        return self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB, 1 + self.first + piece)
 
     def drop(self, piece: int) -> None:
         """Give back a piece before the end."""
-        self._lock(fcntl.LOCK_UN, 1 + piece)
+        self._lock(fcntl.LOCK_UN, 1 + self.first + piece)
 
     def close(self) -> None:
         """Leave: give back all pieces, and remove the file if nobody else is there."""
@@ -91,7 +109,10 @@ class Claims:
         if not self._locks:
             return True
         try:
-            fcntl.lockf(self._file, how, 1, byte)
+            if byte == 0:
+                _lock_open_file(self._file, how)
+            else:
+                fcntl.lockf(self._file, how, 1, byte)
         except OSError as error:
             if error.errno in TAKEN:
                 return False
@@ -100,3 +121,18 @@ class Claims:
             self._locks = False
             logger.warning("no locks at {}: several processes may do the same work", self._path.parent)
         return True
+
+
+def _lock_open_file(file: BinaryIO, how: int) -> None:
+    """Lock byte 0 for an open file; for the process where the system knows no other lock."""
+    if OPEN_FILE:
+        wait = not how & fcntl.LOCK_NB
+        kind = KINDS[how & ~fcntl.LOCK_NB]
+        flock = struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 1, 0)
+        try:
+            fcntl.fcntl(file, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, flock)
+            return
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+    fcntl.lockf(file, how, 1, 0)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Zarr's codecs of a field: lossless ones of the specification, or integers of whole steps.
 
+The last codec of every chain is a checksum of the chunk, so a reader refuses bytes that have changed.
 No class of this package is among them, so a reader needs zarr alone; for PCodec the package pcodec, too.
 """
 
@@ -13,7 +14,7 @@ from typing import Any
 
 import zarr
 from loguru import logger
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.codecs.numcodecs import FixedScaleOffset, PCodec
 from zarr.registry import get_numcodec
 
@@ -31,7 +32,17 @@ def lossless() -> dict[str, Any]:
 
     By bytes, not by bits: with chunks of one field it is as small and faster.
     """
-    return {"compressors": BloscCodec(cname="zstd", clevel=5, shuffle="shuffle")}
+    return {"compressors": [BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"), Crc32cCodec()]}
+
+
+def plain() -> dict[str, Any]:
+    """The same for coordinates and other small arrays: as they are."""
+    return {"compressors": [Crc32cCodec()]}
+
+
+def small() -> dict[str, Any]:
+    """The same for numbers of members: Zarr's own default."""
+    return {"compressors": [ZstdCodec(level=0), Crc32cCodec()]}
 
 
 def bounded(bound: Bound) -> dict[str, Any]:
@@ -40,8 +51,9 @@ def bounded(bound: Bound) -> dict[str, Any]:
         warnings.simplefilter("ignore")
         steps = [FixedScaleOffset(offset=0, scale=bound.scale, dtype="float32", astype="int32")]
         if has_pcodec():
-            return {"filters": steps, "serializer": PCodec(level=LEVEL), "compressors": None}
-    return {"filters": steps, "compressors": BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle")}
+            return {"filters": steps, "serializer": PCodec(level=LEVEL), "compressors": [Crc32cCodec()]}
+    blosc = BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle")
+    return {"filters": steps, "compressors": [blosc, Crc32cCodec()]}
 
 
 def described() -> str:
@@ -75,3 +87,18 @@ def check_readable(arrays: Iterable[zarr.Array[Any]], place: object) -> None:
     for array in arrays:
         if isinstance(array.serializer, PCodec) and not has_pcodec():
             raise InputError(f"{place} is compressed with PCodec, which is not installed; {INSTALL}")
+
+
+def consolidate(store: Any) -> None:
+    """Copy the metadata of all arrays into one file; transactional stores, as IceChunk, have no such copy.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        Of a group whose arrays are all there
+    """
+    if not getattr(store, "supports_consolidated_metadata", True):
+        return
+    with warnings.catch_warnings():  # that other readers of Zarr 3 may ignore the copy
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(store)

@@ -11,6 +11,7 @@ h, w   coarse grid; H, W fine grid
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,24 @@ from earth2_corrdiff.spec import CorrDiffSpec, Statistics, check_count
 from earth2_corrdiff.view import Leads, View, no_room
 
 Progress = Callable[[int], None]
+
+
+class Prepared(NamedTuple):
+    """What all members of a state share: made by :meth:`Downscaler.prepare`, for :meth:`Downscaler.sample`.
+
+    Attributes
+    ----------
+    cond : Tensor
+        ``[1, Cc, H, W]``, normalised; of several states with one label ``[m, Cc, H, W]``, one per member
+    mean : Tensor
+        The regression's, ``[1, Co, H, W]`` or ``[m, Co, H, W]``, normalised
+    label : int | None
+        Of the lead time, for networks that were trained with some
+    """
+
+    cond: Tensor
+    mean: Tensor
+    label: int | None = None
 
 
 class Downscaler(nn.Module):
@@ -197,7 +216,7 @@ class Downscaler(nn.Module):
     def mean(self, coarse: Tensor, lead_hours: Leads = None) -> Tensor:
         """The regression alone in physical units: ``[B, C, h, w] → [B, Co, H, W]``."""
         states = zip(self._check_input(coarse), self._labels(len(coarse), lead_hours), strict=True)
-        return torch.cat([self.physical(self._once(*state)[1]) for state in states])
+        return torch.cat([self.physical(self._prepared(*state).mean) for state in states])
 
     @torch.inference_mode()
     def members(
@@ -242,12 +261,11 @@ class Downscaler(nn.Module):
         labels = self._labels(len(coarse), lead_hours)
         for b, x in enumerate(self._check_input(coarse)):
             ahead = self._ahead(seeds[:batch])
-            cond, mean = self._once(x, labels[b])
-            first = 0
+            state, first = self._prepared(x, labels[b]), 0
             while first < len(seeds):
                 noise, ahead = ahead, None
                 try:
-                    block = self._block(cond, mean, seeds[first : first + batch], progress, labels[b], noise)
+                    block = self.sample(state, seeds[first : first + batch], progress, noise)
                 except (RuntimeError, MemoryError) as error:
                     batch = self.view.smaller(batch, error)
                     continue
@@ -264,24 +282,60 @@ class Downscaler(nn.Module):
             raise InputError(f"{states} states need as many lead times, got {len(lead_hours)}")
         return [self.spec.lead_label(hours) for hours in lead_hours or [None] * states]
 
-    def _once(self, x: Tensor, label: int | None = None) -> tuple[Tensor, Tensor]:
-        """What all members of a state share: conditioning and normalised mean."""
+    @torch.inference_mode()
+    def prepare(self, x: Tensor, lead_hours: float | None = None) -> Prepared:
+        """What all members of one state share: conditioning and regression.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``[1, C, h, w]`` in physical units, in the order of ``spec.inputs``
+        lead_hours : float | None, optional
+            Lead time, for networks that were trained with some
+
+        Raises
+        ------
+        InputError
+            If the input has another shape, the networks know no such lead time, or the memory is too small
+        """
+        (state,) = self._check_input(x)
+        return self._prepared(state, self.spec.lead_label(lead_hours))
+
+    def _prepared(self, x: Tensor, label: int | None) -> Prepared:
         try:
             cond = self.condition(x)
-            return cond, self.normalised_mean(cond, label)
+            return Prepared(cond, self.normalised_mean(cond, label), label)
         except (RuntimeError, MemoryError) as error:
             check_out_of_memory(error)
             raise no_room(error) from error
 
-    def _block(
+    @torch.inference_mode()
+    def sample(
         self,
-        cond: Tensor,
-        mean: Tensor,
+        state: Prepared,
         seeds: Sequence[int],
-        progress: Progress | None,
-        label: int | None,
-        noise: MemberNoise | None,
+        progress: Progress | None = None,
+        noise: MemberNoise | None = None,
     ) -> Tensor:
+        """One block of members, all in the same network calls: ``[m, Co, H, W]`` in physical units.
+
+        Parameters
+        ----------
+        state : Prepared
+            Of :meth:`prepare`
+        seeds : Sequence[int]
+            One per member
+        progress : Callable[[int], None] | None, optional
+            Called after each network evaluation with the number of members in it; may raise to give up
+        noise : MemberNoise | None, optional
+            Of :meth:`noise` for these seeds, where its drawing has begun
+
+        Raises
+        ------
+        RuntimeError, MemoryError
+            If memory runs out: :meth:`members` goes on with smaller blocks then
+        """
+        cond, mean, label = state
         mode = self.spec.inference_mode
         if mode == "regression":
             return self.physical(mean.expand(len(seeds), -1, -1, -1))

@@ -11,6 +11,32 @@ class InputError(ValueError):
     """
 
 
-def first_line(error: BaseException) -> str:
+class UnavailableError(InputError):
+    """The same may work later: no network, an archive that is down, a time that is not published yet.
+
+    The commands end with exit status 75 (EX_TEMPFAIL of sysexits.h), so that a schedule can try again.
+    """
+
+
+class DamageError(InputError):
+    """Something in a store is lost or has changed since it was written."""
+
+
+class MemberError(InputError):
+    """Members that the model has made and that cannot be kept; the others of their block are written.
+
+    Attributes
+    ----------
+    members : dict[int, str]
+        Their numbers, and why
+    """
+
+    def __init__(self, members: dict[int, str]) -> None:
+        super().__init__("; ".join(dict.fromkeys(members.values())))
+        self.members = members
+
+
+def first_line(error: BaseException, most: int = 400) -> str:
     """First line of another exception's text, to quote in one of ours; its class where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= most else f"{line[:most]}…"

@@ -100,8 +100,23 @@ def _same_turn(lon: Coordinate, axis: Coordinate) -> Coordinate:
     return np.where(turns == 0, lon, lon + 360 * turns).astype(lon.dtype)
 
 
+def _is_round(lon: Coordinate) -> bool:
+    """True if longitudes go all the way round, from 0 to 358 for example; one column may lack."""
+    steps = np.abs(np.diff(lon.astype(np.float64)))
+    around = abs(float(lon[-1]) - float(lon[0]))
+    return around < 360 and 360 - around <= 2.01 * float(np.median(steps))
+
+
+def _closed(lon: Coordinate) -> Coordinate:
+    """Longitudes that go all the way round, with the last column before the first and the first behind it."""
+    turn = 360.0 if lon[-1] > lon[0] else -360.0
+    return np.concatenate([lon[-1:] - turn, lon, lon[:1] + turn])
+
+
 class Regridder(nn.Module):
     """Bilinear interpolation ``[..., h, w] → [..., H, W]`` with indices and weights computed once.
+
+    A coarse grid that goes all the way round is closed where the fine one needs it.
 
     Parameters
     ----------
@@ -133,13 +148,16 @@ class Regridder(nn.Module):
         lat_axis, lat_falls = _rising(coarse.lat)
         lon_axis, lon_falls = _rising(coarse.lon)
         lon = _same_turn(lon, lon_axis)
+        self.closes = bool(lon.min() < lon_axis[0] or lon.max() > lon_axis[-1]) and _is_round(lon_axis)
+        if self.closes:
+            lon_axis = _closed(lon_axis)
         for axis, points in ((lat_axis, lat), (lon_axis, lon)):
             slack = margin * (axis[-1] - axis[0])
             if points.min() < axis[0] - slack or points.max() > axis[-1] + slack:
                 raise InputError(
                     f"the input grid ({coarse.extent()}) does not cover the output grid ({fine.extent()})"
                 )
-        h, w = coarse.shape
+        h, w = coarse.lat.size, lon_axis.size
         row, y = _bracket(lat_axis, lat)
         col, x = _bracket(lon_axis, lon)
         # index of the lower-left value in the flattened field, and steps to its neighbours
@@ -153,6 +171,8 @@ class Regridder(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """``[..., h, w] → [..., H, W]``."""
+        if self.closes:
+            values = torch.cat([values[..., -1:], values, values[..., :1]], dim=-1)
         flat = values.flatten(-2)
         i, y, x = self.corner, self.down, self.right
         result = flat[..., i] * (1 - y) * (1 - x)

@@ -26,6 +26,10 @@ SEED = "member_seed"
 ERROR = "compression_error"
 MAX_ERROR = "compression_max_error"
 COMPRESSION = "compression"
+VALID = "valid_time"
+OUTPUT = "output"
+UNWRITTEN = -1
+"""Seed of a member that is not complete."""
 # What must not change between the runs that fill one store.
 IDENTITY = (
     "package_sha256",
@@ -39,6 +43,7 @@ IDENTITY = (
     "patches",
     "seed",
     "precision",
+    "stages",
     COMPRESSION,
 )
 AXES = {"time": "times", "lead_time": "lead times", "ensemble": "coarse members"}
@@ -126,10 +131,11 @@ class Layout:
         lacking = [name for name in (*self.outputs, SEED, *self.states.axes, "sample") if name not in arrays]
         if lacking:
             return [f"no {', '.join(lacking)}"]
-        return [*self._other_settings(attributes), *self._other_members(arrays), *self._other_grids(arrays)]
+        return [*self.other_settings(attributes), *self._other_members(arrays), *self._other_grids(arrays)]
 
-    def _other_settings(self, attributes: Mapping[str, Any]) -> list[str]:
-        said = {COMPRESSION: LOSSLESS, "patches": "none"}  # where nothing is said
+    def other_settings(self, attributes: Mapping[str, Any]) -> list[str]:
+        """The same for what its attributes say alone: package, source, sampling, seed."""
+        said = {COMPRESSION: LOSSLESS, "patches": "none", "stages": "both"}  # where nothing is said
         pairs = {
             key: tuple(about.get(key, said.get(key)) for about in (attributes, self.attributes))
             for key in IDENTITY
@@ -216,6 +222,8 @@ def provenance(
         attributes["churn"] = str(sampling.churn)
     if sampling.noise == "device" and downscaler.device.type != "cpu":  # there it is the same
         attributes["noise"] = f"drawn on {downscaler.device.type}"
+    if spec.inference_mode != "both":
+        attributes["stages"] = spec.inference_mode
     if downscaler.view.patching is not None:
         attributes["patches"] = str(downscaler.view)
     return attributes

@@ -56,8 +56,8 @@ class _Step:
         Maps that later blocks need
     parts, inside : int
         The maps that are its input, and the same joined
-    raised : int
-        The input at twice the resolution, where the block doubles it
+    raised, halved : int
+        The input at twice, or at half, the resolution, where the block changes it; else 0
     out, side : int
         The output, and what the convolution of the skip makes
     joins : bool
@@ -70,11 +70,17 @@ class _Step:
     parts: int
     inside: int
     raised: int
+    halved: int
     out: int
     side: int
     joins: bool
     strip: int
     pairs: int
+
+    @property
+    def normed(self) -> int:
+        """What the first convolution reads."""
+        return self.raised or self.halved or self.inside
 
     @property
     def maps(self) -> int:
@@ -88,10 +94,9 @@ class _Step:
 
     @property
     def whole(self) -> int:
-        """Joining the skip; first convolution of what is normed; sum with the skip's convolution."""
-        join = self.parts + self.inside if self.joins else 0
-        first, last = 2 * self.inside + self.raised + self.out, self.inside + 3 * self.out + self.raised
-        return self.others + max(join, first, last)
+        """The norm beside its input, which stays until the end; the convolutions; the sum with the skip."""
+        kept = self.parts + (self.inside if self.joins else 0) + self.halved
+        return self.others + kept + max(self.normed + self.out, 2 * self.out + self.side)
 
     def plain(self, size: int) -> int:
         """Bytes at the norms of upstream's arithmetic, in a type of ``size`` bytes.
@@ -138,11 +143,12 @@ def _memory(net: SongUNet, domain: tuple[int, int], size: int, rows: int, window
     tile = _steps(net, min(domain[0], window[0]), min(domain[1], window[1]), rows)
     # a strip as it is read, in float32, and once more: normed, or for its squared deviations
     strip = size + 8
-    whole = ends + max(s.whole for s in steps) * size
+    # what comes in is there in float32, too
+    whole = ends + 4 * pixels * inputs + max(s.whole for s in steps) * size
     return Memory(
         domain,
         whole=whole,
-        # what comes in is there in float32 twice: as it is, and scaled
+        # in float32 twice: as it is, and scaled
         plain=max(whole, ends + 8 * pixels * inputs + max(s.plain(size) for s in steps)),
         kernels=ends + max(s.kernels for s in steps) * size,
         strips=ends + max(s.maps * size + s.strip * strip + s.pairs * size for s in steps),
@@ -177,6 +183,7 @@ def _step(block: Block, others: int, parts: list[int], pixels: tuple[int, int], 
         sum(parts),
         inside=block.in_channels * before,
         raised=block.in_channels * after if up else 0,
+        halved=block.in_channels * after if block.conv0.down else 0,
         out=out,
         side=0 if block.skip is None else out // 4 if up else out,  # doubled after its convolution
         joins=len(parts) > 1,

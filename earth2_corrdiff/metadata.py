@@ -15,6 +15,10 @@ _KNOWN = {
     "tcwv": ("kg m-2", "atmosphere_mass_content_of_water_vapor", "total column water vapour"),
     "orography": ("m", "surface_altitude", "height of the terrain"),
     "land_fraction": ("1", "land_area_fraction", "fraction of land"),
+    "tcw": ("kg m-2", "atmosphere_mass_content_of_water", "total column water"),
+    "skt": ("K", "surface_temperature", "skin temperature"),
+    "sst": ("K", "sea_surface_temperature", "sea surface temperature"),
+    "tprate": ("mm h-1", "lwe_precipitation_rate", "precipitation rate"),
     "tp": ("m", "precipitation_amount", "total precipitation"),
     "sp": ("Pa", "surface_air_pressure", "surface pressure"),
     "msl": ("Pa", "air_pressure_at_mean_sea_level", "mean sea-level pressure"),
@@ -25,6 +29,7 @@ _LEVELLED = {
     "v": ("m s-1", "northward_wind", "northward wind"),
     "t": ("K", "air_temperature", "temperature"),
     "z": ("m2 s-2", "geopotential", "geopotential"),
+    "w": ("Pa s-1", "lagrangian_tendency_of_air_pressure", "vertical velocity"),
     "q": ("kg kg-1", "specific_humidity", "specific humidity"),
     "r": ("%", "relative_humidity", "relative humidity"),
 }

@@ -26,9 +26,10 @@ from earth2_corrdiff.package import Files, read_package
 from earth2_corrdiff.patch_geometry import PatchGeometry
 from earth2_corrdiff.sampler import Churn
 from earth2_corrdiff.spec import CorrDiffSpec, check_count, check_seed
+from earth2_corrdiff.stock_attributes import StockAttributes
 
 
-class CorrDiff(torch.nn.Module, AutoModelMixin):  # type: ignore[misc]
+class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
     """CorrDiff downscaling with the interface of Earth2Studio's class of the same name.
 
     Parameters
@@ -43,8 +44,10 @@ class CorrDiff(torch.nn.Module, AutoModelMixin):  # type: ignore[misc]
     Attributes
     ----------
     number_of_samples, number_of_steps, solver, seed, sigma_min, sigma_max, churn, noise
-    max_batch, patching, window, maps
+    max_batch, inference_mode, patching, window, maps
         May be changed at any time; the next call honours them
+    residual_model, regression_model, sampler_type, hr_mean_conditioning, ...
+        Others of the stock class may be read (see ``stock_attributes.py``)
 
     Raises
     ------
@@ -73,16 +76,6 @@ class CorrDiff(torch.nn.Module, AutoModelMixin):  # type: ignore[misc]
     def spec(self) -> CorrDiffSpec:
         """What the package says."""
         return self.downscaler.spec
-
-    @property
-    def input_variables(self) -> list[str]:
-        """Variables of the input, in channel order."""
-        return list(self.spec.inputs.names)
-
-    @property
-    def output_variables(self) -> list[str]:
-        """Variables of the output, in channel order."""
-        return list(self.spec.outputs.names)
 
     @property
     def number_of_samples(self) -> int:
@@ -137,6 +130,15 @@ class CorrDiff(torch.nn.Module, AutoModelMixin):  # type: ignore[misc]
     @sigma_max.setter
     def sigma_max(self, value: float) -> None:
         self._change(sigma_max=value)
+
+    @property
+    def inference_mode(self) -> str:
+        """Which of the two stages make the output: ``both``, ``regression`` or ``diffusion``."""
+        return self.spec.inference_mode
+
+    @inference_mode.setter
+    def inference_mode(self, value: str) -> None:
+        self.downscaler.spec = replace(self.spec, inference_mode=value)
 
     @property
     def churn(self) -> Churn:

@@ -8,18 +8,20 @@ arguments but data.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from earth2_corrdiff.architectures import REGRESSIONS, UpstreamUNet, unet_of
-from earth2_corrdiff.checkpoint import Checkpoint, load_weights
+from earth2_corrdiff.architectures import REGRESSIONS, UpstreamUNet, import_upstream, unet_of
+from earth2_corrdiff.checkpoint import Checkpoint, check_finite, check_weights, load_weights
 from earth2_corrdiff.errors import InputError, first_line
 from earth2_corrdiff.float32 import full_float32
 from earth2_corrdiff.memory import memory_table
+from earth2_corrdiff.network_arguments import check_arguments, place_features
 from earth2_corrdiff.unet import Conv2d, SongUNet
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -191,24 +193,60 @@ class Denoiser(_Network):
         return c_skip * x + c_out * self._features(arg, (s.log() / 4).flatten(), position)
 
 
-def create(checkpoint: Checkpoint) -> Regression | Denoiser:
+def create(checkpoint: Checkpoint, domain: tuple[int, int] | None = None) -> Regression | Denoiser:
     """A network of a checkpoint's architecture with fresh weights (its ``state`` is not read).
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        Its class and arguments
+    domain : tuple[int, int] | None, optional
+        (H, W) that position features must be made for, by default any
 
     Raises
     ------
     InputError
-        If the architecture is not known, and PhysicsNeMo, which may know it, is not installed
+        If the architecture is not known, and PhysicsNeMo, which may know it, is not installed; if an
+        argument is of another type, or beyond any network; if it is made for another domain
     """
-    try:
+    _check(checkpoint, domain)
+    with _described(checkpoint):
         net = _wrapped(unet_of(checkpoint), checkpoint)
+    net.origin = replace(checkpoint, state={})
+    return net
+
+
+@contextmanager
+def _described(checkpoint: Checkpoint) -> Iterator[None]:
+    """Turn what goes wrong with the arguments of a network into an InputError."""
+    try:
+        yield
     except InputError:
         raise
-    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
         raise InputError(
             f"{checkpoint.source}: args.json describes no network ({first_line(error)})"
         ) from error
-    net.origin = replace(checkpoint, state={})
-    return net
+
+
+def _check(checkpoint: Checkpoint, domain: tuple[int, int] | None) -> None:
+    """Refuse arguments that no network has, before one is made of them."""
+    with _described(checkpoint):
+        check_arguments(checkpoint.args)
+        _check_domain(checkpoint, domain)
+
+
+def _check_domain(checkpoint: Checkpoint, domain: tuple[int, int] | None) -> None:
+    """Refuse position features of another domain, which may be of any size, before they are computed."""
+    own = place_features(checkpoint.args)
+    if None not in (own, domain) and own != domain:
+        sizes = ("{} x {}".format(*shape) for shape in (domain, own) if shape is not None)
+        stage = "regression" if checkpoint.name in REGRESSIONS else "diffusion"
+        raise InputError(
+            "the output grid of {} does not fit the {stage} network, which is made for {}".format(
+                *sizes, stage=stage
+            )
+        )
 
 
 def _wrapped(model: nn.Module, checkpoint: Checkpoint) -> Regression | Denoiser:
@@ -224,18 +262,25 @@ def _wrapped(model: nn.Module, checkpoint: Checkpoint) -> Regression | Denoiser:
     )
 
 
-def build(checkpoint: Checkpoint) -> Regression | Denoiser:
+def build(checkpoint: Checkpoint, domain: tuple[int, int] | None = None) -> Regression | Denoiser:
     """The network that a checkpoint holds, in evaluation mode, on the CPU, in float32.
+
+    ``domain`` is (H, W) that position features must be made for, by default any.
 
     Raises
     ------
     InputError
-        If the architecture is not known, or the weights do not fit it
+        If the architecture is not known, or the weights do not fit it or are not finite
     """
-    net = create(checkpoint)
+    _check(checkpoint, domain)
+    import_upstream(checkpoint)
+    with torch.device("meta"):  # its shapes: nothing is allocated that the file does not hold
+        check_weights(create(checkpoint, domain), checkpoint)
+    net = create(checkpoint, domain)
     load_weights(net, checkpoint)
     if checkpoint.args.get("use_fp16"):
         round_to_half(net)
+    check_finite(net, checkpoint.source)
     return net.eval().requires_grad_(False)
 
 

@@ -22,7 +22,7 @@ class Options:
         Most members in one network call, by default the model's
     overwrite, resume : bool
         What to do with an output that exists; by default refuse. A store is replaced when its new run
-        starts; one to resume must be of the same run, and without a seed its own is taken
+        is complete; one to resume must be of the same run, and without a seed its own is taken
     command : str
         For the provenance in the store
     keep_going : bool
@@ -31,6 +31,9 @@ class Options:
         This process among those of its job, which share the members and fill one store
     compress : Compression | None
         Largest errors of the outputs in a Zarr store; by default there are none
+    check : bool
+        Read every byte of a store that is resumed, in search of damage; by default the newest members, and
+        of all others look at the size of the files
     """
 
     seed: int | None = None
@@ -41,3 +44,4 @@ class Options:
     keep_going: bool = False
     ranks: Ranks = Ranks()
     compress: Compression | None = None
+    check: bool = False

@@ -9,26 +9,28 @@ published CorrDiff-Taiwan weights (one zip archive, read in place).
 from __future__ import annotations
 
 import hashlib
-import json
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import math
+import stat
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
-import xarray as xr
+from numpy.typing import NDArray
 
 from earth2_corrdiff.architectures import DENOISERS, REGRESSIONS
-from earth2_corrdiff.checkpoint import Checkpoint, read_mdlus
+from earth2_corrdiff.archives import Archive
+from earth2_corrdiff.checkpoint import Checkpoint, check_finite, read_mdlus
+from earth2_corrdiff.documents import MOST_BYTES, parse_json
 from earth2_corrdiff.errors import InputError, first_line
 from earth2_corrdiff.grid import Grid
+from earth2_corrdiff.netcdf_files import MOST_POINTS, open_netcdf
 from earth2_corrdiff.networks import Denoiser, Regression, build, round_to_half
 from earth2_corrdiff.patch_geometry import read_patching
-from earth2_corrdiff.spec import CorrDiffSpec, Sampling, Statistics, lead_times, read_sampling, table
+from earth2_corrdiff.spec import CorrDiffSpec, Sampling, Statistics, lead_times, listed, read_sampling, table
+from earth2_corrdiff.zarr_members import read_array
 
 TAIWAN_ZIP = "corrdiff_inference_package.zip"
 _TAIWAN = "corrdiff_inference_package"
@@ -39,6 +41,10 @@ _TAIWAN_INPUTS = {
     "t2m": 17, "u10m": 18, "v10m": 19,
 }  # fmt: skip
 _TAIWAN_OUTPUTS = {"mrr": 0, "t2m": 17, "u10m": 18, "v10m": 19}
+_TAIWAN_ARRAYS = ("XLAT", "XLONG", "era5_center", "era5_scale", "cwb_center", "cwb_scale")
+# Bounds of what metadata may ask for: beyond any use, and still to be had.
+_MOST_CELLS = 2**14  # of an input grid that a resolution describes, along each axis
+_MOST = {"number_of_steps": 10_000, "number_of_samples": 100_000}
 
 
 class Files(Protocol):
@@ -69,6 +75,8 @@ class Loaded:
 
 def _find(files: Files, name: str) -> Path | None:
     """Local path of a package's file; None where there is no such file, InputError where nobody can tell."""
+    if not _is_there(files, name):
+        return None
     try:
         path = Path(files.resolve(name))
     except FileNotFoundError:
@@ -80,6 +88,34 @@ def _find(files: Files, name: str) -> Path | None:
             f"the package {describe(files)} cannot be read: {type(error).__name__}: {first_line(error)}"
         ) from error
     return path if path.is_file() else None
+
+
+def _is_there(files: Files, name: str) -> bool:
+    """False where a local folder has no such file; what is no file of the folder's own is never opened.
+
+    Raises
+    ------
+    InputError
+        If it is a folder, a pipe, a device, or a link that leads nowhere or out of the package
+    """
+    root = describe(files)
+    if "://" in root or not Path(root).is_dir():
+        return True  # remote files come from a cache
+    path, home = Path(root) / name, Path(root).resolve()
+    if home.parent.name == "snapshots":  # of Hugging Face's cache, whose files are links into blobs/
+        home = home.parent.parent
+    try:
+        if not path.is_symlink() and not path.exists():
+            return False
+        real = path.resolve(strict=True)
+        plain = stat.S_ISREG(real.stat().st_mode)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{path} cannot be read: {first_line(error)}") from error
+    if not real.is_relative_to(home):
+        raise InputError(f"{path} is a link to a file outside the package; put a copy of the file there")
+    if not plain:
+        raise InputError(f"{path} is not a regular file")
+    return True
 
 
 def _need(files: Files, name: str) -> Path:
@@ -111,7 +147,7 @@ def read_package(files: Files) -> Loaded:
         return _read_taiwan(files) if _is_taiwan(files) else _read_generic(files)
     except InputError:
         raise
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except Exception as error:  # of libraries that read what strangers wrote: whatever it is, it is refused
         raise InputError(
             f"the package {describe(files)} cannot be read: {type(error).__name__}: {first_line(error)}"
         ) from error
@@ -131,43 +167,49 @@ def _is_taiwan(files: Files) -> bool:
     return False
 
 
-def _networks(regression: Checkpoint, diffusion: Checkpoint) -> tuple[Regression, Denoiser]:
+def _networks(
+    regression: Checkpoint, diffusion: Checkpoint, domain: tuple[int, int]
+) -> tuple[Regression, Denoiser]:
     for checkpoint, known in ((regression, REGRESSIONS), (diffusion, DENOISERS)):
         other = DENOISERS if known is REGRESSIONS else REGRESSIONS
         if checkpoint.name in other:
             raise InputError(f"{checkpoint.source} holds a {checkpoint.name}; are the checkpoints exchanged?")
-    return cast(Regression, build(regression)), cast(Denoiser, build(diffusion))
+    return cast(Regression, build(regression, domain)), cast(Denoiser, build(diffusion, domain))
 
 
 # generic layout
 
 
 def _json(path: Path) -> dict[str, Any]:
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise InputError(f"{path} has {size} bytes, more than the {MOST_BYTES} that its JSON may have")
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(path.read_bytes())
     except ValueError as error:
-        raise InputError(f"{path} is no valid JSON: {error}") from error
+        raise InputError(f"{path} is no valid JSON: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} must hold a JSON object, got {type(content).__name__}")
     return content
 
 
-@contextmanager
-def _netcdf(path: Path) -> Iterator[xr.Dataset]:
-    try:
-        ds = xr.open_dataset(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no complete NetCDF file ({first_line(error)})") from error
-    with ds:
-        yield ds
-
-
 def _grid(path: Path) -> Grid:
-    with _netcdf(path) as ds:
-        missing = [name for name in ("lat", "lon") if name not in ds]
+    with open_netcdf(path) as file:
+        missing = [name for name in ("lat", "lon") if name not in file]
         if missing:
             raise InputError(f"{path} has no {' and no '.join(missing)}")
-        return Grid(np.asarray(ds["lat"]), np.asarray(ds["lon"]))
+        shapes = [file.shape(name) for name in ("lat", "lon")]
+        if len(shapes[0]) not in (1, 2) or (len(shapes[0]) == 2 and shapes[0] != shapes[1]):
+            raise InputError(f"{path}: lat and lon must be both 1-D, or 2-D of one shape; got {shapes}")
+        if len(shapes[0]) == 1 and math.prod(shapes[0] + shapes[1]) > MOST_POINTS:
+            raise InputError(f"{path}: a grid of {shapes[0][0]} x {shapes[1]} points is too large")
+        return Grid(*(_numbers(file.read(name)) for name in ("lat", "lon")))
+
+
+def _numbers(axis: NDArray[Any]) -> NDArray[np.floating[Any]]:
+    """A coordinate as floating-point numbers of the machine's byte order."""
+    kind = axis.dtype if axis.dtype.kind == "f" and axis.dtype.itemsize >= 4 else np.dtype(np.float64)
+    return np.ascontiguousarray(axis, dtype=kind.newbyteorder("="))
 
 
 def _inferred_grid(fine: Grid, step: float) -> Grid:
@@ -176,7 +218,12 @@ def _inferred_grid(fine: Grid, step: float) -> Grid:
     Source: ``earth2studio.models.dx.CorrDiff._infer_input_latlon_grid``.
     """
 
+    if not 0 < step < np.inf:
+        raise InputError(f"metadata.json: latlon_res must be a positive number of degrees, got {step}")
+
     def axis(values: Any) -> Any:
+        if np.ptp(values) / step > _MOST_CELLS:
+            raise InputError(f"metadata.json: latlon_res of {step:g} degrees is too small for the domain")
         first = (np.floor(values.min() / step) - 1) * step
         last = (np.ceil(values.max() / step) + 1) * step
         return first + step * np.arange(round((last - first) / step) + 1)
@@ -184,18 +231,48 @@ def _inferred_grid(fine: Grid, step: float) -> Grid:
     return Grid(axis(fine.lat), axis(fine.lon))
 
 
-def _invariants(files: Files, names: Sequence[str] | None) -> tuple[tuple[str, ...], np.ndarray | None]:
+def _invariants(
+    files: Files, names: list[str] | None, domain: tuple[int, int]
+) -> tuple[tuple[str, ...], NDArray[np.float32] | None]:
     path = _find(files, "invariants.nc")
     if path is None and not names:
         return (), None
     path = path or _need(files, "invariants.nc")
-    with _netcdf(path) as ds:
-        names = list(map(str, ds.data_vars)) if names is None else list(names)
-        missing = [name for name in names if name not in ds]
+    with open_netcdf(path) as file:
+        names = file.names if names is None else names
+        missing = [name for name in names if name not in file]
         if missing:
-            raise InputError(f"{path} has no {', '.join(missing)}, which metadata.json names")
-        fields = [np.asarray(ds[name], dtype=np.float32) for name in names]
+            raise InputError(f"{path} has no {listed(missing)}, which metadata.json names")
+        for name in names:
+            if file.shape(name) != domain:
+                want, got = (len(names), *domain), (len(names), *file.shape(name))
+                raise InputError(f"the invariants have shape {got}, but the output grid asks for {want}")
+        fields = [file.read(name).astype(np.float32) for name in names]
     return tuple(names), np.stack(fields) if fields else None
+
+
+def _check_entries(meta: dict[str, Any]) -> None:
+    """Refuse entries of another type, which would be misread, and numbers beyond any use."""
+    for name in ("hr_mean_conditioning", "synthetic"):
+        if not isinstance(meta.get(name, False), bool):
+            raise InputError(f"metadata.json: {name} must be true or false, got {repr(meta[name])[:80]}")
+    for name, most in _MOST.items():
+        if type(meta.get(name)) is int and meta[name] > most:
+            raise InputError(f"metadata.json: {name} must be at most {most}")
+    title = meta.get("name", "")
+    if not isinstance(title, str) or len(title) > 200 or not title.isprintable():
+        raise InputError(f"metadata.json: name must be a line of text, got {repr(title)[:80]}")
+    for name, what in (("input_variables", "input"), ("output_variables", "output")):
+        if not isinstance(meta[name], list):
+            raise InputError(
+                f"stats.json has no {what} statistics of {repr(meta[name])[:80]}: {name} must be a list"
+            )
+    invariants = meta.get("invariant_variables")
+    names = [] if invariants is None else invariants
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(
+            f"metadata.json: invariant_variables must be a list of names, got {repr(invariants)[:80]}"
+        )
 
 
 def _read_generic(files: Files) -> Loaded:
@@ -204,11 +281,12 @@ def _read_generic(files: Files) -> Loaded:
     lacking = [key for key in ("input_variables", "output_variables") if not meta.get(key)]
     if lacking:
         raise InputError(f"{paths[0]} names no {' and no '.join(lacking)}")
+    _check_entries(meta)
     coarse_path = _find(files, "input_latlon_grid.nc")
     if coarse_path is None and "latlon_res" not in meta:
         raise InputError(f"the package {describe(files)} has neither input_latlon_grid.nc nor a latlon_res")
     coarse = _grid(coarse_path) if coarse_path else _inferred_grid(fine, float(meta["latlon_res"]))
-    names, fields = _invariants(files, meta.get("invariant_variables"))
+    names, fields = _invariants(files, meta.get("invariant_variables"), fine.shape)
     checkpoints = [_need(files, name) for name in ("regression.mdlus", "diffusion.mdlus")]
     used = [*paths, *checkpoints, *(p for p in (coarse_path, _find(files, "invariants.nc")) if p)]
     spec = CorrDiffSpec(
@@ -222,23 +300,31 @@ def _read_generic(files: Files) -> Loaded:
         number_of_samples=meta.get("number_of_samples", 1),
         seed=meta.get("seed"),
         grid_bounds_margin=float(meta.get("grid_bounds_margin", 0.0)),
-        hr_mean_conditioning=bool(meta.get("hr_mean_conditioning", True)),
+        hr_mean_conditioning=meta.get("hr_mean_conditioning", True),
         patching=read_patching(meta.get("patching"), fine.shape),
         lead_time_hours=lead_times(meta.get("lead_time_hours")),
         inference_mode=meta.get("inference_mode", "both"),
-        name=str(meta.get("name", "")),
+        name=meta.get("name", ""),
         root=describe(files),
-        sha256=_checksum(path.read_bytes() for path in used),
-        synthetic=bool(meta.get("synthetic", False)),
+        sha256=_checksum(used),
+        synthetic=meta.get("synthetic", False),
     )
-    return Loaded(spec, *_networks(*(read_mdlus(path) for path in checkpoints)))
+    regression, diffusion = map(read_mdlus, checkpoints)
+    return Loaded(spec, *_networks(regression, diffusion, fine.shape))
 
 
-def _checksum(parts: Any) -> str:
+def _checksum(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
+    for path in paths:
+        for block in _blocks(path):
+            digest.update(block)
     return digest.hexdigest()
+
+
+def _blocks(path: Path, size: int = 2**20) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(size):
+            yield block
 
 
 # Taiwan layout
@@ -247,15 +333,18 @@ def _checksum(parts: Any) -> str:
 def _read_taiwan(files: Files) -> Loaded:
     path = _need(files, TAIWAN_ZIP)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as stream:
+            archive = Archive(stream)
+            arrays = _taiwan_arrays(archive, path)
             regression, diffusion = (
                 read_mdlus(archive.read(f"{_TAIWAN}/checkpoints/{name}.mdlus"), f"{path}:{name}.mdlus")
                 for name in ("regression", "diffusion")
             )
-        arrays = _taiwan_arrays(path)
-    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # of zip, zlib and the codecs of Zarr
         raise InputError(
-            f"{path} is damaged or no CorrDiff-Taiwan package ({error}); download it again"
+            f"{path} is damaged or no CorrDiff-Taiwan package ({first_line(error)}); download it again"
         ) from error
 
     def statistics(rows: dict[str, int], source: str) -> Statistics:
@@ -276,24 +365,20 @@ def _read_taiwan(files: Files) -> Loaded:
         drawn_seeds=True,
         name="CorrDiff-Taiwan",
         root=describe(files),
-        sha256=_checksum([path.read_bytes()]),
+        sha256=_checksum([path]),
     )
-    networks = _networks(regression, diffusion)
+    networks = _networks(regression, diffusion, spec.output_grid.shape)
     for net in networks:
         round_to_half(net)  # the stock class runs this package with use_fp16
+        check_finite(net, f"{path}, rounded to float16,")
     return Loaded(spec, *networks)
 
 
-def _taiwan_arrays(path: Path) -> dict[str, Any]:
-    import zarr
-
-    store = zarr.storage.ZipStore(path, mode="r")
-    try:
-        root = zarr.open_group(store, path=_TAIWAN_ZARR, mode="r")
-        names = ("XLAT", "XLONG", "era5_center", "era5_scale", "cwb_center", "cwb_scale")
-        arrays = {name: np.asarray(cast(Any, root[name])[:], dtype=np.float32) for name in names}
-    finally:
-        store.close()
+def _taiwan_arrays(archive: Archive, path: Path) -> dict[str, NDArray[np.float32]]:
+    arrays = {
+        name: np.asarray(read_array(archive, f"{_TAIWAN_ZARR}/{name}"), dtype=np.float32)
+        for name in _TAIWAN_ARRAYS
+    }
     for name, array in arrays.items():
         if array.ndim != (2 if name.startswith("X") else 1) or (array.ndim == 1 and array.size < 20):
             raise InputError(f"{path}: {name} has the unexpected shape {array.shape}")

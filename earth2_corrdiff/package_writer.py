@@ -61,10 +61,10 @@ def save_package(
         origin = net.origin
         write_mdlus(folder / f"{name}.mdlus", origin.name, _module(origin.name), origin.args, state)
     _write_grids(folder, spec)
-    (folder / "metadata.json").write_text(json.dumps(_metadata(spec), indent=2) + "\n")
+    (folder / "metadata.json").write_text(json.dumps(_metadata(spec), indent=2) + "\n", encoding="utf-8")
     stats = {"input": spec.inputs, "output": spec.outputs, "invariants": spec.invariants}
     tables = {key: _rows(value) for key, value in stats.items() if value.names}
-    (folder / "stats.json").write_text(json.dumps(tables, indent=2) + "\n")
+    (folder / "stats.json").write_text(json.dumps(tables, indent=2) + "\n", encoding="utf-8")
     return folder
 
 

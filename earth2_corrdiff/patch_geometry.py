@@ -15,6 +15,8 @@ from torch import Tensor
 
 from earth2_corrdiff.errors import InputError
 
+MOST_PATCHES = 2**16
+"""Of a domain, as a package may cut it."""
 Patch = tuple[int, int]  # (iy, ix): its row and column in the grid of patches
 
 
@@ -180,7 +182,10 @@ def read_patching(told: Any, domain: tuple[int, int]) -> PatchGeometry | None:
             f"boundary_pix, all in whole pixels; got {told!r}"
         )
     patch = sizes["patch_shape_y"], sizes["patch_shape_x"]
-    return PatchGeometry(domain, patch, sizes.get("overlap_pix", 0), sizes.get("boundary_pix", 0))
+    geometry = PatchGeometry(domain, patch, sizes.get("overlap_pix", 0), sizes.get("boundary_pix", 0))
+    if math.prod(geometry.counts) > MOST_PATCHES:
+        raise InputError(f"metadata.json: patching makes more than {MOST_PATCHES} patches; use larger ones")
+    return geometry
 
 
 def write_patching(geometry: PatchGeometry) -> dict[str, int]:

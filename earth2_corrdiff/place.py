@@ -4,15 +4,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from earth2_corrdiff.errors import InputError
+
+NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EBADF}
+"""What file systems answer that cannot flush a folder."""
 
 
 @contextmanager
@@ -50,41 +55,117 @@ def check_target(path: Path, overwrite: bool, resume: bool) -> None:
 def recorded(path: Path) -> dict[str, Any] | None:
     """Attributes of the store that a run left at a path; None if there is no such store."""
     try:
-        about = json.loads((path / "zarr.json").read_text()).get("attributes", {})
+        about = json.loads((path / "zarr.json").read_text(encoding="utf-8")).get("attributes", {})
     except (OSError, ValueError, AttributeError):
         return None
     return about if isinstance(about, dict) and "package_sha256" in about else None
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[Path]:
+def replaced(path: Path, place: object = None) -> Iterator[Path]:
     """Where to make a store: at the end of the block it is moved to its place, over what was there.
 
-    There is a whole store or none: the new one is made beside its place, and the old one waits there
-    until the new one has taken it.
+    There is a whole store or none: the new one is made beside its place and flushed to the disk, and the old
+    one waits there until the new one has taken it.
+
+    Parameters
+    ----------
+    path : Path
+        The place
+    place : object, optional
+        As messages call it, by default as it is
     """
-    real, fresh, old = _places(path)
+    fresh = _places(path)[1]
     try:
-        with writing(path, kept=False):
-            real.parent.mkdir(parents=True, exist_ok=True)
-            for left in (fresh, old):
-                shutil.rmtree(left, ignore_errors=True)
+        with writing(place or path, kept=False):
+            path.resolve().parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(fresh, ignore_errors=True)
             yield fresh
-            if real.exists():
-                real.rename(old)
-            fresh.rename(real)
-        shutil.rmtree(old, ignore_errors=True)
+            flush((file for file in fresh.rglob("*") if file.is_file()), fresh)
+            exchange(fresh, path)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         _undo(path)
 
 
+def exchange(new: Path, path: Path) -> None:
+    """Move a store that is whole to its place; the old one waits beside it until that is done.
+
+    Raises
+    ------
+    OSError
+        If the file system refuses
+    """
+    real, _, old = _places(path)
+    shutil.rmtree(old, ignore_errors=True)
+    if real.exists():
+        real.rename(old)
+    new.rename(real)
+    flush([], real.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def replacement(path: Path) -> Path:
+    """Where a new store grows that shall replace the one at a path, once it is complete."""
+    return beside(path, "next")
+
+
+def remove_replacement(path: Path) -> None:
+    """Give up what an interrupted replacement has left; nobody else may be at work there."""
+    shutil.rmtree(replacement(path), ignore_errors=True)
+
+
+def same_folder(path: Path, was: os.stat_result | None) -> bool:
+    """Whether a folder of Zarr is still the one whose status was looked up, and has its metadata."""
+    try:
+        now = path.stat()
+        (path / "zarr.json").stat()
+    except OSError:
+        return False
+    return was is None or os.path.samestat(now, was)
+
+
+def flush(files: Iterable[Path], root: Path) -> None:
+    """Wait until files, and their names in the folders below ``root``, are on the disk.
+
+    A file that was renamed into its place may be empty after a power failure, unless this was called.
+
+    Raises
+    ------
+    OSError
+        If the disk is full, or a file is not there
+    """
+    folders = {root}
+    for file in files:
+        _sync(file)
+        folders.update(folder for folder in file.parents if root in folder.parents)
+    for folder in sorted(folders, key=lambda folder: len(folder.parts), reverse=True):
+        try:
+            _sync(folder)
+        except OSError as error:
+            if error.errno not in NO_SYNC:
+                raise
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
 def tidy(path: Path) -> None:
-    """Remove what killed writes and replacements have left; nobody else may be at work there."""
-    for partial in path.rglob("*.partial"):
-        partial.unlink(missing_ok=True)
-    for left in _places(path)[1:]:
-        shutil.rmtree(left, ignore_errors=True)
+    """Remove what killed writes and replacements have left; nobody else may be at work there.
+
+    A replacement that has begun to grow stays: it can be resumed.
+    """
+    for store in (path, replacement(path)):
+        for partial in store.rglob("*.partial"):
+            partial.unlink(missing_ok=True)
+    for each in (path, replacement(path)):
+        for left in _places(each)[1:]:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def beside(path: Path, suffix: str) -> Path:

@@ -25,6 +25,10 @@ ARRIVAL = 30
 """Seconds that the first process waits at its end for one that has not even started."""
 INTERVAL = 0.5
 """Seconds between two looks."""
+MEETING = 180
+"""Seconds within which all processes of a training must have come, imports and all."""
+OWN_STEPS = 0xFFFFFFF0
+"""Slurm's numbers of steps that ``srun`` did not start: interactive shells, batch scripts."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +148,9 @@ def launched(environ: Mapping[str, str]) -> Ranks:
     Parameters
     ----------
     environ : Mapping[str, str]
-        With RANK, WORLD_SIZE and LOCAL_RANK of ``torchrun``, or SLURM_PROCID, SLURM_NTASKS and
-        SLURM_LOCALID of ``srun``; without them it is a single process
+        With RANK, WORLD_SIZE and LOCAL_RANK of ``torchrun``, or SLURM_PROCID, SLURM_STEP_NUM_TASKS and
+        SLURM_LOCALID of ``srun``; without them, and in the shell of an interactive Slurm job, it is a
+        single process
 
     Raises
     ------
@@ -153,14 +158,29 @@ def launched(environ: Mapping[str, str]) -> Ranks:
         If they are no numbers that fit
     """
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT")
-    if "SLURM_STEP_ID" in environ and "RANK" not in environ:
-        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_RESTART_COUNT")
+    if "RANK" not in environ and _in_step(environ):
+        # SLURM_NTASKS may be the allocation's; only old versions have nothing else
+        tasks = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environ else "SLURM_NTASKS"
+        names = ("SLURM_PROCID", tasks, "SLURM_LOCALID", "SLURM_RESTART_COUNT")
     values = [environ.get(name, default) for name, default in zip(names, "0100", strict=True)]
     if not all(value.isdecimal() for value in values) or int(values[0]) >= int(values[1]):
         said = " ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
         raise InputError(f"the environment variables {said} are no launcher's; unset them")
     rank, world, local, attempt = map(int, values)
     return Ranks(rank, world, local, attempt)
+
+
+def _in_step(environ: Mapping[str, str]) -> bool:
+    """True if ``srun`` started this process as a task of a step."""
+    return "SLURM_STEP_ID" in environ and _number(environ, "SLURM_STEP_ID", 0) < OWN_STEPS
+
+
+def _number(environ: Mapping[str, str], name: str, default: int) -> int:
+    """A whole number of the environment, or InputError."""
+    text = environ.get(name, str(default))
+    if not text.isdecimal():
+        raise InputError(f"{name}={text} is not a valid number of the launcher; unset it")
+    return int(text)
 
 
 def meet(ranks: Ranks, environ: Mapping[str, str]) -> Ranks:
@@ -188,10 +208,40 @@ def meet(ranks: Ranks, environ: Mapping[str, str]) -> Ranks:
     return replace(ranks, board=PrefixStore(f"corrdiff-{ranks.attempt}", store), hosts=server)
 
 
+def gather(ranks: Ranks) -> None:
+    """Wait until all processes have met.
+
+    Raises
+    ------
+    InputError
+        If one does not come, or the first one has ended
+    """
+    here = [f"here/{rank}" for rank in range(ranks.world)]
+    end = monotonic() + MEETING
+    try:
+        ranks.board.set(here[ranks.rank], "")
+        while not ranks.board.check(here):
+            if monotonic() > end:
+                absent = [str(rank) for rank, key in enumerate(here) if not ranks.board.check([key])]
+                raise InputError(
+                    f"of {ranks.world} processes number {', '.join(absent)} did not come within {MEETING} s; "
+                    "start all of them with torchrun or srun"
+                )
+            sleep(INTERVAL)
+    except RuntimeError as error:  # of torch.distributed, for a connection that is lost
+        raise InputError("the first process of this job has ended; see what it said") from error
+
+
 def _address(environ: Mapping[str, str]) -> tuple[str, int]:
-    """Where the first process can be spoken to."""
-    nodes = environ.get("SLURM_STEP_NODELIST", "127.0.0.1")  # node[03-07,11],other2
-    first = re.match(r"([^\[,]+)(?:\[(\d+))?", nodes)
-    host = nodes if first is None else first[1] + (first[2] or "")
-    job = int(environ.get("SLURM_JOB_ID", "0")) + int(environ.get("SLURM_STEP_ID", "0"))
-    return environ.get("MASTER_ADDR", host), int(environ.get("MASTER_PORT", 15000 + job % 15000))
+    """Where the first process can be spoken to.
+
+    Raises
+    ------
+    InputError
+        If a number of the launcher is none
+    """
+    nodes = environ.get("SLURM_STEP_NODELIST", "127.0.0.1")  # node[03-07,11],other2 or rack[1-2]n[3-4]
+    first = re.match(r"(?:[^\[,]|\[[^\]]*\])+", nodes)
+    host = re.sub(r"\[(\d+)[^\]]*\]", r"\1", first[0]) if first else nodes
+    job = _number(environ, "SLURM_JOB_ID", 0) + _number(environ, "SLURM_STEP_ID", 0)
+    return environ.get("MASTER_ADDR", host), _number(environ, "MASTER_PORT", 15000 + job % 15000)

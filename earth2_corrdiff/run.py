@@ -7,15 +7,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from earth2studio.io import ZarrBackend
 from loguru import logger
+from numpy.typing import NDArray
 from torch import Tensor
 
+from earth2_corrdiff.budget import free_bytes
 from earth2_corrdiff.compression import Bound, Kept
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.layout import Layout, compression, member_seeds, provenance
@@ -24,6 +28,7 @@ from earth2_corrdiff.noise import fresh_seed
 from earth2_corrdiff.options import Options
 from earth2_corrdiff.output import Output
 from earth2_corrdiff.share import Share
+from earth2_corrdiff.sizes import Size, check_memory
 from earth2_corrdiff.sources import Inputs, Source, as_source
 from earth2_corrdiff.spec import check_count
 from earth2_corrdiff.store import Plain, Store
@@ -72,8 +77,8 @@ class Downscaling:
     Raises
     ------
     InputError
-        Before anything is computed: if the source cannot serve the times or variables, or the output
-        exists or cannot be written
+        Before anything is computed: if the source cannot serve the times or variables, the output exists or
+        cannot be written, or the run does not fit the memory or the disk
     """
 
     def __init__(
@@ -98,10 +103,42 @@ class Downscaling:
         if ranks.world > 1 and not isinstance(self.output.target, Path):
             raise InputError("several processes share a Zarr store on disk alone; give the output as a path")
         self.seed = self._choose_seed()
+        self._known_seeds: dict[tuple[int, int], NDArray[np.int64]] = {}
         given = self.options.max_batch
         self._batch = model.max_batch if given is None else check_count("max_batch", given)
         self._bounds, self.kept = self._choose_bounds(), dict[str, Kept]()
         self._inputs = Inputs(self.source, self.states, model.input_variables, model.spec.input_grid)
+        device = model.downscaler.device
+        memory = free_bytes(torch.device("cpu"))
+        check_memory(self._size(self.members), memory, str(device), free_bytes(device))
+
+    def _size(self, members: int) -> Size:
+        """How much it is to make so many members."""
+        spec = self.model.spec
+        return Size(
+            states=len(self.states),
+            members=members,
+            evaluations=self.evaluations * members // max(1, self.members),
+            outputs=len(spec.outputs.names),
+            coarse=len(self._inputs.kept),
+            points=math.prod(spec.output_grid.shape),
+            coarse_points=math.prod(spec.input_grid.shape),
+            channels=spec.condition_channels,
+            bounded=bool(self._bounds),
+        )
+
+    def _judge(self, missing: int) -> None:
+        """Refuse what does not fit where it is written to; say how much it is, if it is much.
+
+        Raises
+        ------
+        InputError
+            If it does not fit
+        """
+        size = self._size(missing)
+        free = self.output.check_room(size)
+        if size.large:
+            logger.info("a large run: {}{}", size.text, f", {free}" if free else "")
 
     def _choose_seed(self) -> int:
         """The seed asked for, else the store's on resume, else the model's, else a new one."""
@@ -164,7 +201,7 @@ class Downscaling:
                 return self._follow(ranks.hear())
             with ranks.refusals():
                 work = self._lead()
-            ranks.tell(seed=self.seed)
+            ranks.tell(seed=self.seed, replaces=self.output.replaces)
             return work
         except BaseException:
             self.output.close()
@@ -172,11 +209,14 @@ class Downscaling:
 
     def _lead(self) -> Iterator[tuple[np.datetime64, int]]:
         """Open the output, as the first process or the only one."""
-        store: Store | Plain | None = self.output.existing(self._layout(self._inputs.kept))
+        if self.options.resume:
+            found = self._resumed()
+            if found is not None:
+                missing = found.all_missing()
+                self._judge(sum(map(len, missing)))
+                return self._work(found, missing, self._first(missing, found.layout.lowres))
+        self._judge(self.members)
         missing = [list(range(self.model.number_of_samples))] * len(self.states)
-        if store is not None:
-            missing = store.all_missing()
-            return self._work(store, missing, self._first(missing, store.layout.lowres))
         names = self._inputs.kept
         ready = self._first(missing, names)
         if len(names) > len(self.model.input_variables) and all(x[-1].isnan().all() for x in ready.values()):
@@ -185,12 +225,21 @@ class Downscaling:
             store = self.output.create(self._layout(names))
         return self._work(store, missing, ready)
 
+    def _resumed(self) -> Store | None:
+        """The store of an earlier run, or of one that has begun just now, without its damaged members."""
+        self.output.enter()
+        self.seed = self._choose_seed()
+        store = self.output.existing(self._layout(self._inputs.kept))
+        if store is not None:
+            store.take_back(self.model.input_variables, self.options.check, self.output.claims)
+        return store
+
     def _follow(self, said: dict[str, Any]) -> Iterator[tuple[np.datetime64, int]]:
         """Join the first process at the store that it has opened."""
         if "refused" in said:
             raise InputError(said["refused"])
         self.seed = int(said["seed"])
-        store = self.output.join(self._layout(self._inputs.kept))
+        store = self.output.join(self._layout(self._inputs.kept), bool(said["replaces"]))
         return self._work(store, store.all_missing(), {})
 
     def _first(self, missing: list[list[int]], names: tuple[str, ...]) -> dict[int, Tensor]:
@@ -209,7 +258,7 @@ class Downscaling:
         claims, failed = self.output.claims, self.failed if self.options.keep_going else None
         share = Share(store.missing, store.layout.members, claims, self.options.ranks, self.failed)
         pieces = share.of(missing, self._batch or self.model.downscaler.default_batch())
-        work = Work(self.model.downscaler, store, self._tally, self._batch, self._advance)
+        work = Work(self.model.downscaler, store, self._tally, self._batch, self._advance, failed)
 
         def fetch(number: int) -> Tensor:
             return self._inputs.fetch(number, store.layout.lowres)
@@ -226,12 +275,19 @@ class Downscaling:
         if self.progress is not None:
             self.progress(steps)
 
+    def _seeds(self) -> NDArray[np.int64]:
+        """Of all members, computed once: it takes some 10 μs for each."""
+        of = (self.seed, self.model.number_of_samples)
+        if of not in self._known_seeds:
+            self._known_seeds = {of: member_seeds(self.states, *of)}
+        return self._known_seeds[of]
+
     def _layout(self, lowres: tuple[str, ...]) -> Layout:
         spec, model = self.model.spec, self.model
         fields = spec.invariant_fields if spec.invariant_fields is not None else ()
         return Layout(
             states=self.states,
-            seeds=member_seeds(self.states, self.seed, model.number_of_samples),
+            seeds=self._seeds(),
             outputs=spec.outputs.names,
             lowres=lowres,
             output_grid=spec.output_grid,

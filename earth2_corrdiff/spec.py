@@ -22,7 +22,16 @@ from earth2_corrdiff.sampler import Churn, check_solver, network_calls
 # Noise range of the path that a package names, where its metadata give none (upstream's defaults).
 _SIGMA_MAX = {"stochastic": 800.0, "deterministic": 80.0}
 INFERENCE_MODES = ("both", "regression", "diffusion")
+RESERVED = (
+    *("time", "lead_time", "ensemble", "sample", "lat", "lon", "lat_lowres", "lon_lowres"),
+    *("member_seed", "compression_error"),
+)
+"""Names of a store's own arrays, which no variable may have."""
 Field = NDArray[np.float32]
+
+
+MOST_STEPS = 10_000
+"""Steps of a solver: hundreds are as good as any number, and each costs an evaluation of the network."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +66,13 @@ class Sampling:
     def __post_init__(self) -> None:
         check_solver(self.solver)
         check_where(self.noise)
-        check_count("the number of steps", self.steps)
-        if not 0 < self.sigma_min < self.sigma_max:
-            raise InputError(f"need 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}")
+        if check_count("the number of steps", self.steps) > MOST_STEPS:
+            raise InputError(f"the number of steps must be {MOST_STEPS} or less, got {self.steps}")
+        if not 1e-9 <= self.sigma_min < self.sigma_max <= 1e9:  # their squares, too, are float32
+            raise InputError(
+                "need 0 < sigma_min < sigma_max, within 1e-9 and 1e9; "
+                f"got {self.sigma_min} and {self.sigma_max}"
+            )
 
     @property
     def calls(self) -> int:
@@ -80,7 +93,22 @@ def check_seed(value: object) -> int | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise InputError(f"the seed must be a whole number or None, got {value!r}")
+    if not -(2**63) <= value < 2**64:  # what a generator of PyTorch takes
+        raise InputError("the seed must be a whole number from -2**63 to 2**64 - 1")
     return int(value)
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Some names for a message, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(str(name)[:60] for name in names[:most]) + more
+
+
+def _is_name(name: object) -> bool:
+    """True for what can be the name of an array, in a store and elsewhere."""
+    if not isinstance(name, str) or not 0 < len(name) <= 100 or not name.isprintable():
+        return False
+    return name.strip() == name and not name.startswith((".", "__")) and not {"/", "\\"} & set(name)
 
 
 DEFAULT_SAMPLING = Sampling("dpmpp_2m", 6, 0.05, 40.0)
@@ -96,7 +124,12 @@ class Statistics:
     names : tuple[str, ...]
         One name per channel, each once
     center, scale : tuple[float, ...]
-        In the units of the variable; scales are positive
+        In the units of the variable; scales are positive, in float32 too
+
+    Raises
+    ------
+    InputError
+        If a name is no name or is there twice, or a number is missing, not finite or not positive
     """
 
     names: tuple[str, ...]
@@ -106,12 +139,18 @@ class Statistics:
     def __post_init__(self) -> None:
         twice = [name for name, count in Counter(self.names).items() if count > 1]
         if twice:
-            raise InputError(f"each variable may be named once; the package repeats {', '.join(twice)}")
-        values = [*self.center, *self.scale]
+            raise InputError(f"each variable may be named once; the package repeats {listed(twice)}")
+        wrong = [name for name in self.names if not _is_name(name)]
+        if wrong:
+            raise InputError(f"{wrong[0]!r:.80} is not a valid name of a variable; use one like t2m")
+        with np.errstate(over="ignore", under="ignore"):  # what networks and fields are computed in
+            center, scale = (np.asarray(part, dtype=np.float32) for part in (self.center, self.scale))
         fits = len(self.names) == len(self.center) == len(self.scale)
-        if not fits or not np.isfinite(values).all() or any(s <= 0 for s in self.scale):
+        finite = np.isfinite(center).all() and np.isfinite(scale).all()
+        if not fits or not finite or (scale < np.finfo(np.float32).tiny).any():
             raise InputError(
-                f"the statistics of {', '.join(self.names)} are incomplete, not finite, or not positive"
+                f"the statistics of {listed(self.names)} are incomplete, not finite, or not positive "
+                "in float32"
             )
 
 
@@ -176,14 +215,20 @@ class CorrDiffSpec:
     def __post_init__(self) -> None:
         check_count("number_of_samples", self.number_of_samples)
         check_seed(self.seed)
-        if not 0 <= self.grid_bounds_margin < np.inf:
-            raise InputError(f"grid_bounds_margin must be 0 or more, got {self.grid_bounds_margin}")
+        if not 0 <= self.grid_bounds_margin <= 1:
+            raise InputError(
+                "grid_bounds_margin must be a fraction of 0 or more and at most 1, "
+                f"got {self.grid_bounds_margin}"
+            )
         if self.inference_mode not in INFERENCE_MODES:
             raise InputError(
                 f"inference_mode {self.inference_mode!r} is none of {', '.join(INFERENCE_MODES)}"
             )
         if not self.inputs.names or not self.outputs.names:
             raise InputError("the package names no input or no output variables")
+        taken = [name for name in (*self.inputs.names, *self.outputs.names) if name in RESERVED]
+        if taken:
+            raise InputError(f"{taken[0]} is the name of an axis in stores; give the variable another one")
         want = (len(self.invariants.names), *self.output_grid.shape)
         got = (0, *self.output_grid.shape) if self.invariant_fields is None else self.invariant_fields.shape
         if tuple(got) != want:
@@ -226,10 +271,10 @@ def lead_times(told: Any) -> tuple[float, ...]:
         If it is no list of rising numbers of 0 or more
     """
     hours = [] if told is None else told
-    numbers = isinstance(hours, list) and all(type(h) in (int, float) and 0 <= h < np.inf for h in hours)
+    numbers = isinstance(hours, list) and all(type(h) in (int, float) and 0 <= h < 1e6 for h in hours)
     if not numbers or any(b <= a for a, b in pairwise(hours)):
         raise InputError(
-            f"metadata.json: lead_time_hours is a list of rising hours, like [0, 6], got {told!r}"
+            f"metadata.json: lead_time_hours is a list of rising hours, like [0, 6], got {repr(told)[:80]}"
         )
     return tuple(map(float, hours))
 
@@ -242,17 +287,27 @@ def table(names: Sequence[str], stats: dict[str, Any], what: str) -> Statistics:
     InputError
         If the table lacks a variable, or a number of it
     """
-    missing = [str(name) for name in names if not isinstance(stats, dict) or name not in stats]
+    missing = [
+        name
+        for name in names
+        if not isinstance(stats, dict) or not isinstance(name, str) or name not in stats
+    ]
     if missing:
-        raise InputError(f"stats.json has no {what} statistics of {', '.join(missing)}")
+        raise InputError(f"stats.json has no {what} statistics of {listed(missing)}")
     try:
-        center = tuple(float(stats[name]["mean"]) for name in names)
-        scale = tuple(float(stats[name]["std"]) for name in names)
-    except (KeyError, TypeError, ValueError) as error:
+        center = tuple(_number(stats[name]["mean"]) for name in names)
+        scale = tuple(_number(stats[name]["std"]) for name in names)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
-            f"stats.json: the {what} statistics need a mean and a std each ({error!r})"
+            f"stats.json: the {what} statistics need a mean and a std each ({repr(error)[:100]})"
         ) from error
     return Statistics(tuple(names), center, scale)
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise ValueError(f"{repr(value)[:40]} is not a valid number")
+    return float(value)
 
 
 def read_sampling(meta: dict[str, Any]) -> Sampling:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ LeadLike: TypeAlias = str | int | timedelta | np.timedelta64
 
 YEARS = (1678, 2261)
 """Whole years that a 64-bit count of nanoseconds since 1970 can hold."""
+MINUTE = np.timedelta64(60, "s")
 MOST = 1_000_000
 """Times that one period may have: hours since the first analyses of any archive fit in."""
 UNITS: dict[str, Literal["h", "m", "D"]] = {"": "h", "h": "h", "min": "m", "d": "D"}
@@ -105,12 +106,31 @@ def to_leads(leads: LeadLike | Iterable[LeadLike]) -> Leads:
     found = np.array([lead for part in parts for lead in _to_leads(part)], dtype="timedelta64[ns]")
     if not found.size:
         raise InputError(f"no lead time was given; give at least one, as {LEADS}")
-    for lead in found:
-        if lead < np.timedelta64(0):
-            raise InputError(f"a lead time must not be negative, got {lead_text(lead)}")
-        if (found == lead).sum() > 1:
-            raise InputError(f"the lead time {lead_text(lead)} is given twice")
+    negative = found[found < np.timedelta64(0)]
+    if negative.size:
+        raise InputError(f"a lead time must not be negative, got {lead_text(negative[0])}")
+    _, which, counts = np.unique(found, return_inverse=True, return_counts=True)
+    if counts.max() > 1:
+        raise InputError(f"the lead time {lead_text(found[counts[which] > 1][0])} is given twice")
     return found
+
+
+def chosen_leads(leads: LeadLike | Iterable[LeadLike], there: Leads | None) -> Leads:
+    """Those lead times of a store that were asked for (see `to_leads`), ``timedelta64[ns]``.
+
+    Raises
+    ------
+    InputError
+        If they cannot be read, or the store lacks one of them or has none at all
+    """
+    wanted = to_leads(leads)
+    if there is None:
+        raise InputError("the store has no lead times, it is of analyses; leave out --lead")
+    for lead in wanted:
+        if lead not in there:
+            has = ", ".join(map(lead_text, there if len(there) <= 8 else there[[0, 1, -1]]))
+            raise InputError(f"the store has no lead time {lead_text(lead)}; it has {has}")
+    return wanted
 
 
 def distinct(times: Times) -> Times:
@@ -119,6 +139,31 @@ def distinct(times: Times) -> Times:
     if counts.max(initial=1) > 1:
         raise InputError(f"the time {time_text(values[counts > 1][0])} is given twice")
     return times
+
+
+def positions(have: NDArray[Any], want: NDArray[Any]) -> NDArray[np.intp]:
+    """Where each wanted time is among those that there are, at most a minute off; -1 where it is not.
+
+    Files keep times as real numbers, too, which are then a little off.
+
+    Parameters
+    ----------
+    have, want : np.ndarray
+        [N] and [M], times or lead times in any order
+
+    Returns
+    -------
+    np.ndarray
+        [M] indices: of the nearest, of the first where several are as near
+    """
+    if have.size == 0:
+        return np.full(want.shape, -1, dtype=np.intp)
+    order = np.argsort(have, kind="stable")
+    after = np.clip(np.searchsorted(have[order], want), 1, max(have.size - 1, 1))
+    around = np.stack([order[after - 1], order[np.minimum(after, have.size - 1)]])
+    nearest = np.abs(have[around] - want).argmin(axis=0)
+    found = np.take_along_axis(around, nearest[None], axis=0)[0]
+    return np.where(np.abs(have[found] - want) <= MINUTE, found, -1)
 
 
 def time_text(time: np.datetime64) -> str:

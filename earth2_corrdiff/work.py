@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from earth2_corrdiff.downscaler import Downscaler, Progress
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.errors import InputError, MemberError
 from earth2_corrdiff.prefetch import Background, ahead
 from earth2_corrdiff.store import Plain, Store
 
@@ -36,7 +36,8 @@ class Tally:
     written : int
         Members computed and written
     failed : dict[int, str]
-        States whose input could not be used, where the run went on without them, and why
+        States whose input could not be used, or with members that are not finite, where the run went on
+        without them, and why
     """
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
@@ -136,6 +137,8 @@ class Work:
         Most members in one network call
     progress : Callable, optional
         Called with the number of denoising steps just done, over all members
+    failed : dict[int, str] or None
+        Gets the states with members that cannot be kept, and why; by default there must be none
     """
 
     def __init__(
@@ -145,9 +148,10 @@ class Work:
         tally: Tally,
         max_batch: int | None = None,
         progress: Progress | None = None,
+        failed: dict[int, str] | None = None,
     ) -> None:
         self.downscaler, self.store, self.tally = downscaler, store, tally
-        self.progress, self._batch = progress, max_batch
+        self.progress, self._batch, self.failed = progress, max_batch, failed
 
     def __call__(self, jobs: Iterable[Job | None]) -> Iterator[tuple[int, int]]:
         """Do the jobs; yield the state and number of each member once it is written.
@@ -159,7 +163,8 @@ class Work:
         Raises
         ------
         InputError
-            That of the jobs, or if one member alone does not fit the memory, or the disk is full
+            That of the jobs, or if one member alone does not fit the memory, or the disk is full, or a
+            member is not finite
         """
         writing: _Writing | None = None
         try:
@@ -214,16 +219,33 @@ class Work:
         return _Writing(state, first, len(block), ready, Background(write))
 
     def _finish(self, writing: _Writing | None) -> Iterator[tuple[int, int]]:
-        """Wait until a block is written, unless that is known; yield its members."""
+        """Wait until a block is written, unless that is known; yield its members.
+
+        Raises
+        ------
+        MemberError
+            After that, if some of them cannot be kept and the run shall not go on without them
+        """
         if writing is None or writing.told:
             return
         writing.told = True
         with self.tally.clock("compute"):
             writing.ready()
+        refused: MemberError | None = None
         with self.tally.clock("write"):
-            writing.done.result()
-        self.tally.written += writing.members
-        yield from ((writing.state, writing.first + i) for i in range(writing.members))
+            try:
+                writing.done.result()
+            except MemberError as error:
+                refused = error
+        members = range(writing.first, writing.first + writing.members)
+        kept = [i for i in members if refused is None or i not in refused.members]
+        self.tally.written += len(kept)
+        yield from ((writing.state, i) for i in kept)
+        if refused is not None and self.failed is None:
+            raise refused
+        if refused is not None and self.failed is not None:
+            before = self.failed.get(writing.state)
+            self.failed[writing.state] = str(refused) if before is None else f"{before}; {refused}"
 
 
 @dataclass

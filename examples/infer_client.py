@@ -5,11 +5,11 @@
 The request is that of the documented CorrDiff NIM, so that a program for the one runs with the other. In one
 terminal ``serve-corrdiff --package demo``, in another
 
-    python examples/infer_client.py http://127.0.0.1:8000
+    python examples/infer_client.py http://127.0.0.1:8000 members.nc
 """
 
+import argparse
 import io
-import sys
 import tarfile
 import time
 
@@ -95,4 +95,12 @@ def main(url: str = "http://127.0.0.1:8000", output: str = "members.nc") -> None
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(
+        description="Ask a service of serve-corrdiff for an ensemble, as NetCDF."
+    )
+    parser.add_argument("url", nargs="?", default="http://127.0.0.1:8000", help="default: %(default)s")
+    parser.add_argument(
+        "output", nargs="?", default="members.nc", help="file to write (default: %(default)s)"
+    )
+    arguments = parser.parse_args()
+    main(arguments.url.rstrip("/"), arguments.output)

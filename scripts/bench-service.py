@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> None:
     _print(singles, loads)
     if args.json is not None:
         figures = {"single": [asdict(s) for s in singles], "load": [asdict(some) for some in loads]}
-        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+        args.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     slow = [str(s.steps) for s in singles if s.added > s.bar]
     if slow:
         raise InputError(f"the service adds more than 5 % or 50 ms at {' and '.join(slow)} steps")

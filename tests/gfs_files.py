@@ -15,6 +15,7 @@ import pytest
 SHARED = Path(__file__).parents[2] / "shared"
 WORLD = SHARED / "data/gfs/global_2p5/gfs.20110110.t12z.f120.2p5deg.grib2"
 POLAND = SHARED / "data/gfs/poland/gfs.20200804.t12z.f006.grib2"
+FIRST = SHARED / "data/gfs/poland/gfs.20200804.t12z.f000.grib2"
 LATER = SHARED / "data/gfs/poland/gfs.20200804.t12z.f012.grib2"
 WINDS = SHARED / "data/gfs/taiwan_winds/gfs.20240106.t00z.f000.winds.grib2"
 TOOL = SHARED / "tools/make_gfs_store.py"

@@ -52,6 +52,7 @@ class JobService:
 
     def __init__(self, service: Service) -> None:
         self.service, self.client = service, service.client
+        self.tokens: dict[str, str] = {}
 
     def post(self, **order: Any) -> httpx.Response:
         """Ask for a job."""
@@ -62,7 +63,13 @@ class JobService:
         answer = self.post(**{**ORDER, **order})
         assert answer.status_code == 202, answer.text
         assert answer.headers["location"] == answer.json()["links"]["self"] == f"{ROOT}/{answer.json()['id']}"
-        return str(answer.json()["id"])
+        document = answer.json()
+        self.tokens[document["id"]] = document["token"]
+        return str(document["id"])
+
+    def remove(self, job: str) -> int:
+        """The status of the answer to its owner's wish to be rid of a job."""
+        return self.client.delete(f"{ROOT}/{job}", headers={"x-job-token": self.tokens[job]}).status_code
 
     def get(self, job: str, path: str = "", **query: Any) -> httpx.Response:
         """What there is below a job."""

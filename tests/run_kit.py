@@ -179,14 +179,14 @@ def command(capfd: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str,
     return status, out, err
 
 
-def refused(capfd: pytest.CaptureFixture[str], *argv: object) -> str:
-    """The one line on stderr of a command that must end with exit status 2."""
+def refused(capfd: pytest.CaptureFixture[str], *argv: object, expected: int = 2) -> str:
+    """The one line on stderr of a command that must end with exit status 2, or another one."""
     status, out, err = command(capfd, *argv)
-    return one_line(status, out, err)
+    return one_line(status, out, err, expected)
 
 
-def one_line(status: int, out: str, err: str) -> str:
-    assert status == 2 and out == ""
+def one_line(status: int, out: str, err: str, expected: int = 2) -> str:
+    assert status == expected and out == ""
     assert err.startswith("run-corrdiff: error: ") and err.endswith("\n") and err.count("\n") == 1
     assert "Traceback" not in err and len(err) < 600
     return err.removeprefix("run-corrdiff: error: ").rstrip("\n")

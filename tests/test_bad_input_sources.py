@@ -14,8 +14,8 @@ import pytest
 import torch
 import xarray as xr
 
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.sources import check_input, fetch, make_source
+from earth2_corrdiff.errors import InputError, UnavailableError
+from earth2_corrdiff.sources import check_input, fetch, make_forecast, make_source
 from earth2_corrdiff.sources.failures import explained
 from earth2_corrdiff.times import parse_time, to_times
 
@@ -245,13 +245,18 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
 
 
-@pytest.mark.parametrize("name", ["gfs", "arco", "ncar", "wb2"])
-def test_without_network(name: str, no_network: None, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("name", "local"),
+    [("gfs", "gfs:DIR"), ("arco", "file:PATH"), ("ncar", "file:PATH"), ("wb2", "file:PATH")],
+)
+def test_without_network(name: str, local: str, no_network: None, capfd: pytest.CaptureFixture[str]) -> None:
     source = make_source(name)
     source.check_times("2022-07-24T12:00")
-    message = refused(fetch, source, "2022-07-24T12:00", INPUTS, LAT, LON)
+    with pytest.raises(UnavailableError) as caught:  # the network may come back
+        fetch(source, "2022-07-24T12:00", INPUTS, LAT, LON)
+    message = str(caught.value)
     assert message.startswith(f"could not fetch 2022-07-24T12:00 from {name} (no connection to ")
-    assert message.endswith("; without network use --demo or --source gfs:DIR")
+    assert message.endswith(f"; without network use --demo or --source {local}")
     assert "never retrieved" not in capfd.readouterr().err
 
 
@@ -268,6 +273,67 @@ def test_full_disk_and_defects() -> None:
     for defect in (TypeError("x"), AttributeError("x"), MemoryError()):
         with pytest.raises(type(defect)):
             fails(defect)
+
+
+class GenericError(Exception):
+    """As obstore's, by its module."""
+
+
+GenericError.__module__ = "obstore.exceptions"
+NOW = np.datetime64("now") - np.timedelta64(6, "h")
+
+
+@pytest.mark.parametrize(
+    ("name", "time", "error", "passes", "says"),
+    [
+        ("gfs", NOW, FileNotFoundError("gfs.t12z"), True, "or does not have it yet: try again later"),
+        ("gfs", "2022-07-24T12", FileNotFoundError("gfs.t12z"), False, "it lacks this time"),
+        ("gfs:/mirror", NOW, FileNotFoundError("gfs.t12z"), False, "it lacks this time"),
+        ("ncar", NOW, TimeoutError(), True, "--source file:PATH"),
+        ("gfs_fx, lead time 6 h", NOW, ConnectionError("x"), True, "--source gfs_fx:DIR"),
+        ("gefs_fx member 3, lead time 6 h", NOW, ConnectionError("x"), True, "--source gefs_fx:DIR"),
+        ("ifs_fx, lead time 6 h", NOW, ConnectionError("x"), True, "--source file:PATH"),
+        ("arco", "2022-07-24T12", GenericError("500 - internal"), True, "try again later, or use another"),
+        ("cds", "2022-07-24T12", RuntimeError("503 Server Error"), True, "try again later, or use another"),
+        ("cds", "2022-07-24T12", RuntimeError("required licences not accepted"), False, "download it again"),
+        ("gfs", NOW, OSError(28, "No space left on device", "/x"), False, "free space"),
+        ("file:x.nc", NOW, OSError("truncated"), False, "copy it again"),
+        ("file:x.nc", NOW, TimeoutError(), False, "copy it again"),
+    ],
+)
+def test_what_may_pass(name: str, time: object, error: Exception, passes: bool, says: str) -> None:
+    with pytest.raises(InputError) as caught, explained(name, time):
+        raise error
+    assert isinstance(caught.value, UnavailableError) == passes and says in str(caught.value)
+    assert ("gfs:DIR" in str(caught.value)) == (name == "gfs" and "without network" in str(caught.value))
+
+
+def test_an_archive_that_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time after its end may come; one in the future, or off its cycle, is wrong."""
+    source = make_source("arco")
+    monkeypatch.setattr("earth2_corrdiff.sources.calendars._end", lambda source, known: known)
+    with pytest.raises(
+        UnavailableError, match="2026-01-02T00:00, which is not published yet; try again later"
+    ):
+        source.check_times("2026-01-02")
+    for time in ("2199-01-01", "1939-12-31", "2026-01-02T00:30"):
+        with pytest.raises(InputError) as caught:
+            source.check_times(time)
+        assert not isinstance(caught.value, UnavailableError)
+
+
+def test_a_mirror_may_hold_what_the_bucket_has_no_longer(tmp_path: Path) -> None:
+    """Times before 2021, which Earth2Studio's class refuses."""
+    path = tmp_path / "gfs.20200804/18/gfs.t18z.pgrb2.0p25.f000"
+    path.parent.mkdir(parents=True)
+    for name in (path, path.with_name(f"{path.name}.idx")):
+        name.write_bytes(b"")
+    source = make_source(f"gfs:{tmp_path}")
+    source.check_times("2020-08-04T18")
+    make_forecast(f"gfs_fx:{tmp_path}").states("2020-08-04T18", "0")
+    assert "gfs.20200805/00/gfs.t00z.pgrb2.0p25.f000 is missing" in refused(source.check_times, "2020-08-05")
+    assert "since 2021-01-01; got 2014-01-01" in refused(source.check_times, "2014-01-01")
+    assert "since 2021-01-01; got 2020-08-04" in refused(make_source("gfs").check_times, "2020-08-04T18")
 
 
 def test_cds_without_package_or_key(monkeypatch: pytest.MonkeyPatch) -> None:

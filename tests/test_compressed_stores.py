@@ -20,7 +20,6 @@ from run_kit import OUTPUTS, SHAPE, TIMES, Weather, contents, load, make_package
 from earth2_corrdiff import InputError, downscale
 from earth2_corrdiff.bounded import BoundedFields
 from earth2_corrdiff.compression import Bound, Compression
-from earth2_corrdiff.plotting.forecasts import over_valid_times
 from earth2_corrdiff.run import Downscaling, Options
 from earth2_corrdiff.sources import make_forecast
 from earth2_corrdiff.store import Store
@@ -71,7 +70,8 @@ def test_forecasts(package: Path, tmp_path: Path) -> None:
     assert root["t2m"].chunks == (1, 1, 1, 1, H, W) and root["compression_error"].shape == (1, 2, 2, 1, 4)
     ds = xr.open_zarr(tmp_path / STORE)
     assert "valid_time" in ds.compression_error.coords
-    assert over_valid_times(ds).compression_error.sizes == {"time": 2, "sample": 2, "output": 4}
+    sizes = {"time": 1, "lead_time": 2, "ensemble": 2, "sample": 1, "output": 4}
+    assert dict(ds.compression_error.sizes) == sizes
     assert root["t2m"].attrs["compression_max_error"] == root["compression_error"][..., 1].max()
 
 

@@ -342,8 +342,21 @@ def test_what_a_forecast_file_lacks(tmp_path: Path) -> None:
 
 
 @gfs_files.needed
-def test_a_grib_file_is_read_by_valid_time() -> None:
-    assert "is read by valid time; leave out --lead" in refused(make_forecast, f"file:{WORLD}")
+def test_grib_files_make_forecasts(tmp_path: Path) -> None:
+    """Two lead times of one real GFS run, each in a file of its own."""
+    for grib in (POLAND, LATER):
+        (tmp_path / grib.name).symlink_to(grib)
+    source = make_forecast(f"file:{tmp_path}/*.grib2")
+    lat, lon = np.linspace(48, 56, 33), np.linspace(13, 25, 49)
+    states = source.states("2020-08-04T12", "6,12h")
+    for state, grib in zip(states, (POLAND, LATER), strict=True):
+        x, _ = fetch(source.at(state), state.time, [*NAMES, "refc"], lat, lon)
+        found = load_tool().read_source(str(grib))
+        for i, name in enumerate([*NAMES, "refc"]):
+            expected = found[name].values[::-1] * (9.81 if name[0] == "z" else 1)
+            np.testing.assert_array_equal(x[0, i], expected.astype(np.float32))
+    assert source.coarse is None and source.has("refc") and not source.has("mrr")
+    assert "has the lead times 6 h, 12 h; got 18 h" in refused(source.states, "2020-08-04T12", "18")
 
 
 # sources of the user's own

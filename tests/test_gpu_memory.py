@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,7 @@ from earth2_corrdiff.checkpoint import Checkpoint
 from earth2_corrdiff.downscaler import Downscaler
 from earth2_corrdiff.engines import Level, TorchEngine
 from earth2_corrdiff.graph_pool import GraphPool, pool_of
+from earth2_corrdiff.kernels.feature_maps import FeatureMap
 from earth2_corrdiff.memory import memory_table
 from earth2_corrdiff.networks import Denoiser, create, set_precision
 from earth2_corrdiff.patch_geometry import PatchGeometry
@@ -66,17 +68,39 @@ def gpu(monkeypatch: pytest.MonkeyPatch, total: int, others: int = 0) -> FakeCud
 
 
 def test_a_member_in_half_precision(full: Denoiser) -> None:
-    """The memory table's number: 0.70 GB, in float32 twice that."""
+    """The memory table's number: 0.75 GB, in float32 nearly twice that."""
     half, single = (accelerate(full, p).member_bytes((SIDE, SIDE)) for p in ("bf16", "fp32"))
     assert half == memory_table(full.model, [(SIDE, SIDE)], torch.bfloat16)[0].whole  # type: ignore[list-item, arg-type]
-    assert half == pytest.approx(0.705 * GB, rel=0.01) and single == 2 * half
+    assert half == pytest.approx(0.75 * GB, rel=0.01) and 1.9 * half < single < 2 * half
     assert accelerate(full, "bf16").member_bytes((SIDE, 2 * SIDE)) == 2 * half
+
+
+def join(x: Tensor, side: Tensor | None, bias: Tensor, scale: float) -> FeatureMap:
+    return FeatureMap(torch.empty_like(x))
+
+
+def measured(x: Tensor) -> FeatureMap:
+    return FeatureMap(x)
+
+
+def normalised(
+    maps: Sequence[FeatureMap], *weights: Any, shift: Any = None, mode: str = "same", keep: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """What the kernels write: at another resolution, and the input beside it."""
+    B, _, H, W = maps[0].values.shape
+    C = sum(m.channels for m in maps)
+    size = {"same": (H, W), "up": (2 * H, 2 * W), "down": (H // 2, W // 2)}[mode]
+
+    def empty(h: int, w: int) -> Tensor:
+        return maps[0].values.new_empty(B, C, h, w)
+
+    return empty(*size), empty(*(size if mode == "down" else (H, W))) if keep else None
 
 
 def test_a_step_needs_what_was_computed(full: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every tensor of a call counted, norms as on a GPU: one map in, one map out."""
-    for name in ("group_norm_silu", "residual_scale"):
-        monkeypatch.setattr(torch_unet, name, lambda x, *_, **__: torch.empty_like(x))
+    for stands_in in (join, measured, normalised):
+        monkeypatch.setattr(torch_unet, stands_in.__name__, stands_in)
     unet = torch_unet.TorchUNet(full.model, torch.bfloat16)  # type: ignore[arg-type]
     with torch.device("meta"):
         row, slab = unet.row(0.1, 1, 1, 1, 1), unet.slab(torch.empty(1, 16, SIDE, SIDE))

@@ -18,14 +18,15 @@ ROOT = Path(__file__).parents[1] / NAME
 # from its own layer, in L3 only what ALLOWED says.
 LAYERS = (
     {"errors", "times", "grid", "sampler", "noise", "embeddings", "metadata", "kernels"}
-    | {"states", "prefetch", "place", "claims", "ranks", "share", "options", "compression"}
-    | {"patch_geometry", "patching", "map_store", "tiling", "graph_pool", "float32"},
+    | {"states", "prefetch", "place", "claims", "ranks", "share", "options", "compression", "units", "sizes"}
+    | {"patch_geometry", "patching", "map_store", "tiling", "graph_pool", "float32"}
+    | {"archives", "documents", "weights", "network_arguments", "netcdf_files", "zarr_members"},
     {"spec", "unet", "checkpoint", "architectures", "networks", "compatibility"}
     | {"strips", "memory", "cpu_unet", "torch_unet", "engines", "accelerate"}
     | {"budget", "placement", "view", "tuning"},
-    {"package", "package_writer", "downscaler", "layout", "lockstep"},
+    {"package", "package_writer", "downscaler", "layout", "lockstep", "stock_attributes"},
     {"sources", "model", "handshake", "store", "run", "plotting", "demo", "training"}
-    | {"arrays", "codecs", "bounded", "output", "work", "verification", "service", "workflows"},
+    | {"arrays", "codecs", "bounded", "integrity", "output", "work", "verification", "service", "workflows"},
     {"__init__", "__main__", "cli"},
 )
 LAYER = {unit: level for level, units in enumerate(LAYERS) for unit in units}
@@ -34,7 +35,7 @@ ALLOWED = {
     "model": {"handshake"},
     "run": {"model", "store", "sources", "output", "work"},
     "output": {"store"},
-    "store": {"arrays", "bounded"},
+    "store": {"arrays", "bounded", "integrity"},
     "arrays": {"codecs"},
     "bounded": {"codecs"},
     "work": {"store"},

@@ -118,3 +118,52 @@ def test_coastlines_from_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, t
         lines = list(coasts[0]._feature.geometries())
         assert len(lines) > 10
         assert any(line.bounds[0] < 120.2 and line.bounds[2] > 121.9 for line in lines)  # Taiwan
+
+
+# about a pole
+
+
+def polar(kind: str, side: int = 1) -> fields.Mesh:
+    """A mesh in circles about a pole, or a square that has the pole inside."""
+    if kind == "circles":
+        lat, lon = np.meshgrid(side * np.linspace(60, 90, 16), np.arange(0, 360, 6.0), indexing="ij")
+        return fields.Mesh(lat, lon)
+    crs = ccrs.Stereographic(90.0, -30.0)
+    x, y = np.meshgrid(np.linspace(-2e6, 2e6, 31), np.linspace(-2.5e6, 1.5e6, 31))
+    points = ccrs.PlateCarree().transform_points(crs, x, y)
+    lon = np.unwrap(np.unwrap(points[..., 0], period=360, axis=1), period=360, axis=0)
+    return fields.Mesh(points[..., 1], lon)
+
+
+@pytest.mark.parametrize(("kind", "side"), [("circles", 1), ("circles", -1), ("square", 1)])
+def test_a_domain_about_a_pole_is_on_a_polar_map(kind: str, side: int) -> None:
+    mesh = polar(kind, side)
+    crs = maps.projection(mesh)
+    assert isinstance(crs, ccrs.Stereographic)
+    assert crs.proj4_params["lat_0"] == 90 * side
+    x, y = maps.project(crs, mesh)
+    left, right, bottom, top = maps.extent(x, y)
+    assert left < 0 < right and bottom < 0 < top  # the pole is on the map
+    reach = np.hypot(x, y).max() if kind == "circles" else np.abs(x).max()
+    assert right == pytest.approx(reach, rel=0.06)
+    if kind == "square":  # upright: the mesh's first row is the lowest
+        assert crs.proj4_params["lon_0"] == pytest.approx(-30, abs=1)
+        np.testing.assert_allclose(y[0], y[0].mean(), atol=2e4)
+
+
+def test_wind_about_a_pole_turns_with_the_meridians() -> None:
+    """A west wind follows the parallel: at right angles to the way to the pole, anticlockwise up north."""
+    mesh = polar("circles")
+    crs = maps.projection(mesh)
+    x, y = maps.project(crs, mesh)
+    u, v = maps.wind_on_map(crs, mesh, np.full(x.shape, 10.0), np.zeros(x.shape))
+    inner = slice(0, -1)
+    np.testing.assert_allclose((x * u + y * v)[inner] / np.hypot(x, y)[inner] / 10, 0, atol=1e-2)
+    assert ((x * v - y * u)[inner] > 0).all()
+    assert np.isnan(u[-1]).all()  # at the pole itself there is no east
+
+
+def test_what_is_not_about_a_pole() -> None:
+    for south, north, width in ((60, 89, 90), (-90, 90, 358), (-20, 89, 358), (40, 60, 358)):
+        lat, lon = np.meshgrid(np.linspace(south, north, 30), np.linspace(0, width, 90), indexing="ij")
+        assert not maps.surrounds_pole(fields.Mesh(lat, lon))

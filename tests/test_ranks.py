@@ -182,6 +182,13 @@ def test_what_launchers_say() -> None:
     assert launched({**slurm, "SLURM_STEP_ID": "0"}) == Ranks(5, 6, 1)
     assert launched(slurm) == Ranks()  # in a batch script, but not started by srun
     assert launched({**slurm, "SLURM_STEP_ID": "0", **torchrun}) == Ranks(3, 8, 1, 2)
+    step = {**slurm, "SLURM_STEP_ID": "3", "SLURM_STEP_NUM_TASKS": "8"}  # of an allocation of 6
+    assert launched(step) == Ranks(5, 8, 1)
+    assert launched({**step, "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}) == Ranks(0, 1, 1)
+    for shell in ("4294967290", "4294967291"):  # the interactive step, the batch script
+        assert launched({**slurm, "SLURM_STEP_ID": shell}) == Ranks()
+    with pytest.raises(InputError, match="SLURM_STEP_ID=x is not a valid number of the launcher; unset it"):
+        launched({**slurm, "SLURM_STEP_ID": "x"})
     for wrong in ({"RANK": "x"}, {"RANK": "2", "WORLD_SIZE": "2"}, {"WORLD_SIZE": "0"}):
         with pytest.raises(InputError, match="are no launcher's; unset them"):
             launched(wrong)
@@ -189,7 +196,8 @@ def test_what_launchers_say() -> None:
 
 @pytest.mark.parametrize(
     ("nodes", "host"),
-    [("node7", "node7"), ("node[03-07,11],x2", "node03"), ("a-1,b-2", "a-1"), ("gpu[5,7]", "gpu5")],
+    [("node7", "node7"), ("node[03-07,11],x2", "node03"), ("a-1,b-2", "a-1"), ("gpu[5,7]", "gpu5")]
+    + [("rack[1-2]n[03-04].example", "rack1n03.example"), ("r[1,2]n7,x", "r1n7")],
 )
 def test_where_the_processes_of_srun_meet(nodes: str, host: str) -> None:
     from earth2_corrdiff.ranks import _address
@@ -197,6 +205,8 @@ def test_where_the_processes_of_srun_meet(nodes: str, host: str) -> None:
     environ = {"SLURM_STEP_NODELIST": nodes, "SLURM_JOB_ID": "123456", "SLURM_STEP_ID": "2"}
     assert _address(environ) == (host, 15000 + 123458 % 15000)
     assert _address({**environ, "MASTER_ADDR": "here", "MASTER_PORT": "29500"}) == ("here", 29500)
+    with pytest.raises(InputError, match="MASTER_PORT=http is not a valid number"):
+        _address({**environ, "MASTER_PORT": "http"})
 
 
 def test_steps_of_all_processes_add_up() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import resource
 import shutil
@@ -47,6 +48,7 @@ from run_kit import (
 )
 
 from earth2_corrdiff import CorrDiffTaiwan, InputError, downscale
+from earth2_corrdiff.cli.common import TRY_LATER
 from earth2_corrdiff.downscaler import Downscaler
 from earth2_corrdiff.package import TAIWAN_ZIP, Folder
 from earth2_corrdiff.run import Options
@@ -151,6 +153,41 @@ def test_every_option_arrives(package: Path, weather: Path, capfd: pytest.Captur
     downscale(TIMES, model, Weather(), "fp32.zarr", options=Options(seed=0))
     difference = np.abs(ds.t2m - xr.open_zarr("fp32.zarr").t2m).mean()
     assert 0 < difference < 0.1 * ds.t2m.std()
+
+
+def test_a_file_with_names_and_units_of_its_own(
+    package: Path, weather: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The same weather as Celsius, in knots, under other names, in two files: the same input."""
+    data, knot = xr.open_dataset(weather).isel(time=[0]), 1852 / 3600
+    own = data.rename(t2m="warmth", u10m="u10", time="valid_time", lat="latitude", lon="longitude")
+    own["warmth"] = (own["warmth"] - 273.15).assign_attrs(units="degC")
+    own["u10"] = (own["u10"] / knot).assign_attrs(units="knots", long_name="10 metre U wind component")
+    Path("own").mkdir()
+    own[["warmth", "u10"]].to_netcdf("own/surface.nc")
+    own.drop_vars(["warmth", "u10"]).to_netcdf("own/others.nc")
+    argv = (TIMES[0], "--package", package, "--samples", 1, "--seed", 0)
+    assert command(capfd, *argv, "--source", f"file:{weather}", "--output", "plain.zarr")[0] == 0
+    status, _, err = command(
+        capfd, *argv, "--source", "file:own", "--rename", "warmth=t2m", "--output", "own.zarr"
+    )
+    assert status == 0, err
+    plain, renamed = xr.open_zarr("plain.zarr"), xr.open_zarr("own.zarr")
+    assert renamed.attrs["source"] == "file:own with warmth as t2m"
+    for name in ("t2m_lowres", "u10m_lowres", "z500_lowres"):
+        np.testing.assert_allclose(renamed[name], plain[name], rtol=1e-5, atol=1e-3)
+
+
+def test_what_may_pass_has_a_status_of_its_own(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EX_TEMPFAIL, so that cron tries again: a time that is not published yet."""
+    monkeypatch.setattr("earth2_corrdiff.sources.calendars._end", lambda source, known: known)
+    assert TRY_LATER == os.EX_TEMPFAIL
+    message = refused(capfd, "2026-01-02", "--source", "arco", expected=TRY_LATER)
+    assert "got 2026-01-02T00:00, which is not published yet; try again later" in message
+    assert "which lies in the future" in refused(capfd, "2199-01-02", "--source", "arco")
+    assert "rename those of file:PATH only" in refused(capfd, TIMES[0], "--demo", "--rename", "a=b")
 
 
 def test_times_with_an_offset_are_utc(package: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -549,7 +586,7 @@ def test_without_network(tmp_path: Path) -> None:
     where = {"NGC_CLI_SEARCH_SERVICE_URL": "https://registry.invalid/"}
     process = script(TIMES[0], cwd=tmp_path, env=where)
     out, err = process.communicate(timeout=120)
-    message = one_line(process.returncode, out, err)
+    message = one_line(process.returncode, out, err, TRY_LATER)
     assert message.startswith(
         "the package taiwan cannot be downloaded (no connection to registry.invalid: the name"
     )
@@ -557,11 +594,13 @@ def test_without_network(tmp_path: Path) -> None:
     assert time.monotonic() - start < 60 and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["gfs", "arco"])
-def test_without_network_for_the_weather(name: str, package: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    message = refused(capfd, TIMES[0], "--package", package, "--source", name)
+@pytest.mark.parametrize(("name", "local"), [("gfs", "gfs:DIR"), ("arco", "file:PATH")])
+def test_without_network_for_the_weather(
+    name: str, local: str, package: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(capfd, TIMES[0], "--package", package, "--source", name, expected=TRY_LATER)
     assert message.startswith(f"could not fetch 2024-07-24T12:00 from {name} (no connection to ")
-    assert message.endswith("; without network use --demo or --source gfs:DIR")
+    assert message.endswith(f"; without network use --demo or --source {local}")
     assert not list(Path().iterdir())
 
 
@@ -640,7 +679,8 @@ def test_an_interrupted_download_of_the_package(
     argv = (TIMES[0], "--source", f"file:{weather}", "--samples", 1)
     registry.sends = 0.5
     status, out, err = command(capfd, *argv)
-    message = one_line(status, out, err.split("\n", 1)[1] if err.startswith("\rDownloading") else err)
+    err = err.split("\n", 1)[1] if err.startswith("\rDownloading") else err
+    message = one_line(status, out, err, TRY_LATER)
     assert (
         "corrdiff_inference_package@1 cannot be read: ClientPayloadError: Response payload is not comp"
         in message

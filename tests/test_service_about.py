@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
 from html.parser import HTMLParser
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -84,7 +86,31 @@ def test_metrics() -> None:
     for stage, count in (("receive", 3), ("wait", 2), ("total", 2)):
         assert float(numbers[f'corrdiff_stage_seconds_count{{stage="{stage}"}}']) == count
     assert float(numbers["process_resident_memory_bytes"]) > 1e6
+    assert f'corrdiff_build_info{{version="{version("earth2-corrdiff")}"}}' in numbers
+    assert numbers['corrdiff_failures_total{what="request"}'] == "0.0"
     assert float(numbers["corrdiff_members_per_second"]) > 0 and numbers["corrdiff_ready"] == "1.0"
+
+
+def test_one_line_for_each_request() -> None:
+    from loguru import logger
+
+    lines: list[str] = []
+    with running() as service:
+        handler = logger.add(lines.append, level="INFO", format="{message}")
+        answer = service.infer(states(2), samples=3)
+        service.refused(states(1), samples=0)
+        service.client.get("/v1/no%0Aforged%20line")
+        service.client.get("/v1/health/live")
+        service.client.get("/v1/metrics")
+        until(lambda: len(lines) == 3)
+        logger.remove(handler)
+    patterns = (
+        rf"request {answer.headers['x-request-id']} POST /v1/infer: 200 in \d+\.\d{{3}} s, 6 members\n",
+        r"request [0-9a-f]{12} POST /v1/infer: 422 in \d+\.\d{3} s\n",
+        r"request [0-9a-f]{12} GET other: 404 in \d+\.\d{3} s\n",
+    )
+    for line, pattern in zip(lines, patterns, strict=True):
+        assert re.fullmatch(pattern, line), line
 
 
 class Links(HTMLParser):

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import runpy
+import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +29,7 @@ from service_kit import (
 from earth2_corrdiff import CorrDiff, InputError, demo, downscale
 from earth2_corrdiff.noise import consecutive_seeds
 from earth2_corrdiff.run import Options
+from earth2_corrdiff.service.app import EXAMPLE
 
 __all__ = ["service"]
 ROOT = Path(__file__).parents[1]
@@ -98,6 +101,30 @@ def test_the_whole_example(tmp_path: Path, example: dict[str, Any]) -> None:
     for name in ("mrr", "t2m", "u10m", "v10m"):
         assert np.array_equal(ds[name].values, run[name].values[0]) and ds[name].units
     assert np.array_equal(ds.lat, run.lat) and ds.lat.dims == ("y", "x")
+
+
+def test_the_help_of_the_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("requests")
+    monkeypatch.setattr("sys.argv", ["infer_client.py", "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / "examples/infer_client.py"), run_name="__main__")
+    assert stop.value.code == 0 and "http://127.0.0.1:8000" in capsys.readouterr().out
+
+
+# curl
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_curl_as_the_documentation_has_it(service: Service, tmp_path: Path) -> None:
+    """The lines of /docs, but for the one that writes the input, which has a test of its own."""
+    (tmp_path / "input.npy").write_bytes(npy(states(1)))
+    lines = EXAMPLE.format(url=f"http://127.0.0.1:{service.port}").splitlines()
+    assert lines[0].startswith("serve-corrdiff --package demo --write-example input.npy ")
+    for line in lines[1:]:
+        done = subprocess.run(line.split() + ["-s", "-S", "-f"], cwd=tmp_path, capture_output=True)
+        assert done.returncode == 0, done.stderr
+    check_members((tmp_path / "members.tar").read_bytes(), states(1), 0, 2, steps=12)
+    assert b'"name":"tiny"' in done.stdout
 
 
 # the benchmark

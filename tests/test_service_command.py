@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,14 +24,15 @@ import httpx
 import numpy as np
 import pytest
 import xarray as xr
-from run_kit import OUTPUTS, ROOT, TIMES, command, make_package
+from run_kit import CENTERS, NAMES, OUTPUTS, ROOT, TIMES, command, make_package
 from service_kit import INFER, form, npy, untar, until
 
-from earth2_corrdiff.cli import serve
+from earth2_corrdiff.cli import serve, serve_log
 from earth2_corrdiff.service.listening import listen
 
 SCRIPT = ROOT / "scripts/serve-corrdiff.py"
 SECRET = "not for the log at all"
+LOGGED = re.compile(r"serve-corrdiff: \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO: request [0-9a-f]{12} .*")
 Finished = tuple[int, str]
 
 
@@ -144,7 +147,9 @@ def test_the_same_fields_as_the_command_line_and_sigterm_in_mid_request(
         for value, name in zip(member[0, 0], OUTPUTS.names, strict=True):
             assert np.array_equal(value, ds[name].values[m]), name
     assert len(untar(data)) == 4 and status == 0 and "Traceback" not in err
-    lines = err.splitlines()
+    lines = [line for line in err.splitlines() if not LOGGED.fullmatch(line)]
+    assert len(err.splitlines()) - len(lines) == 2
+    assert re.search(r" POST /v1/infer: 200 in \d+\.\d{3} s, 4 members$", err, re.MULTILINE)
     assert lines[0] == f"serve-corrdiff: loading the package {package} …"
     assert lines[1:] == [f"serve-corrdiff: ready at {url}, see {url}/docs", "serve-corrdiff: stopped"]
 
@@ -153,7 +158,7 @@ def test_what_takes_too_long_is_broken_off_at_the_end(package: Path) -> None:
     limits = ("--drain-seconds", 0.2, "--max-steps", 9000)
     with started("--package", package, "--device", "cpu", *limits) as process:
         url = process.url()
-        x = np.zeros((1, 12, 36, 40), dtype=np.float32)
+        x = np.broadcast_to(np.float32(CENTERS)[:, None, None], (1, 12, 36, 40))
         codes: list[Any] = []
 
         def ask(**numbers: Any) -> None:
@@ -179,11 +184,75 @@ def test_what_takes_too_long_is_broken_off_at_the_end(package: Path) -> None:
     assert 503 in codes and set(codes) <= {503, 200, "broken off"}
 
 
+def free_port() -> int:
+    with listen("127.0.0.1", 0) as probe:
+        return int(probe.getsockname()[1])
+
+
+def test_probes_are_answered_from_the_first_moment(package: Path) -> None:
+    """As long as it is imported, loaded and warmed up: no probe is refused, lost, or waits for that."""
+    port = free_port()
+    ready: list[int] = []
+    seconds: list[float] = []
+    with started("--package", package, "--device", "cpu", "--port", port) as process:
+        until(lambda: connects(port), 120)
+        while 200 not in ready:
+            start = time.perf_counter()
+            assert status_of(port, "/v1/health/live") == 200
+            seconds.append(time.perf_counter() - start)
+            ready.append(status_of(port, "/v1/health/ready"))
+            assert process.process.poll() is None
+            time.sleep(0.02)
+        status, err = process.finish(signal.SIGTERM)
+    assert set(ready) == {200, 503} and ready.index(200) == len(ready) - 1 and len(ready) > 20
+    assert np.median(seconds) < 0.25, sorted(seconds)[-5:]  # not as long as imports take
+    assert status == 0 and "Traceback" not in err
+
+
+def status_of(port: int, path: str) -> int:
+    """Of an answer; asked for without a client that takes longer than the service."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", path)
+    with connection.getresponse() as answer:
+        answer.read()
+        return answer.status
+
+
+def connects(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_what_hangs_does_not_outlive_the_drain(package: Path) -> None:
+    """Clients that send half a head or half a body, or do not read, a stream, and a job that takes long."""
+    with started(
+        "--package", package, "--device", "cpu", "--drain-seconds", 4, "--source", "demo"
+    ) as process:
+        url = process.url()
+        port = int(url.rpartition(":")[2])
+        job = httpx.post(f"{url}/v1/downscale", json={"time": TIMES[0], "samples": 64, "steps": 100})
+        hanging = [socket.create_connection(("127.0.0.1", port)) for _ in range(4)]
+        start = b"POST /v1/downscale HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+        hanging[0].sendall(start)
+        hanging[1].sendall(start + b"content-type: application/json\r\ncontent-length: 9\r\n\r\n{")
+        events = f"GET {job.json()['links']['events']} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+        hanging[2].sendall(events.encode())
+        until(lambda: 'corrdiff_queue{what="jobs"} 1.0' in httpx.get(f"{url}/v1/metrics").text)
+        begun = time.monotonic()
+        status, err = process.finish(signal.SIGTERM)
+        assert time.monotonic() - begun < 4 + 6  # it may take a while to be scheduled on a busy machine
+        for client in hanging:
+            client.close()
+    assert status == 0 and "Traceback" not in err and "ERROR" not in err, err
+    assert "serve-corrdiff: stopped" in err.splitlines()[-1]
+
+
 def test_interrupted_while_it_loads() -> None:
     """On the owner thread, when the server answers already."""
-    with listen("127.0.0.1", 0) as probe:
-        port = probe.getsockname()[1]
-
+    port = free_port()
     live = f"http://127.0.0.1:{port}/v1/health/live"
 
     with started("--package", "demo", "--device", "cpu", "--port", port) as process:
@@ -284,7 +353,74 @@ def test_defaults_in_the_help_are_those_of_the_settings() -> None:
 
 def test_small_answers_do_not_wait_for_acknowledgements() -> None:
     """asyncio switches Nagle's algorithm off only where the socket says that it is TCP."""
-    import socket
-
     with listen("127.0.0.1", 0) as sock:
         assert sock.proto == socket.IPPROTO_TCP
+
+
+# an example
+
+
+def test_an_example_input(package: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    argv = ["--package", str(package), "--write-example", "input.npy", "--time", TIMES[1]]
+    assert serve.main(argv) == 0
+    out, err = capfd.readouterr()
+    assert out == "" and err == "serve-corrdiff: wrote input.npy: demo (synthetic), float32 (1, 12, 36, 40)\n"
+    x = np.load("input.npy")
+    assert x.dtype == np.float32
+    assert command(capfd, TIMES[1], "--package", package, "--source", "demo", "--output", "run.zarr")[0] == 0
+    ds = xr.open_zarr("run.zarr").isel(time=0)
+    for name, field in zip(NAMES, x[0], strict=True):
+        np.testing.assert_array_equal(field, ds[f"{name}_lowres"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("--time", "soon"), "'soon' is no time"),
+        (("--source", "nowhere"), "there is no source 'nowhere'"),
+        (("--write-example", "no/such/folder.npy"), "--write-example no/such/folder.npy cannot be written"),
+    ],
+)
+def test_an_example_that_cannot_be(
+    package: Path, capfd: pytest.CaptureFixture[str], argv: tuple[str, ...], said: str
+) -> None:
+    assert said in refused(capfd, "--package", package, "--write-example", "input.npy", *argv)
+
+
+# who may use it
+
+
+@pytest.mark.parametrize(
+    ("argv", "warned"),
+    [(("--host", "0.0.0.0"), True), (("--host", "0.0.0.0", "--api-key-file", "key"), False), ((), False)],
+)
+def test_an_open_address_without_a_key_is_warned_of(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], argv: tuple[str, ...], warned: bool
+) -> None:
+    (tmp_path / "key").write_text(f"{SECRET}\n")
+    serve.main(["--port", "0", "--package", "missing", *argv])
+    warning = "serve-corrdiff: WARNING: whoever can reach 0.0.0.0 may use the service; give --api-key-file\n"
+    assert (warning in capfd.readouterr().err) == warned
+
+
+# the log
+
+
+def test_a_log_that_nobody_reads_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stderr may be a pipe that is full; what is lost then is said once it is read again."""
+    reads, writes = os.pipe()
+    monkeypatch.setattr(serve_log, "MOST", 1000)
+    with open(writes, "w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        lines = serve_log.Lines("serve-corrdiff")
+        for number in range(5000):
+            lines.write(f"{number:0100d}\n")
+        assert lines.lost > 0
+        with open(reads) as reader:
+            threading.Thread(target=lambda: (lines.finish(30), full.close()), daemon=True).start()
+            said = reader.read().splitlines()
+    kept = [int(line) for line in said if line.isdigit()]
+    told = [re.fullmatch(r"serve-corrdiff: (\d+) lines of the log were lost", line) for line in said]
+    assert kept == sorted(set(kept)) and len(kept) >= 1000
+    assert len(kept) + sum(int(found[1]) for found in told if found) == 5000
+    assert len(kept) + sum(found is not None for found in told) == len(said)

@@ -152,6 +152,18 @@ def test_no_npy_at_all(data: bytes) -> None:
     assert "a npy file of plain numbers" in fault(data)
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [(-1, -1, 3, 6, 8), (-1, 3, 6, 8), (True, 3, 6, 8), (1, True, 3, 6, 8), (-1, -2, 3, 6, 8), (True,) * 5]
+    + [(2.0, 3, 6, 8), (None, 3, 6, 8), ("2", 3, 6, 8), (1, 3, 6, -8), (-1,) * 64],
+    ids=repr,
+)
+def test_shapes_that_are_none(shape: tuple[Any, ...]) -> None:
+    """NumPy takes -1 as any length, and True as 1."""
+    assert "a npy file of plain numbers" in fault(header(shape) + npy(X)[128:])
+    assert "a npy file of plain numbers" in fault(header(shape) + npy(X)[128 : 128 + 576])
+
+
 def test_a_header_that_claims_too_much_reserves_nothing() -> None:
     tracemalloc.start()
     for shape in ((10**9, 3, 6, 8), (10**30, 3, 6, 8), (-1, 3, 6, 8), (-(10**9), -(10**9), 3, 6, 8)):
@@ -213,6 +225,19 @@ def test_times_are_as_many_as_states() -> None:
         with pytest.raises(ServiceError, match=f"time must be {many} valid time") as caught:
             decode.read_times({"time": text}, many)
         assert caught.value.status_code == 422
+
+
+def test_a_period_is_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could have a million; nothing is made of it, and nothing of more times than states."""
+    monkeypatch.setattr(decode, "parse_time", lambda text: pytest.fail(text))
+    for text, got in (
+        (",".join(["1700-01-01/1701-11-25T10:40/1min"] * 12), "a period"),
+        ("2024-07-24/2024-07-24/1h", "a period"),
+        ("2024-07-24," * 100_000, "100001"),
+    ):
+        with pytest.raises(ServiceError, match=f"time must be 1 valid time .*got {got}") as caught:
+            decode.read_times({"time": text}, 1)
+        assert caught.value.field == "time" and len(caught.value.detail) < 200
 
 
 def test_seeds_are_those_of_the_other_doors() -> None:

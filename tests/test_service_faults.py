@@ -30,11 +30,11 @@ class Tight:
         self.sizes: list[int] = []
         model.downscaler.residual = self  # type: ignore[method-assign]
 
-    def __call__(self, cond: Any, mean: Any, seeds: list[int], progress: Any) -> Any:
+    def __call__(self, cond: Any, mean: Any, seeds: list[int], *how: Any) -> Any:
         self.sizes.append(len(seeds))
         if len(seeds) > self.most:
             raise self.error
-        return self.inner(cond, mean, seeds, progress)
+        return self.inner(cond, mean, seeds, *how)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -25,11 +27,18 @@ from service_kit import (
     states,
     untar,
 )
-from tiny import make_spec
+from test_lead_times import arguments, specification
+from tiny import make_spec, randomise
 
+from earth2_corrdiff import CorrDiff
+from earth2_corrdiff.checkpoint import Checkpoint
+from earth2_corrdiff.downscaler import Downscaler
+from earth2_corrdiff.layout import member_seeds
+from earth2_corrdiff.networks import create
 from earth2_corrdiff.noise import consecutive_seeds, drawn_seeds, member_seed
 from earth2_corrdiff.service.settings import Settings
-from earth2_corrdiff.times import parse_time
+from earth2_corrdiff.states import States
+from earth2_corrdiff.times import parse_time, to_leads
 
 __all__ = ["service"]
 
@@ -192,3 +201,132 @@ def test_other_paths_and_methods(service: Service) -> None:
     assert get("/v1/nothing").status_code == 404 and "detail" in get("/v1/nothing").json()
     assert get(INFER).status_code == 405 and get(INFER).headers["allow"] == "POST"
     assert get("/v1/grid/input/height.npy").json()["field"] == "axis"
+
+
+# weather
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda x: x - np.float32([273.15, 0, 0])[:, None, None], "t2m is .* degrees Celsius"),
+        (lambda x: np.full_like(x, -999), "t2m is -999 to -999, expected within 150 to 350 K"),
+        (lambda x: np.full_like(x, 1e30), "t2m is 1e"),
+        (lambda x: np.full_like(x, 3e38), "t2m is 3e"),
+        (lambda x: x / np.float32([1, 1, 9.81])[:, None, None], "z500 is .* geopotential height in m"),
+        (lambda x: np.where(np.arange(8) < 7, x, np.float32(9999)), "t2m is .* to 9999"),
+    ],
+    ids=["celsius", "missing", "huge", "largest", "height", "one row"],
+)
+def test_what_is_no_weather(service: Service, spoil: Any, said: str) -> None:
+    body = service.refused(spoil(states(1)).astype(np.float32), seed=1)
+    assert body["field"] == "input_array" and re.search(said, body["detail"]), body
+    assert "\n" not in body["detail"] and len(body["detail"]) < 300
+
+
+def test_no_weather_at_one_of_the_times(service: Service) -> None:
+    x = np.concatenate([states(1), states(1) * np.float32(1.4)])
+    body = service.refused(x, time="2024-07-24T12:00,2024-07-25")
+    assert "at 2024-07-25T00:00" in body["detail"]
+
+
+# forms
+
+
+@pytest.mark.parametrize("charset", ["undefined", "idna", "utf-16", "unicode_escape", "x" * 99, "\\x00", "é"])
+def test_odd_charsets(service: Service, charset: str) -> None:
+    request = service.client.build_request("POST", INFER, **form(npy(states(1))))
+    kind = f"{request.headers['content-type']}; charset={charset}".encode("latin-1")
+    answer = service.client.post(INFER, content=request.read(), headers={b"content-type": kind})
+    assert answer.status_code == 422 and "charset" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("charset", ["utf-8", '"UTF-8"', "iso-8859-1"])
+def test_usual_charsets(service: Service, charset: str) -> None:
+    request = service.client.build_request("POST", INFER, **form(npy(states(1)), seed=1))
+    kind = f"{request.headers['content-type']}; charset={charset}"
+    answer = service.client.post(INFER, content=request.read(), headers={"content-type": kind})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            b'--x\r\ncontent-disposition: form-data; name="a"\r\n\r\n1\r\n' * 200 + b"--x--\r\n",
+            "Too many fields",
+        ),
+        (
+            b"--x\r\n" + b"x-header: y\r\n" * 5000 + b"\r\n--x--\r\n",
+            "headers of a part exceed|valid multipart",
+        ),
+        (
+            b"--x\r\nx-header: " + b"y" * 2**20 + b"\r\n\r\n--x--\r\n",
+            "headers of a part exceed|valid multipart",
+        ),
+        (b"--x\r\ncontent-disposition: form-data; name*=undefined''%41\r\n\r\n1\r\n--x--\r\n", ""),
+        (b"--x\r\ncontent-disposition: form-data\r\n\r\n1\r\n--x--\r\n", '"name" must be provided'),
+        (b"--x\r\n\r\n1\r\n--x--\r\n", ""),
+    ],
+    ids=["parts", "headers", "header", "odd name", "no name", "no header"],
+)
+def test_hostile_forms(service: Service, body: bytes, said: str) -> None:
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    answer = service.client.post(INFER, content=body, headers=kind)
+    assert answer.status_code == 422 and re.search(said, answer.json()["detail"]), answer.text
+
+
+# lead times
+
+
+@pytest.fixture(scope="module")
+def late() -> Iterator[tuple[Service, Downscaler]]:
+    """A service of networks that know lead times, and such networks that no service has."""
+
+    def make() -> Downscaler:
+        spec = specification(sampling=EULER)
+        nets = [create(Checkpoint(name, args, {}, name)) for name, args in arguments(spec)]
+        for seed, net in enumerate(nets):
+            randomise(net, seed).eval().requires_grad_(False)
+        return Downscaler(spec, *nets, "fp32", False)
+
+    with running(model=CorrDiff(make())) as service:
+        yield service, make()
+
+
+@pytest.mark.parametrize("time", [None, "2024-07-24T12:00,2024-07-24T12:00"])
+def test_lead_times_have_the_bits_of_the_downscaler(
+    late: tuple[Service, Downscaler], time: str | None
+) -> None:
+    """Of one request with several, too; with times, the seeds are those of run-corrdiff --lead."""
+    service, downscaler = late
+    fields = {"samples": 2, "seed": 3, "lead_time": "6,12h"} | ({} if time is None else {"time": time})
+    answer = service.infer(states(2), **fields)
+    assert answer.status_code == 200, answer.text
+    seeds = [consecutive_seeds(3, 2)] * 2
+    if time is not None:
+        start = parse_time("2024-07-24T00:00")
+        made = member_seeds(States(np.array([start]), to_leads("12")), 3, 2)
+        valid = parse_time("2024-07-24T12:00")
+        seeds = [[member_seed(3, valid, m, hours * 3600) for m in range(2)] for hours in (6, 12)]
+        assert made[0, 0].tolist() == seeds[1]
+    for b, hours in enumerate((6, 12)):
+        want = downscaler(torch.tensor(states(2)[b : b + 1]), seeds[b], lead_hours=[hours])[0]
+        for m in range(2):
+            np.testing.assert_array_equal(untar(answer.content)[m, b][0, 0], want[m].numpy())
+
+
+def test_lead_times_that_cannot_be(late: tuple[Service, Downscaler], service: Service) -> None:
+    with_leads, _ = late
+    for lead in ("7", "", "6,12", "0/12/6h", "0/999999/1min", "soon", "-6", "nan", "1" * 99):
+        body = with_leads.refused(states(1), lead_time=lead)
+        assert body["field"] == "lead_time" and "one of 0, 6, 12 h" in body["detail"], lead
+    assert with_leads.refused(states(1))["detail"].endswith("got nothing")
+    assert with_leads.client.get("/v1/metadata").json()["package"]["lead_time_hours"] == [0, 6, 12]
+    assert service.refused(states(1), lead_time="6")["field"] == "lead_time"
+
+
+def test_a_package_without_lead_times_has_the_seeds_of_forecasts(service: Service) -> None:
+    answer = service.infer(states(1), seed=3, time="2024-07-24T12:00", lead_time="6")
+    want = fields(states(1), [member_seed(3, parse_time("2024-07-24T12:00"), 0, 6 * 3600)])[0]
+    np.testing.assert_array_equal(untar(answer.content)[0, 0][0, 0], want[0])

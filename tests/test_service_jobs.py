@@ -9,9 +9,11 @@ import io
 import itertools
 import json
 import os
+import re
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +21,26 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from job_kit import CALLS, ORDER, ROOT, JobService, by_command, read_events, serving, small_package
+from job_kit import CALLS, COMMAND, ORDER, ROOT, JobService, by_command, read_events, serving, small_package
+from loguru import logger
 from matplotlib.figure import Figure
 from PIL import Image
 from run_kit import TIMES, load, same, weather_file
 from service_kit import Valve, running, untar, until
-from tiny import INPUTS, weather
+from test_lead_times import HOURS, arguments
+from tiny import INPUTS, make_networks, make_spec, randomise, weather
 from zarr.storage import ZipStore, _local
 
-from earth2_corrdiff import CorrDiff, InputError, plotting
+from earth2_corrdiff import CorrDiff, InputError, downscale, plotting, save_package
+from earth2_corrdiff.networks import create
+from earth2_corrdiff.run import Options
 from earth2_corrdiff.service import job_runner, jobs_api
 from earth2_corrdiff.service.errors import ServiceError
 from earth2_corrdiff.service.job import Order
 from earth2_corrdiff.service.jobs import Jobs, Keeping
 from earth2_corrdiff.service.settings import Settings
 from earth2_corrdiff.service.zipped import zipped
-from earth2_corrdiff.sources import Source
+from earth2_corrdiff.sources import Source, make_forecast
 
 TINY = Order((TIMES[0],), "demo", 1, 2, "heun", 7)
 
@@ -460,7 +466,7 @@ def test_a_running_job_is_cancelled_and_leaves_nothing(valve: Valve, tmp_path: P
         with service.client.stream("GET", f"{ROOT}/{job}/events") as answer:
             events = read_events(answer)
             next(events)
-            assert service.client.delete(f"{ROOT}/{job}").status_code == 204
+            assert service.remove(job) == 204
             assert service.get(job).status_code == 404 and service.client.get(ROOT).json()["jobs"] == []
             calls = len(valve.seeds)
             valve.open()
@@ -468,7 +474,7 @@ def test_a_running_job_is_cancelled_and_leaves_nothing(valve: Valve, tmp_path: P
         assert last.kind == "error" and last.data["state"] == "cancelled" and last.data["error"]
         assert len(valve.seeds) == calls  # no other member was begun
         until(lambda: folders(tmp_path) == [])
-        assert service.client.delete(f"{ROOT}/{job}").status_code == 404
+        assert service.remove(job) == 404
         service.done()
 
 
@@ -476,7 +482,7 @@ def test_a_waiting_job_is_cancelled(valve: Valve, tmp_path: Path) -> None:
     with serving(tmp_path, warmed(valve), max_jobs=4) as service:
         jobs = [service.start(samples=1) for _ in range(4)]
         until(lambda: [service.state(job) for job in jobs].count("running") == 2)
-        assert service.client.delete(f"{ROOT}/{jobs[3]}").status_code == 204
+        assert service.remove(jobs[3]) == 204
         service.start(samples=1)  # its place is free
         valve.open()
         assert [service.ended(job)["state"] for job in jobs[:3]] == ["done"] * 3
@@ -487,7 +493,7 @@ def test_a_finished_job_is_removed(model: CorrDiff, tmp_path: Path) -> None:
     with serving(tmp_path, model) as service:
         keep, go = service.done(), service.done(samples=1)
         assert sorted(folders(tmp_path)) == sorted([keep, go])
-        assert service.client.delete(f"{ROOT}/{go}").status_code == 204
+        assert service.remove(go) == 204
         assert folders(tmp_path) == [keep] and service.state(keep) == "done"
 
 
@@ -639,3 +645,169 @@ def test_what_is_being_read_stays(tmp_path: Path) -> None:
         jobs.settle(second, "failed", "said why")
         assert names[0] in {job.id for job in jobs.all()}
     assert {job.id for job in jobs.all()} == {second.id}
+
+
+# whose they are
+
+
+def test_a_job_is_its_makers(model: CorrDiff, tmp_path: Path) -> None:
+    with serving(tmp_path, model) as service:
+        mine, other = service.done(), service.done(samples=1)
+        delete, token = service.client.delete, service.tokens[mine]
+        for headers in (
+            *({}, {"x-job-token": ""}, {"x-job-token": service.tokens[other]}, {"x-job-token": token[:-1]}),
+            *({"authorization": "Bearer nonsense"}, {"authorization": token}, {"x-job-token": "é"}),
+        ):
+            sent = {name: value.encode() for name, value in headers.items()}
+            answer = delete(f"{ROOT}/{mine}", headers=sent)
+            assert answer.status_code == 403 and "X-Job-Token: TOKEN" in answer.json()["detail"]
+        assert service.state(mine) == "done"
+        assert delete(f"{ROOT}/{'0' * 32}", headers={"x-job-token": token}).status_code == 404
+        assert delete(f"{ROOT}/{mine}", headers={"authorization": f"Bearer {token}"}).status_code == 204
+        assert service.remove(other) == 204 and len({token, service.tokens[other]}) == 2
+
+
+def test_a_token_is_told_once_and_not_kept(model: CorrDiff, tmp_path: Path) -> None:
+    with serving(tmp_path, model) as service:
+        job = service.done()
+        tokens, answers = service.tokens, [service.get(job), service.client.get(ROOT)]
+        assert all(tokens[job] not in answer.text for answer in answers)
+        assert all(tokens[job] not in event.data.values() for event in service.events(job))
+        assert tokens[job].encode() not in (tmp_path / "jobs" / job / "job.json").read_bytes()
+    with serving(tmp_path, model) as service:
+        service.tokens = {job: "x" * 32}
+        assert service.remove(job) == 403
+        service.tokens = tokens
+        assert service.remove(job) == 204
+
+
+def test_the_list_has_states_and_no_contents(shared: JobService) -> None:
+    job = shared.start(samples=1)
+    found = next(each for each in shared.client.get(ROOT).json()["jobs"] if each["id"] == job)
+    assert set(found) == {"id", "state", "created", "progress"} and set(found["progress"]) == {"fraction"}
+    shared.ended(job)
+
+
+# forecasts
+
+
+@pytest.fixture(scope="module")
+def forecast(shared: JobService) -> str:
+    """A job of two lead times."""
+    return shared.done(samples=2, lead_time="0/6/6h")
+
+
+def test_a_job_with_lead_times_makes_the_store_of_the_command(
+    shared: JobService, forecast: str, package: Path, tmp_path: Path
+) -> None:
+    model = load(package, number_of_samples=2)
+    options = Options(seed=7, command=COMMAND)
+    downscale(
+        TIMES[0], model, make_forecast("demo_fx"), tmp_path / "run", options=options, lead_time="0/6/6h"
+    )
+    same(shared.unzipped(forecast, tmp_path / "job.zarr"), tmp_path / "run")
+    request = shared.get(forecast).json()["request"]
+    assert request["lead_time"] == ["0h", "6h"] and request["source"] == "demo_fx"
+    assert request["times"] == [TIMES[0]]
+    assert shared.get(forecast).json()["progress"]["members"] == {"done": 4, "total": 4}
+
+
+def test_what_a_forecast_shows(shared: JobService, forecast: str, tmp_path: Path) -> None:
+    about = shared.get(forecast, "/fields").json()
+    assert about["times"] == [TIMES[0], "2024-07-24T18:00"] and about["members"] == [0, 1]
+    ds = xr.open_zarr(shared.unzipped(forecast, tmp_path / "job.zarr"))
+    for lead in (0, 1):
+        field = shared.field(forecast, "t2m", time=lead, show="member-1")
+        np.testing.assert_allclose(field, ds.t2m.values[0, lead, 1] - 273.15, atol=1e-3)
+    figures = shared.get(forecast).json()["links"]["figures"]
+    assert len(figures) == 2 * (2 + 2) and figures[-1].endswith("corrdiff-2024-07-24T1800-sample-1.png")
+    assert shared.client.get(figures[-1]).content.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "says"),
+    [
+        ({"lead_time": "soon"}, "lead_time", "'soon' is no duration"),
+        ({"lead_time": "-6"}, "lead_time", "must not be negative"),
+        ({"lead_time": "6,6"}, "lead_time", "given twice"),
+        ({"lead_time": "0/18/6h"}, "lead_time", "at most 3 lead times"),
+        ({"lead_time": "0/99999/1min"}, "lead_time", "at most 3 lead times"),
+        ({"lead_time": "0/12/0h"}, "lead_time", "must be longer than nothing"),
+        ({"lead_time": "1,2,3,4"}, "lead_time", "at most 3 lead times"),
+        ({"lead_time": "0,6", "time": None, "times": list(TIMES)}, "lead_time", "at most 1 lead times"),
+        ({"lead_time": 6}, "lead_time", "valid string"),
+        ({"lead_time": "6", "source": "gfs"}, "source", "one of demo"),
+    ],
+)
+def test_lead_times_that_cannot_be(shared: JobService, change: dict[str, Any], field: str, says: str) -> None:
+    refused = shared.refused(**{**ORDER, **change})
+    assert refused["field"] == field and says in refused["detail"], refused
+
+
+def test_sources_and_lead_times_belong_together(model: CorrDiff, tmp_path: Path) -> None:
+    whole = f"file:{weather_file(tmp_path / 'whole.nc')}"
+    with serving(tmp_path, model, sources=("demo_fx", "gfs", whole)) as service:
+        assert service.refused(**ORDER)["field"] == "lead_time"  # demo_fx, the first
+        assert service.refused(**ORDER, source="gfs", lead_time="6")["field"] == "lead_time"
+        service.refused(503, **ORDER, source=whole, lead_time="6")
+        job = service.done(lead_time="90min", samples=1)
+        assert service.get(job).json()["request"]["lead_time"] == ["90min"]
+
+
+def test_a_package_that_knows_lead_times(tmp_path: Path) -> None:
+    spec = make_spec(lead_time_hours=HOURS, seed=None)
+    nets = [
+        create(replace(net.origin, args=args))
+        for net, (_, args) in zip(make_networks(spec), arguments(spec), strict=True)
+    ]
+    for seed, net in enumerate(nets):
+        randomise(net, seed)
+    folder = save_package(tmp_path / "package", spec, *nets)
+    with serving(tmp_path, load(folder)) as service:
+        assert service.refused(**ORDER)["field"] == "lead_time"
+        assert "not of 3 h" in service.refused(**ORDER, lead_time="3")["detail"]
+        assert service.client.get(f"{ROOT}/options").json()["lead_time_hours"] == list(HOURS)
+        job = service.done(lead_time="6", samples=1)
+        store = service.unzipped(job, tmp_path / "job.zarr")
+    options = Options(seed=7, command=COMMAND)
+    model = load(folder, number_of_samples=1)
+    downscale(TIMES[0], model, make_forecast("demo_fx"), tmp_path / "run", options=options, lead_time="6")
+    same(store, tmp_path / "run")
+
+
+# what is told of them
+
+
+def test_one_line_and_the_counters_of_each_job(model: CorrDiff, tmp_path: Path) -> None:
+    lines: list[str] = []
+    with serving(tmp_path, model) as service:
+        handler = logger.add(lines.append, level="INFO", format="{level.name} {message}")
+        done, broken = service.done(), service.start(samples=1)
+        service.ended(broken)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(job_runner, "Inputs", lambda *_: (_ for _ in ()).throw(InputError("no such day")))
+            failed = service.start()
+            service.ended(failed)
+        logger.remove(handler)
+        text = service.client.get("/v1/metrics").text
+    told = [line for line in lines if f"job {done}" in line]
+    assert len(told) == 1
+    assert re.fullmatch(rf"INFO job {done}: done in \d+\.\d s, 2 of 2 members\n", told[0])
+    (told,) = [line for line in lines if f"job {failed}" in line]
+    assert told.startswith("WARNING") and told.endswith("0 of 2 members (no such day)\n")
+    numbers = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert numbers['corrdiff_jobs_total{state="done"}'] == "2.0"
+    assert numbers['corrdiff_jobs_total{state="failed"}'] == numbers['corrdiff_failures_total{what="job"}']
+    assert numbers['corrdiff_jobs_total{state="failed"}'] == "1.0"
+    assert numbers['corrdiff_source_fetches_total{outcome="fetched",source="demo"}'] == "2.0"
+
+
+def test_a_damaged_store_is_said_in_a_sentence(model: CorrDiff, tmp_path: Path) -> None:
+    with serving(tmp_path, model) as service:
+        job = service.done(samples=1)
+        chunks = [p for p in (tmp_path / "jobs" / job / "store.zarr/t2m/c").rglob("*") if p.is_file()]
+        for chunk in chunks:
+            chunk.write_bytes(b"nonsense")
+        answer = service.get(job, "/fields/t2m")
+        assert answer.status_code == 500 and str(tmp_path) not in answer.text
+        assert "damaged" in answer.json()["detail"] and service.state(job) == "done"

@@ -234,7 +234,8 @@ def test_from_the_form_to_the_maps(browser: Browser, service: JobService) -> Non
     browser.fill("seed", 42)
     browser.press("#order button")
     browser.until("!document.getElementById('shown').hidden")
-    asked = service.client.get(ROOT).json()["jobs"][0]["request"]
+    (newest, *_) = service.client.get(ROOT).json()["jobs"]
+    asked = service.get(newest["id"]).json()["request"]
     times = ["2024-07-24T12:00", "2024-07-24T18:00"]
     want = {"times": times, "source": "demo", "samples": 3, "steps": 2, "solver": "heun", "seed": 42}
     assert asked == want
@@ -411,6 +412,10 @@ def test_progress_and_cancelling(package: Path, tmp_path: Path) -> None:
             valve.wait()
             valve.allowed.release()  # one member
             valve.wait()
+            browser.open(job, shown=False)
+            browser.until(f"document.querySelector('#job-{job} progress')?.value === 0.5")
+            assert not browser.run(f"return document.querySelector('#job-{job} button')")  # not its maker
+            browser.run("localStorage.setItem(...arguments)", f"token-{job}", service.tokens[job])
             browser.open(job, shown=False)
             browser.until(f"document.querySelector('#job-{job} progress')?.value === 0.5")
             state = f"document.querySelector('#job-{job} .running')"

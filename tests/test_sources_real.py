@@ -12,13 +12,13 @@ import gfs_files
 import numpy as np
 import pytest
 from earth2studio.data import GFS
-from gfs_files import POLAND, SHARED, WINDS, WORLD, load_tool, mirror
+from gfs_files import FIRST, LATER, POLAND, SHARED, WINDS, WORLD, load_tool, mirror
 from loguru import logger
 from obstore.store import LocalStore
 from scipy.interpolate import RegularGridInterpolator
 
 from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.sources import as_source, check_input, fetch, make_source
+from earth2_corrdiff.sources import as_source, check_input, fetch, make_forecast, make_source
 
 pytestmark = gfs_files.needed
 
@@ -128,6 +128,79 @@ def test_several_times_of_one_grib(tmp_path: Path, tool: ModuleType) -> None:
         InputError, match="has 2 times from 2011-01-15T12:00 to 2011-01-16T12:00; got 2011-01-17"
     ):
         source.check_times("2011-01-17T12")
+
+
+def messages(grib: Path, short: str) -> list[object]:
+    import pygrib
+
+    with pygrib.open(str(grib)) as file:
+        return [message for message in file if message["shortName"] == short]
+
+
+def test_two_messages_for_one_variable(tmp_path: Path) -> None:
+    """An analysis and a forecast for one time: the analysis. The same twice, or members: refused."""
+    (forecast,), (analysis,) = messages(LATER, "2t"), messages(FIRST, "2t")
+    analysis["dataDate"], analysis["dataTime"] = 20200805, 0
+    path, (lat, lon) = tmp_path / "two.grib2", BOX
+    for both in ((forecast, analysis), (analysis, forecast)):
+        path.write_bytes(b"".join(message.tostring() for message in both))
+        lines: list[str] = []
+        handle = logger.add(lines.append, level="INFO", format="{message}")
+        x, _ = fetch(make_source(f"file:{path}"), "2020-08-05T00", ["t2m"], lat, lon)
+        logger.remove(handle)
+        np.testing.assert_allclose(x[0, 0].numpy(), analysis.values, atol=1e-3)
+        assert any("shortest lead time is taken, 0 h for 2020-08-05T00:00" in line for line in lines)
+        states = make_forecast(f"file:{path}").states("2020-08-04T12", "12")
+        assert len(states) == 1
+    path.write_bytes(forecast.tostring() * 2)
+    with pytest.raises(
+        InputError, match=r"t2m at 2020-08-05T00:00, lead time 12 h, twice: messages 1 .* and 2"
+    ):
+        make_source(f"file:{path}")
+
+
+def test_members_of_a_grib(tmp_path: Path) -> None:
+    import pygrib
+
+    (message,) = messages(LATER, "2t")
+    original, path, parts = message.values.copy(), tmp_path / "members.grib2", []
+    message["productDefinitionTemplateNumber"] = 1
+    message = pygrib.fromstring(message.tostring())  # with the keys of an ensemble
+    for number in (0, 3):
+        message["perturbationNumber"] = number
+        message.values = original + number
+        parts.append(message.tostring())
+    path.write_bytes(b"".join(parts))
+    with pytest.raises(
+        InputError, match="has the coarse members 0, 3; choose forecasts with --lead, and with"
+    ):
+        make_source(f"file:{path}")
+    with pytest.raises(InputError, match="has the coarse members 0 to 3; say which"):
+        make_forecast(f"file:{path}")
+    source = make_forecast(f"file:{path}", "3,0")
+    states = source.states("2020-08-04T12", "12")
+    assert [state.coarse for state in states] == [3, 0]
+    for state in states:
+        x, _ = fetch(source.at(state), state.time, ["t2m"], *BOX)
+        expected = original + state.coarse
+        np.testing.assert_allclose(x[0, 0].numpy(), expected, atol=0.05)
+    message["productDefinitionTemplateNumber"] = 2
+    message = pygrib.fromstring(message.tostring())
+    message["derivedForecast"] = 2  # the spread of all members
+    path.write_bytes(message.tostring())
+    with pytest.raises(InputError, match="no known field"):
+        make_source(f"file:{path}")
+
+
+def test_height_becomes_geopotential_as_earth2studio_has_it(tmp_path: Path) -> None:
+    """NOAA's lexicons multiply by 9.81, ECMWF's by 9.80665."""
+    message = next(each for each in messages(LATER, "gh") if each["typeOfLevel"] == "isobaricInhPa")
+    name, height = f"z{message['level']}", message.values.copy()
+    for centre, gravity in (("kwbc", 9.81), ("ecmf", 9.80665)):
+        message["centre"] = centre
+        (tmp_path / "gh.grib2").write_bytes(message.tostring())
+        x, _ = fetch(make_source(f"file:{tmp_path}/gh.grib2"), "2020-08-05T00", [name], *BOX)
+        np.testing.assert_allclose(float(x.mean()), gravity * height.mean(), rtol=1e-6)
 
 
 def test_stock_source_over_the_mirror_serves_unchanged(world: Path) -> None:

@@ -189,6 +189,30 @@ def test_times_that_fail_are_reported_and_tried_again(
     check(PairFile(files[0].parent / "p.zarr"))
 
 
+def test_a_fine_file_in_its_own_units(files: tuple[Path, Path]) -> None:
+    data = xr.load_dataset(files[1])
+    data["t2m"] = (data["t2m"].astype("f8") - 273.15).assign_attrs(units="degC")
+    data.to_netcdf(files[1])
+    assert main(words(files)) == 0
+    check(PairFile(files[0].parent / "p.zarr"))
+
+
+def test_what_cannot_be_made_leaves_nothing_behind(
+    files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Missing values are said to be some, as NaN or as numbers; the folders that were made are gone, too."""
+    data = xr.load_dataset(files[1])
+    data["mrr"][:, 10, 10] = -999.0
+    data["mrr"][1, 10, 11] = np.nan
+    data.to_netcdf(files[1])
+    before = sorted(files[0].parent.rglob("*"))
+    assert main(words(files, output=str(files[0].parent / "new" / "folder" / "p.zarr"))) == 2
+    err = capsys.readouterr().err
+    assert "none of the 4 times could be made, as said above; nothing was written" in err
+    assert "missing values" in err and "stand for missing ones" in err
+    assert sorted(files[0].parent.rglob("*")) == before
+
+
 def test_what_is_there_is_kept(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     told = (f"file:{files[0]}", files[1], PERIOD, CHANNELS, files[0].parent / "p.zarr")
     first = iter(make_pairs(*told))

@@ -43,6 +43,9 @@ class Toy:
         self.loss: nn.Module = ToyLoss(self.net, of)
         self.batches: list[list[int]] = []
 
+    def draw(self, keys: Any) -> None:
+        pass
+
     def images(self, batch: Any) -> Images:
         self.batches.append(list(batch.indices))
         return Images(torch.zeros(len(batch.indices), 1), torch.zeros(len(batch.indices), 1))

@@ -234,3 +234,54 @@ def test_several_threads_may_read(tmp_path: Path) -> None:
 def test_fields_are_pairs() -> None:
     made: Fields = weather(0)
     assert made[0].shape == (3, 7, 9) and made[1].shape == (2, 16, 24)
+
+
+# what a file says is what a training gets
+
+
+def test_units_are_converted(tmp_path: Path) -> None:
+    data = dataset(3)
+    for name in ("t2m", "t2m_lowres"):
+        data[name] = (data[name].astype("f8") - 273.15).assign_attrs(units="degC")
+    data["u10m_lowres"] = (data["u10m_lowres"] * 3.6).assign_attrs(units="km/h")
+    data.to_netcdf(tmp_path / "p.nc")
+    got = PairFile(tmp_path / "p.nc", CHANNELS.inputs, CHANNELS.outputs).read([1])
+    coarse, fine = weather(1, fine=FLAT)
+    np.testing.assert_allclose(got.coarse[0], coarse, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(got.fine[0], fine, rtol=1e-5, atol=1e-4)
+
+
+def test_units_that_are_none_and_values_that_cannot_be(tmp_path: Path) -> None:
+    wrong = dataset(3)
+    wrong["t2m"].attrs["units"] = "kg"
+    wrong.to_netcdf(tmp_path / "kg.nc")
+    with pytest.raises(InputError, match="'kg' is not a valid unit of t2m of .*kg.nc; use K"):
+        PairFile(tmp_path / "kg.nc")
+    bare = dataset(3)
+    bare["t2m_lowres"] = bare["t2m_lowres"] - 273.15
+    bare.to_netcdf(tmp_path / "bare.nc")
+    with pytest.raises(InputError, match="t2m is .*it looks like degrees Celsius"):
+        PairFile(tmp_path / "bare.nc").read([0])
+
+
+@pytest.mark.parametrize("sentinel", [-999.0, -99.0, 9999.0, 1e20])
+def test_numbers_for_missing_values_are_counted(tmp_path: Path, sentinel: float) -> None:
+    data = dataset(3)
+    data["mrr"][1, :2, :3] = sentinel
+    data.to_netcdf(tmp_path / "p.nc")
+    file = PairFile(tmp_path / "p.nc")
+    file.read([0, 2])
+    with pytest.raises(InputError, match="mrr of 2020-01-01T06:00 .* 6 of 384 are missing values"):
+        file.read([1])
+
+
+def test_times_are_valid_times_and_there_once(tmp_path: Path) -> None:
+    data, lead = dataset(3), np.timedelta64(6, "h")
+    runs = data.assign_coords(valid_time=("time", data["time"].values), time=data["time"].values - lead)
+    runs.to_netcdf(tmp_path / "runs.nc")
+    file = PairFile(tmp_path / "runs.nc", CHANNELS.inputs, CHANNELS.outputs)
+    assert np.array_equal(file.times, data["time"].values)
+    check(file, [1])
+    xr.concat([data, data.isel(time=[1])], "time", data_vars="minimal").to_netcdf(tmp_path / "twice.nc")
+    with pytest.raises(InputError, match="has the time 2020-01-01T06:00 2 times"):
+        PairFile(tmp_path / "twice.nc")

@@ -171,6 +171,21 @@ def test_resampling_convolution_equals_upstream(
     assert torch.equal(got, want)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_fused_norm_without_activation_is_the_plain_one_and_keeps_the_layout(training: bool) -> None:
+    """As before attention; PyTorch's own is not trusted with channels-last."""
+    x = torch.randn(2, 24, 5, 7, generator=torch.Generator().manual_seed(0))
+    plain, fused = (GroupNorm(24).train(training) for _ in range(2))
+    fused.fused = True
+    given = [x.clone().requires_grad_(), x.to(memory_format=torch.channels_last).requires_grad_()]
+    want, got = plain(given[0]), fused(given[1])
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(got, want, check_stride=False)
+    for y in (want, got):
+        y.square().sum().backward()
+    torch.testing.assert_close(given[1].grad, given[0].grad, rtol=1e-4, atol=1e-5, check_stride=False)
+
+
 def test_dropout_acts_in_training_only() -> None:
     net = randomise(SongUNet(**{**BASE, "dropout": 0.5}))
     x, labels = image(BASE)

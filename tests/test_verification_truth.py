@@ -123,3 +123,86 @@ def test_truths_that_are_not_there(tmp_path: Path) -> None:
             open_truth(tmp_path / name, bent())
     with pytest.raises(InputError, match="there is no file"):
         open_truth(f"file:{tmp_path / 'none.nc'}", bent())
+
+
+# what a file says is what is verified
+
+
+def test_units_of_the_truth(tmp_path: Path) -> None:
+    """Known units are converted; what is unknown, or another quantity's, is refused."""
+    store, truth = build(tmp_path / "s.zarr", times=TIMES[:2])
+    few = replace(QUICK, variables=["t2m", "u10m", "v10m"])
+    right = verify(store, truth, settings=few)
+    other = truth.copy(deep=True)
+    other["t2m"] = (truth["t2m"] - 273.15).assign_attrs(units="degC")
+    other["u10m"] = (truth["u10m"] / 0.514444).assign_attrs(units="knots")
+    found = verify(store, other, settings=few)
+    for name in ("t2m", "u10m", "ws10m"):
+        assert value(found, "crps", name) == pytest.approx(value(right, "crps", name), rel=1e-5)
+    for units in ("furlongs", "kg"):
+        wrong = truth.assign(t2m=truth["t2m"].assign_attrs(units=units))
+        with pytest.raises(InputError, match=f"'{units}' is not a valid unit of t2m"):
+            verify(store, wrong, settings=few)
+
+
+def test_a_truth_without_units_that_cannot_be_right(tmp_path: Path) -> None:
+    store, truth = build(tmp_path / "s.zarr", times=TIMES[:2])
+    with pytest.raises(
+        InputError, match="the truth .* at 2024-07-24T00:00 .* t2m .* looks like degrees Celsius"
+    ):
+        verify(store, truth.assign(t2m=truth["t2m"] - 273.15), settings=QUICK)
+
+
+@pytest.mark.parametrize("sentinel", [-999.0, -99.0, 9999.0, 1e20])
+def test_numbers_for_missing_values_are_no_truth(tmp_path: Path, sentinel: float) -> None:
+    store, truth = build(tmp_path / "s.zarr", times=TIMES[:2])
+    few = replace(QUICK, variables=["mrr"])
+    gaps, numbers = truth.copy(deep=True), truth.astype("f4")
+    gaps["mrr"].values[:, :5, :7] = np.nan
+    numbers["mrr"].values[:, :5, :7] = sentinel
+    expected, found = (verify(store, each, settings=few) for each in (gaps, numbers))
+    assert value(found, "crps", "mrr") == pytest.approx(value(expected, "crps", "mrr"), rel=1e-5)
+    assert any(
+        note.startswith("70 values of the truth stand for missing ones of mrr") for note in found.notes
+    )
+
+
+def test_times_of_the_truth(tmp_path: Path) -> None:
+    """A valid time is one; a time that is there twice is refused."""
+    store, truth = build(tmp_path / "s.zarr", times=TIMES[:2])
+    few = replace(QUICK, variables=["t2m"])
+    expected = value(verify(store, truth, settings=few), "crps", "t2m")
+    lead = np.timedelta64(6, "h")
+    runs = truth.assign_coords(valid_time=("time", truth["time"].values), time=truth["time"].values - lead)
+    assert value(verify(store, runs, settings=few), "crps", "t2m") == pytest.approx(expected)
+    with pytest.raises(InputError, match="has the time 2024-07-24T00:00 2 times"):
+        verify(store, xr.concat([truth, truth], "time"), settings=few)
+
+
+@pytest.mark.parametrize("grid", [bent(), flat()], ids=["curvilinear", "rectilinear"])
+def test_a_larger_truth_is_cut_out(tmp_path: Path, grid: Grid) -> None:
+    """Whichever way its axes run; half a cell off is another grid."""
+    store, truth = build(tmp_path / "s.zarr", grid, times=TIMES[:2])
+    few = replace(QUICK, variables=["t2m"])
+    expected = value(verify(store, truth, settings=few), "crps", "t2m")
+    y, x = truth["t2m"].dims[1:]
+    wide = truth.pad({y: (3, 2), x: (1, 4)}, constant_values=280.0)
+    for axis in ("lat", "lon"):
+        dims = truth[axis].dims
+        values = np.pad(
+            truth[axis].values, [(3, 2) if d == y else (1, 4) for d in dims], "reflect", reflect_type="odd"
+        )
+        wide = wide.assign_coords({axis: (dims, values)})
+    for turned in (wide, wide.isel({y: slice(None, None, -1), x: slice(None, None, -1)})):
+        result = verify(store, turned, settings=few)
+        assert value(result, "crps", "t2m") == pytest.approx(expected, rel=1e-12)
+        assert any("cut out of a larger grid" in note for note in result.notes)
+    with pytest.raises(InputError, match="which are not among them"):
+        verify(store, wide.assign_coords(lat=wide["lat"] + 0.05), settings=few)
+
+
+def test_a_source_that_lacks_some_times(tmp_path: Path) -> None:
+    store, truth = build(tmp_path / "s.zarr", flat(), times=TIMES[:3])
+    truth.isel(time=[0, 2]).to_netcdf(tmp_path / "t.nc")
+    result = verify(store, f"file:{tmp_path / 't.nc'}", settings=replace(QUICK, variables=["t2m"]))
+    assert len(result.times) == 2 and "1 of 3 times are left out: the truth lacks them." in result.notes

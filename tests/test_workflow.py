@@ -24,6 +24,7 @@ from run_kit import ROOT, TIMES, make_package, same
 
 from earth2_corrdiff import CorrDiff, downscale, make_source
 from earth2_corrdiff.run import Options
+from earth2_corrdiff.sources import make_forecast
 from earth2_corrdiff.workflows import DIRECTORY
 
 fakeredis = pytest.importorskip("fakeredis", reason="the workflow's tests need fakeredis")
@@ -241,6 +242,20 @@ def test_settings_of_one_request_are_not_the_next_ones(server: Server, folder: P
         assert ds.attrs["number_of_steps"] == steps and ds.attrs["solver"] == solver
 
 
+def test_lead_times_are_those_of_the_command(
+    server: Server, folder: Path, package: Path, tmp_path: Path
+) -> None:
+    assert server.finished(**REQUEST, lead_time="0/6/6h")["status"] == "completed"
+    options = Options(seed=7, command=NAME)
+    ours, forecast = tmp_path / "run.zarr", make_forecast("demo_fx")
+    model = model_of(package)
+    model.number_of_samples = 2
+    downscale(TIMES[0], model, forecast, ours, options=options, lead_time="0/6/6h")
+    ds, want = (xr.open_zarr(store) for store in (folder / NAME / server.id / "results.zarr", ours))
+    assert ds.sizes["lead_time"] == 2
+    np.testing.assert_array_equal(ds.t2m.values, want.t2m.values)
+
+
 def test_two_times_and_a_drawn_seed(server: Server, folder: Path) -> None:
     assert server.finished(start_time=list(TIMES), number_of_samples=1)["status"] == "completed"
     ds = xr.open_zarr(folder / NAME / server.id / "results.zarr")
@@ -258,6 +273,8 @@ def test_two_times_and_a_drawn_seed(server: Server, folder: Path) -> None:
         ({"number_of_samples": "many"}, "number_of_samples"),
         ({"number_of_steps": -1}, "number_of_steps must be"),
         ({"solver": "magic"}, "magic"),
+        ({"lead_time": "soon"}, "'soon' is no duration"),
+        ({"lead_time": 6}, "lead_time"),
         ({"seed": 1.5}, "seed"),
         ({"memebrs": 2}, "memebrs"),
     ],

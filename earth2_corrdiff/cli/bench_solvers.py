@@ -103,8 +103,6 @@ def bench(args: argparse.Namespace) -> None:
     log = solvers.Log(args.json, prepared.conditions)
     _measure(prepared, [setting for setting in wanted if not log.has(setting)], log)
     found = advice.measured(log.records, default)
-    print(advice.table(found, default).text())
-    print(advice.advice(found, default))
     if args.csv is not None:
         files.write_whole(args.csv, lambda part: _write_csv(log.records, part))
     if args.plot is not None:
@@ -112,6 +110,8 @@ def bench(args: argparse.Namespace) -> None:
         kind = args.plot.suffix[1:] or "png"
         figure = advice.curves(found, what)
         files.write_whole(args.plot, lambda part: figure.savefig(part, format=kind))
+    print(advice.table(found, default).text())
+    print(advice.advice(found, default))
 
 
 def sigma_range(word: str) -> tuple[float, float]:

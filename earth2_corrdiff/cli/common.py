@@ -5,26 +5,89 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import os
+import platform
 import sys
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, NoReturn, TypeVar
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.errors import InputError, UnavailableError
 
 Args = TypeVar("Args")
 
+MATTERS = ("earth2studio", "torch", "nvidia-physicsnemo", "numpy", "xarray", "zarr")
+"""Packages whose version ``--version`` prints, where they are installed."""
+REPLACING = "earth2_corrdiff.plain"
+"""Name under which Python knows how to replace characters."""
+PLAIN = {
+    **{"…": "...", "–": "-", "—": "-", "−": "-", "×": "x", "·": ".", "→": "->", "≥": ">=", "≤": "<="},
+    **{"°": "deg", "±": "+/-", "²": "2", "³": "3", "µ": "u", "σ": "sigma", "’": "'", "“": '"', "”": '"'},
+}
+
 INPUT_ERROR = 2  # as argparse
+TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """An ``argparse`` parser whose errors are one line too: no usage text before the message."""
+    """An ``argparse`` parser with ``--version``, whose errors are one line too: no usage before the message.
+
+    What it prints, and what its command prints later, arrives on terminals of any encoding.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_argument(
+            "--version", action=Versions, nargs=0, help="show the versions that matter and exit"
+        )
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse; ``--help`` and errors are printed from here."""
+        print_anywhere()
+        return super().parse_known_args(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         """Print the message as one line on stderr and exit with status 2."""
         self.exit(INPUT_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+class Versions(argparse.Action):
+    """Print one line with the versions of the command and of what it runs on, and exit."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: object) -> NoReturn:
+        """Found in the metadata of what is installed: nothing is imported."""
+        own = _version("earth2-corrdiff") or "of a checkout that is not installed"
+        found = {name: _version(name) for name in MATTERS}
+        others = [f"{name} {version}" for name, version in found.items() if version is not None]
+        python = f"Python {platform.python_version()}"
+        print(f"{parser.prog} {own} (earth2_corrdiff); {', '.join([*others, python])}", flush=True)
+        parser.exit(0)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def print_anywhere() -> None:
+    """Let stdout and stderr replace characters that the terminal's encoding lacks, instead of failing."""
+    codecs.register_error(REPLACING, _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "backslashreplace"):
+            stream.reconfigure(errors=REPLACING)
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Plain characters for those that an encoding lacks."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(PLAIN.get(c, "?") for c in error.object[error.start : error.end]), error.end
 
 
 def run_command(name: str, function: Callable[[Args], object], args: Args, debug: bool = False) -> int:
@@ -44,16 +107,19 @@ def run_command(name: str, function: Callable[[Args], object], args: Args, debug
     Returns
     -------
     int
-        0; 2 after an `InputError`; 130 after Ctrl-C, with what a `KeyboardInterrupt` says; 141 where the
+        0; 2 after an `InputError`, 75 after one that may pass (`UnavailableError`); 130 after Ctrl-C, with
+        what a `KeyboardInterrupt` says; 141 where the
         reader of stdout has gone. Anything else is a defect of this package and passes through.
     """
+    print_anywhere()
     try:
         function(args)
         sys.stdout.flush()
     except InputError as error:
         if debug:
             raise
-        return _complain(name, f"error: {error}", INPUT_ERROR)
+        status = TRY_LATER if isinstance(error, UnavailableError) else INPUT_ERROR
+        return _complain(name, f"error: {error}", status)
     except KeyboardInterrupt as interrupt:
         return _complain(name, ": ".join(["interrupted", *map(str, interrupt.args)]), INTERRUPTED)
     except BrokenPipeError:
@@ -64,7 +130,9 @@ def run_command(name: str, function: Callable[[Args], object], args: Args, debug
 
 
 def _complain(name: str, message: str, status: int) -> int:
-    print(f"{name}: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    line = " ".join(message.split())
+    shown = "".join(c if c.isprintable() else "?" for c in line)  # of strangers: no terminal's commands
+    print(f"{name}: {shown}", file=sys.stderr, flush=True)
     return status
 
 

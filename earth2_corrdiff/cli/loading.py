@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earth2_corrdiff.errors import InputError, first_line
+from earth2_corrdiff.errors import InputError, UnavailableError, first_line
 
 if TYPE_CHECKING:
     from earth2_corrdiff.model import CorrDiff
@@ -94,20 +94,21 @@ def patch_shape(text: str) -> tuple[int, int]:
 @contextmanager
 def _download_hint(package: str) -> Iterator[None]:
     """Say what to do where a package cannot be downloaded, for want of a network or otherwise."""
-    from earth2_corrdiff.sources.failures import unreachable
+    from earth2_corrdiff.sources.failures import interrupted, unreachable
 
     try:
         yield
     except InputError as error:
         reason = unreachable(error.__cause__)
         if reason is not None:
-            raise InputError(
+            raise UnavailableError(
                 f"the package {package} cannot be downloaded ({reason}); without network use --demo, "
                 "or --package with a folder"
             ) from error
         if error.__cause__ is None or ("://" not in package and package != "taiwan"):
             raise
-        raise InputError(f"{error}; if the download broke off, try again") from error
+        kind = UnavailableError if interrupted(error.__cause__) else InputError
+        raise kind(f"{error}; if the download broke off, try again") from error
 
 
 def _package(name: str) -> Any:

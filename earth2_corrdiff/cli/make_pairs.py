@@ -90,6 +90,8 @@ def make_pairs(args: argparse.Namespace) -> None:
     if conversion.failed:
         for time, reason in conversion.failed.items():
             print(f"{NAME}: {time}: {reason}", file=sys.stderr)
+        if not args.output.exists():
+            raise InputError(f"none of the {total} times could be made, as said above; nothing was written")
         raise InputError(
             f"{len(conversion.failed)} of {total} times could not be made, as said above; a training leaves "
             "them out, and the same command tries them again"

@@ -19,7 +19,7 @@ from earth2_corrdiff.cli.common import INPUT_ERROR, calm_bars, run_command, shar
 from earth2_corrdiff.cli.run_log import HeldLog, configure_log
 from earth2_corrdiff.cli.run_options import NAME, run_parser
 from earth2_corrdiff.cli.run_report import announce, report, report_failures
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
     from earth2_corrdiff.model import CorrDiff
@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 2 for unusable input; 3 if some times failed with ``--keep-going``; 130 after Ctrl-C
+        0; 2 for unusable input, 75 for what may work later; 3 if some times failed with
+        ``--keep-going``; 130 after Ctrl-C
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     status = [0]
@@ -74,7 +75,11 @@ def _parsed(arguments: list[str], ranks: Ranks) -> argparse.Namespace:
     if ranks.first:
         args = run_parser().parse_args(arguments)
     else:
-        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere), redirect_stdout(nowhere):
+        with (
+            open(os.devnull, "w", encoding="utf-8") as nowhere,
+            redirect_stderr(nowhere),
+            redirect_stdout(nowhere),
+        ):
             args = run_parser().parse_args(arguments)
     args.command = shlex.join([NAME, *arguments])
     if ranks.attempt:  # the launcher has started the job again: go on
@@ -108,7 +113,7 @@ def run(args: argparse.Namespace, ranks: Ranks) -> int:
     downscaling = _downscale(model, source, args, log, ranks)
     if ranks.first:
         print(report(downscaling, args.output, loaded))
-        report_failures(NAME, downscaling, args.output)
+        report_failures(NAME, downscaling)
     ranks.leave()
     return SOME_FAILED if downscaling.failed and ranks.first else 0
 
@@ -128,17 +133,20 @@ def _check(args: argparse.Namespace) -> None:
             raise InputError(f"--{name.replace('_', '-')} must be 1 or more, got {value}")
     if args.overwrite and args.resume:
         raise InputError("--overwrite and --resume exclude each other")
+    if args.check and not args.resume:
+        raise InputError("--check goes with --resume: it reads what an earlier run has left")
     args.compress = Compression.parse(args.compress)
     if args.coarse_members is not None and args.lead is None:
         raise InputError("--coarse-members goes with --lead: only forecasts have them")
 
 
 def _source(args: argparse.Namespace) -> Any:
-    from earth2_corrdiff.sources import make_forecast, make_source
+    from earth2_corrdiff.sources import make_forecast, make_source, parse_rename
 
+    rename = parse_rename(args.rename or ())
     if args.lead is None:
-        return make_source(args.source)
-    return make_forecast(args.source, args.coarse_members)
+        return make_source(args.source, rename=rename)
+    return make_forecast(args.source, args.coarse_members, rename=rename)
 
 
 def _label(states: States) -> str:
@@ -198,6 +206,7 @@ def _downscale(
     options = Options(args.seed, args.max_batch, args.overwrite, args.resume, args.command)
     own = Ranks() if args.shard_patches else ranks  # then no other process has members of its own
     options = replace(options, keep_going=args.keep_going, ranks=own, compress=args.compress)
+    options = replace(options, check=args.check)
     downscaling = Downscaling(args.times, model, source, args.output, options, lead_time=args.lead)
     members = iter(downscaling)  # from here on nothing is refused that could be known before
     log.release()
@@ -211,9 +220,10 @@ def _downscale(
                     pass
         except (KeyboardInterrupt, InputError) as stop:
             bar.close()
-            keeps = f"{args.output} keeps what is done; go on with --resume"
+            keeps = downscaling.output.keeps
             if isinstance(stop, InputError):
-                raise InputError(str(stop) if "--resume" in str(stop) else f"{stop}; {keeps}") from stop
+                kind = UnavailableError if isinstance(stop, UnavailableError) else InputError
+                raise kind(str(stop) if "--resume" in str(stop) else f"{stop}; {keeps}") from stop
             raise KeyboardInterrupt(keeps) from None
         steps.exchange()
         if not downscaling.failed:

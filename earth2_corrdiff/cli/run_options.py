@@ -13,7 +13,8 @@ EVERYWHERE = "the demo needs no network: --demo"
 TIMES = "valid times, UTC, like 2024-07-24T12:00, or periods like 2024-07-20T00/2024-07-25T18/6h"
 SOURCES = (
     "gfs (default), arco, ncar, wb2, cds, demo, gfs:DIR (a mirror of NOAA's bucket), or file:PATH (NetCDF, "
-    "GRIB, Zarr); with --lead gfs_fx, gefs_fx, ifs_fx, ifs_ens_fx, demo_fx, gfs_fx:DIR, gefs_fx:DIR, file:…"
+    "GRIB, Zarr; a folder, a pattern, or several with commas between); with --lead gfs_fx, gefs_fx, ifs_fx, "
+    "ifs_ens_fx, demo_fx, gfs_fx:DIR, gefs_fx:DIR, file:…"
 )
 
 
@@ -22,9 +23,9 @@ def run_parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog=NAME,
         description="Downscale global weather to kilometre scale with CorrDiff and write a Zarr store.",
-        epilog=f"{EVERYWHERE}. Exit status: 0; 2 where something cannot be used; 3 where some times failed "
-        "with --keep-going; 130 after Ctrl-C. Several processes of torchrun or srun share one run; with "
-        "--resume several commands can, too.",
+        epilog=f"{EVERYWHERE}. Exit status: 0; 2 where something cannot be used; 75 where it may work later "
+        "(no network, not published yet); 3 where some times failed with --keep-going; 130 after Ctrl-C. "
+        "Several processes of torchrun or srun share one run; with --resume several commands can, too.",
     )
     add = parser.add_argument
     add("times", nargs="+", metavar="TIME", help=f"{TIMES}; with --lead the times that forecasts start from")
@@ -44,6 +45,12 @@ def run_parser() -> ArgumentParser:
     add("--seed", type=int, metavar="N", help="seed of the run (default: drawn, and recorded in the store)")
     add("--package", metavar="NAME", help="taiwan (default), demo, a folder, or a URL that fsspec opens")
     add("--source", metavar="NAME", help=SOURCES)
+    add(
+        "--rename",
+        action="append",
+        metavar="OWN=NAME",
+        help="Earth2Studio's name of a variable of file:PATH, like wind_u=u10m,wind_v=v10m",
+    )
     add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     add("--precision", default="auto", help="auto (default: the fastest), fp32 (the reference), bf16 or fp16")
     add("--no-acceleration", action="store_true", help="stock arithmetic, operation by operation: slow")
@@ -65,8 +72,13 @@ def run_parser() -> ArgumentParser:
         help="lossless (default), or how far each output may be off, in its units: bounded (a default for "
         "each), t2m=0.05,mrr=0.5, or bounded,mrr=0.5",
     )
-    add("--overwrite", action="store_true", help="replace an existing output, once the new run can start")
-    add("--resume", action="store_true", help="go on with an interrupted run: compute only what is missing")
+    add("--overwrite", action="store_true", help="replace an existing output, once the new one is complete")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with an interrupted run: compute only what is missing or damaged",
+    )
+    add("--check", action="store_true", help="with --resume: read every byte of what is there")
     add("--keep-going", action="store_true", help="report times that fail at the end, and do the others")
     add("--demo", action="store_true", help="synthetic weather and the embedded model: needs no network")
     add("--debug", action="store_true", help="show debug messages, and the traceback of an error")

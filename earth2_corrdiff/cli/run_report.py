@@ -72,12 +72,15 @@ def _compressed(run: Downscaling) -> str:
     return f"\ncompressed {ratio:.1f} times; largest errors, as read again: {', '.join(errors)}"
 
 
-def report_failures(name: str, run: Downscaling, output: Path) -> None:
+def report_failures(name: str, run: Downscaling) -> None:
     """One line on stderr for each state that the run went on without, and one about the way out."""
     for number, error in sorted(run.failed.items()):
         print(f"{name}: failed: {run.states[number]}: {error}", file=sys.stderr)
     if run.failed:
-        print(f"{name}: {output} keeps the others; try the failed ones again with --resume", file=sys.stderr)
+        kept = f"{run.output.target} keeps the others"
+        if run.output.replaces:
+            kept = f"{run.output.target} is as it was, the others of the new one are kept"
+        print(f"{name}: {kept}; try the failed ones again with --resume", file=sys.stderr)
 
 
 def extent(states: States, members: int) -> str:

@@ -6,22 +6,35 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earth2_corrdiff.cli.common import ArgumentParser, run_command, share_cores
+from earth2_corrdiff.cli.serve_log import Lines, configure_log
 from earth2_corrdiff.errors import InputError
 
 if TYPE_CHECKING:
     import socket
 
+    from earth2_corrdiff.service.door import Door
     from earth2_corrdiff.service.settings import Settings
 
 NAME = "serve-corrdiff"
 KEY = "EARTH2_CORRDIFF_API_KEY"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SWITCH = 0.001  # seconds until a thread that computes lets the event loop have a turn
+LATE = 1.0  # seconds after the end of the drain in which it may still end by itself
+LATER = (
+    *("cartopy.mpl.gridliner", "cartopy.mpl.ticker", "matplotlib.backends.backend_agg"),
+    *("PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.JpegImagePlugin", "PIL.PngImagePlugin"),
+    *("dask.array", "scipy.sparse", "pyarrow", "earth2_corrdiff.demo", "earth2_corrdiff.cli.loading"),
+)
+"""Modules that are imported when they are first used."""
 NEEDS = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 # Settings that are options of their own name: type, metavar, help
 LIMITS: dict[str, tuple[type, str, str]] = {
@@ -30,8 +43,9 @@ LIMITS: dict[str, tuple[type, str, str]] = {
     "max_states": (int, "N", "most states in the array of one request (default: 16)"),
     "queue": (int, "N", "most requests that wait or are worked on (default: 32)"),
     "clients": (int, "N", "most requests received or answered at one time (default: 64)"),
+    "streams": (int, "N", "most downloads and streams of events at one time (default: 32)"),
     "seconds": (float, "S", "longest time for one request (default: 600)"),
-    "drain_seconds": (float, "S", "time to finish what was accepted when it is stopped (default: 30)"),
+    "drain_seconds": (float, "S", "time from a signal to the end, to finish what was accepted (default: 30)"),
     "max_batch": (int, "N", "most members in one network call (default: 1 on a CPU)"),
     "max_jobs": (int, "N", "most jobs of /v1/downscale that wait or run (default: 8)"),
     "max_times": (int, "N", "most times of one job (default: 16)"),
@@ -68,21 +82,92 @@ def _parser() -> ArgumentParser:
     add("--allow-host", action="append", metavar="NAME", help="host name to answer to; may be repeated")
     add("--source", action="append", metavar="NAME", help="source that jobs may use; may be repeated")
     add("--jobs", type=Path, metavar="DIR", help="folder of jobs and their results (default: outputs/jobs)")
+    add(
+        "--write-example",
+        type=Path,
+        metavar="FILE",
+        help="write an input for /v1/infer as a npy file, from the first --source (default: demo), and end",
+    )
+    add("--time", default="2024-07-24T12:00", help="valid time of that example (default: 2024-07-24T12:00)")
     add("--debug", action="store_true", help="show debug messages, and the traceback of an error")
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
-    """Check what can be checked at once, listen, load, and serve until told to stop."""
+    """Check what can be checked at once, answer probes, import, load, and serve until told to stop."""
     share_cores()
     _check(args)
-    from earth2_corrdiff.service.listening import listen
+    if args.write_example is not None:
+        _write_example(args)
+        return
+    from earth2_corrdiff.service.door import Door
+    from earth2_corrdiff.service.listening import bind, cannot_listen
 
-    with listen(args.host, args.port) as sock:  # before anything is loaded: a taken port is said at once
-        settings = _settings(args)
-        _say(f"loading the package {args.package} …")
-        _configure_log(args.debug)
-        _serve(args, settings, sock)
+    settings = _settings(args)
+    with bind(args.host, args.port) as sock, _stopped_at_once():  # a taken port is said at once
+        try:
+            door = Door(sock)
+        except OSError as error:
+            raise cannot_listen(args.host, args.port, error) from error
+        with door:
+            _say(f"loading the package {args.package} …")
+            if settings.api_key is None and not _is_loopback(sock):
+                _say(f"WARNING: whoever can reach {args.host} may use the service; give --api-key-file")
+            log = configure_log(NAME, args.debug)
+            _preload()
+            _serve(args, settings, sock, door, log)
+
+
+def _is_loopback(sock: socket.socket) -> bool:
+    """Whether only this machine can reach the address of a socket."""
+    from ipaddress import ip_address
+
+    return ip_address(sock.getsockname()[0].partition("%")[0]).is_loopback
+
+
+def _write_example(args: argparse.Namespace) -> None:
+    """An array that the package takes: the weather of a time, or several, on its grid."""
+    import numpy as np
+
+    from earth2_corrdiff.cli.loading import load
+    from earth2_corrdiff.sources import Inputs, make_source
+
+    args.samples, args.device = None, "cpu"
+    source = make_source((args.source or ["demo"])[0])
+    states = source.states(args.time)
+    configure_log(NAME, args.debug)
+    spec = load(args).spec
+    source.check_variables(spec.inputs.names)
+    inputs = Inputs(source, states, spec.inputs.names, spec.input_grid)
+    fields = np.stack([inputs.fetch(number, spec.inputs.names).numpy() for number in range(len(states))])
+    try:
+        with args.write_example.open("wb") as file:  # numpy would add an ending to the name
+            np.save(file, fields.astype(np.float32))
+    except OSError as error:
+        raise InputError(
+            f"--write-example {args.write_example} cannot be written ({error.strerror})"
+        ) from error
+    what = " (synthetic)" if source.synthetic else ""
+    _say(f"wrote {args.write_example}: {source.name}{what}, float32 {fields.shape}")
+
+
+@contextmanager
+def _stopped_at_once() -> Iterator[None]:
+    """A signal ends the process, wherever it is: in the middle of an import nothing else is safe."""
+
+    def stop(*_: object) -> None:
+        _say("stopped")
+        os._exit(0)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {name: signal.signal(name, stop) for name in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -121,31 +206,24 @@ def _key(path: Path | None) -> str | None:
     if path is None:
         return os.environ.get(KEY)
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--api-key-file {path} cannot be read ({error})") from error
 
 
-def _configure_log(debug: bool) -> None:
-    """All that the libraries log, on stderr; requests are counted in the metrics, not logged one by one."""
-    import logging
+def _preload() -> None:
+    """Import what the first job or figure would: it would hold up everybody else then."""
+    import gc
+    from importlib import import_module
 
-    from loguru import logger
-
-    import earth2_corrdiff.service.app  # noqa: F401 - Earth2Studio's imports set up a log of their own
-
-    logging.basicConfig(stream=sys.stderr, format=NAME + ": %(levelname)s: %(message)s")
-    logging.getLogger("uvicorn").setLevel("INFO" if debug else "WARNING")
-    logging.getLogger("python_multipart").setLevel("ERROR")  # it warns of what clients send
-    logging.captureWarnings(True)
-    logger.remove()
-    plain, full = NAME + ": {level.name}: {message}", "{time} {level.name} {name}: {message}"
-    # Without the values of variables in tracebacks: they may hold a client's key.
-    level, text = ("DEBUG", full) if debug else ("INFO", plain)
-    logger.add(sys.stderr, level=level, format=text, diagnose=False, backtrace=False)
+    for name in LATER:
+        with suppress(ImportError):
+            import_module(name)
+    gc.collect()
+    gc.freeze()  # a full collection would go through all of it again, a second on a slow machine
 
 
-def _serve(args: argparse.Namespace, settings: Settings, sock: socket.socket) -> None:
+def _serve(args: argparse.Namespace, settings: Settings, sock: socket.socket, door: Door, log: Lines) -> None:
     from earth2_corrdiff.cli.loading import load
     from earth2_corrdiff.service.app import create_app
     from earth2_corrdiff.service.server import Server
@@ -153,12 +231,43 @@ def _serve(args: argparse.Namespace, settings: Settings, sock: socket.socket) ->
     args.samples = None  # a request says how many
     host, port = sock.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    app = create_app(settings, lambda: load(args))
-    server = Server(app, settings.drain_seconds, lambda: _say(f"ready at {url}, see {url}/docs"), args.debug)
+    app, signalled = create_app(settings, lambda: load(args)), threading.Event()
+
+    def on_signal() -> None:
+        signalled.set()
+        _end_after(settings.drain_seconds)
+
+    server = Server(
+        app,
+        settings.drain_seconds,
+        lambda: _say(f"ready at {url}, see {url}/docs"),
+        args.debug,
+        door.close,
+        on_signal,
+    )
+    sys.setswitchinterval(SWITCH)
     server.run(sockets=[sock])
+    log.finish()
     if server.engine.failure is not None:
         raise server.engine.failure
     _say("stopped")
+    if signalled.is_set():  # Python would take seconds to tidy up, and threads of jobs might still write
+        os._exit(0)
+
+
+def _end_after(seconds: float) -> None:
+    """End the process if it has not ended by itself: a thread that waits for an archive could hold it."""
+
+    def end() -> None:
+        last = threading.Thread(target=_say, args=("stopped; what did not end in time was given up",))
+        last.daemon = True  # stderr may be a pipe that nobody reads
+        last.start()
+        last.join(LATE)
+        os._exit(0)
+
+    timer = threading.Timer(seconds + LATE, end)
+    timer.daemon = True
+    timer.start()
 
 
 def _say(text: str) -> None:

@@ -16,7 +16,7 @@ from earth2_corrdiff.errors import InputError
 
 if TYPE_CHECKING:
     from earth2_corrdiff.downscaler import Downscaler
-    from earth2_corrdiff.verification import Result, Settings, Verification
+    from earth2_corrdiff.verification import Result, Settings, Verification, VerificationByLead
 
 NAME = "verify-corrdiff"
 Value = TypeVar("Value")
@@ -58,6 +58,12 @@ def _parser() -> ArgumentParser:
         default=[],
         metavar="NAME=STORE",
         help="add another store of the same grid and times, as NAME; repeatable",
+    )
+    add(
+        "--lead",
+        metavar="LEADS",
+        help="lead times of forecasts to verify, like 24h, 0/48/6h or 6,12 (default: all); scores come by "
+        "lead time",
     )
     add("--variables", nargs="+", metavar="NAME", help="variables to verify, after the STORE (default: all)")
     add(
@@ -132,15 +138,16 @@ def verify(args: argparse.Namespace) -> None:
         downscaler=_downscaler(args),
         compare=_pairs("--compare", args.compare, Path),
         truth_names=_pairs("--truth-name", args.truth_name, str),
+        leads=args.lead,
     )
     result = _run(verification)
-    print(tables.report_text(result))
-    if args.output is not None:
+    if args.output is not None:  # saved first: what follows may end with the terminal
         files.save(result, args.output)
-        print(f"\nwrote {args.output}")
     if path is not None:
         report.write_report(result, path, _title(args, result))
-        print(f"wrote {path}" if args.output is not None else f"\nwrote {path}")
+    print(tables.report_text(result))
+    for number, written in enumerate(place for place in (args.output, path) if place is not None):
+        print(f"wrote {written}" if number else f"\nwrote {written}")
 
 
 def _settings(args: argparse.Namespace) -> Settings:
@@ -198,7 +205,7 @@ def _quiet_log() -> None:
     logger.add(sys.stderr, level="WARNING", format=NAME + ": {level.name}: {message}")
 
 
-def _run(verification: Verification) -> Result:
+def _run(verification: Verification | VerificationByLead) -> Result:
     from tqdm import tqdm
 
     every = 0.1 if sys.stderr.isatty() else 10

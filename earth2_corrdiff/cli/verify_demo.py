@@ -70,9 +70,6 @@ def verify(args: argparse.Namespace) -> list[Criterion]:
         files.check_folder(args.report)
     result = _run(_prepare(args))
     criteria = acceptance.criteria(result)
-    for table in acceptance.tables(result):
-        print(table.markdown() if args.markdown else table.text())
-    print(acceptance.verdict(criteria))
     if args.output is not None:
         files.save(result, args.output)
     if args.report is not None:
@@ -80,6 +77,9 @@ def verify(args: argparse.Namespace) -> list[Criterion]:
             f"{result.about['package']}: {result.about['solver']}, {result.about['number_of_steps']} steps"
         )
         report.write_report(result, args.report, title)
+    for table in acceptance.tables(result):
+        print(table.markdown() if args.markdown else table.text())
+    print(acceptance.verdict(criteria))
     return [criterion for criterion in criteria if not criterion.met]
 
 

@@ -116,7 +116,7 @@ def _check_owner(folder: Path) -> None:
 def _cpu() -> str:
     """What -march=native looks at: a home folder may be shared by different machines."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return platform.machine()
     wanted = ("model name", "flags", "Features", "CPU part")

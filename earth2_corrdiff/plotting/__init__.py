@@ -3,27 +3,31 @@
 """Pictures of a CorrDiff store: members, coarse input, ensemble statistics, animation.
 
 ========================  ===============================================================
-`fields`                  the store: members, meshes, fields
+`fields`                  the store: times, members, meshes, fields
 `style`                   a quantity's label, unit, colours, threshold
 `panels`                  values in displayed units and the scales that they share
 `maps`                    projection, coastlines, grid lines, wind directions; no network
 `layout`, `figures`       where things stand, and the figures
-`animation`               the members as a GIF
+`animation`               the members, or the times, as a GIF
 ========================  ===============================================================
 """
 
-from earth2_corrdiff.plotting.animation import animate, frames
-from earth2_corrdiff.plotting.fields import open_store, time_label, written_members
+from earth2_corrdiff.plotting.animation import animate, animate_times, frames, frames_over_times
+from earth2_corrdiff.plotting.fields import open_store, state_label, states, time_label, written_members
 from earth2_corrdiff.plotting.figures import color_scales, plot_ensemble, plot_lowres, plot_member
 
 __all__ = [
     "animate",
+    "animate_times",
     "color_scales",
     "frames",
+    "frames_over_times",
     "open_store",
     "plot_ensemble",
     "plot_lowres",
     "plot_member",
+    "state_label",
+    "states",
     "time_label",
     "written_members",
 ]

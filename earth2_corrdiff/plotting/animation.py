@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""An animated GIF over the members of a time, by Pillow alone."""
+"""An animated GIF over the members of a time, or over the times of a member, by Pillow alone."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,15 @@ import xarray as xr
 from matplotlib.figure import Figure
 from PIL import Image
 
-from earth2_corrdiff.plotting import fields
-from earth2_corrdiff.plotting.figures import Time, color_scales, plot_member
+from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.plotting import fields, panels
+from earth2_corrdiff.plotting.fields import Time
+from earth2_corrdiff.plotting.figures import color_scales, plot_member
 from earth2_corrdiff.plotting.panels import Scales
 
 FRAME_DPI = 90.0
+GREYS = 18
+WHITE = GREYS - 1  # its place in the palette
 
 
 def frames(
@@ -53,13 +57,68 @@ def animate(
     """
     index = fields.time_index(ds, time)
     scales = color_scales(ds, index) if scales is None else scales
+    _write(path, frames(ds, index, samples, scales), scales, seconds)
+
+
+def frames_over_times(
+    ds: xr.Dataset, sample: int = 0, times: Sequence[Time] | None = None, scales: Scales | None = None
+) -> Iterator[Figure]:
+    """Yield the figure of one member at each time at which it is written; all have one set of scales.
+
+    `times` are all by default: all lead times of all starts, of a store of forecasts.
+    """
+    chosen = _written_times(ds, sample, times)
+    scales = panels.common_scales(ds, {index: [sample] for index in chosen}) if scales is None else scales
+    for index in chosen:
+        yield plot_member(ds, index, sample, scales)
+
+
+def animate_times(
+    ds: xr.Dataset,
+    path: str | Path,
+    sample: int = 0,
+    times: Sequence[Time] | None = None,
+    scales: Scales | None = None,
+    seconds: float = 1.0,
+) -> None:
+    """Write an endless GIF that shows one member at one time after the other.
+
+    The parameters are those of `frames_over_times`; see `animate`.
+    """
+    chosen = _written_times(ds, sample, times)
+    scales = panels.common_scales(ds, {index: [sample] for index in chosen}) if scales is None else scales
+    _write(path, frames_over_times(ds, sample, chosen, scales), scales, seconds)
+
+
+def _written_times(ds: xr.Dataset, sample: int, times: Sequence[Time] | None) -> list[int]:
+    fields.checked_samples(ds, [sample])
+    wanted = range(len(fields.states(ds))) if times is None else [fields.time_index(ds, t) for t in times]
+    chosen = [index for index in wanted if fields.is_written(ds, index, sample)]
+    if not chosen:
+        raise InputError(
+            f"sample {sample} is written at none of the times: finish the run with run-corrdiff --resume"
+        )
+    return chosen
+
+
+def _write(path: str | Path, figures: Iterable[Figure], scales: Scales, seconds: float) -> None:
     palette = _palette(scales)
-    first, *rest = (
-        _image(figure).quantize(palette=palette, dither=Image.Dither.NONE)
-        for figure in frames(ds, index, samples, scales)
-    )
+    pictures = [_image(figure).quantize(palette=palette, dither=Image.Dither.NONE) for figure in figures]
+    first, *rest = _of_one_size(pictures)
     duration = round(1000 * seconds)
     first.save(path, "GIF", save_all=True, append_images=rest, duration=duration, loop=0, optimize=False)
+
+
+def _of_one_size(pictures: list[Image.Image]) -> list[Image.Image]:
+    """Pictures whose headings have fewer lines get white above: the maps stay where they are."""
+    width, height = (max(sizes) for sizes in zip(*(picture.size for picture in pictures), strict=True))
+    same = []
+    for picture in pictures:
+        page = Image.new("P", (width, height), WHITE)
+        page.putpalette(picture.getpalette() or [])
+        page.paste(picture, (0, height - picture.height))
+        same.append(page)
+    return same
 
 
 def _palette(scales: Scales) -> Image.Image:
@@ -67,7 +126,7 @@ def _palette(scales: Scales) -> Image.Image:
     maps = {scale.cmap.name: scale.cmap for scale in scales.values()}
     stepped = [cmap for cmap in maps.values() if cmap.N < 32]
     smooth = [cmap for cmap in maps.values() if cmap.N >= 32]
-    colors = [(grey, grey, grey, 1.0) for grey in np.linspace(0.0, 1.0, 18)]
+    colors = [(grey, grey, grey, 1.0) for grey in np.linspace(0.0, 1.0, GREYS)]
     for cmap in stepped:
         colors += cmap(np.arange(-1, cmap.N + 1)).tolist()
     share = (256 - len(colors)) // max(len(smooth), 1)

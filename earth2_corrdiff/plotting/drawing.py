@@ -11,6 +11,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import BoundaryNorm
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from earth2_corrdiff.plotting import maps
 from earth2_corrdiff.plotting.fields import Array, Mesh
@@ -48,7 +49,7 @@ def _draw_arrows(ax: GeoAxes, panel: Panel, x: Array, y: Array, east: Array, nor
     thin = (_every(inside.sum(axis=0).max(), height), _every(inside.sum(axis=1).max(), width))
     some = Mesh(panel.mesh.lat[thin], panel.mesh.lon[thin])
     u, v = maps.wind_on_map(ax.projection, some, east[thin], north[thin])
-    keep = inside[thin] & np.isfinite(u) & np.isfinite(v)
+    keep = inside[thin] & np.isfinite(u) & np.isfinite(v) & _uncrowded(x[thin], y[thin])
     strongest = float(panel.scale.norm.vmax or 1.0)
     arrows = ax.quiver(
         x[thin][keep],
@@ -83,6 +84,15 @@ def _every(cells: int, inches: float) -> slice:
     """Which of so many cells within so many inches carry an arrow."""
     step = max(round(cells * ARROW_SPACING / inches), 1)
     return slice(step // 2, None, step)
+
+
+def _uncrowded(x: Array, y: Array) -> NDArray[np.bool_]:
+    """Points ``[H, W]`` without those that crowd in rows shorter than most, as circles about a pole are."""
+    if min(x.shape) < 2:
+        return np.ones(x.shape, dtype=bool)
+    apart = np.hypot(np.diff(x, axis=1), np.diff(y, axis=1)).mean(axis=1)
+    every = np.clip(np.ceil(0.5 * np.median(apart) / np.maximum(apart, 1e-9)), 1, x.shape[1])
+    return np.asarray(np.arange(x.shape[1]) % every[:, None] == 0)
 
 
 def draw_color_bar(ax: Axes, image: QuadMesh, scale: Scale) -> None:

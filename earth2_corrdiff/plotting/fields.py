@@ -3,6 +3,10 @@
 """Reading a store for plotting: which members are there, on which mesh, and their fields.
 
 Dimension names: T times, M members, H x W the fine (or, for ``*_lowres``, the coarse) mesh.
+
+A store of forecasts has further axes: ``lead_time``, and ``ensemble`` for coarse members. Its times are here
+the pairs of start and lead time (`states`), numbered with the lead times fastest; the members of all coarse
+members are numbered through, those of the first coarse member first.
 """
 
 from __future__ import annotations
@@ -11,17 +15,27 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.errors import DamageError, InputError, first_line
+from earth2_corrdiff.states import State, States
 from earth2_corrdiff.times import TimeLike, time_text, to_times
 
 Array = NDArray[np.float64]
 
 COARSE = "_lowres"
+LEAD, ENSEMBLE = "lead_time", "ensemble"
+SEEDS, UNWRITTEN = "member_seed", -1
+"""Seed of each member, written last; and what it is where the member is not complete."""
+OPTIONAL = ("refc_lowres",)
+"""Coarse input that a source may lack at some times, since the model does not take it."""
+MEND = "the run's command with --resume --check computes it again"
+Time = int | TimeLike | State
+"""A position in `states`, a valid time (UTC), or a state of `states`."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +64,13 @@ def open_store(path: str | Path) -> xr.Dataset:
             warnings.simplefilter("ignore", RuntimeWarning)
             warnings.filterwarnings("ignore", "Numcodecs codecs are not in the Zarr version 3")
             ds = xr.open_zarr(path, chunks=None)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a Zarr store ({error}): was it damaged?") from error
-    return _checked(ds, path)
+        return _checked(ds, path)
+    except InputError:
+        raise
+    except Exception as error:  # codecs and stores have no class in common for what is damaged
+        raise DamageError(
+            f"{path} cannot be read as a Zarr store, it is damaged ({first_line(error)}); {MEND}"
+        ) from error
 
 
 def _checked(ds: xr.Dataset, path: Path) -> xr.Dataset:
@@ -62,6 +80,11 @@ def _checked(ds: xr.Dataset, path: Path) -> xr.Dataset:
         raise InputError(f"{path} is no store of run-corrdiff: it has no {', '.join(sorted(missing))}")
     if ds["time"].dtype.kind != "M":
         raise InputError(f"{path} is no store of run-corrdiff: its times are {ds['time'].dtype}, not dates")
+    if LEAD in ds.dims and ds[LEAD].dtype.kind != "m":
+        raise InputError(f"{path} is no store of run-corrdiff: its lead times are {ds[LEAD].dtype}")
+    for axis in {"time", "sample", LEAD, ENSEMBLE} & set(ds.dims):
+        if axis in ds.variables and not _is_axis(read_values(ds[axis], axis)):
+            raise DamageError(f"{axis} is lost, the store is damaged; {MEND}")
     grids = [name + end for end in ("", COARSE) for name in ("lat", "lon") if name + end in ds]
     ds = ds.set_coords(grids)
     if not output_variables(ds):
@@ -69,6 +92,13 @@ def _checked(ds: xr.Dataset, path: Path) -> xr.Dataset:
             f"{path} is no store of run-corrdiff: it has no variable over time, sample, lat, lon"
         )
     return ds
+
+
+def _is_axis(values: Any) -> bool:
+    """Whether each value is there, once: what is lost reads as Zarr's fill value."""
+    return len(np.unique(values)) == len(values) and not (
+        values.dtype.kind in "mM" and np.isnat(values).any()
+    )
 
 
 def horizontal_dims(ds: xr.Dataset, end: str = "") -> tuple[str, str]:
@@ -80,8 +110,7 @@ def horizontal_dims(ds: xr.Dataset, end: str = "") -> tuple[str, str]:
 
 def mesh(ds: xr.Dataset, end: str = "") -> Mesh:
     """Cell centres of the fine mesh or, with ``end="_lowres"``, of the coarse one."""
-    lat = np.asarray(ds["lat" + end].values, dtype=np.float64)
-    lon = np.asarray(ds["lon" + end].values, dtype=np.float64)
+    lat, lon = (np.asarray(read_axis(ds, name + end), dtype=np.float64) for name in ("lat", "lon"))
     if lat.ndim == 1:
         lat, lon = np.broadcast_arrays(lat[:, None], lon[None, :])
     lon = np.unwrap(np.unwrap(lon, period=360.0, axis=1), period=360.0, axis=0)
@@ -89,14 +118,14 @@ def mesh(ds: xr.Dataset, end: str = "") -> Mesh:
 
 
 def _spans(ds: xr.Dataset, name: str, dims: set[str]) -> bool:
-    """Whether a variable is real and has exactly these dimensions, others of length one aside."""
+    """Whether a variable is real and has these dimensions, those of forecasts and of length one aside."""
     array = ds[name]
-    long = {str(dim) for dim in array.dims if array.sizes[dim] > 1}
+    long = {str(dim) for dim in array.dims if array.sizes[dim] > 1} - {LEAD, ENSEMBLE}
     return array.dtype.kind == "f" and long <= dims <= {str(dim) for dim in array.dims}
 
 
 def output_variables(ds: xr.Dataset) -> list[str]:
-    """Fine variables ``(time, sample, y, x)``, in the store's order."""
+    """Fine variables ``(time[, lead_time][, ensemble], sample, y, x)``, in the store's order."""
     dims = {"time", "sample", *horizontal_dims(ds)}
     return [str(name) for name in ds.data_vars if _spans(ds, str(name), dims)]
 
@@ -110,23 +139,40 @@ def coarse_variables(ds: xr.Dataset) -> list[str]:
     return [n.removesuffix(COARSE) for n in names if n.endswith(COARSE) and _spans(ds, n, dims)]
 
 
-def time_index(ds: xr.Dataset, time: int | TimeLike) -> int:
-    """Position of a time that is given by its position or its value (UTC).
+def states(ds: xr.Dataset) -> States:
+    """Times of analyses, or starts and lead times of forecasts; coarse members are no part of them."""
+    times = ds["time"].to_numpy().astype("datetime64[ns]")
+    leads = ds[LEAD].to_numpy().astype("timedelta64[ns]") if LEAD in ds.dims else None
+    return States(times, leads)
+
+
+def time_index(ds: xr.Dataset, time: Time) -> int:
+    """Position in `states` of a time; of several forecasts for one valid time that of the latest start.
 
     Raises
     ------
     InputError
         Where the store has no such time.
     """
-    times = ds["time"].values
+    every = states(ds)
     if isinstance(time, int | np.integer):
-        found = [int(time)] if 0 <= time < len(times) else []
+        found = [int(time)] if 0 <= time < len(every) else []
+    elif isinstance(time, State):
+        found = [i for i, state in enumerate(every) if (state.time, state.lead) == (time.time, time.lead)]
     else:
-        found = np.flatnonzero(times == to_times(time)[0]).tolist()
+        valid = np.flatnonzero(every.valid_times.ravel() == to_times(time)[0]).tolist()
+        found = sorted(valid, key=lambda i: every[i].time)
     if not found:
-        has = ", ".join(map(time_text, times)) or "none"
-        raise InputError(f"the store has no time {time}: it has {has}")
-    return int(found[0])
+        raise InputError(f"the store has no time {time}: it has {_listed(every)}")
+    return int(found[-1])
+
+
+def _listed(every: States) -> str:
+    """All states, of many the ends."""
+    texts = [str(state) for state in every]
+    if len(texts) > 6:
+        return f"{texts[0]} to {texts[-1]} ({len(texts)} in all)"
+    return ", ".join(texts) or "none"
 
 
 def time_label(time: np.datetime64) -> str:
@@ -134,35 +180,118 @@ def time_label(time: np.datetime64) -> str:
     return time_text(time).replace(":", "")
 
 
-def field(ds: xr.Dataset, name: str, time: int, sample: int | None = None) -> Array:
+def state_label(state: State) -> str:
+    """As in file names: the time, for forecasts start and lead time like ``2024-07-24T0000+006h``."""
+    if state.lead is None:
+        return time_label(state.time)
+    minutes = int(state.lead / np.timedelta64(1, "m"))
+    rest = f"{minutes % 60:02d}" if minutes % 60 else ""
+    return f"{time_label(state.time)}+{minutes // 60:03d}h{rest}"
+
+
+def field(ds: xr.Dataset, name: str, time: int, sample: int | None = None, coarse: int = 0) -> Array:
     """One field ``[H, W]`` in the store's units, NaN where unwritten.
 
-    `time` is a position, `sample` a member's number (``None`` for the coarse input). `InputError`
-    where the store is damaged.
+    `time` is a position, `sample` a member's number (``None`` for the coarse input, of which `coarse` is the
+    position of the coarse member). `DamageError` where it cannot be read, or has gaps and the store's record
+    says that it is complete.
     """
     end = COARSE if name.endswith(COARSE) else ""
-    array = ds[name].isel(time=time)
-    if sample is not None:
-        array = array.isel(sample=sample_numbers(ds).index(sample))
+    where = _time_place(ds, time) | ({ENSEMBLE: coarse} if sample is None else _member_place(ds, sample))
+    array = ds[name]
+    array = array.isel({dim: i for dim, i in where.items() if dim in array.dims})
     y, x = horizontal_dims(ds, end)
     array = array.squeeze([dim for dim in array.dims if dim not in (y, x)]).transpose(y, x)
+    values = np.asarray(read_values(array, name), dtype=np.float64)
+    finite = np.isfinite(values)
+    if not (finite.any() if sample is None else finite.all()) and _is_complete(ds, name, where):
+        what = "the input" if sample is None else f"sample {sample}"
+        raise DamageError(f"{name} of {what} at {states(ds)[time]} is damaged: a part of it is lost; {MEND}")
+    return values
+
+
+def read_axis(ds: xr.Dataset, name: str) -> Any:
+    """Latitudes or longitudes of a store; `DamageError` where they cannot be read, or are lost."""
+    values = read_values(ds[name], name)
+    along = 0 if name.startswith("lat") or values.ndim == 1 else 1
+    if values.shape[along] > 1 and values.min() == values.max():  # Zarr's fill value
+        raise DamageError(f"{name} is lost, the store is damaged; {MEND}")
+    return values
+
+
+def read_values(array: xr.DataArray, name: str) -> Any:
+    """The values of an array of a store; `DamageError` where they cannot be read."""
     try:
-        return np.asarray(array.values, dtype=np.float64)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{name} cannot be read from the store ({error}): was it damaged?") from error
+        return array.values
+    except Exception as error:  # codecs and stores have no class in common for what is damaged
+        raise DamageError(
+            f"{name} cannot be read, the store is damaged ({first_line(error)}); {MEND}"
+        ) from error
+
+
+def _is_complete(ds: xr.Dataset, name: str, where: dict[str, int]) -> bool:
+    """Whether the store's record says that a member, or for the input any, is there; False without record."""
+    if SEEDS not in ds or name in OPTIONAL:
+        return False
+    seeds = ds[SEEDS].isel({dim: i for dim, i in where.items() if dim in ds[SEEDS].dims})
+    return bool((read_values(seeds, SEEDS) != UNWRITTEN).any())
+
+
+def _time_place(ds: xr.Dataset, index: int) -> dict[str, int]:
+    """Position of a state along the axes."""
+    every = states(ds)
+    return dict(zip(every.axes, every.index(index), strict=True))
+
+
+def _member_place(ds: xr.Dataset, number: int) -> dict[str, int]:
+    """Position of a member along the axes."""
+    if ENSEMBLE not in ds.dims:
+        return {"sample": ds["sample"].values.tolist().index(number)}
+    coarse, sample = divmod(number, ds.sizes["sample"])
+    return {ENSEMBLE: coarse, "sample": sample}
 
 
 def sample_numbers(ds: xr.Dataset) -> list[int]:
-    """The members that the store has room for, written or not."""
+    """The members that the store has room for, written or not; of coarse members numbered through."""
+    if ENSEMBLE in ds.dims:
+        return list(range(ds.sizes[ENSEMBLE] * ds.sizes["sample"]))
     return [int(number) for number in ds["sample"].values]
 
 
+def coarse_numbers(ds: xr.Dataset) -> list[int] | None:
+    """Numbers of the coarse members; None where there is but one coarse input."""
+    return [int(number) for number in ds[ENSEMBLE].values] if ENSEMBLE in ds.dims else None
+
+
+def member_names(ds: xr.Dataset, number: int) -> tuple[int | None, int]:
+    """The coarse member (None where there is but one) and the sample that a member's number stands for."""
+    place = _member_place(ds, number)
+    coarse = coarse_numbers(ds)
+    return None if coarse is None else coarse[place[ENSEMBLE]], int(ds["sample"].values[place["sample"]])
+
+
+def member_text(ds: xr.Dataset, number: int) -> str:
+    """``member 2``, or ``member 2 of coarse member 1``."""
+    coarse, sample = member_names(ds, number)
+    return f"member {sample}" + ("" if coarse is None else f" of coarse member {coarse}")
+
+
+def member_seed(ds: xr.Dataset, index: int, number: int) -> int | None:
+    """Seed of a member at a time (a position), ``UNWRITTEN`` where it is not there; None of other stores."""
+    if "member_seed" not in ds:
+        return None
+    array = ds["member_seed"].isel(_time_place(ds, index) | _member_place(ds, number))
+    return int(array.values)
+
+
 def is_written(ds: xr.Dataset, index: int, sample: int) -> bool:
-    """Whether no variable of a member is all NaN at a time (a position)."""
+    """Whether a member is there at a time (a position): by the store's record, and not all NaN."""
+    if member_seed(ds, index, sample) == UNWRITTEN:
+        return False
     return all(np.isfinite(field(ds, name, index, sample)).any() for name in output_variables(ds))
 
 
-def written_members(ds: xr.Dataset, time: int | TimeLike = 0) -> list[int]:
+def written_members(ds: xr.Dataset, time: Time = 0) -> list[int]:
     """Members that have been written completely at a time."""
     index = time_index(ds, time)
     return [sample for sample in sample_numbers(ds) if is_written(ds, index, sample)]
@@ -192,6 +321,6 @@ def require_members(ds: xr.Dataset, index: int, samples: Iterable[int] | None = 
     found = [sample for sample in wanted if is_written(ds, index, sample)]
     if not found:
         which = "sample " + ", ".join(map(str, wanted)) if samples is not None else "sample"
-        when = time_text(ds["time"].values[index])
+        when = states(ds)[index]
         raise InputError(f"no {which} has been written at {when}: finish the run with run-corrdiff --resume")
     return found

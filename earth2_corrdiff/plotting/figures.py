@@ -7,9 +7,9 @@ No pyplot: a figure belongs to its caller alone, and no process-wide setting is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -18,16 +18,17 @@ from matplotlib.figure import Figure
 
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.plotting import drawing, fields, layout, maps, panels
-from earth2_corrdiff.plotting.fields import Array, Mesh
+from earth2_corrdiff.plotting.fields import Array, Mesh, Time
 from earth2_corrdiff.plotting.layout import Heading, Layout
 from earth2_corrdiff.plotting.panels import Panel, Scales
-from earth2_corrdiff.times import TimeLike, time_text
-
-Time: TypeAlias = int | TimeLike
+from earth2_corrdiff.states import State
+from earth2_corrdiff.times import lead_text, time_text
 
 SYNTHETIC_WEATHER = "synthetic demo weather: not an observation, not a forecast"
 SYNTHETIC_MODEL = "by a demo model trained on synthetic weather: not a forecast"
 LONGEST_NAME = 40
+FOLDERS = re.compile(r"(^|[:,;=\s])(?://(?=/))?(?:~|[A-Za-z]:)?[\\/](?![\\/])(?:[^,;]*[\\/])?")
+"""What stands before the last part of an absolute path."""
 
 
 def color_scales(ds: xr.Dataset, time: Time = 0) -> Scales:
@@ -46,10 +47,11 @@ def plot_member(ds: xr.Dataset, time: Time = 0, sample: int = 0, scales: Scales 
     ----------
     ds : xr.Dataset
         From `open_store`.
-    time : int, str, datetime or np.datetime64
-        Position or value (UTC) of the time.
+    time : int, str, datetime, np.datetime64 or State
+        Position or value (UTC) of the valid time; of forecasts a position in `fields.states`, one of these
+        states, or a valid time, which stands for the latest forecast of it.
     sample : int
-        The member's number in the store.
+        The member's number in the store; the members of all coarse members are numbered through.
     scales : dict, optional
         From `color_scales`.
 
@@ -63,14 +65,15 @@ def plot_member(ds: xr.Dataset, time: Time = 0, sample: int = 0, scales: Scales 
     scales = color_scales(ds, index) if scales is None else scales
     shown = panels.member_panels(ds, index, sample, scales)
     notes = [*_provenance(ds), *_member_seed(ds, index, sample)]
-    heading = _heading(ds, index, f"CorrDiff member {sample}", [_cells(fields.mesh(ds)), *notes])
-    return _figure(ds, _in_rows(shown), heading)
+    what = f"CorrDiff {fields.member_text(ds, sample)}"
+    return _figure(ds, _in_rows(shown), _heading(ds, index, what, [_cells(fields.mesh(ds)), *notes]))
 
 
-def plot_lowres(ds: xr.Dataset, time: Time = 0, scales: Scales | None = None) -> Figure:
+def plot_lowres(ds: xr.Dataset, time: Time = 0, scales: Scales | None = None, coarse: int = 0) -> Figure:
     """Figure of the coarse input: the panels of `plot_member`, on the same map and scales.
 
     Composite reflectivity stands in for maximum reflectivity, water vapour where the input has neither.
+    `coarse` is the position of the coarse member, where there are several.
 
     Raises
     ------
@@ -79,11 +82,13 @@ def plot_lowres(ds: xr.Dataset, time: Time = 0, scales: Scales | None = None) ->
     """
     index = fields.time_index(ds, time)
     scales = color_scales(ds, index) if scales is None else scales
-    shown = panels.coarse_panels(ds, index, scales)
+    shown = panels.coarse_panels(ds, index, scales, coarse)
     _, missing = panels.coarse_quantities(ds)
     notes = [_cells(shown[0].mesh), *_attribute(ds, "source")]
     notes += [f"not in the coarse input: {', '.join(missing)}"] if missing else []
-    return _figure(ds, _in_rows(shown), _heading(ds, index, "Coarse input", notes, fine=False))
+    numbers = fields.coarse_numbers(ds)
+    what = "Coarse input" if numbers is None else f"Coarse input, member {numbers[coarse]}"
+    return _figure(ds, _in_rows(shown), _heading(ds, index, what, notes, fine=False))
 
 
 def plot_ensemble(
@@ -135,14 +140,20 @@ def checked_thresholds(ds: xr.Dataset, thresholds: Mapping[str, float]) -> Mappi
 
 
 def _heading(ds: xr.Dataset, index: int, what: str, notes: list[str], fine: bool = True) -> Heading:
-    when = time_text(ds["time"].values[index]).replace("T", " ")
     synthetic = ds.attrs.get("synthetic", 0)
     made_up = ""
     if int(ds.attrs.get("synthetic_source", synthetic)):
         made_up = SYNTHETIC_WEATHER
     elif int(synthetic) and fine:
         made_up = SYNTHETIC_MODEL
-    return Heading(what, f"valid {when} UTC", " · ".join(notes), made_up)
+    return Heading(what, _when(fields.states(ds)[index]), " · ".join(notes), made_up)
+
+
+def _when(state: State) -> str:
+    """``valid 2024-07-24 06:00 UTC``, and where a forecast is valid then also its start and lead time."""
+    valid, start = (time_text(time).replace("T", " ") for time in (state.valid, state.time))
+    lead = "" if state.lead is None else f", start {start} UTC + {lead_text(state.lead)}"
+    return f"valid {valid} UTC{lead}"
 
 
 def _provenance(ds: xr.Dataset) -> list[str]:
@@ -154,16 +165,23 @@ def _provenance(ds: xr.Dataset) -> list[str]:
 
 
 def _attribute(ds: xr.Dataset, name: str) -> list[str]:
-    """``["source gfs"]``; of a long path its last part, nothing where the store does not say."""
+    """``["source gfs"]``; of paths the last part, nothing where the store does not say."""
     value = str(ds.attrs.get(name, ""))
-    shown = value if len(value) <= LONGEST_NAME else f"…/{PurePath(value).name}"
-    return [f"{name} {shown}"] if value else []
+    return [f"{name} {_without_folders(value)}"] if value else []
+
+
+def _without_folders(value: str) -> str:
+    """``file:/data/in.nc`` as ``file:in.nc``: a picture is passed on, and folders are its maker's own.
+
+    Of a long address, too, the last part alone.
+    """
+    kept = FOLDERS.sub(r"\1", value.rstrip("/\\"))
+    return kept if len(kept) <= LONGEST_NAME else f"…/{PurePath(kept).name}"
 
 
 def _member_seed(ds: xr.Dataset, index: int, sample: int) -> list[str]:
-    if "member_seed" not in ds:
-        return []
-    return [f"member seed {int(ds['member_seed'].isel(time=index).sel(sample=sample))}"]
+    seed = fields.member_seed(ds, index, sample)
+    return [] if seed is None else [f"member seed {seed}"]
 
 
 def _cells(mesh: Mesh) -> str:

@@ -24,6 +24,9 @@ COAST_STYLE = {"linewidths": 0.7, "colors": "#1a1a1a"}
 OUTSIDE = "#ebebeb"
 LABEL_WIDTH, LABEL_HEIGHT = 0.85, 0.6  # inches between two labels of the grid, at least
 EARTH_KM = 6371.0
+POLAR, EDGE = 70.0, 15.0
+"""A domain around a pole reaches beyond the first latitude on one side and not below the second."""
+MERIDIANS = [float(lon) for lon in range(-180, 180, 30)]
 PLATE = ccrs.PlateCarree()
 
 
@@ -36,6 +39,8 @@ def projection(mesh: Mesh) -> ccrs.Projection:
     """
     south, north = float(mesh.lat.min()), float(mesh.lat.max())
     lon, lat = 0.5 * float(mesh.lon.min() + mesh.lon.max()), 0.5 * (south + north)
+    if surrounds_pole(mesh):
+        return ccrs.Stereographic(np.sign(lat) * 90.0, _downwards(mesh))
     if np.ptp(mesh.lon) > 180.0:
         return ccrs.PlateCarree(central_longitude=lon)
     if abs(lat) < 8.0:
@@ -45,6 +50,24 @@ def projection(mesh: Mesh) -> ccrs.Projection:
     sixth = (north - south) / 6.0
     cutoff = -30.0 if lat > 0 else 30.0
     return ccrs.LambertConformal(lon, lat, standard_parallels=(south + sixth, north - sixth), cutoff=cutoff)
+
+
+def surrounds_pole(mesh: Mesh) -> bool:
+    """Whether a mesh lies around a pole, or nearly so: on one side of the equator, with all longitudes."""
+    away = np.abs(mesh.lat)
+    one_side = float(mesh.lat.min()) * float(mesh.lat.max()) > 0
+    if not one_side or away.min() < EDGE or away.max() < POLAR:
+        return False
+    turned = np.sort(mesh.lon.ravel() % 360.0)
+    widest_gap = np.diff(turned, append=turned[0] + 360.0).max()
+    return bool(widest_gap < 90.0)
+
+
+def _downwards(mesh: Mesh) -> float:
+    """The meridian that leads down from the pole: to the mesh's first row; Greenwich for full circles."""
+    row = np.exp(1j * np.deg2rad(mesh.lon[0])) * (90.0 - np.abs(mesh.lat[0]))
+    middle = complex(row.mean())
+    return float(np.rad2deg(np.angle(middle))) if abs(middle) > 0.05 * float(np.abs(row).max()) else 0.0
 
 
 def project(crs: ccrs.Projection, mesh: Mesh) -> tuple[Array, Array]:
@@ -57,11 +80,20 @@ def extent(x: Array, y: Array) -> tuple[float, float, float, float]:
     """Left, right, bottom and top of a map that shows all cells, the outermost to their edges.
 
     A border that is all but straight on the map is cut straight, within a cell or two, so that a mesh
-    made for a Lambert map like this one fills it.
+    made for a Lambert map like this one fills it. A mesh in circles around a pole is shown whole.
     """
+    if _in_circles(x, y):
+        return float(x.min()), float(x.max()), float(y.min()), float(y.max())
     left, right = _span(x[:, 0], x[:, -1], x.shape[1])
     bottom, top = _span(y[0], y[-1], y.shape[0])
     return left, right, bottom, top
+
+
+def _in_circles(x: Array, y: Array) -> bool:
+    """Whether the last column is the neighbour of the first one: farther from the middle one than from it."""
+    first, middle, last = (np.stack([x[:, i], y[:, i]]) for i in (0, x.shape[1] // 2, -1))
+    near, far = (float(np.hypot(*(first - other)).mean()) for other in (last, middle))
+    return x.shape[1] > 2 and near < 0.5 * far
 
 
 def _span(one: Array, other: Array, cells: int) -> tuple[float, float]:
@@ -91,12 +123,14 @@ def wind_on_map(crs: ccrs.Projection, mesh: Mesh, u: Array, v: Array) -> tuple[A
     would be wrong by the cosine of latitude.
     """
     step = 1e-3
+    up = np.where(mesh.lat < 90.0 - 2 * step, step, -step)  # there is nothing north of the pole
     x, y = project(crs, mesh)
     east = np.subtract(project(crs, Mesh(mesh.lat, mesh.lon + step)), (x, y))
-    north = np.subtract(project(crs, Mesh(mesh.lat + step, mesh.lon)), (x, y))
-    on_x, on_y = (
-        e / np.hypot(*east) * u + n / np.hypot(*north) * v for e, n in zip(east, north, strict=True)
-    )
+    north = np.subtract(project(crs, Mesh(mesh.lat + up, mesh.lon)), (x, y)) * np.sign(up)
+    with np.errstate(divide="ignore", invalid="ignore"):  # at a pole itself there is no east: NaN
+        on_x, on_y = (
+            e / np.hypot(*east) * u + n / np.hypot(*north) * v for e, n in zip(east, north, strict=True)
+        )
     return on_x, on_y
 
 
@@ -148,7 +182,9 @@ def draw_coastlines(ax: GeoAxes, mesh: Mesh, land_fraction: Array | None = None)
     if path is not None:
         box = (mesh.lon.min(), mesh.lat.min(), mesh.lon.max(), mesh.lat.max())
         margin = 0.2 * max(np.ptp(mesh.lon), np.ptp(mesh.lat)) + 1.0
-        window = [round(float(v) + s * margin, 2) for v, s in zip(box, (-1, -1, 1, 1), strict=True)]
+        window = [float(round(float(v) + s * margin, 2)) for v, s in zip(box, (-1, -1, 1, 1), strict=True)]
+        if surrounds_pole(mesh):
+            window[0], window[2] = -180.0, 180.0
         lines = _coastlines(path, *window)
         width, color = COAST_STYLE["linewidths"], COAST_STYLE["colors"]
         ax.add_feature(ShapelyFeature(lines, PLATE, facecolor="none", edgecolor=color, linewidth=width))
@@ -160,10 +196,11 @@ def draw_coastlines(ax: GeoAxes, mesh: Mesh, land_fraction: Array | None = None)
 
 def draw_grid_lines(ax: GeoAxes, mesh: Mesh, left: bool = True, bottom: bool = True) -> None:
     """Draw meridians and parallels, labelled on the left and the bottom edge where asked."""
+    polar = surrounds_pole(mesh)
     lines = ax.gridlines(
         draw_labels={side: axis for side, axis, on in (("left", "y", left), ("bottom", "x", bottom)) if on},
         x_inline=False,
-        y_inline=False,
+        y_inline=polar,  # circles do not reach the edges
         rotate_labels=False,
         dms=True,
         linewidth=0.5,
@@ -172,7 +209,10 @@ def draw_grid_lines(ax: GeoAxes, mesh: Mesh, left: bool = True, bottom: bool = T
         linestyle=(0, (4, 3)),
     )
     width, height = ax.get_position().size * ax.figure.get_size_inches()
-    lines.xlocator = _degree_lines(mesh.lon, max(int(width / LABEL_WIDTH), 1))
+    meridians = (
+        FixedLocator(MERIDIANS) if polar else _degree_lines(mesh.lon, max(int(width / LABEL_WIDTH), 1))
+    )
+    lines.xlocator = meridians
     lines.ylocator = _degree_lines(mesh.lat, max(int(height / LABEL_HEIGHT), 1))
     lines.xlabel_style = lines.ylabel_style = {"size": 8.5, "color": "0.2"}
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -15,12 +15,16 @@ from earth2_corrdiff.plotting import fields, style
 from earth2_corrdiff.plotting.fields import COARSE, Array, Mesh
 from earth2_corrdiff.plotting.style import Quantity, Scale
 
+WASHED_OUT = 0.4  # share of a scale's colours below which the coarse input gets a scale of its own
 # Per cent of the cells that a scale covers at least; the colour bar's arrows stand for the others.
 # A few mountain tops must not take half of the temperatures' colours; no wind may be hidden.
 TAILS: dict[style.Kind, tuple[float, float]] = {"temperature": (0.5, 99.5), "wind": (0.0, 100.0)}
 USUAL_TAILS = (0.1, 99.9)
 
 Scales = dict[str, Scale]
+"""By a quantity's key; with ``_lowres`` behind it that of the coarse input, where it is another one."""
+Range = tuple[float, float, float, float]
+"""The two tails of some values, and their smallest and largest."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +71,15 @@ def require_coarse(ds: xr.Dataset) -> list[Quantity]:
 
 
 def quantity_values(
-    ds: xr.Dataset, quantity: Quantity, time: int, sample: int | None
+    ds: xr.Dataset, quantity: Quantity, time: int, sample: int | None, coarse: int = 0
 ) -> tuple[Array, tuple[Array, Array] | None]:
     """Values ``[H, W]`` in displayed units and, for a wind, its eastward and northward components.
 
-    ``sample=None`` reads the coarse input. `time` is a position.
+    ``sample=None`` reads the coarse input, of several coarse members that at position `coarse`. `time` is a
+    position.
     """
     end = COARSE if sample is None else ""
-    parts = [fields.field(ds, name + end, time, sample) for name in quantity.variables]
+    parts = [fields.field(ds, name + end, time, sample, coarse) for name in quantity.variables]
     if len(parts) == 2:
         return np.hypot(*parts), (parts[0], parts[1])
     return parts[0] + quantity.offset, None
@@ -94,17 +99,22 @@ def coarse_window(fine: Mesh, coarse: Mesh, margin: int = 2) -> tuple[slice, sli
     return spans[0], spans[1]
 
 
-def coarse_panels(ds: xr.Dataset, time: int, scales: Scales) -> list[Panel]:
-    """Panels of the coarse input at a time (a position), cut to the surroundings of the fine mesh."""
+def coarse_panels(ds: xr.Dataset, time: int, scales: Scales, coarse: int = 0) -> list[Panel]:
+    """Panels of the coarse input at a time (a position), cut to the surroundings of the fine mesh.
+
+    `coarse` is the position of the coarse member, where there are several.
+    """
     chosen = require_coarse(ds)
     mesh = fields.mesh(ds, COARSE)
     window = coarse_window(fields.mesh(ds), mesh)
     cut = Mesh(mesh.lat[window], mesh.lon[window])
     panels = []
     for quantity in chosen:
-        values, wind = quantity_values(ds, quantity, time, None)
+        values, wind = quantity_values(ds, quantity, time, None, coarse)
         arrows = None if wind is None else (wind[0][window], wind[1][window])
-        panels.append(_panel(quantity, values[window], scales, cut, arrows))
+        panel = _panel(quantity, values[window], scales, cut, arrows)
+        own = scales.get(quantity.scale_key + COARSE)
+        panels.append(panel if own is None else replace(panel, title=f"{panel.title}, own scale", scale=own))
     return panels
 
 
@@ -129,36 +139,62 @@ def color_scales(ds: xr.Dataset, time: int, members: Iterable[int]) -> Scales:
     """One scale per quantity for a time (a position), over all given members and the coarse input.
 
     Reflectivity's steps are fixed. The others cover all cells but the outermost few of each member
-    (`TAILS`), rounded outwards.
+    (`TAILS`), rounded outwards. Where the coarse input has but a small part of a scale's range
+    (`WASHED_OUT`), it gets one of its own.
     """
-    ranges: dict[str, list[tuple[float, ...]]] = {}
+    return common_scales(ds, {time: members})
+
+
+def common_scales(ds: xr.Dataset, members: Mapping[int, Iterable[int]]) -> Scales:
+    """The scales of `color_scales` for several times: the members of each by its position."""
     kinds: dict[str, style.Kind] = {}
-    for quantity, values in _all_values(ds, time, members):
-        kinds[quantity.scale_key] = quantity.kind
-        finite = values[np.isfinite(values)]
-        tails = TAILS.get(quantity.kind, USUAL_TAILS)
-        found = ranges.setdefault(quantity.scale_key, [])
-        if finite.size:
-            found.append((*np.percentile(finite, tails), float(finite.min()), float(finite.max())))
-    return {key: _scale(kinds[key], found) for key, found in ranges.items()}
+    fine: dict[str, list[Range]] = {}
+    coarse: dict[str, list[Range]] = {}
+    for time, samples in members.items():
+        for found, values in ((fine, _member_values(ds, time, samples)), (coarse, _coarse_values(ds, time))):
+            for quantity, field in values:
+                kinds[quantity.scale_key] = quantity.kind
+                found.setdefault(quantity.scale_key, []).extend(_range(quantity, field))
+    scales = {key: _scale(kind, [*fine.get(key, ()), *coarse.get(key, ())]) for key, kind in kinds.items()}
+    own = {key: _scale(kinds[key], ranges) for key, ranges in coarse.items() if ranges}
+    washed_out = {key for key in own if _span(own[key]) < WASHED_OUT * _span(scales[key])}
+    return scales | {key + COARSE: own[key] for key in washed_out}
 
 
-def _scale(kind: style.Kind, ranges: list[tuple[float, ...]]) -> Scale:
+def _range(quantity: Quantity, values: Array) -> list[Range]:
+    """The range of the finite values; none where there are none."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return []
+    low, high = np.percentile(finite, TAILS.get(quantity.kind, USUAL_TAILS))
+    return [(float(low), float(high), float(finite.min()), float(finite.max()))]
+
+
+def _scale(kind: style.Kind, ranges: list[Range]) -> Scale:
     low, high, least, most = np.array(ranges or [(0.0, 1.0, 0.0, 1.0)]).T
     chosen = style.scale(kind, float(low.min()), float(high.max()))
     return chosen if kind == "radar" else style.with_extend(chosen, float(least.min()), float(most.max()))
 
 
-def _all_values(ds: xr.Dataset, time: int, members: Iterable[int]) -> Iterator[tuple[Quantity, Array]]:
+def _span(scale: Scale) -> float:
+    return float(scale.norm.vmax or 0.0) - float(scale.norm.vmin or 0.0)
+
+
+def _member_values(ds: xr.Dataset, time: int, members: Iterable[int]) -> Iterator[tuple[Quantity, Array]]:
     """Every panel's values of a time, one after the other: a large ensemble is never held as a whole."""
     for sample in members:
         for quantity in member_quantities(ds):
             yield quantity, quantity_values(ds, quantity, time, sample)[0]
+
+
+def _coarse_values(ds: xr.Dataset, time: int) -> Iterator[tuple[Quantity, Array]]:
+    """The same of the coarse input, inside the fine mesh."""
     chosen, _ = coarse_quantities(ds)
     if chosen:
         window = coarse_window(fields.mesh(ds), fields.mesh(ds, COARSE), margin=0)
-        for quantity in chosen:
-            yield quantity, quantity_values(ds, quantity, time, None)[0][window]
+        for coarse in range(len(fields.coarse_numbers(ds) or [0])):
+            for quantity in chosen:
+                yield quantity, quantity_values(ds, quantity, time, None, coarse)[0][window]
 
 
 def ensemble_panels(
@@ -178,7 +214,7 @@ def ensemble_panels(
         mean = _panel(quantity, stack.mean(axis=0), scales, mesh, _mean_vector(winds) if winds else None)
         rows.append(
             [
-                _retitled(mean, f"Mean: {mean.title[:1].lower()}{mean.title[1:]}"),
+                replace(mean, title=f"Mean: {mean.title[:1].lower()}{mean.title[1:]}"),
                 _spread(quantity, stack, mesh),
             ]
         )
@@ -190,10 +226,6 @@ def ensemble_panels(
 
 def _mean_vector(winds: list[tuple[Array, Array]]) -> tuple[Array, Array]:
     return np.mean([u for u, _ in winds], axis=0), np.mean([v for _, v in winds], axis=0)
-
-
-def _retitled(panel: Panel, title: str) -> Panel:
-    return Panel(title, panel.values, panel.scale, panel.mesh, panel.wind, panel.wind_units)
 
 
 def _spread(quantity: Quantity, stack: Array, mesh: Mesh) -> Panel:

@@ -42,14 +42,14 @@ def router(engine: Engine, settings: Settings) -> APIRouter:
         return JSONResponse(said, 503, {"retry-after": str(RETRY)})
 
     @routes.get("/v1/metadata", responses=faults(401, 503))
-    async def metadata() -> dict[str, Any]:
+    def metadata() -> dict[str, Any]:
         """The package, its variables in order with their units, its grids, and the service's limits."""
         return _metadata(engine, settings)
 
     @routes.get(
         "/v1/grid/{which}/{axis}.npy", response_class=Response, responses={**NPY, **faults(401, 422, 503)}
     )
-    async def grid(which: Literal["input", "output"], axis: Literal["lat", "lon"]) -> Response:
+    def grid(which: Literal["input", "output"], axis: Literal["lat", "lon"]) -> Response:
         """Latitudes or longitudes in degrees as npy: 1-D of a rectilinear grid, 2-D of a curvilinear one."""
         file = io.BytesIO()
         grid = engine.spec.input_grid if which == "input" else engine.spec.output_grid
@@ -85,6 +85,7 @@ def _metadata(engine: Engine, settings: Settings) -> dict[str, Any]:
             "sha256": spec.sha256,
             "synthetic": spec.synthetic,
             "stages": spec.inference_mode,
+            "lead_time_hours": list(spec.lead_time_hours),
         },
         "input": {"variables": _variables(spec.inputs.names), "grid": _grid(spec.input_grid, "input")},
         "output": {"variables": _variables(spec.outputs.names), "grid": _grid(spec.output_grid, "output")},

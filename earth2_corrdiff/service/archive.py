@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 512
-PIECE = 2**20  # bytes that are handed to the network at once
+PIECE = 2**18  # bytes that are handed to the network at once
 END = bytes(2 * BLOCK)
 """What ends a tar: a client that misses it knows that members are missing."""
 

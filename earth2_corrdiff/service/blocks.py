@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""From states and seeds to members: the one file of the service that knows how the downscaler works."""
+"""From states and seeds to members: blocks of several requests, through the downscaler's own pipeline."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from loguru import logger
 from numpy.typing import NDArray
 from torch import Tensor
 
+from earth2_corrdiff.downscaler import Prepared
+from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.model import CorrDiff
 from earth2_corrdiff.spec import Sampling, check_count
 
@@ -26,6 +28,8 @@ _OOM = ("out of memory", "not enough memory", "can't allocate memory")
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether a smaller block could have done without this error."""
+    if isinstance(error, InputError) and error.__cause__ is not None:
+        error = error.__cause__  # the downscaler's own words for it
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(said in str(error) for said in _OOM)
@@ -33,10 +37,11 @@ def out_of_memory(error: BaseException) -> bool:
 
 @dataclass(eq=False)
 class State:
-    """One input state ``[1, C, h, w]``, and the condition and mean that its members share."""
+    """One input state ``[1, C, h, w]`` with its lead time in hours, and what its members share."""
 
     coarse: Field
-    shared: tuple[Tensor, Tensor] | None = None
+    lead_hours: float | None = None
+    shared: Prepared | None = None
 
 
 class Maker:
@@ -60,14 +65,11 @@ class Maker:
         self.on_cpu = self.downscaler.device.type == "cpu"
         self.limit = self.downscaler.default_batch() if limit is None else check_count("max_batch", limit)
 
-    @torch.inference_mode()
     def prepare(self, state: State) -> None:
-        """Condition and mean of a state, once."""
+        """What the members of a state share, once."""
         if state.shared is None:
-            cond = self.downscaler.condition(torch.from_numpy(state.coarse).to(self.downscaler.device))
-            state.shared = cond, self.downscaler.normalised_mean(cond)
+            state.shared = self.downscaler.prepare(torch.from_numpy(state.coarse), state.lead_hours)
 
-    @torch.inference_mode()
     def block(
         self,
         rows: Sequence[tuple[State, int]],
@@ -91,25 +93,30 @@ class Maker:
             ``[m, Co, H, W]`` physical units
         """
         with self._sampling(sampling):
-            # On a GPU all rows share the network calls. On the CPU the downscaler goes member by member.
-            together = self._by_state(rows) if self.on_cpu else [list(rows)]
-            parts = [self._together(some, progress).numpy(force=True) for some in together]
+            parts = [self._together(some, progress).numpy(force=True) for some in self._groups(rows)]
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def _together(self, rows: list[tuple[State, int]], progress: Callable[[int], None] | None) -> Tensor:
+        """Members that share the network calls: of one state, or of several with one label."""
         shared = [state.shared for state, _ in rows if state.shared is not None]
-        cond, mean = shared[0]
-        if any(pair is not shared[0] for pair in shared):
-            cond, mean = (torch.cat(parts) for parts in zip(*shared, strict=True))
-        mode = self.model.spec.inference_mode
-        if mode == "regression":
-            return self.downscaler.physical(mean.expand(len(rows), -1, -1, -1))
-        residual = self.downscaler.residual(cond, mean, [seed for _, seed in rows], progress)
-        return self.downscaler.physical(residual if mode == "diffusion" else mean + residual)
+        first = shared[0]
+        if any(each is not first for each in shared):
+            cond, mean = torch.cat([each.cond for each in shared]), torch.cat([each.mean for each in shared])
+            first = Prepared(cond, mean, first.label)
+        return self.downscaler.sample(first, [seed for _, seed in rows], progress)
 
-    @staticmethod
-    def _by_state(rows: Sequence[tuple[State, int]]) -> list[list[tuple[State, int]]]:
-        return [list(some) for _, some in groupby(rows, key=lambda row: id(row[0]))]
+    def _groups(self, rows: Sequence[tuple[State, int]]) -> list[list[tuple[State, int]]]:
+        """Neighbours that can share the network calls.
+
+        On a GPU all with one lead time; on the CPU, where the downscaler goes member by member, all of one
+        state.
+        """
+
+        def key(row: tuple[State, int]) -> object:
+            state = row[0]
+            return id(state) if self.on_cpu or state.shared is None else state.shared.label
+
+        return [list(some) for _, some in groupby(rows, key)]
 
     @contextmanager
     def _sampling(self, sampling: Sampling) -> Iterator[None]:
@@ -131,7 +138,8 @@ class Maker:
         """Make blocks of the sizes in ``WARM``, so that the first request is as fast as the next ones."""
         spec = self.model.spec
         center = np.array(spec.inputs.center, dtype=np.float32)[None, :, None, None]
-        state = State(np.broadcast_to(center, (1, center.size, *spec.input_grid.shape)).copy())
+        lead = spec.lead_time_hours[0] if spec.lead_time_hours else None
+        state = State(np.broadcast_to(center, (1, center.size, *spec.input_grid.shape)).copy(), lead)
         brief = replace(self.downscaler.sampling, steps=min(2, self.downscaler.sampling.steps))
         self.prepare(state)
         for size in sorted({min(size, self.limit) for size in (*WARM, self.limit)}):

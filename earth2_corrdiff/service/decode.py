@@ -19,12 +19,13 @@ from earth2_corrdiff.noise import consecutive_seeds, drawn_seeds, member_seed
 from earth2_corrdiff.sampler import SOLVERS
 from earth2_corrdiff.service.errors import ServiceError, wrong
 from earth2_corrdiff.service.settings import Settings
+from earth2_corrdiff.sources import check_input
 from earth2_corrdiff.spec import CorrDiffSpec, Sampling
-from earth2_corrdiff.times import Times, to_times
+from earth2_corrdiff.times import Times, parse_time, to_leads, to_times
 
 ARRAY = "input_array"
 NUMBERS = ("samples", "steps", "seed")
-FIELDS = (ARRAY, *NUMBERS, "solver", "time")
+FIELDS = (ARRAY, *NUMBERS, "solver", "time", "lead_time")
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 SEEDS = 2**63  # seeds are of 64 bits with a sign: what PyTorch's generators take
@@ -91,7 +92,34 @@ def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
         raise wrong(ARRAY, expected, f"a file that is none ({len(data)} bytes)") from error
     if dtype.hasobject:
         raise wrong(ARRAY, expected, "pickled objects")
+    if any(type(length) is not int or length < 0 for length in shape):  # True counts as 1, and -1 as any
+        raise wrong(ARRAY, expected, f"the shape {shape}")
     return shape, fortran, dtype, file.tell()
+
+
+def check_weather(values: NDArray[np.float32], spec: CorrDiffSpec, times: Times | None = None) -> None:
+    """Refuse what is no weather, as every other source of input is: wrong units, markers of missing values.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        ``[B, C, h, w]``
+    spec : CorrDiffSpec
+        Names the variables
+    times : Times | None, optional
+        Valid times of the states, for the message
+
+    Raises
+    ------
+    ServiceError
+        422 with the first variable that is wrong, what it has, and what is expected
+    """
+    expected = "weather in the units of /v1/metadata"
+    try:
+        check_input(values, spec.inputs.names, "the request", times)
+    except InputError as error:
+        said = str(error).removeprefix("the input from the request").lstrip()
+        raise ServiceError(422, f"{ARRAY} must be {expected}; {said}", ARRAY, expected) from None
 
 
 def read_numbers(form: Mapping[str, str], settings: Settings) -> dict[str, int]:
@@ -142,25 +170,74 @@ def read_times(form: Mapping[str, str], states: int) -> Times | None:
     if "time" not in form:
         return None
     expected = f"{states} valid time{'s' * (states > 1)} (UTC, as 2024-07-24T12:00; commas between several)"
+    texts = _texts(form, "time", states, expected)
     try:
-        times = to_times(form["time"].split(","))
+        return to_times([parse_time(text) for text in texts])
     except InputError as error:
         raise wrong("time", expected, repr(form["time"])) from error
-    if len(times) != states:
-        raise wrong("time", expected, len(times))
-    return times
+
+
+def _texts(form: Mapping[str, str], name: str, states: int, expected: str) -> list[str]:
+    """What a field says of each state, counted before anything is made of it: no period, of a million."""
+    texts = form[name].split(",", states)
+    if any("/" in text for text in texts):
+        raise wrong(name, expected, "a period")
+    if len(texts) != states:
+        raise wrong(name, expected, form[name].count(",") + 1)
+    return texts
+
+
+def read_leads(
+    form: Mapping[str, str], states: int, times: Times | None, spec: CorrDiffSpec
+) -> tuple[float, ...] | None:
+    """Lead times of the states in hours; None where the request names none and the package needs none.
+
+    Raises
+    ------
+    ServiceError
+        422 for what is no lead time, for one that the package was not trained with, where they are not as
+        many as the states, or where it would change nothing
+    """
+    known = ", ".join(f"{hours:g}" for hours in spec.lead_time_hours)
+    which = f", one of {known} h" if known else ""
+    expected = f"{states} lead time{'s' * (states > 1)} (hours, as 6 or 90min; commas between several){which}"
+    if "lead_time" not in form:
+        if spec.lead_time_hours:
+            raise wrong("lead_time", expected, "nothing")
+        return None
+    if times is None and not spec.lead_time_hours:
+        says = "given with a time, as this package was trained without lead times"
+        raise wrong("lead_time", says, "a lead time alone, which would change nothing")
+    texts = _texts(form, "lead_time", states, expected)
+    try:
+        leads = tuple(float(to_leads(text)[0] / np.timedelta64(1, "h")) for text in texts)
+        for hours in leads:
+            spec.lead_label(hours)
+    except InputError as error:
+        raise wrong("lead_time", expected, repr(form["lead_time"])) from error
+    return leads
 
 
 def seeds_of(
-    seed: int, samples: int, states: int, times: Times | None, drawn: bool
+    seed: int,
+    samples: int,
+    states: int,
+    times: Times | None,
+    drawn: bool,
+    leads: tuple[float, ...] | None = None,
 ) -> tuple[tuple[int, ...], ...]:
     """Seeds of all members, ``[B][M]``.
 
     With valid times they are those of ``run-corrdiff`` and ``downscale``, each state's own; without, those
     of ``model(x, coords)``, the same for all states, as in the stock classes (``drawn``: the Taiwan class).
+    Lead times in hours tell forecasts for one valid time apart, as there.
     """
     if times is not None:
-        return tuple(tuple(member_seed(seed, time, m) for m in range(samples)) for time in times)
+        more = [()] * states if leads is None else [(round(hours * 3600),) for hours in leads]
+        return tuple(
+            tuple(member_seed(seed, time, m, *rest) for m in range(samples))
+            for time, rest in zip(times, more, strict=True)
+        )
     return (tuple((drawn_seeds if drawn else consecutive_seeds)(seed, samples)),) * states
 
 

@@ -6,31 +6,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, Any
 
 from fastapi import APIRouter, Request
 from loguru import logger
-from python_multipart.exceptions import FormParserError
-from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
+from starlette.datastructures import Headers
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from earth2_corrdiff.noise import fresh_seed
-from earth2_corrdiff.service import archive, decode
+from earth2_corrdiff.service import archive, decode, forms
 from earth2_corrdiff.service.engine import RETRY, Engine
-from earth2_corrdiff.service.errors import GONE, ServiceError, wrong
+from earth2_corrdiff.service.errors import GONE, ServiceError
 from earth2_corrdiff.service.line import InferRequest, Member
 from earth2_corrdiff.service.openapi import INFER
+from earth2_corrdiff.service.security import MEMBERS, StalledError
 from earth2_corrdiff.service.settings import Settings
 
 GRACE = 1  # seconds to send what is there after it is known that nothing more comes
-FORM = {"max_files": 1, "max_fields": len(decode.FIELDS) + 8, "max_part_size": 4096}
+READERS = 2  # requests that are taken apart at one time: each may need three times its size
 
 
 def router(engine: Engine, settings: Settings) -> APIRouter:
     """The route of requests."""
     routes = APIRouter()
+    readers = ThreadPoolExecutor(READERS, "corrdiff-reader")
 
     @routes.post("/v1/infer", response_class=Response, **INFER)
     async def infer(request: Request) -> Response:
@@ -42,9 +43,12 @@ def router(engine: Engine, settings: Settings) -> APIRouter:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + settings.seconds
         engine.check()
-        data, form = await _receive(request, deadline)
-        engine.metrics.stage("receive", settings.seconds - deadline + loop.time())
-        seed, work = await asyncio.to_thread(_read, data, form, engine, settings)
+        with await _receive(request, deadline) as body:
+            engine.metrics.stage("receive", settings.seconds - deadline + loop.time())
+            seed, work = await loop.run_in_executor(
+                readers, _checked, body, request.headers, engine, settings
+            )
+        request.scope[MEMBERS] = work.members
         members = Members(engine, work, request.receive, deadline)
         try:
             return TarResponse(members, await members.next(), seed)
@@ -55,42 +59,37 @@ def router(engine: Engine, settings: Settings) -> APIRouter:
     return routes
 
 
-async def _receive(request: Request, deadline: float) -> tuple[bytes, dict[str, str]]:
-    """The array's bytes and the other fields of a form.
+async def _receive(request: Request, deadline: float) -> IO[bytes]:
+    """The body of a form.
 
     Raises
     ------
     ServiceError
-        422 for what is no such form, 408 where it takes too long, 503 where there is no place for it
+        422 for what is no form, 408 where it takes too long, 503 where there is no place for it
     """
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        raise ServiceError(422, "the body must be multipart/form-data", decode.ARRAY, "a file part")
     try:
-        async with asyncio.timeout_at(deadline), request.form(**FORM) as form:
-            return await _parts(form)
+        async with asyncio.timeout_at(deadline):
+            return await forms.receive(request)
     except TimeoutError:
         raise ServiceError(408, "the request took too long to arrive") from None
     except OSError as error:
-        logger.error("a request cannot be stored ({})", error)
-        raise ServiceError(503, "there is no place to store the request now", retry_after=RETRY) from None
-    except ServiceError:
-        raise
-    except (FormParserError, HTTPException) as error:
-        said = error.detail if isinstance(error, HTTPException) else str(error)
-        raise ServiceError(422, f"the body is no valid multipart/form-data ({said})") from None
+        raise _no_place(error) from None
 
 
-async def _parts(form: FormData) -> tuple[bytes, dict[str, str]]:
-    decode.refuse_unknown([name for name, _ in form.multi_items()])
-    texts = {name: value for name, value in form.items() if isinstance(value, str)}
-    files = {name: value for name, value in form.items() if isinstance(value, UploadFile)}
-    array = files.pop(decode.ARRAY, None)
-    for name in files:
-        raise wrong(name, "a plain form field", "a file")
-    if array is None:
-        got = "a plain field (paths and URLs are not opened)" if decode.ARRAY in texts else "nothing"
-        raise wrong(decode.ARRAY, "a file part with a npy file", got)
-    return await array.read(), texts
+def _checked(
+    body: IO[bytes], headers: Headers, engine: Engine, settings: Settings
+) -> tuple[int, InferRequest]:
+    """What a form asks for, and its seed; on a reader's thread."""
+    try:
+        data, form = forms.take_apart(body, headers)
+    except OSError as error:
+        raise _no_place(error) from None
+    return _read(data, form, engine, settings)
+
+
+def _no_place(error: OSError) -> ServiceError:
+    logger.error("a request cannot be stored ({})", error)
+    return ServiceError(503, "there is no place to store the request now", retry_after=RETRY)
 
 
 def _read(
@@ -102,10 +101,12 @@ def _read(
     sampling = decode.read_sampling(form, numbers, engine.sampling)
     coarse = decode.read_array(data, spec, settings.max_states)
     times = decode.read_times(form, len(coarse))
+    leads = decode.read_leads(form, len(coarse), times, spec)
+    decode.check_weather(coarse, spec, times)
     seed = numbers.get("seed", fresh_seed())
-    seeds = decode.seeds_of(seed, numbers.get("samples", 1), len(coarse), times, spec.drawn_seeds)
+    seeds = decode.seeds_of(seed, numbers.get("samples", 1), len(coarse), times, spec.drawn_seeds, leads)
     logger.debug("request for {} members, seed {}", sum(map(len, seeds)), seed)
-    return seed, InferRequest(coarse, seeds, sampling)
+    return seed, InferRequest(coarse, seeds, sampling, leads)
 
 
 class Members:
@@ -225,6 +226,6 @@ class TarResponse(StreamingResponse):
             level = "DEBUG" if error.status_code == GONE else "WARNING"
             logger.log(level, "an answer was broken off: {}", error.detail)
         except TimeoutError:
-            logger.warning("an answer was broken off: the client reads too slowly")
+            raise StalledError from None
         finally:
             self.members.close()

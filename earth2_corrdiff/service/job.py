@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import secrets
 import threading
 import time
@@ -13,6 +15,10 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
+
+from earth2_corrdiff.times import Times, to_leads, to_times
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 STORE = "store.zarr"
@@ -25,7 +31,7 @@ class Order:
     Attributes
     ----------
     times : tuple[str, ...]
-        Valid times, ISO 8601, UTC
+        Valid times, or those that forecasts start from: ISO 8601, UTC
     source : str
         One of the service's
     samples, steps : int
@@ -34,6 +40,8 @@ class Order:
         Of the residual
     seed : int
         Of the run
+    lead_time : tuple[str, ...]
+        Lead times of forecasts, as ``6h``; none of analyses
     """
 
     times: tuple[str, ...]
@@ -42,11 +50,29 @@ class Order:
     steps: int
     solver: str
     seed: int
+    lead_time: tuple[str, ...] = ()
+
+    @property
+    def states(self) -> int:
+        """Times, or forecasts of all times and lead times."""
+        return len(self.times) * max(len(self.lead_time), 1)
 
     @property
     def members(self) -> int:
-        """Members over all times."""
-        return len(self.times) * self.samples
+        """Members over all states."""
+        return self.states * self.samples
+
+    @property
+    def valid_times(self) -> Times:
+        """Valid times in their order, each once."""
+        times = to_times(self.times)
+        if not self.lead_time:
+            return times
+        return np.unique(times[:, None] + to_leads(self.lead_time))
+
+    def document(self) -> dict[str, Any]:
+        """What was asked for, as a client would ask for it."""
+        return {name: value for name, value in asdict(self).items() if name != "lead_time" or value}
 
 
 @dataclass
@@ -75,6 +101,8 @@ class Job:
         Bytes on disk, once it is done
     mark : str
         Of this object: the versions of one that is read again after a restart begin anew
+    digest : str
+        Of the token that its owner has, which is told once and not kept
     """
 
     id: str
@@ -95,6 +123,7 @@ class Job:
     mark: str = field(default_factory=lambda: secrets.token_hex(4))
     stopped: bool = False
     readers: int = 0
+    digest: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -118,6 +147,16 @@ class Job:
         """Let it end at its next denoising step; what it has written goes when it has ended, not before."""
         self.stopped = True
 
+    def give_token(self) -> str:
+        """A new token: who has it owns the job."""
+        token = secrets.token_urlsafe(24)
+        self.digest = _digest(token)
+        return token
+
+    def owned_by(self, token: str) -> bool:
+        """Whether somebody with this token may remove it."""
+        return bool(self.digest) and hmac.compare_digest(_digest(token), self.digest)
+
     @property
     def fraction(self) -> float:
         """How much of it is done, 0 to 1."""
@@ -127,8 +166,14 @@ class Job:
             return self.denoised / self.denoisings
         return self.written / self.order.members
 
+    def summary(self) -> dict[str, Any]:
+        """What everybody may know of it: that it is there, and how far."""
+        with self.lock:
+            progress = {"fraction": round(self.fraction, 4)}
+            return {"id": self.id, "state": self.state, "created": _iso(self.created), "progress": progress}
+
     def document(self) -> dict[str, Any]:
-        """What the service tells of it."""
+        """What the service tells those who know its id."""
         with self.lock:
             moments = {name: _iso(getattr(self, name)) for name in ("created", "started", "finished")}
             until = time.time() if self.finished is None else self.finished
@@ -142,7 +187,7 @@ class Job:
                 "id": self.id,
                 "state": self.state,
                 "stage": self.stage,
-                "request": asdict(self.order),
+                "request": self.order.document(),
                 "progress": progress,
                 **moments,
                 "error": self.error,
@@ -160,6 +205,10 @@ class Job:
         finally:
             with self.lock:
                 self.readers -= 1
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode(errors="replace")).hexdigest()
 
 
 def _iso(moment: float | None) -> str | None:

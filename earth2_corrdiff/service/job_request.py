@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, get_args
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from earth2_corrdiff.errors import InputError
@@ -17,9 +18,10 @@ from earth2_corrdiff.service.errors import ServiceError, wrong
 from earth2_corrdiff.service.job import Order
 from earth2_corrdiff.service.job_runner import sentence
 from earth2_corrdiff.service.settings import Settings
-from earth2_corrdiff.sources import Source, make_source
+from earth2_corrdiff.sources import Forecast, Source, make_forecast, make_source
+from earth2_corrdiff.sources.forecast_registry import KINDS as FORECASTS
 from earth2_corrdiff.spec import CorrDiffSpec
-from earth2_corrdiff.times import Times, distinct, time_text, to_times
+from earth2_corrdiff.times import Leads, Times, distinct, lead_text, time_text, to_leads, to_times
 
 Solver = Literal["euler", "heun", "stochastic", "dpmpp_2m", "trigflow"]
 assert get_args(Solver) == SOLVERS  # noqa: S101 - a type must be spelled out
@@ -40,6 +42,10 @@ class DownscaleRequest(BaseModel):
     time: Annotated[Text | None, Field(description="valid time, UTC, as 2024-07-24T12:00")] = None
     times: Annotated[
         list[Text] | None, Field(min_length=1, max_length=1000, description="or several of them")
+    ] = None
+    lead_time: Annotated[
+        Text | None,
+        Field(description="lead times of forecasts, as 6h, 0/48/6h or 6,12; the times are their starts then"),
     ] = None
     source: Annotated[
         str | None, Field(max_length=256, description="one of the service's, by default the first")
@@ -77,9 +83,11 @@ def read_order(
         raise ServiceError(503, f"the service is not ready, it is {engine.state}", retry_after=RETRY)
     spec, sampling = engine.spec, engine.loaded.sampling
     times = _times(asked, settings.max_times)
+    leads = _leads(asked.lead_time, settings.max_times // len(times), spec)
     name = asked.source if asked.source is not None else settings.sources[0]
     if name not in settings.sources:
         raise wrong("source", f"one of {', '.join(settings.sources)}", repr(name))
+    name = _with_leads(name) if leads is not None else name
     seed = asked.seed if asked.seed is not None else spec.seed
     order = Order(
         times=tuple(map(time_text, times)),
@@ -88,9 +96,10 @@ def read_order(
         steps=_at_most("steps", asked.steps, sampling.steps, settings.max_steps),
         solver=asked.solver or sampling.solver,
         seed=seed if seed is not None else fresh_seed(),
+        lead_time=() if leads is None else tuple(lead_text(lead).replace(" ", "") for lead in leads),
     )
-    source = _source(name)
-    _check_source(source, times, spec)
+    source = _source(name, leads is not None)
+    _check_source(source, times, leads, spec)
     size = largest_size(order, spec)
     if size > largest:
         text = f"{order.members} members are up to {size / 1e9:.1f} GB; the service keeps {largest / 1e9:.1f}"
@@ -102,7 +111,7 @@ def largest_size(order: Order, spec: CorrDiffSpec) -> int:
     """Bytes that a store takes where nothing can be compressed."""
     fine = math.prod(spec.output_grid.shape) * len(spec.outputs.names) * order.samples
     coarse = math.prod(spec.input_grid.shape) * (len(spec.inputs.names) + 1)
-    return 4 * len(order.times) * (fine + coarse)
+    return 4 * order.states * (fine + coarse)
 
 
 def _times(asked: DownscaleRequest, most: int) -> Times:
@@ -124,6 +133,37 @@ def _times(asked: DownscaleRequest, most: int) -> Times:
     return times
 
 
+def _leads(text: str | None, most: int, spec: CorrDiffSpec) -> Leads | None:
+    """Lead times, counted before they are made: a range could have a million; None where there is none."""
+    expected = f"at most {most} lead times, as 6h, 0/48/6h or 6,12"
+    try:
+        if text is None:
+            spec.lead_label(None)
+            return None
+        for part in text.split(","):
+            ends = [to_leads(end)[0] for end in part.split("/")]
+            if len(ends) == 3 and ends[2] and (ends[1] - ends[0]) // ends[2] >= most:
+                raise wrong("lead_time", expected, repr(text))
+        leads = to_leads(text)
+        for lead in leads:
+            spec.lead_label(float(lead / np.timedelta64(1, "h")))
+    except InputError as error:
+        raise ServiceError(422, sentence(error), "lead_time", expected) from None
+    if len(leads) > most:
+        raise wrong("lead_time", expected, f"{len(leads)} of them")
+    return leads
+
+
+def _with_leads(name: str) -> str:
+    """The source of forecasts that a name stands for."""
+    if name == "demo":
+        return "demo_fx"
+    kind = name.partition(":")[0]
+    if kind not in FORECASTS and kind != "file":
+        raise wrong("lead_time", "left out, or the source one that has forecasts", f"the source {name}")
+    return name
+
+
 def _at_most(field: str, asked: int | None, default: int, most: int) -> int:
     value = default if asked is None else asked
     if value > most:
@@ -131,16 +171,18 @@ def _at_most(field: str, asked: int | None, default: int, most: int) -> int:
     return value
 
 
-def _source(name: str) -> Source:
+def _source(name: str, forecasts: bool) -> Source | Forecast:
+    if not forecasts and name.partition(":")[0] in FORECASTS:
+        raise wrong("lead_time", "given, as 0/48/6h, for a source of forecasts", "nothing")
     try:
-        return make_source(name)
+        return make_forecast(name) if forecasts else make_source(name)
     except InputError as error:
         raise ServiceError(503, f"the source cannot be used now: {sentence(error)}") from error
 
 
-def _check_source(source: Source, times: Times, spec: CorrDiffSpec) -> None:
+def _check_source(source: Source | Forecast, times: Times, leads: Leads | None, spec: CorrDiffSpec) -> None:
     try:
-        source.check_times(times)
+        source.states(times, leads)
     except InputError as error:
         raise ServiceError(422, sentence(error), "time") from error
     try:

@@ -28,7 +28,8 @@ from earth2_corrdiff.service.errors import ServiceError, internal
 from earth2_corrdiff.service.job import Job
 from earth2_corrdiff.service.jobs import Jobs
 from earth2_corrdiff.service.line import Steps
-from earth2_corrdiff.sources import Inputs, Source, make_source
+from earth2_corrdiff.service.metrics import Metrics
+from earth2_corrdiff.sources import Forecast, Inputs, Source, make_forecast, make_source
 from earth2_corrdiff.spec import CorrDiffSpec
 
 AT_ONCE = 2  # one fetches while another computes
@@ -98,12 +99,14 @@ class Runner:
         _check_wanted(job)
         job.change(state="running", stage="fetching the coarse input", started=now())
         spec = self.owner.spec
-        weather = held(make_source(job.order.source), job, spec)
+        order = job.order
+        source = make_forecast(order.source) if order.lead_time else make_source(order.source)
+        weather = held(source, job, spec, self.jobs.metrics)
         job.change(stage="waiting for the device")
         self.owner.submit_steps(lambda model: steps(job, weather, model)).result()
 
 
-def steps(job: Job, weather: Source, model: CorrDiff) -> Iterator[None]:
+def steps(job: Job, weather: Source | Forecast, model: CorrDiff) -> Iterator[None]:
     """The job as the owner of the device steps it: one turn per member."""
     _check_wanted(job)
     order = job.order
@@ -115,7 +118,8 @@ def steps(job: Job, weather: Source, model: CorrDiff) -> Iterator[None]:
         job.change(denoised=min(job.denoised + count, job.denoisings))
 
     options = Options(order.seed, command="POST /v1/downscale")
-    run = Downscaling(order.times, model, weather, job.store, options, denoised)
+    leads = order.lead_time or None
+    run = Downscaling(order.times, model, weather, job.store, options, denoised, leads)
     job.change(stage="denoising", denoisings=run.evaluations)
     with closing(cast(Generator[object], iter(run))) as members:  # leaves the store alone when it ends
         for _ in members:
@@ -124,7 +128,7 @@ def steps(job: Job, weather: Source, model: CorrDiff) -> Iterator[None]:
             _check_wanted(job)
 
 
-def held(source: Source, job: Job, spec: CorrDiffSpec) -> Source:
+def held(source: Source | Forecast, job: Job, spec: CorrDiffSpec, metrics: Metrics) -> Source | Forecast:
     """A source with all that a job needs of another, fetched and checked.
 
     Raises
@@ -134,19 +138,32 @@ def held(source: Source, job: Job, spec: CorrDiffSpec) -> Source:
     StoppedError
         If the job was stopped meanwhile
     """
-    states = source.states(job.order.times)
+    states = source.states(job.order.times, job.order.lead_time or None)
     inputs, fields = Inputs(source, states, spec.inputs.names, spec.input_grid), []
     wanted, grid = list(inputs.kept), spec.input_grid
     for number in range(len(states)):
         _check_wanted(job)
-        fields.append(inputs.fetch(number, wanted).numpy())
-    coords = {"time": states.times, "variable": wanted, "lat": grid.lat, "lon": grid.lon}
-    array = xr.DataArray(np.stack(fields), coords, ("time", "variable", "lat", "lon"))
+        try:
+            fields.append(inputs.fetch(number, wanted).numpy())
+        except BaseException:
+            metrics.fetch(source.name, worked=False)
+            raise
+        metrics.fetch(source.name, worked=True)
+    axes = {**states.axes, "variable": wanted, "lat": grid.lat, "lon": grid.lon}
+    values = np.stack(fields).reshape(*states.shape, *fields[0].shape)
+    array = xr.DataArray(values, axes, tuple(axes))
 
-    def pick(time: Any, variable: Sequence[str]) -> xr.DataArray:
+    def analysis(time: Any, variable: Sequence[str]) -> xr.DataArray:
         return array.sel(time=np.atleast_1d(time), variable=list(variable))
 
-    return Source(source.name, lambda: pick, lambda: wanted, synthetic=source.synthetic)
+    def forecast(time: Any, lead_time: Any, variable: Sequence[str]) -> xr.DataArray:
+        return analysis(time, variable).sel(lead_time=np.atleast_1d(lead_time))
+
+    if isinstance(source, Forecast):
+        return Forecast(
+            source.name, lambda coarse: forecast, None, lambda: wanted, synthetic=source.synthetic
+        )
+    return Source(source.name, lambda: analysis, lambda: wanted, synthetic=source.synthetic)
 
 
 def sentence(error: InputError | OSError) -> str:

@@ -25,6 +25,7 @@ from loguru import logger
 
 from earth2_corrdiff.service.errors import ServiceError
 from earth2_corrdiff.service.job import Job, Order, State
+from earth2_corrdiff.service.metrics import Metrics
 
 ID = re.compile(r"[0-9a-f]{32}")
 RECORD = "job.json"
@@ -56,6 +57,8 @@ class Jobs:
         What is kept of finished jobs
     waiting : int
         Most jobs that wait or run
+    metrics : Metrics | None, optional
+        Where it is counted how they end
 
     Raises
     ------
@@ -63,8 +66,9 @@ class Jobs:
         503 where the folder cannot be used, by the first that needs it
     """
 
-    def __init__(self, folder: Path, keep: Keeping, waiting: int) -> None:
+    def __init__(self, folder: Path, keep: Keeping, waiting: int, metrics: Metrics | None = None) -> None:
         self.folder, self.keep, self.waiting = folder, keep, waiting
+        self.metrics = metrics or Metrics()
         self._jobs: dict[str, Job] = {}
         self._lock = threading.RLock()
         self._held: TextIOWrapper | None = None
@@ -76,7 +80,7 @@ class Jobs:
                 return
             try:
                 self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-                held = (self.folder / ".lock").open("w")
+                held = (self.folder / ".lock").open("w", encoding="utf-8")
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 held.close()
@@ -181,7 +185,17 @@ class Jobs:
             else:
                 shutil.rmtree(job.folder, ignore_errors=True)
                 job.change(**end, stage=state)
+            self._tell(job)
             self.prune()
+
+    def _tell(self, job: Job) -> None:
+        """One line, and the counters, of a job that has ended."""
+        seconds = (job.finished or job.created) - job.created
+        self.metrics.job(job.state, seconds)
+        why = f" ({job.error})" if job.error else ""
+        text = "job {}: {} in {:.1f} s, {} of {} members{}"
+        level = "WARNING" if job.state == "failed" else "INFO"
+        logger.log(level, text, job.id, job.state, seconds, job.written, job.order.members, why)
 
     def prune(self) -> None:
         """Remove finished jobs that are too many, too large or too old, the oldest first."""
@@ -197,11 +211,11 @@ class Jobs:
 
 def _record(job: Job, size: int, finished: float) -> None:
     """Write what a later service needs to serve it again, under its name only once it is whole."""
-    names = ("created", "started", "denoised", "denoisings", "written", "synthetic")
+    names = ("created", "started", "denoised", "denoisings", "written", "synthetic", "digest")
     about = {name: getattr(job, name) for name in names}
     about |= {"order": asdict(job.order), "size": size, "finished": finished}
     part = job.folder / f"{RECORD}.part"
-    with part.open("w") as file:
+    with part.open("w", encoding="utf-8") as file:
         json.dump(about, file)
         file.flush()
         os.fsync(file.fileno())
@@ -210,7 +224,8 @@ def _record(job: Job, size: int, finished: float) -> None:
 
 def _recorded(folder: Path) -> Job:
     """The finished job of a folder."""
-    about = json.loads((folder / RECORD).read_text())
+    about = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     order = about.pop("order")
-    order = Order(**{**order, "times": tuple(order["times"])})
+    lists = {name: tuple(order.get(name, ())) for name in ("times", "lead_time")}
+    order = Order(**{**order, **lists})
     return Job(folder.name, order, folder, state="done", stage="done", **about)

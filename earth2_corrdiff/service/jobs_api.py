@@ -8,7 +8,6 @@ import asyncio
 import io
 import json
 import re
-import threading
 from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
@@ -16,11 +15,14 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, FastAPI, Header, Query, Request
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from earth2_corrdiff import plotting
+from earth2_corrdiff.errors import DamageError
 from earth2_corrdiff.sampler import SOLVERS
 from earth2_corrdiff.service import shown, static
+from earth2_corrdiff.service.beside import Beside
 from earth2_corrdiff.service.engine import STOPPING, Engine
 from earth2_corrdiff.service.errors import ServiceError
 from earth2_corrdiff.service.job import Job
@@ -29,15 +31,16 @@ from earth2_corrdiff.service.job_runner import Runner
 from earth2_corrdiff.service.jobs import Jobs, Keeping
 from earth2_corrdiff.service.openapi import FAULT, faults
 from earth2_corrdiff.service.overview import overview
+from earth2_corrdiff.service.security import MEMBERS
 from earth2_corrdiff.service.settings import Settings
 from earth2_corrdiff.service.zipped import zipped
-from earth2_corrdiff.times import to_times
 
 ROOT = "/v1/downscale"
 LOOK = 0.2  # seconds between two looks at a job that is watched
 BEAT = 75  # looks after which a silent stream says that it lives
 KINDS = {"done": "done", "failed": "error", "cancelled": "error"}
 EXAMPLE = "2024-07-24T12:00"
+NEEDED = "the token of the answer to the order, as 'X-Job-Token: TOKEN'"
 USUAL = faults(401, 404, 422, 429, 503)
 NOT_DONE: dict[int | str, dict[str, Any]] = {
     409: {"description": "The job is not done", "content": {"application/json": {"schema": FAULT}}}
@@ -57,10 +60,10 @@ def add_jobs(app: FastAPI, settings: Settings, engine: Engine) -> Jobs:
     Jobs
         Call its ``open`` when the service starts, and its ``close`` when it stops
     """
-    jobs = Jobs(settings.jobs, Keeping(settings.keep_jobs), settings.max_jobs)
+    jobs = Jobs(settings.jobs, Keeping(settings.keep_jobs), settings.max_jobs, engine.metrics)
     runner = Runner(jobs, engine)
     app.include_router(_asking(jobs, runner, engine, settings))
-    app.include_router(_watching(jobs, engine))
+    app.include_router(_watching(jobs, engine, settings))
     app.include_router(_results(jobs))
     app.include_router(static.router())
     return jobs
@@ -69,6 +72,7 @@ def add_jobs(app: FastAPI, settings: Settings, engine: Engine) -> Jobs:
 def _asking(jobs: Jobs, runner: Runner, engine: Engine, settings: Settings) -> APIRouter:
     """The routes that make jobs and remove them."""
     routes = APIRouter()
+    ordering = Beside("reading orders", 4, settings.clients)  # a source may be slow to say what it has
 
     @routes.get(f"{ROOT}/options", responses=faults(401, 503))
     def options() -> dict[str, Any]:
@@ -77,6 +81,7 @@ def _asking(jobs: Jobs, runner: Runner, engine: Engine, settings: Settings) -> A
         limits = {"samples": settings.max_samples, "steps": settings.max_steps, "times": settings.max_times}
         return {
             "package": {"name": spec.name or spec.root, "synthetic": spec.synthetic},
+            "lead_time_hours": list(spec.lead_time_hours),
             "sources": list(settings.sources),
             "solvers": list(SOLVERS),
             "defaults": {
@@ -89,30 +94,47 @@ def _asking(jobs: Jobs, runner: Runner, engine: Engine, settings: Settings) -> A
         }
 
     @routes.post(ROOT, status_code=202, responses=faults(400, 401, 403, 413, 422, 429, 503))
-    def downscale(asked: DownscaleRequest, request: Request) -> JSONResponse:
-        """Ask for a job; the answer says where it can be followed."""
-        order, synthetic = read_order(asked, engine, settings, jobs.keep.bytes)
-        job = jobs.add(order, synthetic)
-        runner.submit(job)
-        document = _document(job, request)
+    async def downscale(asked: DownscaleRequest, request: Request) -> JSONResponse:
+        """Ask for a job; the answer says where it can be followed, and has the token that removes it."""
+
+        def start() -> tuple[Job, str]:
+            job = jobs.add(*read_order(asked, engine, settings, jobs.keep.bytes))
+            token = job.give_token()
+            runner.submit(job)
+            return job, token
+
+        job, token = await ordering(start)
+        request.scope[MEMBERS] = job.order.members
+        document = {**_document(job, request), "token": token}
         return JSONResponse(document, 202, {"location": document["links"]["self"]})
 
     @routes.delete(f"{ROOT}/{{job}}", status_code=204, responses={**USUAL, **faults(403)})
-    def remove(job: str) -> None:
-        """Cancel a job if it waits or runs, and remove what it has made."""
-        jobs.remove(jobs.get(job))
+    def remove(
+        job: str, request: Request, x_job_token: Annotated[str, Header(description=NEEDED)] = ""
+    ) -> None:
+        """Cancel a job if it waits or runs, and remove what it has made; only for who has its token."""
+        found = jobs.get(job)
+        if not found.owned_by(x_job_token or _bearer(request.headers)):
+            raise ServiceError(403, f"a job is its maker's: this needs {NEEDED}", "X-Job-Token")
+        jobs.remove(found)
 
     return routes
 
 
-def _watching(jobs: Jobs, engine: Engine) -> APIRouter:
+def _bearer(headers: Headers) -> str:
+    """A token where an API key would be, too: with ``curl --oauth2-bearer``."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _watching(jobs: Jobs, engine: Engine, settings: Settings) -> APIRouter:
     """The routes that tell how far jobs are."""
     routes = APIRouter()
 
     @routes.get(ROOT, responses=faults(401, 503))
-    def listed(request: Request) -> dict[str, Any]:
-        """All jobs that are kept, the newest first."""
-        return {"jobs": [_document(job, request) for job in jobs.all()]}
+    def listed() -> dict[str, Any]:
+        """The states of all jobs that are kept, the newest first; what they are for is not said."""
+        return {"jobs": [job.summary() for job in jobs.all()]}
 
     @routes.get(f"{ROOT}/{{job}}", responses=USUAL)
     def status(job: str, request: Request) -> dict[str, Any]:
@@ -132,17 +154,25 @@ def _watching(jobs: Jobs, engine: Engine) -> APIRouter:
             return Response(status_code=204)  # tells a browser not to come back
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         return StreamingResponse(
-            _events(found, request, last_event_id, engine), headers=headers, media_type="text/event-stream"
+            _events(found, request, last_event_id, engine, settings.seconds),
+            headers=headers,
+            media_type="text/event-stream",
         )
 
     return routes
 
 
-async def _events(job: Job, request: Request, seen: str, engine: Engine) -> AsyncIterator[str]:
-    """An event for each look that finds something new; the last one ends the stream."""
+async def _events(
+    job: Job, request: Request, seen: str, engine: Engine, seconds: float
+) -> AsyncIterator[str]:
+    """An event for each look that finds something new; the last one, or the time, ends the stream.
+
+    A client that has not seen the end comes back, and gets what it has missed.
+    """
     yield "retry: 1000\n\n"
-    silent = 0
-    while engine.state not in STOPPING:
+    silent, clock = 0, asyncio.get_running_loop().time
+    end = clock() + seconds
+    while engine.state not in STOPPING and clock() < end:
         identity, silent = _event_id(job, job.version), silent + 1
         if identity != seen:
             seen, silent = identity, 0
@@ -175,6 +205,8 @@ def _document(job: Job, request: Request) -> dict[str, Any]:
 def _results(jobs: Jobs) -> APIRouter:
     """The routes of what a job has made."""
     routes = APIRouter(responses={**NOT_DONE, **USUAL})
+    drawing = Beside("drawing figures", 1, 16)  # Matplotlib draws one figure at a time
+    reading = Beside("reading fields", 2, 64)
 
     def done(name: str) -> Job:
         job = jobs.get(name)
@@ -186,27 +218,42 @@ def _results(jobs: Jobs) -> APIRouter:
     def store(job: str) -> StreamingResponse:
         """The Zarr store as a zip file, with the store at its root."""
         found = done(job)
-        name = f"corrdiff-{_label(found.order.times[0])}-{found.id[:8]}.zarr.zip"
+        with found.reading() as path:
+            size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        if size != found.size:
+            raise DamageError(f"{path} has not the size that it had when it was complete")
+        name = f"corrdiff-{plotting.time_label(found.order.valid_times[0])}-{found.id[:8]}.zarr.zip"
         headers = {"content-disposition": f'attachment; filename="{name}"'}
         return StreamingResponse(_zip(found), headers=headers, media_type="application/zip")
 
     @routes.get(f"{ROOT}/{{job}}/figures/{{name}}.png", response_class=Response, responses=_file("png"))
-    def figure(job: str, name: str) -> Response:
+    async def figure(job: str, name: str) -> Response:
         """A picture as ``plot-corrdiff`` makes it; the job's document lists them."""
-        found = done(job)
-        if name not in _figure_names(found):
-            raise ServiceError(404, "the job has no such figure; its document lists them", "name")
-        with found.reading() as path:
-            return Response(_drawn(path, name), media_type="image/png")
+
+        def check() -> Job:
+            found = done(job)
+            if name not in _figure_names(found):
+                raise ServiceError(404, "the job has no such figure; its document lists them", "name")
+            return found
+
+        def draw(found: Job) -> bytes:
+            with found.reading() as path:
+                return _drawn(path, name)
+
+        return Response(await drawing(draw, await reading(check)), media_type="image/png")
 
     @routes.get(f"{ROOT}/{{job}}/fields")
-    def fields(job: str) -> dict[str, Any]:
+    async def fields(job: str) -> dict[str, Any]:
         """What a map needs: shape, times, members, quantities with their colours, coastlines, provenance."""
-        with done(job).reading() as path:
-            return overview(path)
+
+        def look() -> dict[str, Any]:
+            with done(job).reading() as path:
+                return overview(path)
+
+        return await reading(look)
 
     @routes.get(f"{ROOT}/{{job}}/fields/{{quantity}}", response_class=Response, responses=_file("bin"))
-    def field(
+    async def field(
         job: str,
         quantity: str,
         time: Annotated[int, Query(ge=0)] = 0,
@@ -214,19 +261,26 @@ def _results(jobs: Jobs) -> APIRouter:
         part: Literal["value", "along", "up"] = "value",
     ) -> Response:
         """One field in displayed units: float32, little-endian, by rows of the mesh; NaN for no number."""
-        with done(job).reading() as path:
-            values = shown.values(path, quantity, time, show, part)
-        shape = ",".join(map(str, values.shape))
-        headers = {"x-corrdiff-shape": shape}
-        return Response(values.astype("<f4").tobytes(), 200, headers, "application/octet-stream")
+
+        def look() -> tuple[str, bytes]:
+            with done(job).reading() as path:
+                values = shown.values(path, quantity, time, show, part)
+            return ",".join(map(str, values.shape)), values.astype("<f4").tobytes()
+
+        shape, data = await reading(look)
+        return Response(data, 200, {"x-corrdiff-shape": shape}, "application/octet-stream")
 
     @routes.get(f"{ROOT}/{{job}}/points/{{quantity}}")
-    def point(
+    async def point(
         job: str, quantity: str, row: Annotated[int, Query(ge=0)], column: Annotated[int, Query(ge=0)]
     ) -> dict[str, Any]:
         """All members at one cell of the mesh and all times, ``[T][M]``, and the coarse input there."""
-        with done(job).reading() as path:
-            return shown.point(path, quantity, row, column)
+
+        def look() -> dict[str, Any]:
+            with done(job).reading() as path:
+                return shown.point(path, quantity, row, column)
+
+        return await reading(look)
 
     return routes
 
@@ -242,19 +296,12 @@ def _zip(job: Job) -> Iterator[bytes]:
         yield from zipped(path)
 
 
-def _label(time: str) -> str:
-    """A time as in the names of files."""
-    return plotting.time_label(to_times(time)[0])
-
-
 def _figure_names(job: Job) -> list[str]:
     """The names of ``plot-corrdiff``, for each time."""
     kinds = ["ensemble"] if job.order.samples > 1 else []
     kinds += ["lowres", *(f"sample-{member}" for member in range(job.order.samples))]
-    return [f"corrdiff-{_label(time)}-{kind}" for time in job.order.times for kind in kinds]
-
-
-_DRAWING = threading.Lock()  # Matplotlib draws one figure at a time
+    labels = map(plotting.time_label, job.order.valid_times)
+    return [f"corrdiff-{label}-{kind}" for label in labels for kind in kinds]
 
 
 @lru_cache(maxsize=32)
@@ -263,13 +310,13 @@ def _drawn(store: Path, name: str) -> bytes:
     match = FIGURE.fullmatch(name)
     assert match is not None  # noqa: S101 - the name is one of ours
     ds = shown.opened(store)
-    labels = [plotting.time_label(time) for time in ds["time"].values]
-    index = labels.index(match["time"])
+    labels = [plotting.time_label(time) for time in shown.valid_times(ds)]
+    index = shown.positions(ds)[labels.index(match["time"])]
     draw = {
         "lowres": partial(plotting.plot_lowres, ds, index),
         "ensemble": partial(plotting.plot_ensemble, ds, index),
         None: partial(plotting.plot_member, ds, index, int(match["sample"] or 0)),
     }
-    with _DRAWING, io.BytesIO() as file:
+    with io.BytesIO() as file:
         draw[match["what"]]().savefig(file, format="png", dpi="figure")
         return file.getvalue()

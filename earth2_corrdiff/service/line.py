@@ -36,11 +36,14 @@ class InferRequest:
         Of each state's members, ``[B][M]``
     sampling : Sampling
         How the residual is sampled
+    leads : tuple[float | None, ...] | None
+        Of each state, in hours; None where the package knows no lead times
     """
 
     coarse: NDArray[np.float32]
     seeds: tuple[tuple[int, ...], ...]
     sampling: Sampling
+    leads: tuple[float | None, ...] | None = None
 
     @property
     def members(self) -> int:
@@ -80,7 +83,8 @@ class Ticket:
         ahead: int = 1,
     ) -> None:
         self.request, self._deliver, self._changed = request, deliver, changed
-        self.states = [State(x[None]) for x in request.coarse]
+        leads = request.leads or (None,) * len(request.coarse)
+        self.states = [State(x[None], lead) for x, lead in zip(request.coarse, leads, strict=True)]
         self.todo = deque((b, m) for b, seeds in enumerate(request.seeds) for m in range(len(seeds)))
         self.ahead, self.left, self.unsent = ahead, len(self.todo), 0
         self.cancelled = False

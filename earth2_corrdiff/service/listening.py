@@ -10,7 +10,14 @@ from earth2_corrdiff.errors import InputError
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket.
+    """A listening TCP socket; see :func:`bind`."""
+    sock = bind(host, port)
+    sock.listen(512)
+    return sock
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A TCP socket that has its address, and does not listen yet.
 
     asyncio switches Nagle's algorithm off where the socket says that it is TCP, and not where it leaves the
     protocol open as ``socket.create_server`` does: every small answer would then wait 40 ms for the client's
@@ -27,13 +34,15 @@ def listen(host: str, port: int) -> socket.socket:
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(address)
-            sock.listen(512)
         except BaseException:
             sock.close()
             raise
     except (OSError, OverflowError, UnicodeError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"cannot listen on {host} port {port} ({said}); give another --host or --port"
-        ) from error
+        raise cannot_listen(host, port, error) from error
     return sock
+
+
+def cannot_listen(host: str, port: int, error: Exception) -> InputError:
+    """What to raise where an address cannot be had."""
+    said = getattr(error, "strerror", None) or error
+    return InputError(f"cannot listen on {host} port {port} ({said}); give another --host or --port")

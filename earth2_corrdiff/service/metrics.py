@@ -7,7 +7,10 @@ from __future__ import annotations
 import torch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from earth2_corrdiff.service.openapi import own_version
+
 STAGES = ("receive", "wait", "compute", "total")
+ENDS = ("done", "failed", "cancelled")
 SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
@@ -25,6 +28,19 @@ class Metrics:
         self.seconds = Histogram(
             "corrdiff_stage_seconds", "Seconds per stage", ("stage",), buckets=SECONDS, registry=own
         )
+        self.failures = Counter(
+            "corrdiff_failures",
+            "Requests answered 500 or more, and jobs that failed",
+            ("what",),
+            registry=own,
+        )
+        self.jobs = Counter("corrdiff_jobs", "Jobs that have ended", ("state",), registry=own)
+        self.job_seconds = Histogram(
+            "corrdiff_job_seconds", "Seconds from a job's order to its end", buckets=SECONDS, registry=own
+        )
+        self.fetches = Counter(
+            "corrdiff_source_fetches", "States fetched for jobs", ("source", "outcome"), registry=own
+        )
         self.members = Counter("corrdiff_members", "Members made for requests", registry=own)
         self.rate = Gauge("corrdiff_members_per_second", "Speed of the last block of members", registry=own)
         self.sizes = Histogram(
@@ -34,9 +50,15 @@ class Metrics:
         self.ready = Gauge("corrdiff_ready", "Whether requests are accepted", registry=own)
         device = Gauge("corrdiff_device_memory_bytes", "Memory that PyTorch holds on GPUs", registry=own)
         device.set_function(_device_memory)
+        build = Gauge("corrdiff_build_info", "Version of earth2_corrdiff", ("version",), registry=own)
+        build.labels(own_version()).set(1)
         ProcessCollector(registry=own)
         for stage in STAGES:
             self.seconds.labels(stage)
+        for state in ENDS:
+            self.jobs.labels(state)
+        for what in ("request", "job"):
+            self.failures.labels(what)
 
     def stage(self, name: str, seconds: float) -> None:
         """A request has passed one of ``STAGES``."""
@@ -45,8 +67,21 @@ class Metrics:
     def request(self, route: str, status: int | None, seconds: float) -> None:
         """A request is over; without a status it was never answered."""
         self.requests.labels(route, str(status or "none")).inc()
+        if status is not None and status >= 500 and not route.startswith("/v1/health/"):
+            self.failures.labels("request").inc()
         if route == "/v1/infer" and status == 200:
             self.stage("total", seconds)
+
+    def job(self, state: str, seconds: float) -> None:
+        """A job has ended in one of ``ENDS``."""
+        self.jobs.labels(state).inc()
+        self.job_seconds.observe(seconds)
+        if state == "failed":
+            self.failures.labels("job").inc()
+
+    def fetch(self, source: str, worked: bool) -> None:
+        """A state was fetched from a source, or could not be."""
+        self.fetches.labels(source, "fetched" if worked else "failed").inc()
 
     def block(self, members: int, seconds: float) -> None:
         """A block of members is done."""

@@ -69,6 +69,11 @@ _FORM = {
             "description": "valid time, UTC, as 2024-07-24T12:00; for several states as many, with commas. "
             "With it the members are those of run-corrdiff for this seed and time",
         },
+        "lead_time": {
+            "type": "string",
+            "description": "lead time in hours, as 6 or 90min, one for each state; needed by packages that "
+            "were trained with lead times (see /v1/metadata). `time` is the valid time all the same",
+        },
     },
 }
 _TAR = {

@@ -37,7 +37,7 @@ def overview(store: Path) -> dict[str, Any]:
         "cell_km": [round(width, 3), round(height, 3)],
         "north_up": bool(np.median(np.diff(mesh.lat, axis=0)) > 0),
         "east_right": bool(np.median(np.diff(mesh.lon, axis=1)) > 0),
-        "times": [time_text(time) for time in ds["time"].values],
+        "times": [time_text(time) for time in shown.valid_times(ds)],
         "members": fields.sample_numbers(ds),
         "quantities": _quantities(ds),
         "overlay": chart.overlay(ds),
@@ -59,7 +59,7 @@ def _made_up(ds: xr.Dataset) -> str | None:
 
 def _quantities(ds: xr.Dataset) -> list[dict[str, Any]]:
     """Each quantity with its scales, which hold for all times."""
-    times, members = range(ds.sizes["time"]), fields.sample_numbers(ds)
+    times, members = shown.positions(ds), fields.sample_numbers(ds)
     every = [panels.color_scales(ds, time, members) for time in times]
     found = []
     for quantity in panels.member_quantities(ds):
@@ -90,7 +90,7 @@ def _merged(scales: Sequence[Scale]) -> Scale:
 
 
 def _spread_scale(ds: xr.Dataset, quantity: Quantity, members: Sequence[int]) -> Scale:
-    spreads = (shown.moments(ds, quantity, time, members)[1] for time in range(ds.sizes["time"]))
+    spreads = (shown.moments(ds, quantity, time, members)[1] for time in shown.positions(ds))
     highs = [float(np.nanpercentile(spread, 99.9)) for spread in spreads if np.isfinite(spread).any()]
     return style.spread_scale(max(highs, default=1.0))
 

@@ -1,22 +1,35 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The gate in front of every route: who may ask, how much may be sent, and what every answer carries."""
+"""The gate in front of every route: who may ask, how much and how slowly, and what every answer carries."""
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+import re
+from collections import Counter
+from secrets import token_hex
 from time import perf_counter
 
+from loguru import logger
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from earth2_corrdiff.service.connection import ABORT
 from earth2_corrdiff.service.errors import GONE, ServiceError, answer, internal
 from earth2_corrdiff.service.metrics import Metrics
 from earth2_corrdiff.service.settings import Settings
 
 OPEN = "/v1/health/"  # asked by probes, which have no key
 UNCOUNTED = (OPEN, "/v1/metrics")  # must be answered when the service is busiest
+LARGE = "/v1/infer"  # may have a body of any size; all others take JSON
+JSON = 64 * 1024  # bytes of their body
+STREAM = re.compile(r"/v1/downscale/[^/]+/(events|store\.zip)")  # what may take minutes to be sent
+BODY_SECONDS, ANSWER_SECONDS = 10.0, 20.0  # that a client may take for a body, and to take an answer
+PACE = 32 * 1024  # bytes a second: with so many more, it may take longer
+MEMBERS = "corrdiff.members"
+"""In the scope: how many members a request asks for, for the log."""
 POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
@@ -32,7 +45,10 @@ HEADERS = {
 
 
 class Gate:
-    """ASGI middleware: API key, host, origin, number of clients, size of the body, headers, counting.
+    """ASGI middleware: API key, host, origin, shares, deadlines, size of the body, headers, counting, log.
+
+    Requests of one kind cannot take the places of another: bodies that are received or worked on, streams,
+    and everything that is answered at once have a share each.
 
     Parameters
     ----------
@@ -46,39 +62,50 @@ class Gate:
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
         self.app, self.settings, self.metrics = app, settings, metrics
-        self.clients = 0
+        self.clients: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it here."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        start, counted = perf_counter(), not scope["path"].startswith(UNCOUNTED)
-        seen = _Seen(send)
-        self.clients += counted
-        self.metrics.open.inc(counted)
+        start, share = perf_counter(), _share(scope)
+        seen = _Seen(send, token_hex(6), min(ANSWER_SECONDS, self.settings.seconds))
+        self.clients[share] += 1
+        self.metrics.open.inc(bool(share))
         try:
-            await self._pass(scope, receive, seen, counted)
+            await self._pass(scope, self._limited(scope, receive), seen, share)
         finally:
-            self.clients -= counted
-            self.metrics.open.dec(counted)
-            route = getattr(scope.get("route"), "path", "other")
-            self.metrics.request(route, seen.status, perf_counter() - start)
+            self.clients[share] -= 1
+            self.metrics.open.dec(bool(share))
+            seconds, route = perf_counter() - start, getattr(scope.get("route"), "path", "other")
+            self.metrics.request(route, seen.status, seconds)
+            members = f", {scope[MEMBERS]} members" if MEMBERS in scope else ""
+            # The route and not the path: what a client writes there could forge lines, or hold a secret.
+            logger.log(
+                "INFO" if share else "DEBUG",
+                "request {} {} {}: {} in {:.3f} s{}",
+                *(seen.id, scope["method"][:8], route, seen.status or "no answer", seconds, members),
+            )
         return None
 
-    async def _pass(self, scope: Scope, receive: Receive, seen: _Seen, counted: bool) -> None:
+    async def _pass(self, scope: Scope, receive: Receive, seen: _Seen, share: str) -> None:
         try:
-            self._admit(scope, counted)
-            await self.app(scope, _limited(receive, self.settings.max_body), seen)
+            self._admit(scope, share)
+            await self.app(scope, receive, seen)
         except ServiceError as error:
             await answer(error)(scope, receive, seen)
-        except ClientDisconnect:
-            seen.status = GONE
+        except StalledError:
+            scope.get("state", {}).get(ABORT, lambda: None)()
+            await asyncio.sleep(0)  # until the connection knows
+            logger.warning("request {} was broken off: the client reads too slowly", seen.id)
+        except (ClientDisconnect, asyncio.CancelledError):  # cancelled where the service must end now
+            seen.status = seen.status or GONE
         except Exception as error:
             fault = internal(error)
             if seen.status is None:
                 await answer(fault)(scope, receive, seen)
 
-    def _admit(self, scope: Scope, counted: bool) -> None:
+    def _admit(self, scope: Scope, share: str) -> None:
         """Everything that can be said from the headers alone."""
         headers, path = Headers(scope=scope), scope["path"]
         if self.settings.hosts and _name(headers.get("host", "")) not in self.settings.hosts:
@@ -88,42 +115,73 @@ class Gate:
             raise ServiceError(403, "pages of other sites may not use this service")
         if path.startswith("/v1/") and not path.startswith(OPEN):
             _check_key(headers, self.settings.api_key)
-        if counted and self.clients > self.settings.clients:
-            raise ServiceError(429, f"{self.settings.clients} clients are served already", retry_after=1)
+        most = self.settings.streams if share == "streams" else self.settings.clients
+        if share and self.clients[share] > most:
+            raise ServiceError(429, f"{most} clients are served already", retry_after=1)
         length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > self.settings.max_body:
-            raise _too_large(self.settings.max_body)
+        if length.isdecimal() and (len(length) > 20 or int(length) > self._most(scope)):
+            raise _too_large(self._most(scope))
+
+    def _most(self, scope: Scope) -> int:
+        return self.settings.max_body if scope["path"] == LARGE else min(JSON, self.settings.max_body)
+
+    def _limited(self, scope: Scope, receive: Receive) -> Receive:
+        """A body that is longer or slower than allowed is refused when that is seen, whatever was said."""
+        loop, most, received, complete = asyncio.get_running_loop(), self._most(scope), 0, False
+        start, seconds = loop.time(), min(BODY_SECONDS, self.settings.seconds)
+
+        async def limited() -> Message:
+            nonlocal received, complete
+            if complete:  # what comes now is that the client leaves
+                return await receive()
+            try:
+                async with asyncio.timeout_at(start + seconds + received / PACE):
+                    message = await receive()
+            except TimeoutError:
+                raise ServiceError(408, "the request took too long to arrive") from None
+            received += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            if received > most:
+                raise _too_large(most)
+            return message
+
+        return limited
+
+
+class StalledError(ClientDisconnect):
+    """The client takes too long to take its answer."""
+
+
+def _share(scope: Scope) -> str:
+    """Which places a request takes; empty for what is always answered."""
+    if scope["path"].startswith(UNCOUNTED):
+        return ""
+    if STREAM.fullmatch(scope["path"]):
+        return "streams"
+    return "looks" if scope["method"] in ("GET", "HEAD") else "bodies"
 
 
 class _Seen:
-    """The way out: adds the headers of every answer, and remembers its status."""
+    """The way out: adds the headers of every answer, remembers its status, and waits for nobody for ever."""
 
-    def __init__(self, send: Send) -> None:
-        self.send = send
+    def __init__(self, send: Send, name: str, seconds: float) -> None:
+        self.send, self.id, self._most = send, name, seconds
         self.status: int | None = None
+        self._left, self._loop = seconds, asyncio.get_running_loop()
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
-            for name, value in HEADERS.items():
+            for name, value in {**HEADERS, "x-request-id": self.id}.items():
                 headers.setdefault(name, value)
-        await self.send(message)
-
-
-def _limited(receive: Receive, most: int) -> Receive:
-    """A body that is longer than allowed is refused when that is seen, whatever its headers said."""
-    received = 0
-
-    async def limited() -> Message:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        if received > most:
-            raise _too_large(most)
-        return message
-
-    return limited
+        start, more = self._loop.time(), len(message.get("body", b"")) / PACE
+        try:
+            async with asyncio.timeout(self._left + more):
+                await self.send(message)
+        except TimeoutError:
+            raise StalledError from None
+        self._left = min(self._left + more - (self._loop.time() - start), self._most)
 
 
 def _too_large(most: int) -> ServiceError:

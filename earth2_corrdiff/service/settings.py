@@ -25,11 +25,14 @@ class Settings:
     queue : int
         Most requests that wait or are worked on; one more is answered 429
     clients : int
-        Most requests that are received or answered at one time; one more is answered 429
+        Most requests with a body that are received or answered at one time, and as many without; one more is
+        answered 429
+    streams : int
+        Most downloads and streams of events at one time: they have places of their own
     seconds : float
         Longest time from a request's arrival to the end of its answer
     drain_seconds : float
-        How long a service that is told to stop goes on with what it has accepted
+        How long a service that is told to stop may go on with what it has accepted, until its end
     max_batch : int | None
         Most members in one network call; by default 1 on the CPU, and on a GPU what its memory holds
     sharing : bool
@@ -62,6 +65,7 @@ class Settings:
     max_body: int = 64 * MIB
     queue: int = 32
     clients: int = 64
+    streams: int = 32
     seconds: float = 600.0
     drain_seconds: float = 30.0
     max_batch: int | None = None

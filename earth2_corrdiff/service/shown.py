@@ -21,6 +21,7 @@ from earth2_corrdiff.plotting.fields import COARSE, Array
 from earth2_corrdiff.plotting.style import Quantity
 from earth2_corrdiff.service import chart
 from earth2_corrdiff.service.errors import ServiceError
+from earth2_corrdiff.times import Times
 
 SHOW = re.compile(r"mean|spread|probability|coarse|member-(\d{1,6})")
 PARTS = ("value", "along", "up")
@@ -33,6 +34,17 @@ Wind = tuple[Array, Array]
 def opened(store: Path) -> xr.Dataset:
     """The store of a finished job, read lazily."""
     return fields.open_store(store)
+
+
+def valid_times(ds: xr.Dataset) -> Times:
+    """Valid times in their order, each once: what a time's number counts here."""
+    times: Times = np.unique(fields.states(ds).valid_times)
+    return times
+
+
+def positions(ds: xr.Dataset) -> list[int]:
+    """Position in the store of each of `valid_times`: of several forecasts that of the latest start."""
+    return [fields.time_index(ds, time) for time in valid_times(ds)]
 
 
 def twin_of(ds: xr.Dataset, quantity: Quantity) -> Quantity | None:
@@ -69,9 +81,10 @@ def values(store: Path, name: str, time: int, show: str, part: str = "value") ->
     if name in ("lat", "lon"):
         return mesh.lat if name == "lat" else mesh.lon
     quantity = _quantity(ds, name)
-    if not 0 <= time < ds.sizes["time"]:
-        raise ServiceError(404, f"the job has {ds.sizes['time']} times; got number {time}", "time")
-    value, wind = _shown(ds, quantity, time, show)
+    there = positions(ds)
+    if not 0 <= time < len(there):
+        raise ServiceError(404, f"the job has {len(there)} times; got number {time}", "time")
+    value, wind = _shown(ds, quantity, there[time], show)
     if part == "value":
         return value
     if wind is None:
@@ -176,7 +189,7 @@ def point(store: Path, name: str, row: int, column: int) -> dict[str, Any]:
     H, W = mesh.lat.shape
     if not (0 <= row < H and 0 <= column < W):
         raise ServiceError(404, f"the mesh has {H} rows and {W} columns; got {row}, {column}", "row")
-    times, members = range(ds.sizes["time"]), fields.sample_numbers(ds)
+    times, members = positions(ds), fields.sample_numbers(ds)
     twin = twin_of(ds, quantity)
     coarse = None
     if twin is not None:

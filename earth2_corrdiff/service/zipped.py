@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-PIECE = 2**20
+PIECE = 2**18
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can hold
 
 

@@ -25,6 +25,7 @@ from earth2_corrdiff.sources.cutout import cut_out
 from earth2_corrdiff.sources.fetch import fetch
 from earth2_corrdiff.sources.forecasts import Forecast
 from earth2_corrdiff.sources.inputs import Inputs
+from earth2_corrdiff.sources.names import parse_rename
 from earth2_corrdiff.sources.registry import NAMES, as_source, make_forecast, make_source
 from earth2_corrdiff.sources.source import Source
 
@@ -39,4 +40,5 @@ __all__ = [
     "fetch",
     "make_forecast",
     "make_source",
+    "parse_rename",
 ]

@@ -10,10 +10,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.times import Times, time_text
+from earth2_corrdiff.errors import InputError, UnavailableError
+from earth2_corrdiff.times import Times, positions, time_text
 
 HOUR = np.timedelta64(1, "h")
+OLDEST = np.datetime64("2015-01-14T00", "ns")
+"""Since then GFS is on 0.25 degrees; NOAA's bucket begins later, a mirror of one's own need not."""
 EPOCH = np.datetime64("1900-01-01")
 
 
@@ -85,7 +87,21 @@ class GrowingArchive:
         archive, last = self.known, self.known.last
         if last is not None and (times > last).any() and (times <= np.datetime64("now")).all():
             archive = replace(archive, last=_end(source, last))
-        archive.check(times, source)
+        try:
+            archive.check(times, source)
+        except InputError as error:
+            if not _will_have(archive, times, source):
+                raise
+            raise UnavailableError(f"{error}, which is not published yet; try again later") from None
+
+
+def _will_have(archive: Archive, times: Times, source: Asked) -> bool:
+    """True if an archive that grows will have these times."""
+    try:
+        replace(archive, last=None).check(times, source)
+    except InputError:
+        return False
+    return True
 
 
 def _end(source: Asked, known: np.datetime64) -> np.datetime64:
@@ -97,12 +113,12 @@ def _end(source: Asked, known: np.datetime64) -> np.datetime64:
 
 @dataclass(frozen=True, eq=False)
 class Listed:
-    """Exactly these times, in any order: those of a file."""
+    """Exactly these times, in any order, to the minute: those of a file."""
 
     times: Times
 
     def check(self, times: Times, source: Asked) -> None:
-        missing = times[~np.isin(times, self.times)]
+        missing = times[positions(self.times, times) < 0]
         if missing.size:
             first, last = time_text(self.times.min()), time_text(self.times.max())
             count = np.unique(self.times).size
@@ -112,7 +128,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Mirror:
-    """A folder laid out like NOAA's GFS bucket: the archive's times, of those that were copied.
+    """A folder laid out like NOAA's GFS bucket: what was copied of the archive, and older times.
 
     Attributes
     ----------
@@ -126,7 +142,9 @@ class Mirror:
     archive: Archive
 
     def check(self, times: Times, source: Asked) -> None:
-        self.archive.check(times, source)
+        older = replace(self.archive, first=OLDEST)
+        for time in times:
+            (older if OLDEST <= time < self.archive.first else self.archive).check(time[None], source)
         for time in times:
             path = gfs_path(self.folder, time)
             for needed in (path, path.with_name(path.name + ".idx")):

@@ -8,7 +8,7 @@ Earth2Studio warns of a missing variable and hands on NaN; a file in degrees Cel
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
 GRAVITY = 9.81
+SENTINELS = (-99.0, -999.0, -9999.0, 9999.0)
+"""Numbers that files use for missing values, beside their own _FillValue and 1e20 and more."""
+LARGEST = 1e20
 
 
 @dataclass(frozen=True)
@@ -37,17 +40,25 @@ class Plausible:
         Earth2Studio's unit
     mistakes : tuple[tuple[float, float, str], ...]
         Ranges that give away a usual mistake: low, high, what it looks like
+    least : float
+        What the largest value of a whole field exceeds
+    small : str
+        What a field looks like whose values are all smaller
     """
 
     low: float
     high: float
     unit: str
     mistakes: tuple[tuple[float, float, str], ...] = ()
+    least: float = -np.inf
+    small: str = ""
 
     def verdict(self, low: float, high: float) -> str | None:
         """What is wrong with values from ``low`` to ``high``; None where nothing is."""
         if self.low <= low and high <= self.high:
-            return None
+            if high > self.least:
+                return None
+            return f"{low:.4g} to {high:.4g} {self.unit}; it looks like {self.small}"
         looks = [cause for floor, ceiling, cause in self.mistakes if floor <= low and high <= ceiling]
         cause = f"it looks like {looks[0]}" if looks else "its unit or its contents are wrong"
         return (
@@ -63,11 +74,14 @@ FAMILIES: tuple[tuple[str, Plausible], ...] = (
     (r"[uv]\d+m?", WIND),
     (r"(ws|fg)\d+m", Plausible(-1, 150, "m s-1")),
     (r"tcwv|tcw", Plausible(-1, 150, "kg m-2")),
+    (r"orography", Plausible(-1000, 9500, "m", ((-1e4, 1e5, "geopotential instead of a height"),))),
     (r"msl", Plausible(85000, 110000, PASCAL, ((850, 1100, "hPa instead of Pa"),))),
     (r"sp", Plausible(30000, 110000, PASCAL, ((300, 1100, "hPa instead of Pa"),))),
     (r"q\d+m?", Plausible(-0.01, 0.06, "kg kg-1", ((-0.01, 60, "g kg-1 instead of kg kg-1"),))),
+    (r"r(2m|[7-9]\d\d|1\d\d\d)", Plausible(-10, 180, "%", least=1.2, small="a fraction instead of %")),
     (r"r\d+m?", Plausible(-10, 180, "%")),
     (r"refc|mrr", Plausible(-120, 100, "dBZ")),
+    (r"w\d+", Plausible(-100, 100, "Pa s-1")),
 )
 """Earth2Studio's names as regular expressions, and what they can be. Others are only checked to be finite."""
 
@@ -91,6 +105,37 @@ def _geopotential(level: int) -> Plausible:
     low, high = height - max(1200.0, 0.25 * height), height + max(700.0, 0.15 * height)
     mistake = (low, high, "geopotential height in m instead of geopotential")
     return Plausible(GRAVITY * low, GRAVITY * high, "m2 s-2", (mistake,))
+
+
+def sentinels_to_nan(values: NDArray[Any], variable: str | None = None) -> tuple[NDArray[Any], int]:
+    """Numbers that stand for a missing value become NaN, for fields that may have gaps.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        Of any shape, as a file has them: before any conversion of units
+    variable : str, optional
+        Earth2Studio's name. Of geopotential and heights, 9999 is a value like any other
+
+    Returns
+    -------
+    np.ndarray
+        Same shape; the same array where there are none
+    int
+        How many there were, not counting what was NaN before
+    """
+    if values.dtype.kind not in "fiu":
+        return values, 0
+    heights = variable is not None and re.fullmatch(r"z\d*|orography|sp|msl", variable) is not None
+    numbers = [number for number in SENTINELS if not (heights and number > 0)]
+    missing = np.isin(values, numbers)
+    if values.dtype.kind == "f":
+        missing |= np.abs(values) >= LARGEST * (1 - 1e-6)  # 1e20 in float32 is a little less
+    count = int(missing.sum())
+    if not count:
+        return values, 0
+    kind = values.dtype if values.dtype.kind == "f" else np.result_type(values.dtype, np.float32)
+    return np.where(missing, np.nan, values).astype(kind), count
 
 
 def check_input(
@@ -125,6 +170,43 @@ def check_input(
             raise InputError(f"the input from {name}{when} cannot be used: {fault}")
 
 
+def cleaned(
+    values: NDArray[Any], variable: str, convert: Callable[[NDArray[Any]], NDArray[Any]], what: str
+) -> tuple[NDArray[Any], int]:
+    """Values of a file that may have gaps, as truth and fine fields have: in Earth2Studio's units, or NaN.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        Of any shape, as the file has them
+    variable : str
+        Earth2Studio's name
+    convert : Callable
+        To Earth2Studio's units, see ``units.conversion``
+    what : str
+        File and time, for the message
+
+    Returns
+    -------
+    np.ndarray
+        Same shape
+    int
+        How many numbers stood for missing values: they are NaN now
+
+    Raises
+    ------
+    InputError
+        If a value is out of any plausible range: names it, what is expected, and the likely cause
+    """
+    raw, count = sentinels_to_nan(values, variable)
+    fields, known = convert(raw), plausible(variable)
+    finite = fields[np.isfinite(fields)]
+    verdict = known.verdict(float(finite.min()), float(finite.max())) if known and finite.size else None
+    if verdict:
+        raise InputError(f"{what} cannot be used: {variable} is {verdict}")
+    return fields, count
+
+
 def _each_time(fields: NDArray[Any], times: Times | None) -> list[tuple[Any, str]]:
     if times is None or len(times) != len(fields):
         return [(..., "")]
@@ -140,11 +222,9 @@ def _fault(fields: NDArray[Any], variables: list[str]) -> str | None:
     empty = [variable for variable, hole in zip(variables, holes, strict=True) if hole == 1]
     if empty:
         return f"it has no {', '.join(empty)} (NaN everywhere); the source lacks it at this time"
-    for variable, layer, hole in zip(variables, layers, holes, strict=True):
-        if hole:
-            return (
-                f"{variable} is NaN or infinite at {_percent(hole)} of the points; the domain may stick out"
-            )
+    for variable, layer in zip(variables, layers, strict=True):
+        if fault := _hole(layer) or _sentinel(variable, layer):
+            return f"{variable} {fault}"
         known = plausible(variable)
         verdict = known.verdict(float(layer.min()), float(layer.max())) if known else None
         if verdict:
@@ -152,5 +232,23 @@ def _fault(fields: NDArray[Any], variables: list[str]) -> str | None:
     return None
 
 
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.3g} %"
+def _hole(layer: NDArray[Any]) -> str | None:
+    """What is said of values that are not finite."""
+    holes = int(layer.size - np.isfinite(layer).sum())
+    if not holes:
+        return None
+    share = f"{100 * holes / layer.size:.3g} % of the points ({holes} of {layer.size})"
+    cause = "one cell is missing" if holes == 1 else "the domain may stick out, or values are missing"
+    return f"is NaN or infinite at {share}: {cause}; fill the gap, or use another source"
+
+
+def _sentinel(variable: str, layer: NDArray[Any]) -> str | None:
+    """What is said of numbers that stand for missing values."""
+    found, count = sentinels_to_nan(layer, variable)
+    if not count:
+        return None
+    number = float(layer[np.isnan(found)][0])
+    return (
+        f"has {number:g} at {count} of {layer.size} points; {number:g} stands for a missing value: fill it, "
+        "or use another source"
+    )

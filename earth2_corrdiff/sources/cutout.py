@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-4
 """Points nearer than this are the same, degrees: ten times what float32 coordinates lose."""
 
+ROUND = 2.01
+"""A grid goes all the way round if its widest gap is at most so many of its spacings: one column may lack."""
+
 Axis = NDArray[np.floating[Any]]
 Field = NDArray[np.floating[Any]]
 
@@ -78,7 +81,7 @@ def longitudes(have: Axis, want: Axis) -> Stencil | None:
     knots = np.roll(east, -start)
     origin = knots[0]
     knots, order = (knots - origin) % 360, np.roll(order, -start)
-    if knots.size > 1 and gaps.max() < 1.01 * np.median(gaps):  # all the way round
+    if knots.size > 1 and gaps.max() < ROUND * np.median(gaps):
         knots, order = np.append(knots, 360.0), np.append(order, order[0])
     points = (np.asarray(want, dtype=np.float64) - origin + TOLERANCE) % 360 - TOLERANCE
     return _stencil(knots, order, points)

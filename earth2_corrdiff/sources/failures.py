@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from earth2_corrdiff.errors import InputError, first_line
+import numpy as np
+
+from earth2_corrdiff.errors import InputError, UnavailableError, first_line
 from earth2_corrdiff.times import time_text, to_times
 
 DEFECTS = (TypeError, AttributeError, NameError, AssertionError, NotImplementedError, MemoryError)
@@ -26,6 +28,13 @@ OFFLINE = re.compile(
     r"|unreachable|timed? ?out|max retries",
     re.IGNORECASE,
 )
+DOWN = re.compile(r"\b(429|500|502|503|504)\b|slow ?down|service unavailable|bad gateway", re.IGNORECASE)
+CLIENTS = {"obstore", "aiohttp", "requests", "urllib3", "botocore", "aiobotocore", "gcsfs"}
+FINAL = {"PermissionDeniedError", "UnauthenticatedError", "InvalidPathError", "NotSupportedError"}
+"""Errors of these libraries that stay as they are."""
+MIRRORED = ("gfs", "gfs_fx", "gefs_fx")
+PUBLISHED = np.timedelta64(10, "D")
+"""After so long a time that is not there will not come: ERA5T is five days late."""
 LONGEST = 160
 
 
@@ -45,23 +54,63 @@ def explained(name: str, time: Any) -> Iterator[None]:
     except (InputError, *DEFECTS):
         raise
     except Exception as error:
-        raise InputError(f"could not fetch {_times(time)} from {name} ({_sentence(name, error)}") from error
+        kind = UnavailableError if passes(name, time, error) else InputError
+        raise kind(f"could not fetch {_times(time)} from {name} ({_sentence(name, time, error)}") from error
 
 
-def _sentence(name: str, error: Exception) -> str:
+def passes(name: str, time: Any, error: Exception) -> bool:
+    """True if the same may work later: no network, an archive that is down, a time not published yet."""
+    if _is_local(name) or (isinstance(error, OSError) and error.errno in NO_ROOM):
+        return False
+    if _absent(error):
+        return _is_recent(time)
+    return interrupted(error)
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """True if a download failed for the network, or for a server that is down."""
+    return isinstance(error, Exception) and (_offline(error) or _is_down(error))
+
+
+def _is_down(error: Exception) -> bool:
+    """True if an archive answers, but not as it should: overloaded, under repair, cut off."""
+    of_client = type(error).__module__.split(".")[0] in CLIENTS and type(error).__name__ not in FINAL
+    return of_client or isinstance(error, EOFError) or bool(DOWN.search(_text(error)))
+
+
+def _is_local(name: str) -> bool:
+    return ":" in name  # a folder or file is named
+
+
+def _is_recent(time: Any) -> bool:
+    """True if an archive may not have a time yet."""
+    try:
+        return bool((to_times(time) > np.datetime64("now") - PUBLISHED).any())
+    except (InputError, TypeError):
+        return False
+
+
+def _sentence(name: str, time: Any, error: Exception) -> str:
     """The rest of the message, beginning inside its bracket."""
-    local = ":" in name  # a folder or file is named
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         path = f" {error.filename}" if error.filename else ""
         return f"{error.strerror}:{path}); free space, or point EARTH2STUDIO_CACHE to another folder"
+    local = _is_local(name)
     if _absent(error):
-        return f"{_reason(error)}); it lacks this time{'' if local else ', or does not have it yet'}"
+        not_yet = "" if local or not _is_recent(time) else ", or does not have it yet: try again later"
+        return f"{_reason(error)}); it lacks this time{not_yet}"
     if not local and _offline(error):
-        return f"{_unreachable(error)}); without network use --demo or --source gfs:DIR"
-    if not local and type(error).__module__.startswith("obstore"):
+        return f"{_unreachable(error)}); without network use --demo or --source {_without_network(name)}"
+    if not local and _is_down(error):
         return f"{_reason(error)}); try again later, or use another source"
     what = "copy" if local else "download"
     return f"{_reason(error)}); the data may be damaged or incomplete: {what} it again"
+
+
+def _without_network(name: str) -> str:
+    """The source of local files that stands for an archive."""
+    kind = name.partition(" ")[0].rstrip(",")
+    return f"{kind}:DIR" if kind in MIRRORED else "file:PATH"
 
 
 def unreachable(error: BaseException | None) -> str | None:

@@ -4,15 +4,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.sources.calendars import EPOCH, HOUR
-from earth2_corrdiff.times import Leads, Times, lead_text, time_text
+from earth2_corrdiff.sources.calendars import EPOCH, HOUR, OLDEST
+from earth2_corrdiff.times import Leads, Times, lead_text, positions, time_text
 
 Hours = tuple[tuple[int, int], ...]
 
@@ -78,7 +79,8 @@ class ForecastMirror:
     paths: Callable[[np.datetime64, int], list[Path]]
 
     def check(self, times: Times, leads: Leads, name: str) -> None:
-        self.archive.check(times, leads, name)
+        older = replace(self.archive, first=min(OLDEST, self.archive.first))
+        older.check(times, leads, name)
         wanted = [(time, lead, path) for time in times for lead in leads for path in self._paths(time, lead)]
         for time, lead, path in wanted:
             for needed in (path, path.with_name(path.name + ".idx")):
@@ -94,22 +96,35 @@ class ForecastMirror:
 
 @dataclass(frozen=True, eq=False)
 class ListedForecasts:
-    """Exactly these times and lead times: those of a file."""
+    """Exactly these times and lead times: those of files.
+
+    Attributes
+    ----------
+    times, leads : np.ndarray
+        Reference times and lead times
+    has : Callable[[np.datetime64, np.timedelta64], bool]
+        Whether a time has a lead time
+    """
 
     times: Times
     leads: Leads
+    has: Callable[[np.datetime64, np.timedelta64], bool] = lambda time, lead: True
 
     def check(self, times: Times, leads: Leads, name: str) -> None:
-        for time in times[~np.isin(times, self.times)]:
+        for time in times[positions(self.times, times) < 0]:
             raise InputError(
                 f"the source {name} has forecasts from {_span([*map(time_text, self.times)])}; "
                 f"got {time_text(time)}"
             )
-        for lead in leads[~np.isin(leads, self.leads)]:
+        for lead in leads[positions(self.leads, leads) < 0]:
             raise InputError(
                 f"the source {name} has the lead times {_span([*map(lead_text, self.leads)])}; "
                 f"got {lead_text(lead)}"
             )
+        for time, lead in itertools.product(times, leads):
+            if not self.has(time, lead):
+                forecast = f"{time_text(time)} + {lead_text(lead)}"
+                raise InputError(f"the source {name} has no forecast of {forecast}; leave out that lead time")
 
 
 def gefs_path(folder: Path, member: str, time: np.datetime64, lead: int) -> Path:

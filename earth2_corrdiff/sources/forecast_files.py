@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Forecasts from a file: one variable per Earth2Studio name over time, lead time, maybe coarse members."""
+"""Forecasts from files: fields by reference time, lead time, and maybe coarse member."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +12,33 @@ import numpy as np
 import xarray as xr
 
 from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.sources.files import is_grib, open_data, standard
-from earth2_corrdiff.times import Leads, Times, to_leads, to_times
-
-ALIASES = {
-    **{"step": "lead_time", "prediction_timedelta": "lead_time"},
-    **{"number": "ensemble", "member": "ensemble", "realization": "ensemble"},
-}
+from earth2_corrdiff.sources.files import open_parts
+from earth2_corrdiff.times import Leads, Times, lead_text, positions, time_text, to_leads, to_times
 
 
 class ForecastFile:
-    """A NetCDF or Zarr with the dimensions time, lead_time, lat, lon, and maybe ensemble.
+    """GRIB, NetCDF or Zarr with lead times: one file, a folder, a pattern, or several.
 
     Parameters
     ----------
-    path : Path
-        The file
+    place : str or Path
+        The files
+    rename : Mapping[str, str], optional
+        Earth2Studio's names of the files' own
+
+    Attributes
+    ----------
+    times, leads : np.ndarray
+        [T] reference times and [L] lead times, rising; not each time has each lead time
+    coarse : tuple[int, ...] | None
+        Numbers of the coarse members; None where there are none
+    variables : tuple[str, ...]
+        Names of what at least one forecast has
 
     Raises
     ------
     InputError
-        If it cannot be opened, or is not laid out so
+        If they cannot be opened, are not laid out so, or hold no forecasts
     """
 
     times: Times
@@ -39,39 +46,75 @@ class ForecastFile:
     coarse: tuple[int, ...] | None
     variables: tuple[str, ...]
 
-    def __init__(self, path: Path) -> None:
-        if path.is_file() and is_grib(path):
-            raise InputError(f"the GRIB file {path} is read by valid time; leave out --lead")
-        data = open_data(path)
-        new = {old: name for old, name in ALIASES.items() if old in data.variables and name not in data}
-        data = standard(data.rename(new), path, also=("lead_time", "ensemble"))
-        for axis, kind in (("time", "M"), ("lead_time", "m")):
-            if axis not in data.coords or data[axis].dtype.kind != kind:
-                raise InputError(f"{path} holds no forecasts: it needs the coordinates time and lead_time")
-        data = data.expand_dims([axis for axis in ("time", "lead_time") if axis not in data.dims])
-        self._path, self._data = path, data
-        self.times = data["time"].to_numpy().astype("datetime64[ns]")
-        self.leads = data["lead_time"].to_numpy().astype("timedelta64[ns]")
-        self.coarse = tuple(map(int, data["ensemble"].to_numpy())) if "ensemble" in data.dims else None
-        self.variables = tuple(map(str, data.data_vars))
+    def __init__(self, place: str | Path, rename: Mapping[str, str] | None = None) -> None:
+        self._parts = parts = open_parts(place, rename)
+        known = ~np.isnat(parts.lead)
+        if not known.any():
+            raise InputError(f"{place} holds no forecasts: it needs the coordinates time and lead_time")
+        self._rows = np.flatnonzero(known)
+        self._start = parts.valid[known] - parts.lead[known]
+        self._lead, self._member = parts.lead[known], parts.member[known]
+        self.times, self.leads = np.unique(self._start), np.unique(self._lead)
+        self.coarse = parts.members or None
+        self.variables = parts.variables
+
+    def has(self, time: np.datetime64, lead: np.timedelta64) -> bool:
+        """True if the lead time of a reference time is there."""
+        return self._of(time, lead).size > 0
 
     def member(self, coarse: int | None) -> _Member:
         """The forecasts of one coarse member, or of all there is (None)."""
-        if coarse is None:
-            if self.coarse is not None and len(self.coarse) > 1:
-                has = f"{self._path} has the coarse members {self.coarse[0]} to {self.coarse[-1]}"
-                raise InputError(f"{has}; say which, as --coarse-members 0-4")
-            return _Member(self._data.squeeze("ensemble") if self.coarse is not None else self._data)
-        return _Member(self._data.sel(ensemble=coarse))
+        if coarse is None and self.coarse is not None and len(self.coarse) > 1:
+            has = f"{self._parts.name} has the coarse members {self.coarse[0]} to {self.coarse[-1]}"
+            raise InputError(f"{has}; say which, as --coarse-members 0-4")
+        return _Member(self, coarse)
+
+    def fields(
+        self, time: np.datetime64, lead: np.timedelta64, coarse: int | None, names: list[str]
+    ) -> np.ndarray:
+        """Fields [variable, h, w] of one forecast.
+
+        Raises
+        ------
+        InputError
+            If the files lack it, or one of the variables
+        """
+        rows = self._of(time, lead)
+        member = rows if coarse is None else rows[self._member[rows] == coarse]
+        has = {
+            name: int(self._rows[row]) for row in member for name in self._parts.names(int(self._rows[row]))
+        }
+        for name in names:
+            if name not in has:
+                forecast = f"{time_text(time)} + {lead_text(lead)}"
+                there = ", ".join(has) or "nothing of it"
+                raise InputError(f"{self._parts.name} has no {name} of {forecast}; it has {there}")
+        found = self._parts.read([(has[name], name) for name in names])
+        return np.stack([found[has[name], name] for name in names])
+
+    @property
+    def grid(self) -> dict[str, np.ndarray]:
+        """Its lat and lon."""
+        return {"lat": self._parts.lat, "lon": self._parts.lon}
+
+    def _of(self, time: np.datetime64, lead: np.timedelta64) -> np.ndarray:
+        """Rows of a forecast, of all its members; of times that are a minute off, too."""
+        (start,) = positions(self.times, np.array([time]))
+        (length,) = positions(self.leads, np.array([lead]))
+        if start < 0 or length < 0:
+            return np.empty(0, dtype=np.intp)
+        return np.flatnonzero((self._start == self.times[start]) & (self._lead == self.leads[length]))
 
 
 class _Member:
     """Forecasts in Earth2Studio's protocol."""
 
-    def __init__(self, data: xr.Dataset) -> None:
-        self._data = data
+    def __init__(self, file: ForecastFile, coarse: int | None) -> None:
+        self._file, self._coarse = file, coarse
 
     def __call__(self, time: Any, lead_time: Any, variable: Any) -> xr.DataArray:
         names = [str(name) for name in np.atleast_1d(variable)]
-        data = self._data[names].sel(time=to_times(time), lead_time=to_leads(lead_time))
-        return data.to_dataarray("variable").transpose("time", "lead_time", "variable", "lat", "lon").load()
+        times, leads = to_times(np.atleast_1d(time)), to_leads(np.atleast_1d(lead_time))
+        fields = [[self._file.fields(t, lead, self._coarse, names) for lead in leads] for t in times]
+        coords = {"time": times, "lead_time": leads, "variable": names, **self._file.grid}
+        return xr.DataArray(np.array(fields), coords, ("time", "lead_time", "variable", "lat", "lon"))

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.sources import forecast_calendars as calendars
 from earth2_corrdiff.sources.calendars import gfs_path
 from earth2_corrdiff.sources.forecasts import Forecast, ForecastSource
+from earth2_corrdiff.sources.names import renamed
 from earth2_corrdiff.sources.vocabulary import Vocabulary, demo_variables, lexicon
 
 Build = Callable[[bool, int | None, Path | None], ForecastSource]
@@ -81,24 +82,27 @@ class Kind:
                 )
 
 
-def file_forecast(name: str, path: Path, coarse: tuple[int, ...] | None) -> Forecast:
-    """The forecasts of a file.
+def file_forecast(
+    name: str, place: str, coarse: tuple[int, ...] | None, rename: Mapping[str, str] | None = None
+) -> Forecast:
+    """The forecasts of files.
 
     Raises
     ------
     InputError
-        If it holds none, or lacks one of the coarse members
+        If they hold none, or lack one of the coarse members
     """
     from earth2_corrdiff.sources.forecast_files import ForecastFile
 
-    file = ForecastFile(path)
+    file = ForecastFile(place, rename)
     for number in coarse or ():
         if number not in (file.coarse or ()):
             has = "no coarse members" if file.coarse is None else f"the coarse members {file.coarse}"
             raise InputError(f"the source {name} has {has}; got {number}")
     if coarse is None:
         file.member(None)  # says whether one must be chosen
-    calendar = calendars.ListedForecasts(file.times, file.leads)
+    calendar = calendars.ListedForecasts(file.times, file.leads, file.has)
+    name += renamed(rename or {})
     return Forecast(name, file.member, coarse, lambda: file.variables, calendar)
 
 

@@ -7,17 +7,17 @@ Messages get Earth2Studio's names by ecCodes' short name, so that GFS, ERA5 and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import xarray as xr
 from loguru import logger
 from numpy.typing import NDArray
 
 from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.times import TimeLike, Times, time_text, to_times
+from earth2_corrdiff.times import Leads, Times, lead_text, time_text
+from earth2_corrdiff.units import STANDARD_GRAVITY
 
 SINGLE = {
     "2t": "t2m",
@@ -38,104 +38,179 @@ SINGLE = {
 """ecCodes short name to Earth2Studio name, for variables on one level."""
 LEVELS = {"gh": "z", "z": "z", "t": "t", "u": "u", "v": "v", "w": "w", "q": "q", "r": "r"}
 """The same for variables on pressure levels, which take their level in hPa after the name."""
-HEIGHT_TO_GEOPOTENTIAL = 9.81
-"""As Earth2Studio's GFS lexicon has it, m s-2."""
+NCEP_GRAVITY = 9.81
+"""As Earth2Studio's lexicons of NOAA's models have it, m s-2; those of ECMWF's have the standard gravity."""
+NO_MEMBER = -1
+MEANS = (0, 1)
+"""Derived forecasts that are fields of the variable itself: means of all members. Others are spreads."""
 
-Key = tuple[np.datetime64, str]
+
+class Key(NamedTuple):
+    """A row: of which valid time and lead time, and of which coarse member."""
+
+    valid: np.datetime64
+    lead: np.timedelta64
+    member: int
+
+
+class Message(NamedTuple):
+    """A message of a file, which counts from 1."""
+
+    number: int
+    short: str
+    level: str
 
 
 class GribFile:
-    """A GRIB file on one regular latitude-longitude grid.
+    """A GRIB file on one regular latitude-longitude grid, as rows of fields.
 
     Parameters
     ----------
     path : Path
         The file
+    rename : Mapping[str, str], optional
+        Earth2Studio's names of ecCodes' short names, or of names that are read from them
+
+    Attributes
+    ----------
+    lat, lon : np.ndarray
+        [h] and [w], degrees
+    valid, lead, member : np.ndarray
+        [N]: of each row the valid time, the lead time, and the number of the coarse member (-1 where the
+        messages are of none)
 
     Raises
     ------
     InputError
-        If it is cut off, or has no field that is known on such a grid
+        If it is cut off, has no field that is known on such a grid, or has two for one variable
     """
 
-    times: Times
-    variables: tuple[str, ...]
+    valid: Times
+    lead: Leads
+    member: NDArray[np.int64]
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, rename: Mapping[str, str] | None = None) -> None:
+        self.path, self.renamed = path, frozenset[str]()
         if not _is_whole(path):
             raise InputError(f"the GRIB file {path} is cut off in its last message; copy it again")
-        self._messages, self._lat, self._lon = _index(path)
-        self.times = np.unique(np.array([time for time, _ in self._messages], dtype="datetime64[ns]"))
-        self.variables = tuple(sorted({name for _, name in self._messages}))
+        table, self.lat, self.lon = _index(path, rename or {})
+        keys = list(table)
+        new = {old for old, name in (rename or {}).items() if any(name in row for row in table.values())}
+        self.renamed = frozenset(new)
+        self._rows = [table[key] for key in keys]
+        self.valid = np.array([key.valid for key in keys], dtype="datetime64[ns]")
+        self.lead = np.array([key.lead for key in keys], dtype="timedelta64[ns]")
+        self.member = np.array([key.member for key in keys], dtype=np.int64)
 
-    def __call__(self, time: TimeLike | Iterable[TimeLike], variable: str | Iterable[str]) -> xr.DataArray:
-        """Read, in Earth2Studio's protocol.
+    def names(self, row: int) -> Iterable[str]:
+        """Variables of a row."""
+        return self._rows[row].keys()
 
-        Raises
-        ------
-        InputError
-            If the file lacks one of the variables at one of the times
-        """
-        times, names = to_times(time), [variable] if isinstance(variable, str) else [str(v) for v in variable]
-        places: dict[int, list[tuple[int, int]]] = {}
-        for i, valid in enumerate(times):
-            for j, name in enumerate(names):
-                places.setdefault(self._number(valid, name), []).append((i, j))
-        values = np.empty((times.size, len(names), self._lat.size, self._lon.size))
-        for number, field in _read(self._path, set(places)):
-            for place in places[number]:
-                values[place] = field
-        coords = {"time": times, "variable": names, "lat": self._lat, "lon": self._lon}
-        return xr.DataArray(values, coords, ("time", "variable", "lat", "lon"))
+    def read(self, rows: Iterable[tuple[int, str]]) -> dict[tuple[int, str], NDArray[Any]]:
+        """Fields [h, w] of rows and variables in SI units; the file is read once."""
+        numbers: dict[int, list[tuple[int, str]]] = {}
+        for row, name in rows:
+            numbers.setdefault(self._rows[row][name].number, []).append((row, name))
+        return {key: field for number, field in _read(self.path, set(numbers)) for key in numbers[number]}
 
-    async def fetch(self, time: Any, variable: Any) -> xr.DataArray:
-        """The same, awaited."""
-        return self(time, variable)
+    def own_units(self, name: str, field: NDArray[Any]) -> NDArray[Any]:
+        """A field in Earth2Studio's units: as it is."""
+        return field
 
-    def _number(self, time: np.datetime64, name: str) -> int:
-        number = self._messages.get((time, name))
-        if number is None:
-            raise InputError(
-                f"{self._path} has no {name} at {time_text(time)}; it has {', '.join(self.variables)}"
-            )
-        return number
+    def close(self) -> None:
+        """Nothing is open between two reads."""
 
 
-def _index(path: Path) -> tuple[dict[Key, int], NDArray[np.float64], NDArray[np.float64]]:
-    """Message number of each (time, name), and the grid of the first; messages count from 1."""
+def _index(
+    path: Path, rename: Mapping[str, str]
+) -> tuple[dict[Key, dict[str, Message]], NDArray[np.float64], NDArray[np.float64]]:
+    """The messages of each row by name, and the grid of the first."""
     import pygrib
 
-    messages: dict[Key, int] = {}
+    table: dict[Key, dict[str, Message]] = {}
     shape, lat, lon, others = None, np.empty(0), np.empty(0), 0
     with pygrib.open(str(path)) as file:
         for number, message in enumerate(file, start=1):
-            name = _name(message)
+            name = _name(message, rename)
             if name is None or not message["gridType"].startswith("regular"):
                 continue
             if shape is None:
                 shape, (lat, lon) = _grid_key(message), _axes(message)
             if _grid_key(message) == shape:
-                messages.setdefault((_valid(message), name), number)
+                level = f"{message['typeOfLevel']} {message['level']}"
+                new = Message(number, message["shortName"], level)
+                row = table.setdefault(_key(message), {})
+                row[name] = _one_of(row.get(name), new, name, _key(message), path)
             else:
                 others += 1
-    if not messages:
+    if not table:
         raise InputError(
             f"{path} has no known field on a regular latitude-longitude grid; use a GRIB of GFS or ERA5"
         )
     if others:
         logger.warning("{}: {} fields on other grids than the first one are left out", path, others)
-    return messages, lat, lon
+    return table, lat, lon
 
 
-def _name(message: Any) -> str | None:
-    """Earth2Studio's name of a message; None where it is not known here, or is a mean or a sum over time."""
-    if message["stepType"] != "instant":
+def _one_of(old: Message | None, new: Message, name: str, key: Key, path: Path) -> Message:
+    """The message of a variable: geopotential before height; InputError if two are alike."""
+    if old is None:
+        return new
+    order = [*LEVELS, *SINGLE]
+    if old.short == new.short:
+        member = "" if key.member == NO_MEMBER else f", member {key.member}"
+        raise InputError(
+            f"{path} has {name} at {time_text(key.valid)}, lead time {lead_text(key.lead)}{member}, twice: "
+            f"messages {old.number} ({old.short}, {old.level}) and {new.number} ({new.short}, {new.level}); "
+            "keep one of them"
+        )
+    return min(old, new, key=lambda message: order.index(message.short))
+
+
+def _name(message: Any, rename: Mapping[str, str]) -> str | None:
+    """Earth2Studio's name of a message; None where it is not known here, or is no field of one moment.
+
+    Means and sums over time, spreads, probabilities and percentiles have the short name of their variable.
+    """
+    if message["stepType"] != "instant" or _is_statistic(message):
         return None
     short: str = message["shortName"]
     if message["typeOfLevel"] == "isobaricInhPa":
-        return f"{LEVELS[short]}{message['level']}" if short in LEVELS else None
-    return SINGLE.get(short)
+        name = f"{LEVELS[short]}{message['level']}" if short in LEVELS else None
+    else:
+        name = SINGLE.get(short)
+    return rename.get(short, name if name is None else rename.get(name, name))
+
+
+def _is_statistic(message: Any) -> bool:
+    """True if a message is a statistic of an ensemble other than its mean."""
+    if message.has_key("derivedForecast") and message["derivedForecast"] not in MEANS:
+        return True
+    return bool(message.has_key("probabilityType") or message.has_key("percentileValue"))
+
+
+def _key(message: Any) -> Key:
+    valid = _date(message["validityDate"], message["validityTime"])
+    start = _date(message["dataDate"], message["dataTime"])
+    return Key(valid, valid - start, _member(message))
+
+
+def _member(message: Any) -> int:
+    """Number of the coarse member: that of an ensemble's messages, the control included."""
+    if not message.has_key("number") or message.has_key("derivedForecast"):
+        return NO_MEMBER
+    if message["edition"] == 1 and not (message["number"] or (_total(message) or 0) > 1):
+        return NO_MEMBER  # ECMWF's section has a number in deterministic forecasts, too
+    return int(message["number"])
+
+
+def _total(message: Any) -> int | None:
+    return int(message["totalNumber"]) if message.has_key("totalNumber") else None
+
+
+def _date(date: int, hhmm: int) -> np.datetime64:
+    day = f"{date // 10000:04d}-{date // 100 % 100:02d}-{date % 100:02d}"
+    return np.datetime64(f"{day}T{hhmm // 100:02d}:{hhmm % 100:02d}", "ns")
 
 
 def _grid_key(message: Any) -> tuple[Any, ...]:
@@ -150,12 +225,6 @@ def _axes(message: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return np.round(lats[:, 0], 6), np.round(lons[0], 6)
 
 
-def _valid(message: Any) -> np.datetime64:
-    date, hhmm = message["validityDate"], message["validityTime"]
-    day = f"{date // 10000:04d}-{date // 100 % 100:02d}-{date % 100:02d}"
-    return np.datetime64(f"{day}T{hhmm // 100:02d}:{hhmm % 100:02d}", "ns")
-
-
 def _read(path: Path, numbers: set[int]) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """These messages in one pass (asking for them by number scans the file each time), in SI units."""
     import pygrib
@@ -164,8 +233,15 @@ def _read(path: Path, numbers: set[int]) -> Iterator[tuple[int, NDArray[np.float
         for number in sorted(numbers):
             file.seek(number - 1 - file.tell(), 1)  # forward only
             (message,) = file.read(1)
-            factor = HEIGHT_TO_GEOPOTENTIAL if message["shortName"] == "gh" else 1.0
-            yield number, factor * np.ma.filled(np.ma.asarray(message.values, dtype=np.float64), np.nan)
+            field = np.ma.filled(np.ma.asarray(message.values, dtype=np.float64), np.nan)
+            yield number, _factor(message) * field
+
+
+def _factor(message: Any) -> float:
+    """From ecCodes' units to Earth2Studio's: heights become geopotential."""
+    if message["shortName"] != "gh":
+        return 1.0
+    return NCEP_GRAVITY if message["centre"] == "kwbc" else STANDARD_GRAVITY
 
 
 def _is_whole(path: Path) -> bool:

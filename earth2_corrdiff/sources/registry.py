@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
@@ -14,6 +14,7 @@ from typing import Any
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.sources import calendars, forecast_registry
 from earth2_corrdiff.sources.forecasts import Forecast, parse_members
+from earth2_corrdiff.sources.names import renamed
 from earth2_corrdiff.sources.source import FORECASTS, DataSource, Source
 from earth2_corrdiff.sources.vocabulary import Vocabulary, demo_variables, lexicon
 
@@ -23,7 +24,7 @@ NAMES = (
 )
 
 
-def make_source(name: str, verbose: bool = False) -> Source:
+def make_source(name: str, verbose: bool = False, rename: Mapping[str, str] | None = None) -> Source:
     """The data source of a name, ready to be checked and called; nothing is fetched yet.
 
     Parameters
@@ -31,9 +32,11 @@ def make_source(name: str, verbose: bool = False) -> Source:
     name : str
         ``gfs`` (NOAA's analyses), ``arco``, ``ncar``, ``wb2``, ``cds`` (ERA5 from Google, NCAR,
         WeatherBench 2, Copernicus), ``demo`` (synthetic), ``gfs:DIR`` (a local mirror of NOAA's bucket), or
-        ``file:PATH`` (NetCDF, GRIB or Zarr)
+        ``file:PATH`` (NetCDF, GRIB or Zarr; a folder of them, a pattern, or several with commas between)
     verbose : bool, optional
         Show Earth2Studio's download bars, by default False
+    rename : Mapping[str, str], optional
+        Earth2Studio's names of the files' own, as ``{"own": "u10m"}``
 
     Returns
     -------
@@ -47,7 +50,8 @@ def make_source(name: str, verbose: bool = False) -> Source:
     """
     kind, colon, place = name.partition(":")
     if kind == "file" and place:
-        return _file(name, Path(place).expanduser())
+        return _file(name, place, rename)
+    _refuse_rename(name, rename)
     if kind == "gfs" and place:
         return _mirror(name, Path(place).expanduser())
     if kind in forecast_registry.KINDS:
@@ -57,7 +61,12 @@ def make_source(name: str, verbose: bool = False) -> Source:
     return KINDS[kind].source(name, verbose)
 
 
-def make_forecast(name: str, coarse_members: str | None = None, verbose: bool = False) -> Forecast:
+def make_forecast(
+    name: str,
+    coarse_members: str | None = None,
+    verbose: bool = False,
+    rename: Mapping[str, str] | None = None,
+) -> Forecast:
     """The forecast source of a name, ready to be checked; nothing is fetched yet.
 
     Parameters
@@ -65,12 +74,14 @@ def make_forecast(name: str, coarse_members: str | None = None, verbose: bool = 
     name : str
         ``gfs_fx``, ``gefs_fx`` (NOAA's forecast, and its ensemble), ``ifs_fx``, ``ifs_ens_fx`` (ECMWF's),
         ``demo_fx`` (synthetic), ``gfs_fx:DIR``, ``gefs_fx:DIR`` (local mirrors of NOAA's buckets), or
-        ``file:PATH`` (NetCDF or Zarr over time and lead_time, and maybe ensemble)
+        ``file:PATH`` (NetCDF, Zarr or GRIB with lead times, and maybe members; a folder, a pattern, …)
     coarse_members : str | None, optional
         Which members of a coarse ensemble, like ``0-4,7``; by default its control (of ``ifs_ens_fx``
         member 1), without a number
     verbose : bool, optional
         Show Earth2Studio's download bars, by default False
+    rename : Mapping[str, str], optional
+        Earth2Studio's names of the files' own, as ``{"own": "u10m"}``
 
     Raises
     ------
@@ -80,7 +91,8 @@ def make_forecast(name: str, coarse_members: str | None = None, verbose: bool = 
     kind, _, place = name.partition(":")
     coarse = None if coarse_members is None else parse_members(coarse_members)
     if kind == "file" and place:
-        return forecast_registry.file_forecast(name, Path(place).expanduser(), coarse)
+        return forecast_registry.file_forecast(name, place, coarse, rename)
+    _refuse_rename(name, rename)
     if kind in forecast_registry.KINDS:
         return forecast_registry.KINDS[kind].forecast(name, verbose, coarse, place)
     make_source(name)  # refuses a name that is none
@@ -173,11 +185,17 @@ def _mirror(name: str, folder: Path) -> Source:
     return Source(name, build, lexicon("GFSLexicon"), calendars.Mirror(folder, calendars.GFS))
 
 
-def _file(name: str, path: Path) -> Source:
+def _file(name: str, place: str, rename: Mapping[str, str] | None) -> Source:
     from earth2_corrdiff.sources.files import open_file
 
-    data = open_file(path)
+    data = open_file(place, rename)
+    name += renamed(rename or {})
     return Source(name, partial(_same, data), lambda: data.variables, calendars.Listed(data.times))
+
+
+def _refuse_rename(name: str, rename: Mapping[str, str] | None) -> None:
+    if rename:
+        raise InputError(f"the source {name} has Earth2Studio's names; rename those of file:PATH only")
 
 
 def _remote(name: str) -> Callable[[bool], DataSource]:

@@ -124,6 +124,7 @@ def _local(kind: type[Any], folder: Path, **options: Any) -> Any:
     from obstore.store import LocalStore
 
     source = kind(cache=False, verbose=False, retries=0, **options)
+    source._history_range = lambda time: None  # a mirror may hold what the bucket has no longer
     source.store = LocalStore(folder)
     return source
 

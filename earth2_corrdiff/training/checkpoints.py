@@ -67,7 +67,7 @@ def resume(path: Path, key: str, parts: dict[str, Any]) -> int:
 def keep(path: Path, key: str, told: dict[str, Any]) -> None:
     """Write what was computed once for a key, as JSON, whole or not at all."""
     partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps({"key": key, **told}))
+    partial.write_text(json.dumps({"key": key, **told}), encoding="utf-8")
     partial.replace(path)
 
 
@@ -82,7 +82,7 @@ def kept(path: Path, key: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        told: dict[str, Any] = json.loads(path.read_text())
+        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return told if told["key"] == key else None
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged; remove it") from error

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from earth2_corrdiff.training.fine import FineSource, coordinates, fine_source
 from earth2_corrdiff.training.pair_writer import Fields, PairPlan, PairWriter, fill
 from earth2_corrdiff.training.pairs import Channels
 from earth2_corrdiff.training.windows import Box, Window, around, fine_window
+from earth2_corrdiff.units import conversion
 
 SAME = 1e-4
 """Points nearer than this are the same, degrees."""
@@ -84,14 +87,21 @@ class Conversion:
     failed: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
+        if not self.path.exists():
+            return len(self.plan.times)
         return len(PairWriter(self.path, self.plan).missing())
 
     def __iter__(self) -> Iterator[int]:
         """Make what is missing, the next time fetched while one is written; yield how many are left.
 
         Times that cannot be fetched, or whose fields are no weather, are left out and noted in ``failed``.
+        Where none could be made, nothing is left at a place where there was nothing before.
         """
-        return fill(PairWriter(self.path, self.plan), self._make)
+        with nothing_left(self.path) as keep:
+            for left in fill(PairWriter(self.path, self.plan), self._make):
+                if left + len(self.failed) < len(self.plan.times):
+                    keep()
+                yield left
 
     def _make(self, times: Iterable[np.datetime64]) -> Iterator[Fields | None]:
         return ahead(self._fields_or_none(time) for time in times)
@@ -113,11 +123,42 @@ class Conversion:
         """
         grid, names = self.plan.coarse_grid, self.plan.channels
         low, _ = fetch(self.coarse, time, names.inputs, grid.lat, grid.lon)
-        at = np.array([time])
-        check_input(low, names.inputs, self.coarse, at)
+        _check(low[0].numpy(), names.inputs, self.coarse, time)
         high = fine_fields(self.fine, time, names.outputs, self.window, self.regrid)
-        check_input(high[None], names.outputs, self.fine.name, at)
+        _check(high, names.outputs, self.fine.name, time)
         return low[0].numpy(), high
+
+
+def _check(fields: NDArray[np.float32], names: Sequence[str], source: Any, time: np.datetime64) -> None:
+    """`check_input` of ``[C, h, w]``, which also counts missing values."""
+    try:
+        check_input(fields[None], names, source, np.array([time]))
+    except InputError as error:
+        gaps = int(fields.size - np.isfinite(fields).sum())
+        if not gaps:
+            raise
+        raise InputError(f"{error} ({gaps} of {fields.size} are missing values)") from error
+
+
+@contextmanager
+def nothing_left(path: Path) -> Iterator[Callable[[], None]]:
+    """Remove at the end what was made at a path, with new folders above it, unless it shall be kept.
+
+    Yields
+    ------
+    Callable[[], None]
+        Call it once there is something to keep; a path that was there before is kept in any case
+    """
+    kept = [path.exists()]
+    above = [folder for folder in path.absolute().parents if not folder.exists()]
+    try:
+        yield lambda: kept.append(True)
+    finally:
+        if not any(kept):
+            shutil.rmtree(path, ignore_errors=True)
+            for folder in above:  # the deepest one first
+                with suppress(OSError):
+                    folder.rmdir()
 
 
 def fine_fields(
@@ -243,7 +284,12 @@ def _invariants(
     lat, lon = coordinates(data, str(area.invariants))
     dims = lat.dims if lat.ndim == 2 else (*lat.dims, *lon.dims)
     names = [str(n) for n in data.data_vars if set(data[n].dims) == set(dims) and n not in ("lat", "lon")]
-    fields = {name: data[name].transpose(*dims).to_numpy().astype(np.float32) for name in names}
+    fields = {
+        name: conversion(data[name].attrs.get("units"), name, str(area.invariants))(
+            data[name].transpose(*dims).to_numpy()
+        ).astype(np.float32)
+        for name in names
+    }
     there = (lat.to_numpy(), lon.to_numpy())
     if window is not None and _same(there, own):
         fields = {name: window.cut(field) for name, field in fields.items()}

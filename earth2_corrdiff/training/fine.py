@@ -11,14 +11,20 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from loguru import logger
 from numpy.typing import NDArray
 
 from earth2_corrdiff.demo import DemoWeather
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.sources import Source, as_source, make_source
-from earth2_corrdiff.sources.files import ALIASES, is_grib, open_data
+from earth2_corrdiff.sources.checks import cleaned
+from earth2_corrdiff.sources.files import open_data
+from earth2_corrdiff.sources.formats import is_grib
+from earth2_corrdiff.sources.names import AXES, offered
 from earth2_corrdiff.sources.registry import KINDS
-from earth2_corrdiff.times import Times, time_text
+from earth2_corrdiff.sources.time_axes import by_valid_time, time_names
+from earth2_corrdiff.times import Times, positions, time_text
+from earth2_corrdiff.units import conversion
 
 Field = NDArray[np.floating[Any]]
 
@@ -114,27 +120,51 @@ def _demo() -> FineSource:
 
 def _of_file(path: Path) -> FineSource:
     data = open_data(path)
-    data = data.rename({o: n for o, n in ALIASES.items() if o in data.variables and n not in data.variables})
+    new = {old: axis for old, axis in AXES.items() if old in data.variables and axis not in data.variables}
+    data = data.rename(new)
+    data = data.set_coords([axis for axis in ("lat", "lon") if axis in data.variables])
     stacked = [name for name in data.data_vars if "variable" in data[name].dims]
     data = data[stacked[0]].to_dataset("variable") if len(stacked) == 1 else data
-    if "time" not in data.dims or data["time"].dtype.kind != "M":
+    if not time_names(data):
         raise InputError(f"{path} has no dates as its coordinate time")
+    data = by_valid_time(data, str(path))
+    own = offered(data, str(path))
     stamps = data["time"].to_numpy().astype("datetime64[ns]")
 
     def check(times: Times, names: list[str]) -> None:
-        _refuse_lacking(str(path), names, [str(name) for name in data.data_vars])
-        if (lacking := times[~np.isin(times, stamps)]).size:
+        _refuse_lacking(str(path), names, list(own))
+        for name in names:
+            conversion(data[own[name]].attrs.get("units"), name, str(path))
+        if (lacking := times[positions(stamps, times) < 0]).size:
             raise InputError(
                 f"{path} lacks {lacking.size} of the times, the first is {time_text(lacking[0])}; "
                 f"it has {time_text(stamps.min())} to {time_text(stamps.max())}"
             )
 
     def read(times: Times, names: list[str]) -> xr.DataArray:
-        row = int(np.flatnonzero(stamps == times[0])[0])
-        fields = [data[name].isel(time=row, drop=True).squeeze(drop=True) for name in names]
+        row = int(positions(stamps, times[:1])[0])
+        fields = [_cleaned(_at(data[own[name]], row), name, path, times[0]) for name in names]
         return xr.concat(fields, xr.Variable("variable", names), coords="minimal", compat="override")
 
     return FineSource(str(path), read, check)
+
+
+def _at(array: xr.DataArray, row: int) -> xr.DataArray:
+    """The field of a time, or the one of all times."""
+    array = array.isel(time=row, drop=True) if "time" in array.dims else array
+    return array.squeeze(drop=True)
+
+
+def _cleaned(array: xr.DataArray, name: str, path: Path, time: np.datetime64) -> xr.DataArray:
+    """A field in Earth2Studio's units; numbers that stand for missing values are NaN, and the log says so."""
+    convert, when = conversion(array.attrs.get("units"), name, str(path)), time_text(time)
+    fields, count = cleaned(array.to_numpy(), name, convert, f"the input from {path} at {when}")
+    if count:
+        logger.warning(
+            "{}: {} at {} has {} of {} values that stand for missing ones (-999, 9999, 1e20, …)",
+            *(path, name, when, count, fields.size),
+        )
+    return array.copy(data=fields)
 
 
 def _refuse_lacking(source: str, names: Sequence[str], there: Sequence[str]) -> None:

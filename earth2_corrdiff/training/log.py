@@ -34,12 +34,12 @@ class Log:
         self.path = path
         rows = read_log(path)[:done] if path.exists() else []
         partial = path.with_name(path.name + ".part")
-        with partial.open("w", newline="") as file:
+        with partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
         partial.replace(path)
-        self._file = path.open("a", newline="")
+        self._file = path.open("a", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._file, COLUMNS)
 
     def write(self, row: Row) -> None:
@@ -64,7 +64,7 @@ def read_log(path: Path) -> list[dict[str, str]]:
     InputError
         If it is none
     """
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         rows = list(reader)
     if tuple(reader.fieldnames or ()) != COLUMNS:

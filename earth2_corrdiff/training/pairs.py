@@ -4,7 +4,8 @@
 
 The layout is that of this package's output stores without members: a fine variable is ``t2m(time, y, x)``
 with ``lat`` and ``lon``, its coarse counterpart ``t2m_lowres(time, …)`` with ``lat_lowres`` and
-``lon_lowres``, and what has no time, like ``orography(y, x)``, is an invariant.
+``lon_lowres``, and what has no time, like ``orography(y, x)``, is an invariant. Attributes ``units`` are
+read; the time is the valid time.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from torch import Tensor
 
 from earth2_corrdiff.errors import InputError, first_line
 from earth2_corrdiff.grid import Grid
+from earth2_corrdiff.sources.checks import cleaned
+from earth2_corrdiff.sources.time_axes import by_valid_time, refuse_repeated, time_names, time_rows
 from earth2_corrdiff.times import Times, time_text
+from earth2_corrdiff.units import conversion
 
 COARSE = "_lowres"
 COMPLETE = "complete"  # 1 for a time whose fields are all written
@@ -87,7 +91,8 @@ class PairFile:
     Raises
     ------
     InputError
-        If it cannot be opened, has no complete pairs, or lacks a variable
+        If it cannot be opened, has no complete pairs, has a time twice, lacks a variable, or has one in
+        units that it cannot have
     """
 
     def __init__(
@@ -103,6 +108,12 @@ class PairFile:
         self.coarse_grid, self._coarse_dims = self._grid(COARSE)
         self.fine_grid, self._fine_dims = self._grid("")
         self.channels = self._choose(inputs, outputs, invariants)
+        self._convert = {
+            name: conversion(
+                self._data[name].attrs.get("units"), name.removesuffix(COARSE), f"the pairs {path}"
+            )
+            for name in (*self.variables, *self.channels.invariants)
+        }
         self.times, self._rows = self._complete()
         first = self._data[self.channels.outputs[0]]
         self._chunk = int(first.encoding.get("preferred_chunks", {}).get("time", 1))
@@ -170,8 +181,11 @@ class PairFile:
     def _invariants(self) -> NDArray[np.float32] | None:
         if not self.channels.invariants:
             return None
-        arrays = [self._data[name].transpose(*self._fine_dims) for name in self.channels.invariants]
-        fields: NDArray[np.float32] = np.stack([array.to_numpy() for array in arrays]).astype(np.float32)
+        arrays = [
+            self._convert[name](self._data[name].transpose(*self._fine_dims).to_numpy())
+            for name in self.channels.invariants
+        ]
+        fields: NDArray[np.float32] = np.stack(arrays).astype(np.float32)
         for name, field in zip(self.channels.invariants, fields, strict=True):
             if not np.isfinite(field).all():
                 raise InputError(f"the invariant {name} in {self.path} is not finite")
@@ -232,10 +246,18 @@ class PairFile:
     def _read(self, name: str, rows: list[int]) -> NDArray[np.float32]:
         try:
             dims = self._coarse_dims if name.endswith(COARSE) else self._fine_dims
-            array = self._data[name].isel(time=rows).transpose("time", *dims)
-            return np.asarray(array.to_numpy(), dtype=np.float32)
+            values = self._data[name].isel(time=rows).transpose("time", *dims).to_numpy()
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(f"{name} cannot be read from {self.path} ({first_line(error)})") from error
+        # of this chunk the times that are not complete are NaN, too: `_check` looks at those that are used
+        fields, _ = cleaned(values, name.removesuffix(COARSE), self._convert[name], self._what(name, rows))
+        return np.asarray(fields, dtype=np.float32)
+
+    def _what(self, name: str, rows: list[int]) -> str:
+        """Some fields of a variable, for messages."""
+        stamps = self._data["time"].to_numpy()[rows]
+        when = time_text(stamps[0]) + (f" to {time_text(stamps[-1])}" if len(rows) > 1 else "")
+        return f"{name} of {when} in {self.path}"
 
     def _check(self, pairs: Pairs, indices: Sequence[int]) -> None:
         fields = (*pairs.coarse.unbind(1), *pairs.fine.unbind(1))
@@ -243,7 +265,11 @@ class PairFile:
             good = torch.isfinite(field).flatten(1).all(1)
             if not good.all():
                 time = self.times[indices[int((~good).nonzero()[0])]]
-                raise InputError(f"{name} of {time_text(time)} in {self.path} is not finite")
+                gaps = int((~torch.isfinite(field[~good][0])).sum())
+                raise InputError(
+                    f"{name} of {time_text(time)} in {self.path} is not finite: {gaps} of {field[0].numel()} "
+                    "are missing values (NaN, or numbers like -999 or 9999); fill them, or leave the time out"
+                )
 
 
 def _opened(path: Path) -> xr.Dataset:
@@ -255,4 +281,25 @@ def _opened(path: Path) -> xr.Dataset:
     except Exception as error:  # every engine has its own
         raise InputError(f"cannot open the pairs {path} as Zarr or NetCDF ({first_line(error)})") from error
     opened: xr.Dataset = data
-    return opened
+    return _by_valid_time(opened, str(path))
+
+
+def _by_valid_time(data: xr.Dataset, path: str) -> xr.Dataset:
+    """The pairs with their valid time as the dimension ``time``, as they are where it is that already.
+
+    Raises
+    ------
+    InputError
+        If the times cannot be read, or one of them is there twice
+    """
+    own = data.variables.get("time")
+    if not time_names(data) or (own is not None and own.dtype.kind not in "MO" and "time" in data.dims):
+        return data
+    rows = time_rows(data, path)
+    plain = (
+        own is not None and own.dims == ("time",) and list(rows.dims) == ["time"] and own.dtype.kind == "M"
+    )
+    if plain and np.array_equal(rows.valid, data["time"].to_numpy().astype("datetime64[ns]")):
+        refuse_repeated(rows.valid, rows.lead, path)
+        return data
+    return by_valid_time(data, path)

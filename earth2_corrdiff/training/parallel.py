@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.ranks import launched
+from earth2_corrdiff.ranks import gather, launched, meet
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that ``torchrun`` has started.
+    """This process among those that ``torchrun`` or ``srun`` has started.
 
     Attributes
     ----------
@@ -84,15 +84,25 @@ class World:
 
 @contextmanager
 def world(device: str, environ: Mapping[str, str]) -> Iterator[World]:
-    """The processes of this training, for the time of the block: gloo on CPUs, NCCL (RCCL) on GPUs."""
+    """The processes of this training, for the time of the block: gloo on CPUs, NCCL (RCCL) on GPUs.
+
+    Raises
+    ------
+    InputError
+        If the launcher's variables do not fit, or a process does not come
+    """
     ranks = launched(environ)
     if ranks.world == 1:
         yield World()
         return
+    ranks = meet(ranks, environ)
+    gather(ranks)
     gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     own = device_of(device, World(ranks.rank, ranks.world, ranks.local)) if gpu else None
     backend = "nccl" if gpu else "gloo"
-    dist.init_process_group(backend, rank=ranks.rank, world_size=ranks.world, device_id=own)
+    dist.init_process_group(
+        backend, store=ranks.board, rank=ranks.rank, world_size=ranks.world, device_id=own
+    )
     try:
         yield World(ranks.rank, ranks.world, ranks.local)
     finally:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 import torch
@@ -23,6 +23,20 @@ MeanOf = Callable[[Sequence[int], Tensor], Tensor]
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """Random numbers of some times, on the host.
+
+    Attributes
+    ----------
+    level, noise : Tensor
+        ``[n]`` and ``[n, Co, h, w]``, standard normal
+    """
+
+    level: Tensor
+    noise: Tensor
+
+
+@dataclass(frozen=True)
 class Batch:
     """Some times, and what their random numbers depend on.
 
@@ -34,11 +48,20 @@ class Batch:
         Their fields
     keys : Sequence[tuple[int, ...]]
         One per time, of all its random numbers: the same whatever process or batch it is in
+    drawn : Drawn | None
+        The stage's noise for these keys, where it was drawn beforehand
     """
 
     indices: Sequence[int]
     pairs: Pairs
     keys: Sequence[tuple[int, ...]]
+    drawn: Drawn | None = None
+
+    def pinned(self) -> Batch:
+        """In memory that a GPU reads while the host goes on."""
+        pairs = Pairs(self.pairs.coarse.pin_memory(), self.pairs.fine.pin_memory())
+        drawn = self.drawn and Drawn(self.drawn.level.pin_memory(), self.drawn.noise.pin_memory())
+        return replace(self, pairs=pairs, drawn=drawn)
 
 
 @dataclass(frozen=True)
@@ -83,6 +106,10 @@ class Stage(Protocol):
     @property
     def net(self) -> Regression | Denoiser:
         """The network that is trained."""
+        ...
+
+    def draw(self, keys: Sequence[tuple[int, ...]]) -> Drawn | None:
+        """The noise of some times, for :meth:`images`; None where there is none."""
         ...
 
     def images(self, batch: Batch) -> Images:
@@ -141,7 +168,7 @@ def position_of(net: Regression | Denoiser, corner: Tensor | None, shape: Sequen
     if corner is None or whole is None:
         return None
     h, w = shape
-    return torch.cat([whole[:, :, y : y + h, x : x + w] for y, x in corner.tolist()])
+    return _last(torch.cat([whole[:, :, y : y + h, x : x + w] for y, x in corner.tolist()]))
 
 
 class RegressionLoss(nn.Module):
@@ -201,6 +228,9 @@ class RegressionStage:
         self.loss: nn.Module = RegressionLoss(self.net)
         self._model, self._cutter = model, Cutter(patches)
 
+    def draw(self, keys: Sequence[tuple[int, ...]]) -> None:
+        """There is no noise in this stage."""
+
     def images(self, batch: Batch) -> Images:
         """Conditioning and truth."""
         cond, target = normalised(self._model, batch.pairs)
@@ -230,6 +260,17 @@ class DiffusionStage:
         self._model, self._cutter = model, Cutter(patches)
         self._edm, self._means = edm, means
 
+    def draw(self, keys: Sequence[tuple[int, ...]]) -> Drawn:
+        """Noise of some times: a single thread draws it, so the trainer has another one do it meanwhile."""
+        cutter, domain = self._cutter, self._model.spec.output_grid.shape
+        shape = domain if cutter.patches is None else cutter.patches.shape
+        size = (cutter.per_time, len(self._model.spec.outputs.names), *shape)
+        draws: list[Any] = []
+        for source in (generator(*key, 0) for key in keys):
+            level = torch.randn(size[0], generator=source)
+            draws.append((level, torch.randn(size, generator=source)))
+        return Drawn(*(torch.cat(part) for part in zip(*draws, strict=True)))
+
     @torch.no_grad()
     def images(self, batch: Batch) -> Images:
         """Conditioning with the mean, true residual, noise."""
@@ -242,14 +283,7 @@ class DiffusionStage:
         if corners is not None and model.view.whole:
             parts.append(cutter.shrunk(cond))
         target = cutter.cut(truth - mean, corners)
-        noise, sigma = self._noise(batch.keys, target)
+        drawn = batch.drawn or self.draw(batch.keys)
+        noise, level = (x.to(target.device, non_blocking=True) for x in (drawn.noise, drawn.level))
+        sigma = self._edm.sigma(level)
         return Images(_last(torch.cat(parts, dim=1)), _last(target), _last(noise), sigma, corners)
-
-    def _noise(self, keys: Sequence[tuple[int, ...]], target: Tensor) -> tuple[Tensor, Tensor]:
-        per_time, shape = self._cutter.per_time, target.shape[1:]
-        draws: list[Any] = []
-        for source in (generator(*key, 0) for key in keys):
-            z = torch.randn(per_time, generator=source)
-            draws.append((z, torch.randn(per_time, *shape, generator=source)))
-        z, noise = (torch.cat(part).to(target.device) for part in zip(*draws, strict=True))
-        return noise, self._edm.sigma(z)

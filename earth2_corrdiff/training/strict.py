@@ -27,7 +27,7 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
         If there is no such file, or it is no YAML mapping
     """
     try:
-        told = yaml.safe_load(path.read_text())
+        told = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the configuration {path} ({first_line(error)})") from error
     except yaml.YAMLError as error:

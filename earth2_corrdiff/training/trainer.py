@@ -162,16 +162,17 @@ class Trainer:
         self._good = step
 
     def _batches(self, done: int) -> Iterator[Batch]:
-        """This process's share of every batch, the next one read while one is worked on."""
+        """This process's share of every batch, the next one read, with its noise, while one is worked on."""
         order = Order(
             self.splits[0], self.how.batch, self.config.seed, self.pairs.chunks, self.config.data.window
         )
 
         def read() -> Iterator[Batch]:
             for step, drawn in enumerate(order.batches(done), done):
-                keys = [(self.config.seed, self._kind, TRAINING, step, place) for place in range(len(drawn))]
-                mine = self.world.share(drawn)
-                yield Batch(mine, self.pairs.read(mine), self.world.share(keys))
+                all_keys = [(self.config.seed, self._kind, TRAINING, step, i) for i in range(len(drawn))]
+                mine, keys = self.world.share(drawn), self.world.share(all_keys)
+                batch = Batch(mine, self.pairs.read(mine), keys, self.stage.draw(keys))
+                yield batch.pinned() if self.device.type == "cuda" else batch
 
         return ahead(read())
 

@@ -25,7 +25,16 @@
 
 from earth2_corrdiff.verification.bootstrap import Bootstrap
 from earth2_corrdiff.verification.comparison import Settings, Verification
-from earth2_corrdiff.verification.from_store import open_verification, verify
+from earth2_corrdiff.verification.from_store import VerificationByLead, open_verification, verify
 from earth2_corrdiff.verification.result import Estimate, Result
 
-__all__ = ["Bootstrap", "Estimate", "Result", "Settings", "Verification", "open_verification", "verify"]
+__all__ = [
+    "Bootstrap",
+    "Estimate",
+    "Result",
+    "Settings",
+    "Verification",
+    "VerificationByLead",
+    "open_verification",
+    "verify",
+]

@@ -14,8 +14,8 @@ import numpy as np
 from loguru import logger
 from torch import Tensor
 
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.times import Times, time_text
+from earth2_corrdiff.errors import DamageError, InputError
+from earth2_corrdiff.times import Times, lead_text, time_text
 from earth2_corrdiff.verification.bootstrap import Bootstrap
 from earth2_corrdiff.verification.distribution import Histogram
 from earth2_corrdiff.verification.forecasts import Forecast, StoreEnsemble
@@ -23,6 +23,10 @@ from earth2_corrdiff.verification.result import Result, Series
 from earth2_corrdiff.verification.scoring import SCALES_KM, Case, Domain, Members, NotFiniteError, score
 from earth2_corrdiff.verification.targets import Target, targets
 from earth2_corrdiff.verification.truth import Truth
+
+
+class NothingToVerifyError(InputError):
+    """None of the times of a forecast can be verified."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ class Verification:
         The grid
     settings : Settings, optional
         Variables, events, intervals
+    lead : np.timedelta64 | None, optional
+        Lead time that the valid times belong to, for messages; by default they are those of analyses
 
     Raises
     ------
@@ -79,8 +85,9 @@ class Verification:
         times: Times,
         domain: Domain,
         settings: Settings | None = None,
+        lead: np.timedelta64 | None = None,
     ) -> None:
-        self.forecasts, self.truth, self.domain = list(forecasts), truth, domain
+        self.forecasts, self.truth, self.domain, self.lead = list(forecasts), truth, domain, lead
         self.settings = settings or Settings()
         self.notes = [truth.note] if truth.note else []
         self.about: dict[str, str] = {}
@@ -111,7 +118,7 @@ class Verification:
         """Times that the truth has as well."""
         common = self.truth.available(times)
         if not len(common):
-            raise InputError(
+            raise NothingToVerifyError(
                 f"the truth {self.truth.name} has none of the times that are verified "
                 f"({time_text(times[0])} to {time_text(times[-1])})"
             )
@@ -133,7 +140,7 @@ class Verification:
         if not missing:
             return times
         first, members = next(iter(missing.items()))
-        said = f"{_these(members)} of {time_text(first)} {'is' if len(members) == 1 else 'are'} not written"
+        said = f"{_these(members)} of {self._when(first)} {'is' if len(members) == 1 else 'are'} not written"
         if not self.settings.skip_incomplete:
             others = len(missing) - 1
             more = f", and more of {others} other time{'' if others == 1 else 's'}" if others else ""
@@ -142,11 +149,20 @@ class Verification:
                 "--skip-incomplete"
             )
         if len(missing) == len(times):
-            raise InputError(f"no time is complete: {said}; finish the run with run-corrdiff --resume")
+            raise NothingToVerifyError(
+                f"no time is complete: {said}; finish the run with run-corrdiff --resume"
+            )
         self._note(f"{len(missing)} of {len(times)} times are left out: members are missing.")
         return np.array([time for time in times if time not in missing])
 
+    def _when(self, time: np.datetime64) -> str:
+        """A valid time, of a forecast its start and lead time."""
+        if self.lead is None:
+            return time_text(time)
+        return f"{time_text(time - self.lead)} + {lead_text(self.lead)}"
+
     def _note(self, sentence: str) -> None:
+        sentence = sentence if self.lead is None else f"Lead time {lead_text(self.lead)}: {sentence}"
         self.notes.append(sentence)
         logger.warning(sentence)
 
@@ -161,10 +177,10 @@ class Verification:
         for time in [time for time in self.times if time not in self.done]:
             try:
                 self._add(time)
-            except NotFiniteError as error:
+            except (NotFiniteError, DamageError) as error:
                 if not self.settings.skip_incomplete:
                     raise
-                self._note(f"{time_text(time)} is left out: {str(error).partition(':')[0]}.")
+                self._note(f"{self._when(time)} is left out: {str(error).partition(':')[0]}.")
             yield time
 
     def _add(self, time: np.datetime64) -> None:
@@ -190,7 +206,7 @@ class Verification:
         def read(member: int) -> Tensor:
             return target.field(lambda name: forecast.field(time, name, member))
 
-        return Members(read, forecast.size, f"the {forecast.name} of {target.name} at {time_text(time)}")
+        return Members(read, forecast.size, f"the {forecast.name} of {target.name} at {self._when(time)}")
 
     def result(self) -> Result:
         """What was found at the times that are done.
@@ -202,7 +218,9 @@ class Verification:
         """
         blank = [key for key, series in self.series.items() if all(row is None for row in series.rows)]
         if len(blank) == len(self.series):
-            raise InputError("no time could be verified: members or the truth are incomplete at all of them")
+            raise NothingToVerifyError(
+                "no time could be verified: members or the truth are incomplete at all of them"
+            )
         series = {key: value for key, value in self.series.items() if key not in blank}
         shown = [target for target in self.targets if (self.forecasts[0].name, target.name) in series]
         return Result(
@@ -221,6 +239,10 @@ class Verification:
 
     def _gaps(self, series: Mapping[tuple[str, str], Series]) -> Iterator[str]:
         """What is missing in the truth, a sentence for each quantity."""
+        for name, count in sorted(self.truth.replaced.items()):
+            if count:
+                values = "value of the truth stands" if count == 1 else "values of the truth stand"
+                yield f"{count} {values} for missing ones of {name} (-999, 9999, 1e20, …): not verified."
         for target in self.targets:
             found = series.get((self.forecasts[0].name, target.name))
             if found is None:

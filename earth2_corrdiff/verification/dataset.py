@@ -35,6 +35,7 @@ def to_dataset(result: Result) -> xr.Dataset:
     for name in (*POINTWISE, "weight"):
         about = {"long_name": f"{name.replace('_', ' ')}, area mean"}
         data[f"time_{name}"] = (("time", *LEADING), _by_time(result, name), about)
+    data |= _by_lead(result)
     data["quantile"] = (("forecast_or_truth", "variable", "level"), _quantiles(result), {})
     attrs = {"kind": KIND, "truth": result.truth, "notes": " ".join(result.notes), **result.about}
     bootstrap = {f"bootstrap_{key}": value for key, value in vars(result.bootstrap).items()}
@@ -58,6 +59,10 @@ def _coordinates(result: Result) -> dict[str, Any]:
         "forecast_or_truth": ["truth", *result.forecasts],
         "level": list(QUANTILES),
     }
+    if result.starts is not None:
+        lead = [np.full(len(part.times), lead) for lead, part in result.by_lead.items()]
+        coords["time_lead"] = ("time", np.concatenate(lead), {"long_name": "lead time"})
+        coords["lead_time"] = np.array(list(result.by_lead))
     longest = max(len(target.thresholds) for target in result.targets)
     if longest:
         values = [[*t.thresholds, *[np.nan] * (longest - len(t.thresholds))] for t in result.targets]
@@ -84,6 +89,26 @@ def _score(result: Result, score: Score) -> dict[str, Variable]:
             array[index] = values
         out[score.name + end] = ((*LEADING, *score.dims), array, about)
     return out
+
+
+def _by_lead(result: Result) -> dict[str, Variable]:
+    """Scores that are one number, of each lead time: ``crps_by_lead (lead_time, forecast, variable)``, ..."""
+    shape = (len(result.by_lead), len(result.forecasts), len(result.targets))
+    data: dict[str, Variable] = {}
+    for score in SCORES.values() if result.by_lead else ():
+        if score.dims:
+            continue
+        arrays = np.full((3, *shape), np.nan)
+        for n, part in enumerate(result.by_lead.values()):
+            there = [target.name for target in part.targets]
+            for (i, name), (k, target) in product(enumerate(part.forecasts), enumerate(result.targets)):
+                if target.name in there and part.has(score.name, name, target):
+                    found = part.score(score.name, name, target)
+                    arrays[:, n, i, k] = found.value, found.low, found.high
+        for end, array in zip(("", "_low", "_high"), arrays, strict=True):
+            about = {"long_name": f"{score.title}, by lead time"}
+            data[f"{score.name}_by_lead{end}"] = (("lead_time", *LEADING), array, about)
+    return data
 
 
 def _paired(result: Result, how: str) -> dict[str, Variable]:

@@ -54,7 +54,7 @@ def interpolated(source: Source, model: Downscaler) -> Interpolation:
     twins = {name: COARSE_TWINS.get(name, name) for name in model.spec.outputs.names}
     source.check_variables(list(twins.values()))
 
-    def read(time: np.datetime64, name: str) -> Tensor:
+    def read(time: np.datetime64, name: str, member: int) -> Tensor:
         x, _ = fetch(source, time, [name], grid.lat, grid.lon)
         return x[0, 0]
 

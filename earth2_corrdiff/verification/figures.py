@@ -86,6 +86,32 @@ def gains(result: Result) -> Figure:
     return figure
 
 
+def by_lead(result: Result) -> Figure:
+    """The CRPS of each forecast against lead time, a panel for each quantity."""
+    N = len(result.targets)
+    columns = min(N, 3)
+    figure = _figure(4.3 * columns, 0.5 + 2.9 * -(-N // columns))
+    axes = figure.subplots(-(-N // columns), columns, squeeze=False).ravel()
+    for ax, target in zip(axes, result.targets, strict=False):
+        for name in _compared(result, target):
+            parts = {
+                lead: part for lead, part in result.by_lead.items() if (name, target.name) in part.series
+            }
+            found = [part.score("crps", name, target) for part in parts.values()]
+            hours, shade = [lead / np.timedelta64(1, "h") for lead in parts], color(result, name)
+            ax.plot(hours, [float(e.value) for e in found], "o-", color=shade, markersize=4, label=name)
+            if all(estimate.has_interval for estimate in found):
+                low, high = ([float(getattr(e, end)) for e in found] for end in ("low", "high"))
+                ax.fill_between(hours, low, high, color=shade, alpha=0.15, linewidth=0)
+        ax.set_ylim(bottom=0)
+        _finish(ax, target.name, "lead time, h", f"CRPS, {target.units}")
+    for ax in axes[N:]:
+        ax.set_visible(False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
+    return figure
+
+
 def portrait(result: Result, target: Target) -> Figure:
     """Everything about one quantity: ranks, spectrum, distribution and tail, and the score at each time."""
     figure = _figure(13.0, 7.0)

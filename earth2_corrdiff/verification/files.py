@@ -26,6 +26,8 @@ COLUMNS = (
     *("variable", "units", "forecast", "baseline", "score"),
     *("threshold", "scale_km", "wavelength_km", "rank"),
 )
+LEAD = "lead_h"
+"""A further column where there are several lead times: empty for all of them together."""
 COLUMN_OF = {
     "threshold": "threshold",
     "scale": "scale_km",
@@ -109,6 +111,13 @@ def save(result: Result, path: Path) -> None:
 
 def records(result: Result) -> Iterator[dict[str, object]]:
     """One row for each number: where it belongs, ``value``, ``low`` and ``high``; NaN where there is none."""
+    yield from _records(result)
+    for lead, part in result.by_lead.items():
+        hours = float(lead / np.timedelta64(1, "h"))
+        yield from ({**row, LEAD: hours} for row in _records(part))
+
+
+def _records(result: Result) -> Iterator[dict[str, object]]:
     for target, forecast, score in product(result.targets, result.forecasts, SCORES.values()):
         if not result.has(score.name, forecast, target):
             continue
@@ -145,7 +154,8 @@ def _places(result: Result, target: Target, dim: str, length: int) -> list[float
 
 def _write_csv(result: Result, path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, (*COLUMNS, "value", "low", "high"), restval="")
+        lead = (LEAD,) if result.by_lead else ()
+        writer = csv.DictWriter(file, (*COLUMNS, *lead, "value", "low", "high"), restval="")
         writer.writeheader()
         for row in records(result):
             writer.writerow({k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()})

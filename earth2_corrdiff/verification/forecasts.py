@@ -25,7 +25,9 @@ from earth2_corrdiff.times import Times, time_text
 UNWRITTEN = -1  # seed of a member that run-corrdiff has not written
 COARSE_TWINS = {"mrr": "refc"}  # variables whose coarse counterpart has another name
 Coarse = Callable[[np.datetime64], Tensor]
-"""The model's coarse input ``[C, h, w]`` at a time."""
+"""The model's coarse input ``[C, h, w]`` at a time, or ``[E, C, h, w]`` of E coarse members."""
+Read = Callable[[np.datetime64, str, int], Tensor]
+"""A coarse field ``[h, w]`` by time, name and position of the coarse member."""
 
 
 class Forecast(Protocol):
@@ -47,9 +49,16 @@ class Forecast(Protocol):
         """One field ``[H, W]`` in the variable's units."""
 
 
+def at_lead(ds: xr.Dataset, number: int) -> xr.Dataset:
+    """One lead time of a store of forecasts, by its position: like a store of analyses at its valid times."""
+    lead = ds["lead_time"].to_numpy()[number]
+    one = ds.isel(lead_time=number, drop=True).drop_vars("valid_time", errors="ignore")
+    return one.assign_coords(time=one["time"] + lead)
+
+
 def grid_of(ds: xr.Dataset, end: str = "") -> Grid:
     """The fine grid of a store, or with ``end="_lowres"`` its coarse one."""
-    return Grid(ds["lat" + end].to_numpy(), ds["lon" + end].to_numpy())
+    return Grid(fields.read_axis(ds, "lat" + end), fields.read_axis(ds, "lon" + end))
 
 
 class StoreEnsemble:
@@ -74,7 +83,8 @@ class StoreEnsemble:
         """Members that are not written at a time, by the store's own record of it."""
         if "member_seed" not in self.ds:
             return []
-        seeds = self.ds["member_seed"].isel(time=fields.time_index(self.ds, time)).to_numpy().ravel()
+        found = self.ds["member_seed"].isel(time=fields.time_index(self.ds, time))
+        seeds = fields.read_values(found, "member_seed").ravel()
         return [number for number, seed in zip(self.numbers, seeds, strict=True) if seed == UNWRITTEN]
 
     def field(self, time: np.datetime64, variable: str, member: int) -> Tensor:
@@ -88,20 +98,20 @@ class Interpolation:
 
     Parameters
     ----------
-    read : Callable[[np.datetime64, str], Tensor]
-        A coarse field ``[h, w]`` of a time by the variable's coarse name
+    read : Callable[[np.datetime64, str, int], Tensor]
+        A coarse field ``[h, w]`` by time, the variable's coarse name and the position of the coarse member
     twins : Mapping[str, str]
         Coarse names of the fine variables that have one
     regrid : Regridder
         From the coarse to the fine grid
+    size : int, optional
+        Number of coarse members, by default there is but one coarse input
     """
 
-    name, size = "interpolation", 1
+    name = "interpolation"
 
-    def __init__(
-        self, read: Callable[[np.datetime64, str], Tensor], twins: Mapping[str, str], regrid: Regridder
-    ) -> None:
-        self.read, self.twins, self.regrid = read, dict(twins), regrid
+    def __init__(self, read: Read, twins: Mapping[str, str], regrid: Regridder, size: int = 1) -> None:
+        self.read, self.twins, self.regrid, self.size = read, dict(twins), regrid, size
         self.variables = list(twins)
 
     @classmethod
@@ -113,15 +123,17 @@ class Interpolation:
         if not kept:
             return None
 
-        def read(time: np.datetime64, name: str) -> Tensor:
-            return torch.from_numpy(fields.field(ds, name + fields.COARSE, fields.time_index(ds, time)))
+        def read(time: np.datetime64, name: str, member: int) -> Tensor:
+            index = fields.time_index(ds, time)
+            return torch.from_numpy(fields.field(ds, name + fields.COARSE, index, coarse=member))
 
         # a run has checked how far its output sticks out of its input
-        return cls(read, kept, Regridder(grid_of(ds, fields.COARSE), grid_of(ds), margin=1.0))
+        regrid = Regridder(grid_of(ds, fields.COARSE), grid_of(ds), margin=1.0)
+        return cls(read, kept, regrid, len(fields.coarse_numbers(ds) or [0]))
 
     def field(self, time: np.datetime64, variable: str, member: int) -> Tensor:
-        """The interpolated field; every member is the same."""
-        field: Tensor = self.regrid(self.read(time, self.twins[variable]))
+        """The interpolated field; ``member`` is that of the coarse input."""
+        field: Tensor = self.regrid(self.read(time, self.twins[variable], member))
         return field
 
 
@@ -147,14 +159,30 @@ class OneTime:
 
 
 class Regression(OneTime):
-    """The regression alone: the model's mean, without what the diffusion adds."""
+    """The regression alone: the model's mean, without what the diffusion adds.
 
-    def __init__(self, downscaler: Downscaler, coarse: Coarse) -> None:
-        super().__init__("regression", 1, downscaler, coarse)
+    Parameters
+    ----------
+    downscaler : Downscaler
+        The model
+    coarse : Callable
+        Its input at a time, of ``size`` coarse members
+    size : int, optional
+        Number of coarse members, by default there is but one coarse input
+    hours : float | None, optional
+        Lead time, for models that take one
+    """
+
+    def __init__(
+        self, downscaler: Downscaler, coarse: Coarse, size: int = 1, hours: float | None = None
+    ) -> None:
+        super().__init__("regression", size, downscaler, coarse)
+        self.hours = hours
 
     def compute(self, time: np.datetime64, coarse: Tensor) -> Tensor:
         """The regression's output."""
-        return self.downscaler.mean(coarse[None])
+        states = coarse if coarse.ndim == 4 else coarse[None]
+        return self.downscaler.mean(states, [self.hours] * len(states))
 
 
 class Drawn(OneTime):
@@ -198,7 +226,7 @@ class Climatology:
 
 
 def stored_input(ds: xr.Dataset, downscaler: Downscaler) -> Coarse:
-    """The coarse input that a store keeps, for the model that shall see it.
+    """The coarse input that a store keeps, ``[E, C, h, w]``, for the model that shall see it.
 
     Raises
     ------
@@ -218,8 +246,11 @@ def stored_input(ds: xr.Dataset, downscaler: Downscaler) -> Coarse:
 
     def coarse(time: np.datetime64) -> Tensor:
         index = fields.time_index(ds, time)
-        layers = [fields.field(ds, name + fields.COARSE, index) for name in spec.inputs.names]
-        x = torch.from_numpy(np.stack(layers)).float()
+        layers = [
+            [fields.field(ds, name + fields.COARSE, index, coarse=member) for name in spec.inputs.names]
+            for member in range(len(fields.coarse_numbers(ds) or [0]))
+        ]
+        x = torch.from_numpy(np.array(layers)).float()
         if not torch.isfinite(x).all():
             raise InputError(f"the store's coarse input at {time_text(time)} is incomplete; resume its run")
         return x

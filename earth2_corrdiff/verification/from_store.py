@@ -4,32 +4,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from loguru import logger
 
 from earth2_corrdiff.downscaler import Downscaler
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.plotting import fields
-from earth2_corrdiff.times import Times, time_text
-from earth2_corrdiff.verification.comparison import Settings, Verification
+from earth2_corrdiff.times import LeadLike, Times, chosen_leads, lead_text, time_text
+from earth2_corrdiff.verification.comparison import NothingToVerifyError, Settings, Verification
 from earth2_corrdiff.verification.forecasts import (
     Climatology,
     Forecast,
     Interpolation,
     Regression,
     StoreEnsemble,
+    at_lead,
     grid_of,
     same_grid,
     stored_input,
 )
 from earth2_corrdiff.verification.geometry import spacing
-from earth2_corrdiff.verification.result import Result
+from earth2_corrdiff.verification.result import Result, joined
 from earth2_corrdiff.verification.scoring import Domain
-from earth2_corrdiff.verification.truth import open_truth
+from earth2_corrdiff.verification.truth import Truth, open_truth
 
 ABOUT = (
     *("title", "package", "package_sha256", "source"),
@@ -45,7 +48,8 @@ def open_verification(
     downscaler: Downscaler | None = None,
     compare: Mapping[str, str | Path] | None = None,
     truth_names: Mapping[str, str] | None = None,
-) -> Verification:
+    leads: LeadLike | Sequence[LeadLike] | None = None,
+) -> Verification | VerificationByLead:
     """A store that ``run-corrdiff`` wrote, against a truth and the baselines that are at hand.
 
     Parameters
@@ -64,47 +68,145 @@ def open_verification(
         the regression alone, or with another solver
     truth_names : Mapping[str, str], optional
         Names of variables in the truth where they differ
+    leads : lead time or lead times, optional
+        Of a store of forecasts, see :func:`earth2_corrdiff.times.to_leads`; by default all. Each is verified
+        at its valid times; the result is that of all, and holds that of each as ``by_lead``
 
     Raises
     ------
     InputError
         If anything cannot be read or does not fit together
     """
-    ds = _open(store)
-    grid = grid_of(ds)
+    ds = fields.open_store(store)
+    settings, grid = settings or Settings(), grid_of(ds)
+    domain, known = Domain.of(grid, settings.scales), open_truth(truth, grid, truth_names)
+    others = {name: _Other(path, fields.open_store(path)) for name, path in (compare or {}).items()}
+    every = fields.states(ds).leads
+    if every is None:
+        if leads is not None:
+            chosen_leads(leads, every)
+        return _verification(ds, known, domain, settings, downscaler, others)
+    wanted = every if leads is None else chosen_leads(leads, every)
+    parts: dict[np.timedelta64, Verification] = {}
+    left_out: list[NothingToVerifyError] = []
+    for lead in np.sort(wanted):
+        one = at_lead(ds, int(np.flatnonzero(every == lead)[0]))
+        try:
+            parts[lead] = _verification(one, known, domain, settings, downscaler, others, lead)
+        except NothingToVerifyError as error:
+            logger.warning("Lead time {} is left out: {}", lead_text(lead), error)
+            left_out.append(error)
+    if not parts:
+        raise left_out[0]
+    names = [lead_text(lead) for lead in np.sort(wanted) if lead not in parts]
+    if names:
+        sentence = f"Left out, as the truth or members are missing: the lead times {', '.join(names)}."
+        next(iter(parts.values())).notes.append(sentence)
+    return VerificationByLead(parts)
+
+
+@dataclass(frozen=True)
+class _Other:
+    """Another store to compare with."""
+
+    path: str | Path
+    ds: xr.Dataset
+
+    def at(self, lead: np.timedelta64 | None) -> xr.Dataset:
+        """Its fields at a lead time of what is verified; analyses are compared at all of them."""
+        own = fields.states(self.ds).leads
+        if own is None:
+            return self.ds
+        if lead is None and len(own) > 1:
+            raise InputError(
+                f"the store {self.path} has {len(own)} lead times, what is verified has none; give a run of "
+                "analyses"
+            )
+        if lead is None:
+            return at_lead(self.ds, 0)
+        if lead not in own:
+            raise InputError(f"the store {self.path} lacks the lead time {lead_text(lead)}")
+        return at_lead(self.ds, int(np.flatnonzero(own == lead)[0]))
+
+
+class VerificationByLead:
+    """The verification of a store of forecasts: one of each lead time, see :class:`Verification`.
+
+    Parameters
+    ----------
+    parts : Mapping[np.timedelta64, Verification]
+        By lead time
+    """
+
+    def __init__(self, parts: Mapping[np.timedelta64, Verification]) -> None:
+        self.parts = dict(parts)
+
+    @property
+    def times(self) -> Times:
+        """Valid times that are verified, of one lead time after the other."""
+        return np.concatenate([part.times for part in self.parts.values()])
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the scores must know."""
+        return list(dict.fromkeys(note for part in self.parts.values() for note in part.notes))
+
+    def __iter__(self) -> Iterator[np.datetime64]:
+        """Verify one time after the other, lead time by lead time; yield each valid time when it is done."""
+        for part in self.parts.values():
+            yield from part
+
+    def result(self) -> Result:
+        """What was found: of all lead times, and of each.
+
+        Raises
+        ------
+        InputError
+            If there is nothing to make scores of
+        """
+        found: dict[np.timedelta64, Result] = {}
+        faults: list[NothingToVerifyError] = []
+        for lead, part in self.parts.items():
+            try:
+                found[lead] = part.result()
+            except NothingToVerifyError as error:
+                faults.append(error)
+                logger.warning("Lead time {} is left out: {}", lead_text(lead), error)
+        if not found:
+            raise faults[0]
+        return joined(found)
+
+
+def _verification(
+    ds: xr.Dataset,
+    truth: Truth,
+    domain: Domain,
+    settings: Settings,
+    downscaler: Downscaler | None,
+    others: Mapping[str, _Other],
+    lead: np.timedelta64 | None = None,
+) -> Verification:
+    """Of a store of analyses, or of one lead time of forecasts at its valid times."""
     ensemble = StoreEnsemble(ds)
     forecasts: list[Forecast] = [ensemble]
     if downscaler is not None:
-        forecasts.append(Regression(downscaler, stored_input(ds, downscaler)))
-    forecasts += [_other(name, path, ensemble) for name, path in (compare or {}).items()]
+        hours = None if lead is None else float(lead / np.timedelta64(1, "h"))
+        size = len(fields.coarse_numbers(ds) or [0])
+        forecasts.append(Regression(downscaler, stored_input(ds, downscaler), size, hours))
+    forecasts += [_other(name, other, ensemble, lead) for name, other in others.items()]
     interpolation = Interpolation.of_store(ds)
     forecasts += [interpolation] if interpolation is not None else []
     forecasts += [Climatology(downscaler)] if downscaler is not None else []
     names = [forecast.name for forecast in forecasts]
     if len(set(names)) < len(names):
         raise InputError(f"the names of what is compared must differ, got {', '.join(names)}")
-    settings = settings or Settings()
-    domain = Domain.of(grid, settings.scales)
-    verification = Verification(
-        forecasts, open_truth(truth, grid, truth_names), ensemble.times, domain, settings
-    )
+    verification = Verification(forecasts, truth, ensemble.times, domain, settings, lead)
     twins = {} if interpolation is None else interpolation.twins
     verification.notes += _notes(ds, downscaler, ensemble, twins)
     if interpolation is not None:
         verification.coarse_km = max(spacing(grid_of(ds, fields.COARSE)))
     verification.about = {name: str(ds.attrs[name]) for name in ABOUT if name in ds.attrs}
     return verification
-
-
-def _open(path: str | Path) -> xr.Dataset:
-    """A store with its valid times as ``time``; InputError if it has several lead times or coarse members."""
-    ds = fields.open_store(path)
-    for axis, what in (("lead_time", "lead times"), ("ensemble", "coarse members")):
-        if ds.sizes.get(axis, 1) > 1:
-            raise InputError(f"the store {path} has {ds.sizes[axis]} {what}; verify one of them at a time")
-    if "lead_time" in ds.dims:
-        ds = ds.assign_coords(time=ds["time"] + ds["lead_time"].to_numpy()[0])
-    return ds
 
 
 def verify(store: str | Path, truth: Any, **how: Any) -> Result:
@@ -115,9 +217,9 @@ def verify(store: str | Path, truth: Any, **how: Any) -> Result:
     return verification.result()
 
 
-def _other(name: str, path: str | Path, ensemble: StoreEnsemble) -> StoreEnsemble:
+def _other(name: str, which: _Other, ensemble: StoreEnsemble, lead: np.timedelta64 | None) -> StoreEnsemble:
     """Another store to compare with; InputError if it is on another grid or lacks times."""
-    ds = _open(path)
+    ds, path = which.at(lead), which.path
     other = StoreEnsemble(ds, name)
     if not same_grid(grid_of(ds), grid_of(ensemble.ds)):
         raise InputError(

@@ -56,9 +56,12 @@ def html(result: Result, title: str) -> str:
     body += [f'<p class="note">{escape(note)}</p>' for note in result.notes]
     body += [_list(words.findings(result)), _table(tables.crps_table(result))]
     if any(name != "climatology" for name in result.forecasts[1:]):
-        sure = result.bootstrap.applies(len(result.times))
+        sure = result.bootstrap.applies(result.draws)
         caption = f"{words.GAINS} Lines: the intervals of the table." if sure else words.GAINS
         body.append(_picture(figures.gains(result), caption))
+    if result.by_lead:
+        body += [_picture(figures.by_lead(result), words.LEADS)] if len(result.by_lead) > 1 else []
+        body.append(_table(tables.lead_table(result)))
     body.append(_table(tables.ensemble_table(result)))
     for i, target in enumerate(result.targets):
         body += _section(result, target, words.PORTRAIT if i == 0 else words.AS_ABOVE)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
@@ -130,6 +130,10 @@ class Result:
         Sentences that a reader needs: what was left out, what is synthetic
     coarse_km : float | None
         Distance of neighbours on the coarse grid; None where it is not known
+    starts : np.ndarray | None
+        ``[T]``: number of the start that each of the times is forecast from; None for analyses
+    by_lead : dict[np.timedelta64, Result]
+        Of each lead time alone, where there are several
     """
 
     domain: Domain
@@ -143,6 +147,13 @@ class Result:
     about: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     coarse_km: float | None = None
+    starts: NDArray[np.intp] | None = None
+    by_lead: dict[np.timedelta64, Result] = field(default_factory=dict)
+
+    @property
+    def draws(self) -> int:
+        """What the bootstrap draws: times, of forecasts starts with all their lead times."""
+        return len(self.times) if self.starts is None else int(self.starts.max()) + 1
 
     @property
     def members(self) -> int:
@@ -196,16 +207,67 @@ class Result:
 
         NaN and no name where there are too few times to tell.
         """
-        series = {t.name: self.series[self.forecasts[0], t.name].column("crps") for t in self.targets}
+        series = {
+            t.name: self._by_draw(self.series[self.forecasts[0], t.name].column("crps")) for t in self.targets
+        }
         found = {name: memory(column) for name, column in series.items()}
         known = {name: value for name, value in found.items() if value == value}
         return max(((value, name) for name, value in known.items()), default=(float("nan"), ""))
+
+    def _by_draw(self, column: Array) -> Array:
+        """Means ``[D]`` over the times that are drawn together, of ``[T]``."""
+        if self.starts is None:
+            return column
+        with np.errstate(invalid="ignore"):
+            known = np.isfinite(column)
+            total = np.bincount(self.starts[known], column[known], minlength=self.draws)
+            return np.asarray(total / np.bincount(self.starts[known], minlength=self.draws))
 
     def _of(self, score: str, forecast: str, target: Target) -> Callable[[Array], Array]:
         series = self.series[forecast, target.name]
         return lambda counts: SCORES[score].of(TimeMeans(series, counts), series.size)
 
     def _estimate(self, estimate: Callable[[Array], Array], how: Bootstrap | None = None) -> Estimate:
-        T = len(self.times)
-        low, high = (how or self.bootstrap).interval(estimate, T)
+        T, starts = len(self.times), self.starts
+        drawn = estimate if starts is None else lambda counts: estimate(counts[:, starts])
+        low, high = (how or self.bootstrap).interval(drawn, self.draws)
         return Estimate(estimate(np.ones((1, T)))[0], low, high)
+
+
+def joined(by_lead: Mapping[np.timedelta64, Result]) -> Result:
+    """The result of all lead times together, which holds those of each: starts are drawn, not times.
+
+    Parameters
+    ----------
+    by_lead : Mapping[np.timedelta64, Result]
+        Of the same forecasts, on the same grid
+    """
+    parts = list(by_lead.values())
+    first = parts[0]
+    begun = np.concatenate([part.times - lead for lead, part in by_lead.items()])
+    names = {t.name: t for part in parts for t in part.targets}
+    keys = dict.fromkeys(key for part in parts for key in part.series)
+    return replace(
+        first,
+        times=np.concatenate([part.times for part in parts]),
+        targets=list(names.values()),
+        series={key: _joined([(part.series.get(key), len(part.times)) for part in parts]) for key in keys},
+        truth_values={name: _merged([part.truth_values[name] for part in parts]) for name in names},
+        notes=list(dict.fromkeys(note for part in parts for note in part.notes)),
+        starts=np.unique(begun, return_inverse=True)[1],
+        by_lead=dict(by_lead),
+    )
+
+
+def _joined(parts: Sequence[tuple[Series | None, int]]) -> Series:
+    """One series after the other; where there is none, so many times without statistics."""
+    known = [series for series, _ in parts if series is not None]
+    rows = [row for series, T in parts for row in (series.rows if series is not None else [None] * T)]
+    return Series(known[0].size, rows, _merged([series.histogram for series in known]))
+
+
+def _merged(histograms: Sequence[Histogram]) -> Histogram:
+    whole = Histogram()
+    for histogram in histograms:
+        whole.merge(histogram)
+    return whole

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from earth2_corrdiff.times import time_text
+from earth2_corrdiff.times import lead_text, time_text
 from earth2_corrdiff.verification.bootstrap import FEWEST, fitting_block
 from earth2_corrdiff.verification.result import Estimate, Result
 from earth2_corrdiff.verification.targets import Target
 
 NOTHING = "–"
 TERMINAL = 110  # columns that text is wrapped to
+LEAD_COLUMNS = ("bias", "rmse", "spread_skill")
 TAILS = (0.99, 0.999, 0.9999)
 FEWEST_BEYOND = 25  # values of the truth that a quantile must leave above it
 ENSEMBLE_COLUMNS = (  # score, title, whether its interval is shown: the files have them all
@@ -103,17 +104,17 @@ def _score(result: Result, score: str, forecast: str, target: Target, interval: 
 
 def interval_text(result: Result) -> str:
     """What the brackets mean, or why there are none."""
-    b, T = result.bootstrap, len(result.times)
-    if not b.applies(T):
-        return "No intervals: there are too few times." if b.replicates else "No intervals were asked for."
-    what = "times" if b.block == 1 else f"blocks of {b.block} times"
+    b, kind = result.bootstrap, "times" if result.starts is None else "starts"
+    if not b.applies(result.draws):
+        return f"No intervals: there are too few {kind}." if b.replicates else "No intervals were asked for."
+    what = kind if b.block == 1 else f"blocks of {b.block} {kind}"
     text = f"In brackets the {100 * b.level:g} % interval of {b.replicates} bootstrap draws of {what}."
     return f"{text} {_memory_text(result)}".rstrip()
 
 
 def _memory_text(result: Result) -> str:
     """Whether neighbouring times are alike, and what the intervals are worth if they are."""
-    (correlation, name), T = result.memory(), len(result.times)
+    (correlation, name), T = result.memory(), result.draws
     if not math.isfinite(correlation):
         return ""
     text = f"The CRPS of neighbouring times has an autocorrelation of {correlation:.2f} at most ({name})"
@@ -127,8 +128,13 @@ def _memory_text(result: Result) -> str:
 def head(result: Result) -> str:
     """What was verified, in one sentence."""
     T = len(result.times)
-    when = time_text(result.times[0])
-    if T > 1:
+    when = time_text(result.times.min())
+    if result.by_lead:
+        first, *more = map(lead_text, result.by_lead)
+        leads = f"{1 + len(more)} lead times from {first} to {more[-1]}" if more else f"the lead time {first}"
+        when = f"{leads} of {result.draws} start{'' if result.draws == 1 else 's'}, valid {when}"
+        when += f" to {time_text(result.times.max())}" if T > 1 else ""
+    elif T > 1:
         when = f"{T} times from {when} to {time_text(result.times[-1])}"
     H, W = result.domain.grid.shape
     members = f"{result.members} member{'' if result.members == 1 else 's'}"
@@ -153,6 +159,24 @@ def crps_table(result: Result) -> Table:
         "Lower is better; of a single field it is its mean absolute error. The gain is the share by which "
         f"the {first}'s CRPS is lower at the same times. {interval_text(result)}",
         ("", "", *result.forecasts, *gains),
+        rows,
+    )
+
+
+def lead_table(result: Result) -> Table:
+    """Scores by lead time."""
+    first, rows = result.forecasts[0], []
+    for target in result.targets:
+        for lead, part in result.by_lead.items():
+            if target.name in [known.name for known in part.targets]:
+                crps = (_score(part, "crps", f, target, interval=f == first) for f in part.forecasts)
+                own = (_score(part, score, first, target, False) for score in LEAD_COLUMNS)
+                row = (f"{target.name}, {target.units}", lead_text(lead), str(len(part.times)), *crps, *own)
+                rows.append(row)
+    return Table(
+        "By lead time",
+        f"Fair CRPS of all; then bias and RMSE of the {first}'s mean, and its spread / skill.",
+        ("", "lead", "times", *result.forecasts, "bias", "RMSE of mean", "spread / skill"),
         rows,
     )
 
@@ -235,7 +259,7 @@ def _tail(result: Result, forecast: str, target: Target, level: float, truth: fl
 
 def report_text(result: Result) -> str:
     """All that the terminal shows."""
-    tables = [crps_table(result), ensemble_table(result)]
+    tables = [crps_table(result), *([lead_table(result)] if result.by_lead else []), ensemble_table(result)]
     if any(target.thresholds for target in result.targets):
         tables.append(event_table(result, result.forecasts[:1]))
     notes = [line for note in result.notes for line in textwrap.wrap(f"Note: {note}", TERMINAL)]

@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 import xarray as xr
 from torch import Tensor
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.errors import InputError, UnavailableError
 from earth2_corrdiff.grid import Grid, Regridder
 from earth2_corrdiff.sources import Source, as_source, make_source
+from earth2_corrdiff.sources.formats import is_grib, is_zarr
 from earth2_corrdiff.sources.registry import KINDS
 from earth2_corrdiff.times import Times
+from earth2_corrdiff.units import Conversion
 from earth2_corrdiff.verification.truth_file import (
+    Counted,
     GriddedTruth,
-    as_tensor,
-    is_flipped,
     open_dataset,
+    part_of,
     refuse_lacking,
 )
 
@@ -37,6 +38,10 @@ class Truth(Protocol):
     @property
     def note(self) -> str:
         """What a reader of the scores must know of it; may be empty."""
+
+    @property
+    def replaced(self) -> Mapping[str, int]:
+        """By variable, how many numbers that stand for missing values were met so far: they are NaN."""
 
     def available(self, times: Times) -> Times:
         """Those of these times that it has."""
@@ -54,8 +59,9 @@ def open_truth(truth: Any, grid: Grid, names: Mapping[str, str] | None = None) -
     Parameters
     ----------
     truth : str | Path | xr.Dataset | Source | DataSource
-        ``demo`` (the demo's fine fields); the path of a Zarr or NetCDF, or an open Dataset, on exactly
-        this grid; or a data source or its name (``arco``, ``file:PATH``, …), which is interpolated to it
+        ``demo`` (the demo's fine fields); the path of a Zarr or NetCDF, or an open Dataset, whose points
+        hold those of this grid; or a data source or its name (``arco``, ``file:PATH``, …), which is
+        interpolated to it, as GRIB files and folders are
     grid : Grid
         Of what is verified
     names : Mapping[str, str], optional
@@ -70,17 +76,24 @@ def open_truth(truth: Any, grid: Grid, names: Mapping[str, str] | None = None) -
     if isinstance(truth, xr.Dataset):
         return GriddedTruth(truth, "the dataset", grid, names)
     if isinstance(truth, Path) or (isinstance(truth, str) and not _names_a_source(truth)):
+        if _are_fields(Path(truth).expanduser()):
+            return open_truth(f"file:{truth}", grid, names)
         return GriddedTruth(open_dataset(Path(truth).expanduser()), str(truth), grid, names)
     if truth == "demo":
         from earth2_corrdiff.demo import DemoWeather
 
         return DemoTruth(DemoWeather(), grid, names)
-    if isinstance(truth, str) and truth.startswith("file:") and not Path(truth[5:]).expanduser().exists():
-        raise InputError(f"there is no file {truth[5:]}; --truth file:PATH takes a NetCDF, GRIB or Zarr")
+    if isinstance(truth, str) and truth.startswith("file:") and not set("*?[,") & set(truth):
+        _check_exists(truth.removeprefix("file:"))
     source = make_source(truth) if isinstance(truth, str) else as_source(truth)
     if not isinstance(source, Source):
         raise InputError(f"{source.name} has forecasts, which are no truth; give analyses or observations")
     return SourceTruth(source, grid, names)
+
+
+def _check_exists(path: str) -> None:
+    if not Path(path).expanduser().exists():
+        raise InputError(f"there is no file {path}; --truth file:PATH takes a NetCDF, GRIB or Zarr")
 
 
 def _names_a_source(text: str) -> bool:
@@ -88,10 +101,18 @@ def _names_a_source(text: str) -> bool:
     return kind in KINDS or kind == "file"
 
 
-class SourceTruth:
+def _are_fields(path: Path) -> bool:
+    """Whether a path is GRIB or a folder of files, which sources read."""
+    if path.is_dir():
+        return not is_zarr(path)
+    return path.is_file() and is_grib(path)
+
+
+class SourceTruth(Counted):
     """An Earth2Studio data source, interpolated bilinearly to the grid of what is verified."""
 
     def __init__(self, source: Source, grid: Grid, names: Mapping[str, str]) -> None:
+        super().__init__()
         self.source, self.grid, self.names = source, grid, names
         self.name = source.name
         self.note = f"The truth, {source.name}, is interpolated: it has no more detail than its own grid."
@@ -100,9 +121,24 @@ class SourceTruth:
         self._regrid: tuple[bytes, Regridder] | None = None
 
     def available(self, times: Times) -> Times:
-        """These times, if the source can have them all."""
-        self.source.check_times(times)
+        """Those of these times that the source can have."""
+        try:
+            self.source.check_times(times)
+        except UnavailableError:
+            raise
+        except InputError:
+            there = [time for time in times if self._has(time)]
+            if not there:
+                raise
+            return np.array(there)
         return times
+
+    def _has(self, time: np.datetime64) -> bool:
+        try:
+            self.source.check_times(np.array([time]))
+        except InputError:
+            return False
+        return True
 
     def check_variables(self, variables: Sequence[str]) -> None:
         """Raise InputError if it lacks one of these."""
@@ -117,10 +153,11 @@ class SourceTruth:
         lat, lon = (array[axis].to_numpy().astype(np.float64) for axis in ("lat", "lon"))
         rows, columns, turned = _around(self.grid, lat, lon)
         part = array.to_numpy()[np.ix_(rows, columns)].astype(np.float64)
+        known = self.cleaned(part, variable, Conversion(), self.name, time)
         key = lat.tobytes() + lon.tobytes()
         if self._regrid is None or self._regrid[0] != key:
             self._regrid = key, Regridder(Grid(lat[rows], turned[columns]), self.grid)
-        field: Tensor = self._regrid[1](torch.from_numpy(part))
+        field: Tensor = self._regrid[1](known)
         return field
 
 
@@ -137,15 +174,16 @@ def _around(grid: Grid, lat: Any, lon: Any) -> tuple[Any, Any, Any]:
     return rows, order[inside], turned
 
 
-class DemoTruth:
+class DemoTruth(Counted):
     """The fine fields that the demo's coarse weather averages, made for one time after the other."""
 
     name = "demo"
     note = "The truth is synthetic: made by the demo's weather, neither observed nor forecast."
 
     def __init__(self, weather: Any, grid: Grid, names: Mapping[str, str]) -> None:
+        super().__init__()
         self.weather, self.names = weather, names
-        self.flip = is_flipped(Grid(*weather.fine_grid()), grid, self.name)
+        self.part = part_of(Grid(*weather.fine_grid()), grid, self.name)
 
     def available(self, times: Times) -> Times:
         """All of them: there is weather at any time."""
@@ -159,4 +197,4 @@ class DemoTruth:
     def field(self, time: np.datetime64, variable: str) -> Tensor:
         """One field ``[H, W]``."""
         array = self.weather.truth(time, self.names.get(variable, variable))
-        return as_tensor(array.to_numpy()[0, 0], self.flip)
+        return self.part.cut(array.to_numpy()[0, 0])

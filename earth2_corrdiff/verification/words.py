@@ -28,6 +28,7 @@ PORTRAIT = _paragraph("""
     as means do. Right: how the values are distributed, and the share of the area above each value. A good
     forecast lies on the truth's curve, in the tail too.
 """)
+LEADS = "Fair CRPS against lead time: lower is better, and it rises with lead time as forecasts lose skill."
 AS_ABOVE = "The panels are as above: good are flat ranks, a ratio within the band, and the truth's curves."
 EVENTS = _paragraph("""
     Fractions skill score against the size of the window: higher is better. Above the dotted line, halfway
@@ -111,7 +112,7 @@ def _against(result: Result, other: str) -> str:
     sides = (("lower", better), ("higher", worse))
     parts = [f"{side} for {', '.join(names)}" for side, names in sides if names]
     text = f"Compared with {other}, the CRPS of the {first} is {' and '.join(parts)}."
-    if not result.bootstrap.applies(len(result.times)):
+    if not result.bootstrap.applies(result.draws):
         return f"{text} With so few times this may be chance."
     unsure = [name for name, gain in gains.items() if not (gain.low > 0 or gain.high < 0)]
     return text + (f" The interval of the difference holds zero for {', '.join(unsure)}." if unsure else "")

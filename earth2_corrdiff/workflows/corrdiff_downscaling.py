@@ -22,9 +22,9 @@ from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.model import CorrDiff, CorrDiffTaiwan
 from earth2_corrdiff.run import Downscaling, Options
 from earth2_corrdiff.sampler import check_solver
-from earth2_corrdiff.sources import make_source
+from earth2_corrdiff.sources import Forecast, Source, make_forecast, make_source
 from earth2_corrdiff.spec import check_count
-from earth2_corrdiff.times import distinct, time_text, to_times
+from earth2_corrdiff.times import distinct, time_text, to_leads, to_times
 
 
 @WorkflowRegistry.instance().register
@@ -74,6 +74,7 @@ class CorrDiffDownscaling(Earth2Workflow):  # type: ignore[misc]
         number_of_steps: int | None = None,
         solver: str | None = None,
         seed: int | None = None,
+        lead_time: str | None = None,
     ) -> None:
         """Run one request; progress goes to the server.
 
@@ -83,13 +84,15 @@ class CorrDiffDownscaling(Earth2Workflow):  # type: ignore[misc]
             The server's output. In Zarr the store is that of ``run-corrdiff``, with provenance and the
             coarse input; in NetCDF it holds the output fields alone
         start_time : list[datetime]
-            Valid times, UTC
+            Valid times, or with lead times those that forecasts start from, UTC
         source : str | None, optional
             One of the server's ``sources``, by default the first
         number_of_samples, number_of_steps, solver : optional
             By default the package's
         seed : int | None, optional
             Of the run, by default drawn; a Zarr store records it
+        lead_time : str | None, optional
+            Lead times of forecasts, like ``6h``, ``0/48/6h`` or ``6,12``; the demo has them, too
 
         Raises
         ------
@@ -97,9 +100,14 @@ class CorrDiffDownscaling(Earth2Workflow):  # type: ignore[misc]
             If anything that was asked for cannot be used; the server hands the sentence to the client
         """
         model = self._with_settings(number_of_samples, number_of_steps, solver)
-        weather = make_source(self._allowed(source))
+        name = self._allowed(source)
+        if lead_time is None:
+            weather: Source | Forecast = make_source(name)
+        else:
+            weather = make_forecast("demo_fx" if name == "demo" else name)
         backend = getattr(io, "io", io)  # the server's wrapper follows lead_time, which is not there
-        run = Downscaling(start_time, model, weather, backend, Options(seed, command=self.name))
+        options = Options(seed, command=self.name)
+        run = Downscaling(start_time, model, weather, backend, options, lead_time=lead_time)
         if run.members > self.max_members:
             raise InputError(
                 f"this server makes at most {self.max_members} members a request, over all times; "
@@ -118,6 +126,8 @@ class CorrDiffDownscaling(Earth2Workflow):  # type: ignore[misc]
         """
         checked = super().validate_parameters(parameters)
         distinct(to_times(checked.start_time))
+        if checked.lead_time is not None:
+            to_leads(checked.lead_time)
         for name in ("number_of_samples", "number_of_steps"):
             if getattr(checked, name) is not None:
                 check_count(name, getattr(checked, name))

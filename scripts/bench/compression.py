@@ -123,14 +123,14 @@ def run(args: argparse.Namespace) -> None:
     defaults = Compression(defaults=True).of(outputs.names, outputs.center, outputs.scale)
     about: dict[str, Any] = {"machine": machine(torch.device("cpu")), "versions": versions()}
     about["command"] = command()
+    if args.json is not None:
+        content = {**about, "compute": compute, "rows": [asdict(row) for row in rows]}
+        args.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
     print(f"{size_table(rows, compute)}\n\n{score_table(rows)}\n\n{codec_table(fields, defaults)}\n")
     used = ", ".join(f"{name} {version}" for name, version in about["versions"].items() if version)
     print(f"{BOUNDED}: {as_text(defaults)}; changes are those against the lossless store.")
     print(f"{len(args.times)} times x {args.members} members of the demo, {compute:.2f} s each.")
     print(f"{about['machine']['device']}; {used}\n{about['command']}")
-    if args.json is not None:
-        content = {**about, "compute": compute, "rows": [asdict(row) for row in rows]}
-        args.json.write_text(json.dumps(content, indent=1))
 
 
 def _make(

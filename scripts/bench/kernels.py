@@ -162,4 +162,4 @@ def _write(path: Path, machine: dict[str, Any], peaks: roofline.Peaks, rows: lis
         "peaks": asdict(peaks),
         "rows": [asdict(row) for row in rows],
     }
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

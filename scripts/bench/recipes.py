@@ -268,7 +268,8 @@ class Recipe:
 
     def _pass(self, part: Images, total: int) -> float:
         if not self.variant.last:
-            part = Images(*(None if t is None else t.contiguous() for t in vars(part).values()))
+            plain: list[Any] = [None if t is None else t.contiguous() for t in vars(part).values()]
+            part = Images(*plain)
         with self.watch.part("forward"), self._autocast():
             loss: Tensor = self.loss(part) * (len(part) / total)
         with self.watch.part("backward"):
@@ -295,7 +296,7 @@ def _norm_then_silu(norm: GroupNorm, x: Tensor, shift: Tensor | None = None) -> 
 
 def _upstream(ours: Regression | Denoiser, autocast: bool) -> nn.Module:
     """PhysicsNeMo's network with the same weights; told of autocast, which it refuses otherwise."""
-    net = network(ours)
+    net = network(ours).to(next(ours.parameters()).device)
     for module in net.modules():
         if hasattr(module, "amp_mode"):
             setattr(module, "amp_mode", autocast)  # noqa: B010 (not an attribute that nn.Module declares)

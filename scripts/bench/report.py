@@ -154,7 +154,7 @@ def operator_table(
 def write(path: Path, header: Mapping[str, Any], rows: Sequence[Row]) -> None:
     """Write a run: what it ran on, and all rows with every sample."""
     content = {"format": FORMAT, **header, "rows": [asdict(row) for row in rows]}
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def read(path: Path) -> dict[str, Any]:
         If the file is missing, or no result of this benchmark
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}, not {FORMAT}")
         rows = [Row(**{**row, "seconds": tuple(row["seconds"])}) for row in content["rows"]]
@@ -238,11 +238,11 @@ def insert(path: Path, table: str) -> None:
         If the file cannot be read, or has not both markers, once each and in order
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end) or BEGIN in after or END in after:
         raise InputError(f"{path} needs the markers {BEGIN} and {END}, once each and in this order")
-    path.write_text(f"{before}{BEGIN}\n\n{table}\n{END}{after}")
+    path.write_text(f"{before}{BEGIN}\n\n{table}\n{END}{after}", encoding="utf-8")

@@ -171,7 +171,7 @@ def report(args: argparse.Namespace, found: dict[str, list[dict[str, Any]]]) -> 
         print(f"  {each.device}: {each.step:.3f} s per megapixel, member and step ({each.source})")
     if args.json is not None:
         content = {**about, "rows": found, "cost": asdict(cost), "published": [asdict(p) for p in PUBLISHED]}
-        args.json.write_text(json.dumps(content, indent=1))
+        args.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

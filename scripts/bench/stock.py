@@ -66,7 +66,7 @@ def network(ours: Regression | Denoiser) -> nn.Module:
 def _check_copied(net: nn.Module, ours: nn.Module) -> None:
     theirs = dict(net.named_parameters())
     for name, value in ours.named_parameters():
-        if not torch.equal(theirs.pop(name), value):
+        if not torch.equal(theirs.pop(name).to(value.device), value):
             raise RuntimeError(f"the stock network did not take the weight {name}")
     if theirs:
         raise RuntimeError(f"the stock network has weights of its own: {', '.join(theirs)}")

@@ -87,10 +87,12 @@ def run(args: argparse.Namespace) -> None:
     print(f"\n{_caption(about, args.rounds, size)}")
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "table.md").write_text(
-        f"{markdown(HEADER, rows)}\n\n*{_caption(about, args.rounds, size)}*\n"
+        f"{markdown(HEADER, rows)}\n\n*{_caption(about, args.rounds, size)}*\n", encoding="utf-8"
     )
     stored = {name: asdict(value) for name, value in samples.items()}
-    (args.output / "times.json").write_text(json.dumps({**about, "seconds": stored}, indent=1))
+    (args.output / "times.json").write_text(
+        json.dumps({**about, "seconds": stored}, indent=1), encoding="utf-8"
+    )
     if args.curves:
         print(curves(variants[-1], size, device, args.curves, args.output))
 
@@ -160,7 +162,7 @@ def curves(last: Variant, size: Size, device: torch.device, steps: int, folder: 
     paths = {name: folder / f"{name}.csv" for name in names}
     for name, path in paths.items():
         lines = [f"{i},{loss:.6g},,," for i, loss in enumerate(losses[name], 1)]
-        path.write_text("\n".join([",".join(COLUMNS), *lines]) + "\n")
+        path.write_text("\n".join([",".join(COLUMNS), *lines]) + "\n", encoding="utf-8")
     draw(paths, folder / "losses.png", f"Plain recipe and {len(VARIANTS) - 1} optimisations: the same steps")
     half = steps // 2
     means = [statistics.fmean(losses[name][half:]) for name in names]

@@ -42,13 +42,21 @@ export const options = () => json(`${ROOT}/options`);
 export const jobs = async () => (await json(ROOT)).jobs;
 export const job = (id) => json(`${ROOT}/${id}`);
 export const overview = (id) => json(`${ROOT}/${id}/fields`);
-export const remove = (id) => ask(`${ROOT}/${id}`, { method: "DELETE" });
+export const remove = (id) => (
+  ask(`${ROOT}/${id}`, { method: "DELETE", headers: { "x-job-token": token(id) } })
+);
 export const storePath = (id) => `${ROOT}/${id}/store.zip`;
 export const figurePath = (link) => link.slice(link.indexOf(ROOT));
 
-export function submit(order) {
+// Of a job that was asked for here; empty for those of others.
+export const token = (id) => localStorage.getItem(`token-${id}`) || "";
+export const forgetToken = (id) => localStorage.removeItem(`token-${id}`);
+
+export async function submit(order) {
   const headers = { "content-type": "application/json" };
-  return json(ROOT, { method: "POST", headers, body: JSON.stringify(order) });
+  const found = await json(ROOT, { method: "POST", headers, body: JSON.stringify(order) });
+  localStorage.setItem(`token-${found.id}`, found.token);
+  return found;
 }
 
 export function point(id, quantity, row, column) {

@@ -50,7 +50,9 @@ async function start() {
   const { name, synthetic } = options.package;
   $("package").textContent = synthetic ? `${name} (trained on SYNTHETIC weather)` : name;
   setupForm(options, order);
-  for (const job of (await api.jobs()).reverse()) take(job);
+  for (const job of (await api.jobs()).reverse()) {
+    take(api.token(job.id) ? await api.job(job.id).catch(() => job) : job);
+  }
   openHash();
 }
 
@@ -69,7 +71,7 @@ let open = ""; // the job on the maps
 function take(job) {
   jobs.set(job.id, job);
   render(job);
-  if (running(job) && !followed.has(job.id)) follow(job.id);
+  if (job.request && running(job) && !followed.has(job.id)) follow(job.id);
   if (job.state === "done" && wanted === job.id) show(job.id);
 }
 
@@ -115,6 +117,7 @@ async function remove(id) {
 }
 
 function forget(id) {
+  api.forgetToken(id);
   jobs.delete(id);
   $(`job-${id}`)?.remove();
   if (!jobs.size) $("jobs").replaceChildren(make("li", { className: "empty", textContent: "None yet." }));
@@ -124,11 +127,17 @@ function forget(id) {
   }
 }
 
-function openHash() {
+// The list does not say what the jobs of others are for; who has the link may know.
+async function openHash() {
   const id = window.location.hash.slice(1);
-  const job = jobs.get(id);
-  if (!job || id === open) return;
-  if (job.state === "done") show(id);
+  if (!jobs.has(id) || id === open) return;
+  try {
+    if (!jobs.get(id).request) take(await api.job(id));
+  } catch (error) {
+    complain(error);
+    return;
+  }
+  if (jobs.get(id).state === "done") show(id);
   else wanted = id;
 }
 
@@ -144,27 +153,34 @@ function make(name, properties, ...children) {
 
 function render(job) {
   $("jobs").querySelector(".empty")?.remove();
-  const { id, request: { times, samples, source } } = job;
+  const { id, request } = job;
   let item = $(`job-${id}`);
   if (!item) {
     item = make("li", { id: `job-${id}` });
     $("jobs").prepend(item);
   }
   item.classList.toggle("open", id === open);
-  const title = make("b", { textContent: span(times) });
-  const what = `${samples} member${samples > 1 ? "s" : ""} · ${source}`;
-  const state = make("span", { className: `state ${job.state}`, textContent: `${what} · ${told(job)}` });
+  const title = make("b", { textContent: request ? span(request.times) : "Somebody else's" });
+  const text = request ? `${what(request)} · ${told(job)}` : job.state;
+  const state = make("span", { className: `state ${job.state}`, textContent: text });
   const button = (text, onclick) => (
     make("button", { type: "button", textContent: text, ariaLabel: `${text} ${title.textContent}`, onclick })
   );
   const buttons = make("span", { className: "row" });
-  if (job.state === "done") buttons.append(button("Show", () => { window.location.hash = id; show(id); }));
-  buttons.append(button(running(job) ? "Cancel" : "Remove", () => remove(id)));
+  if (request && job.state === "done") {
+    buttons.append(button("Show", () => { window.location.hash = id; show(id); }));
+  }
+  if (api.token(id)) buttons.append(button(running(job) ? "Cancel" : "Remove", () => remove(id)));
   const bar = make("progress", { max: 1, value: job.progress.fraction });
   bar.ariaLabel = `Progress of ${title.textContent}`;
   const focused = item.contains(document.activeElement) && document.activeElement.textContent;
   item.replaceChildren(title, ...(running(job) ? [bar] : []), state, buttons);
   if (focused) [...buttons.children].find(({ textContent }) => textContent === focused)?.focus();
+}
+
+function what({ samples, source, lead_time: leads }) {
+  const lead = leads ? ` · lead time ${leads.length > 1 ? `${leads[0]} to ${leads.at(-1)}` : leads[0]}` : "";
+  return `${samples} member${samples > 1 ? "s" : ""} · ${source}${lead}`;
 }
 
 // How far it is, in words.

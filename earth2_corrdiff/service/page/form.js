@@ -4,7 +4,7 @@
 
 const HOUR = 3600e3;
 const $ = (id) => document.getElementById(id);
-const FIELDS = ["time", "times", "source", "samples", "solver", "steps", "seed"];
+const FIELDS = ["time", "times", "source", "lead_time", "samples", "solver", "steps", "seed"];
 
 export function fill(select, values, texts = values) {
   select.replaceChildren(...values.map((value, i) => new Option(texts[i], value)));
@@ -76,5 +76,6 @@ function read() {
     steps: Number($("steps").value),
     solver: $("solver").value,
   };
+  if ($("lead_time").value.trim()) order.lead_time = $("lead_time").value.trim();
   return $("seed").value.trim() ? { ...order, seed: Number($("seed").value) } : order;
 }

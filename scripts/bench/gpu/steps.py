@@ -27,19 +27,20 @@ LARGE = 16  # a batch whose captured graphs hold much memory
 
 @torch.inference_mode()
 def run(record: Record) -> None:
-    """Measure steps, then ensembles, batch after batch, so that the smaller ones are there in any case."""
+    """Measure steps of all batches, then ensembles, the largest first: it is what a run is about."""
     found = record.attempt("networks", Candidates, record, least=20)
     if found is None:
         return
     record.attempt("errors", errors, record, found, least=10)
-    for number, batch in enumerate((1, 2) if record.tiny else (1, 4, LARGE)):
+    batches = (1, 2) if record.tiny else (1, 4, LARGE)
+    for number, batch in enumerate(batches):
         few = [SHIPPED, PLAIN, OURS, *([OURS_FP16] if batch < LARGE else []), STOCK_TF32]
         record.attempt(f"steps, batch {batch}", steps, record, found, batch, few if number else found.made)
-        if not number:
-            for name in PROFILED:
-                if name in found.made:
-                    record.attempt(f"profile of {name}", _profile, record, found, name, least=8)
-        record.attempt(f"ensembles of {batch}", ensembles.run, record, found, batch, least=15)
+    for name in PROFILED:
+        if name in found.made:
+            record.attempt(f"profile of {name}", _profile, record, found, name, least=8)
+    for members in reversed(batches):
+        record.attempt(f"ensembles of {members}", ensembles.run, record, found, members, least=15)
     record.attempt("errors of a whole run", ensembles.errors, record, found, least=15)
     record.attempt("parts of an ensemble", ensembles.parts, record, found, least=8)
     record.attempt("memory", ensembles.memory, record, found, least=8)

@@ -1,0 +1,142 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Who answers while the service itself is still being imported: a small process of its own.
+
+PyTorch and its like take seconds to import, and hold Python's lock for much of them, so no thread of the same
+process could answer a probe. This file is run as a program with nothing but the standard library; it listens
+on the service's socket until the service takes over, or is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from types import TracebackType
+
+SECONDS = 5.0  # for a request to arrive, and for its answer to be taken
+MOST = 256  # connections at one time
+STATE = "loading"
+DETAIL = f"the service is not ready, it is {STATE}"
+HEADERS = "cache-control: no-store\r\nx-content-type-options: nosniff\r\nconnection: close\r\n"
+
+
+class Door:
+    """Starts that program, as a context: it is told to end when the context does, if not before.
+
+    Parameters
+    ----------
+    sock : socket.socket
+        Bound, but not listening: the port accepts from the moment on that the program can answer
+
+    Raises
+    ------
+    OSError
+        If another one listens there already
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._line, theirs = socket.socketpair()
+        self._process: subprocess.Popen[bytes] | None = None
+        command = [sys.executable, "-I", "-S", __file__, str(sock.fileno()), str(theirs.fileno())]
+        with theirs, contextlib.suppress(OSError, TypeError):  # it is a help, no more
+            self._process = subprocess.Popen(  # noqa: S603 - this file, with two numbers
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(sock.fileno(), theirs.fileno()),
+                cwd="/",
+            )
+        self._line.settimeout(SECONDS)
+        with contextlib.suppress(TimeoutError):
+            said = self._line.recv(64)
+            if said.isdigit() and said != b"0":
+                self.close()
+                raise OSError(int(said), os.strerror(int(said)))
+
+    def close(self) -> None:
+        """Let it finish what it has accepted; returns at once. Safe to call twice."""
+        self._line.close()
+
+    def __enter__(self) -> Door:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+        if self._process is not None:
+            try:
+                self._process.wait(2 * SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+def main(sock: socket.socket, line: socket.socket) -> None:
+    """Answer until the other end of the line is closed."""
+    for name in (signal.SIGINT, signal.SIGTERM):  # they are the service's, whose end is this one's
+        signal.signal(name, signal.SIG_IGN)
+    asyncio.run(_serve(sock, line))
+
+
+async def _serve(sock: socket.socket, line: socket.socket) -> None:
+    line.setblocking(False)
+    loop, tasks = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+
+    async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(tasks) >= MOST:
+            writer.transport.abort()
+            return
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for the type checker
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        with contextlib.suppress(
+            OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError
+        ):
+            async with asyncio.timeout(SECONDS):
+                await _answer(reader, writer)
+        writer.transport.abort()
+
+    try:
+        server = await asyncio.start_server(accepted, sock=sock, backlog=512)
+    except OSError as error:
+        await loop.sock_sendall(line, str(error.errno or 1).encode())
+        return
+    await loop.sock_sendall(line, b"0")
+    with contextlib.suppress(OSError):
+        await loop.sock_recv(line, 1)  # nothing is ever sent: this is the end
+    server.close()
+    if tasks:
+        await asyncio.wait(tasks, timeout=SECONDS)
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """One request, and the end of the connection."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    path = (head.split(b" ", 2) + [b"", b""])[1].partition(b"?")[0]
+    status, headers, said = "503 Service Unavailable", "retry-after: 5\r\n", {"detail": DETAIL}
+    if path == b"/v1/health/live":
+        status, headers, said = "200 OK", "", {"status": "live"}
+    elif path == b"/v1/health/ready":
+        said = {"status": STATE, **said}
+    body = json.dumps(said, separators=(",", ":"))
+    start = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    writer.write(f"{start}{headers}{HEADERS}\r\n{body}".encode())
+    await writer.drain()
+    writer.write_eof()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1):  # a client that still sends its body would not see the answer
+            while await reader.read(2**16):
+                pass
+
+
+if __name__ == "__main__":
+    main(*(socket.socket(fileno=int(number)) for number in sys.argv[1:3]))
