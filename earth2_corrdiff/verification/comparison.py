@@ -14,7 +14,7 @@ import numpy as np
 from loguru import logger
 from torch import Tensor
 
-from earth2_corrdiff.errors import DamageError, InputError
+from earth2_corrdiff.errors import DamageError, InputError, UnavailableError
 from earth2_corrdiff.times import Times, lead_text, time_text
 from earth2_corrdiff.verification.bootstrap import Bootstrap
 from earth2_corrdiff.verification.distribution import Histogram
@@ -116,7 +116,12 @@ class Verification:
 
     def _common(self, times: Times) -> Times:
         """Times that the truth has as well."""
-        common = self.truth.available(times)
+        try:
+            common = self.truth.available(times)
+        except UnavailableError:
+            raise
+        except InputError as error:
+            raise NothingToVerifyError(str(error)) from error
         if not len(common):
             raise NothingToVerifyError(
                 f"the truth {self.truth.name} has none of the times that are verified "

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from loguru import logger
 from earth2_corrdiff.downscaler import Downscaler
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.plotting import fields
-from earth2_corrdiff.times import LeadLike, Times, chosen_leads, lead_text, time_text
+from earth2_corrdiff.times import LeadLike, Leads, Times, chosen_leads, lead_text, time_text
 from earth2_corrdiff.verification.comparison import NothingToVerifyError, Settings, Verification
 from earth2_corrdiff.verification.forecasts import (
     Climatology,
@@ -82,25 +82,29 @@ def open_verification(
     domain, known = Domain.of(grid, settings.scales), open_truth(truth, grid, truth_names)
     others = {name: _Other(path, fields.open_store(path)) for name, path in (compare or {}).items()}
     every = fields.states(ds).leads
-    if every is None:
-        if leads is not None:
-            chosen_leads(leads, every)
-        return _verification(ds, known, domain, settings, downscaler, others)
     wanted = every if leads is None else chosen_leads(leads, every)
+
+    def verification(one: xr.Dataset, lead: np.timedelta64 | None = None) -> Verification:
+        return _verification(one, known, domain, settings, downscaler, others, lead)
+
+    return verification(ds) if every is None or wanted is None else _by_lead(ds, wanted, verification)
+
+
+def _by_lead(ds: xr.Dataset, leads: Leads, verification: Callable[..., Verification]) -> VerificationByLead:
+    """Each lead time like a store of analyses; those at which nothing can be verified are left out."""
+    every = ds["lead_time"].to_numpy()
     parts: dict[np.timedelta64, Verification] = {}
-    left_out: list[NothingToVerifyError] = []
-    for lead in np.sort(wanted):
-        one = at_lead(ds, int(np.flatnonzero(every == lead)[0]))
+    faults: dict[str, NothingToVerifyError] = {}
+    for lead in np.sort(leads):
         try:
-            parts[lead] = _verification(one, known, domain, settings, downscaler, others, lead)
+            parts[lead] = verification(at_lead(ds, int(np.flatnonzero(every == lead)[0])), lead)
         except NothingToVerifyError as error:
+            faults[lead_text(lead)] = error
             logger.warning("Lead time {} is left out: {}", lead_text(lead), error)
-            left_out.append(error)
     if not parts:
-        raise left_out[0]
-    names = [lead_text(lead) for lead in np.sort(wanted) if lead not in parts]
-    if names:
-        sentence = f"Left out, as the truth or members are missing: the lead times {', '.join(names)}."
+        raise next(iter(faults.values()))
+    if faults:
+        sentence = f"Left out, as the truth or members are missing: the lead times {', '.join(faults)}."
         next(iter(parts.values())).notes.append(sentence)
     return VerificationByLead(parts)
 
