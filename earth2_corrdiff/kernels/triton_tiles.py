@@ -87,7 +87,8 @@ class Spans:
 
     def rows(self, cols: int) -> int:
         """Pixels of a tile with ``cols`` channels."""
-        return max(1, min(SUM_TILE // cols, triton.next_power_of_2(self.span)))
+        rows: int = min(SUM_TILE // cols, triton.next_power_of_2(self.span))
+        return max(1, rows)
 
 
 @dataclass(frozen=True)
