@@ -225,15 +225,17 @@ class Recipe:
         model = fresh_model(size, device)
         self.model, denoiser = model, model.denoiser
         layout = torch.channels_last if variant.last else torch.contiguous_format
-        self.regression: nn.Module = _Upstream(model.regression, variant.bf16)
+        self.regression: nn.Module
         if variant.fast:
             self.regression = accelerate(model.regression, "auto")
         elif variant.norm:
             self.regression = _ours(model.regression, variant)
+        else:
+            self.regression = _Upstream(model.regression, variant.bf16)
         self.regression.to(memory_format=layout)
-        self.net: nn.Module = _UpstreamDenoiser(denoiser, variant.bf16)
-        if variant.norm:
-            self.net = _ours(denoiser, variant)
+        self.net: nn.Module = (
+            _ours(denoiser, variant) if variant.norm else _UpstreamDenoiser(denoiser, variant.bf16)
+        )
         self.net.train().requires_grad_(True).to(memory_format=layout)
         if variant.compiled:
             compile_network(denoiser)
