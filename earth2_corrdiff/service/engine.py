@@ -296,7 +296,10 @@ class Engine:
         self._pace = pace if self._pace == 0 else 0.8 * self._pace + 0.2 * pace
         self.metrics.block(len(rows), seconds)
         for row, field in zip(rows, values, strict=True):
-            if row.ticket.finish(row):
+            if not np.isfinite(field).all():
+                row.ticket.cancel()
+                row.ticket.give(ServiceError(500, f"member {row.sample} of the answer is not finite"))
+            elif row.ticket.finish(row):
                 row.ticket.give(Member(row.state, row.sample, field))
 
     def _answer(self, maker: Maker, rows: list[Row], error: Exception) -> None:

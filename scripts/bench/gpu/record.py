@@ -145,8 +145,8 @@ class Record:
 
     def _failed(self, name: str, error: Exception) -> None:
         self.say(f"{name}: {type(error).__name__}: {error}")
-        missing = isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0]
-        if missing and missing not in _OWN:
+        missing = _missing(error)
+        if missing is not None:
             self.put("left out", name, value=f"{missing} is not installed")
         else:
             print("".join(traceback.format_exception(error)), flush=True)
@@ -174,6 +174,16 @@ class Record:
                 torch.cuda.empty_cache()
             except RuntimeError as error:
                 self.say(f"the cache cannot be emptied: {error}")
+
+
+def _missing(error: BaseException | None) -> str | None:
+    """The package whose absence an error, or what caused it, is about; None where it is something else."""
+    while error is not None:
+        package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        if package and package not in _OWN:
+            return package
+        error = error.__cause__
+    return None
 
 
 def read(path: Path) -> dict[str, Any]:

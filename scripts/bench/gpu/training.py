@@ -38,7 +38,7 @@ def _all(record: Record) -> None:
     has_stock = record.attempt("stock", stock_module) is not None
     size = recipes.Size(16, 8, 1, 2) if record.tiny else recipes.Size(128, 128, 2, 8)
     record.put("size", value=str(size))
-    variants = [v for v in recipes.VARIANTS if has_stock or (v.fused and v.fast)]
+    variants = [v for v in recipes.VARIANTS if has_stock or v.norm]
     made = {}
     for variant in variants:
         recipe = record.attempt(f"make {variant.name}", recipes.Recipe, variant, size, record.device)
