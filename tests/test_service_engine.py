@@ -124,6 +124,31 @@ def test_a_block_is_shared_by_requests_with_the_same_sampling() -> None:
     assert valve.seeds == [[99], [10], [20], [11, 12], [30, 31], [13, 14, 15]]
 
 
+def test_a_member_that_is_not_finite_is_not_sent() -> None:
+    model = make_model()
+    inner = model.downscaler.residual
+
+    def broken(cond: Any, mean: Any, seeds: list[int], *rest: Any) -> Any:
+        made = inner(cond, mean, seeds, *rest)
+        made[..., 0, 0] = float("nan") if 8 in seeds else 0.0
+        return made
+
+    model.downscaler.residual = broken  # type: ignore[method-assign]
+    with owned(model, max_batch=1) as (engine, valve):
+        valve.open()
+        ticket, inbox = submit(engine, request(3, seed=7))
+        inbox.wait(1)
+        ticket.sent()
+        until(lambda: any(isinstance(item, ServiceError) for item in inbox.items))
+        first, fault = inbox.items
+        assert not isinstance(first, ServiceError) and np.isfinite(first.values).all()
+        assert (
+            isinstance(fault, ServiceError) and fault.status_code == 500 and "not finite" in str(fault.detail)
+        )
+        ticket, other = submit(engine, request(1, seed=10))  # the service goes on
+        take_all(ticket, other)
+
+
 def test_a_slow_client_holds_up_nobody() -> None:
     """What it does not take is not made; others get their turns, and it goes on where it was."""
     with owned() as (engine, valve):

@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from time import monotonic, perf_counter
 from typing import NamedTuple
 
+import numpy as np
 from loguru import logger
 
 from earth2_corrdiff.errors import first_line
@@ -296,11 +297,14 @@ class Engine:
         self._pace = pace if self._pace == 0 else 0.8 * self._pace + 0.2 * pace
         self.metrics.block(len(rows), seconds)
         for row, field in zip(rows, values, strict=True):
-            if not np.isfinite(field).all():
-                row.ticket.cancel()
-                row.ticket.give(ServiceError(500, f"member {row.sample} of the answer is not finite"))
-            elif row.ticket.finish(row):
+            if not row.ticket.finish(row):
+                continue
+            if np.isfinite(field).all():
                 row.ticket.give(Member(row.state, row.sample, field))
+                continue
+            logger.error("member {} of a request is not finite", row.sample)
+            row.ticket.cancel()
+            row.ticket.give(ServiceError(500, f"member {row.sample} is not finite: it cannot be used"))
 
     def _answer(self, maker: Maker, rows: list[Row], error: Exception) -> None:
         """Tell those whose block failed; raise where the device has failed with it."""
