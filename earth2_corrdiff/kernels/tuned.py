@@ -174,7 +174,7 @@ def _read(kind: str, index: int | None, threads: int) -> Choice:
     device = torch.device(kind) if index is None else torch.device(kind, index)
     try:
         path = path_of(device)
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return DEFAULT
     except (OSError, RuntimeError, UnicodeDecodeError) as error:  # RuntimeError: no home folder
@@ -226,7 +226,7 @@ def _cudnn() -> int | None:
 
 def _line(path: str) -> str:
     try:
-        return Path(path).read_text().partition("\n")[0].strip()
+        return Path(path).read_text(encoding="utf-8").partition("\n")[0].strip()
     except OSError:
         return ""
 

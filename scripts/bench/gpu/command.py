@@ -80,7 +80,7 @@ def run(args: Namespace) -> bool:
     ceilings = {} if sections[0].name == "A" else _ceilings(args.ceilings)
     settings = Settings(device, args.tiny, args.spawn, args.total, out, about, ceilings)
     faults = Runner(settings).run(sections)
-    print("\n" + (out / "summary.md").read_text(), flush=True)
+    print("\n" + (out / "summary.md").read_text(encoding="utf-8"), flush=True)
     return not faults
 
 
@@ -108,7 +108,7 @@ def _commit() -> str | None:
     """The commit of this checkout: as it was noted when it was copied, or as git has it."""
     noted, git = PREPARED / "commit.txt", shutil.which("git")
     if noted.exists():
-        return noted.read_text().strip()
+        return noted.read_text(encoding="utf-8").strip()
     if git is None:
         return None
     command = [git, "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
@@ -128,7 +128,7 @@ def _ceilings(given: Path | None) -> dict[str, Any]:
     if given is None and not path.exists():
         return {}
     try:
-        found: dict[str, Any] = json.loads(path.read_text())["sections"]["A"]
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["sections"]["A"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{path} is not a results.json with section A ({first_line(error)})") from error
     if not found.get("products TFLOP/s"):

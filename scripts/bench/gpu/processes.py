@@ -25,7 +25,7 @@ def work_on(task: Task) -> None:
     """Do a task in this process, whose output goes to the task's log."""
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)  # its own children end with it
-    log = task.log.open("a", buffering=1)
+    log = task.log.open("a", buffering=1, encoding="utf-8")
     sys.stdout = sys.stderr = log
     for stream in (1, 2):
         os.dup2(log.fileno(), stream)

@@ -21,7 +21,7 @@ SHOWN = 60  # lines about what did not pass
 def run(record: Record) -> None:
     """Run the tests that are marked ``gpu``; ``pytest.txt`` has what they print."""
     tests = sorted((ROOT / "tests").glob("test_*.py"))
-    files = [str(p.relative_to(ROOT)) for p in tests if MARKED.search(p.read_text())]
+    files = [str(p.relative_to(ROOT)) for p in tests if MARKED.search(p.read_text(encoding="utf-8"))]
     if not files or not _has("pytest"):
         record.put("left out", "tests", value="the project's tests, or pytest, are not here")
         return
@@ -42,7 +42,7 @@ def _run(record: Record, files: list[str]) -> None:
     folders = [str(ROOT / "tests"), *filter(None, sys.path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "2"}
     said = record.task.out / "pytest.txt"
-    with said.open("w") as file:
+    with said.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=environment)
         try:
             status: int | str = process.wait(max(1.0, record.left()))
@@ -50,7 +50,7 @@ def _run(record: Record, files: list[str]) -> None:
             process.kill()
             process.wait()
             status = "out of time"
-    lines = said.read_text().strip().splitlines()
+    lines = said.read_text(encoding="utf-8").strip().splitlines()
     record.put("status", value=status)
     record.put("last line", value=lines[-1] if lines else "")
     other = [line for line in lines if line.startswith(("FAILED", "ERROR", "SKIPPED"))]

@@ -188,12 +188,12 @@ def _missing(error: BaseException | None) -> str | None:
 
 def read(path: Path) -> dict[str, Any]:
     """Results in a file; empty where there is none."""
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return found
 
 
 def write(path: Path, found: dict[str, Any]) -> None:
     """Write results so that a reader never sees half of them."""
     fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(found, indent=1, default=str, ensure_ascii=False) + "\n")
+    fresh.write_text(json.dumps(found, indent=1, default=str, ensure_ascii=False) + "\n", encoding="utf-8")
     fresh.replace(path)

@@ -75,7 +75,7 @@ class Runner:
         """Print a line, into the log too."""
         line = f"[{self.left():4.0f} s left] {text}"
         print(line, flush=True)
-        with self.log.open("a") as log:
+        with self.log.open("a", encoding="utf-8") as log:
             log.write(line + "\n")
 
     def run(self, sections: list[Section]) -> list[str]:
@@ -97,12 +97,12 @@ class Runner:
             text = summary.text(self.results)
         except (KeyError, TypeError, ValueError, AttributeError) as error:  # half of a section may be missing
             text = f"the summary failed ({type(error).__name__}: {error}); see results.json\n"
-        (self.settings.out / "summary.md").write_text(text)
+        (self.settings.out / "summary.md").write_text(text, encoding="utf-8")
 
     def _import(self, sections: list[Section]) -> None:
         """Import once what forked sections share, without touching the device."""
         start = time.time()
-        with self.log.open("a") as log, contextlib.redirect_stdout(log), _without_cupy():
+        with self.log.open("a", encoding="utf-8") as log, contextlib.redirect_stdout(log), _without_cupy():
             try:
                 from .. import variants  # noqa: F401
                 from .candidates import stock_module
