@@ -41,7 +41,7 @@ from earth2_corrdiff import kernels as fused  # noqa: E402
 from earth2_corrdiff.errors import InputError  # noqa: E402
 
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 def task(folder: Path, name: str = "X", seconds: float = 100.0, **more: Any) -> Task:

@@ -26,6 +26,8 @@ from earth2_corrdiff.integrity import Integrity
 from earth2_corrdiff.place import flush
 from earth2_corrdiff.run import Downscaling, Options
 
+pytestmark = pytest.mark.slow
+
 SEED = 7
 
 

@@ -34,6 +34,8 @@ from earth2_corrdiff.downscaler import Downscaler
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.package import TAIWAN_ZIP, read_package
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 60  # of a machine that is shared; they take one or two
 ARRAYS = "corrdiff_inference_package/dataset/2023-01-24-cwb-4years_5times.zarr"
 Attack = Callable[[Path], object]

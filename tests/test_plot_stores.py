@@ -19,6 +19,8 @@ from earth2_corrdiff import plotting
 from earth2_corrdiff.cli.plot import main
 from earth2_corrdiff.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:

@@ -26,6 +26,8 @@ from earth2_corrdiff import place as place_module
 from earth2_corrdiff.claims import Claims
 from earth2_corrdiff.run import Downscaling, Options
 
+pytestmark = pytest.mark.slow
+
 STORE = "run.zarr"
 
 

@@ -39,6 +39,8 @@ from earth2_corrdiff.service.security import JSON
 from earth2_corrdiff.service.settings import Settings
 from earth2_corrdiff.service.shown import opened
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["service"]
 POST = b"POST /v1/downscale HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
 

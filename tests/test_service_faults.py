@@ -19,6 +19,8 @@ from earth2_corrdiff.service.engine import Engine
 from earth2_corrdiff.service.errors import ServiceError
 from earth2_corrdiff.service.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 # faults
 
 

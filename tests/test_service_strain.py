@@ -34,6 +34,8 @@ from tiny import make_spec
 
 from earth2_corrdiff.service.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["service"]
 
 

@@ -16,6 +16,8 @@ from earth2_corrdiff.cli.verify import main
 from earth2_corrdiff.verification import Bootstrap, Settings, open_verification, verify
 from earth2_corrdiff.verification.result import Result
 
+pytestmark = pytest.mark.slow
+
 HOUR = np.timedelta64(1, "h")
 
 
