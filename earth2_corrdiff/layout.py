@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from earth2_corrdiff.compression import LOSSLESS, Bound, as_text
 from earth2_corrdiff.downscaler import Downscaler
 from earth2_corrdiff.grid import Grid
+from earth2_corrdiff.kernels import tuned
 from earth2_corrdiff.noise import member_seed
 from earth2_corrdiff.spec import CorrDiffSpec
 from earth2_corrdiff.states import States
@@ -43,6 +44,7 @@ IDENTITY = (
     "patches",
     "seed",
     "precision",
+    "kernels",
     "stages",
     COMPRESSION,
 )
@@ -135,7 +137,12 @@ class Layout:
 
     def other_settings(self, attributes: Mapping[str, Any]) -> list[str]:
         """The same for what its attributes say alone: package, source, sampling, seed."""
-        said = {COMPRESSION: LOSSLESS, "patches": "none", "stages": "both"}  # where nothing is said
+        said = {
+            COMPRESSION: LOSSLESS,
+            "patches": "none",
+            "stages": "both",
+            "kernels": "the defaults",
+        }  # where nothing is said
         pairs = {
             key: tuple(about.get(key, said.get(key)) for about in (attributes, self.attributes))
             for key in IDENTITY
@@ -222,6 +229,9 @@ def provenance(
         attributes["churn"] = str(sampling.churn)
     if sampling.noise == "device" and downscaler.device.type != "cpu":  # there it is the same
         attributes["noise"] = f"drawn on {downscaler.device.type}"
+    kernels = tuned.arithmetic(downscaler.device, downscaler.precision) if downscaler.accelerated else ""
+    if kernels:
+        attributes["kernels"] = kernels
     if spec.inference_mode != "both":
         attributes["stages"] = spec.inference_mode
     if downscaler.view.patching is not None:

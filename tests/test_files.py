@@ -247,6 +247,27 @@ def test_names_of_the_cds(tmp_path: Path, said: list[str]) -> None:
     assert any("u10 is read as u10m" in line for line in said)
 
 
+def test_a_quantity_that_is_there_twice(tmp_path: Path) -> None:
+    """On two levels, as a level and by itself, under two names: refused, until one is renamed."""
+    levels = {"level": ("level", [850.0, 500.0, 500.0], {"units": "hPa"})}
+    twice = xr.Dataset({"t": field(250.0, time=1, level=3)}, GRID | {"time": [START]} | levels)
+    name = saved(twice, tmp_path / "levels.nc")
+    assert "t500 is there twice: t on 500 hPa" in refused(make_source, name)
+    beside = twice.isel(level=[0, 1]).assign(t500=field(240.0, time=1))
+    name = saved(beside, tmp_path / "beside.nc")
+    assert "t500 is there twice: t on 500 hPa" in refused(make_source, name)
+    assert value(name, START, "t500", rename={"t500": "mine"}) == 251
+    for number, (one, other, known) in enumerate(
+        (("u10", "10u", "u10m"), ("2t", "t2m", "t2m"), ("2t", "tas", "t2m"))
+    ):
+        near = {"long_name": "at 10 metre"} if known == "u10m" else {}
+        fields = {one: (*field(280.0, time=1), near), other: field(270.0, time=1)}
+        name = saved(xr.Dataset(fields, GRID | {"time": [START]}), tmp_path / f"{number}.nc")
+        said = refused(make_source, name)
+        assert f"both mean {known}" in said and one in said and other in said
+        assert value(name, START, known, rename={one: "mine"}) == 270
+
+
 def test_winds_at_10_hpa_stay_where_they_are() -> None:
     wind = xr.Dataset({"u10": ("x", [1.0])})
     assert offered(wind, "x") == {"u10": "u10", "u10m": "u10"}

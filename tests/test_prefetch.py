@@ -133,13 +133,13 @@ def test_the_next_input_is_fetched_while_members_are_computed(
             return super().__call__(time, variable)
 
     Waiting.__name__ = "Weather"  # recorded in the store
-    block = Downscaler._block
+    block = Downscaler.sample
 
     def slow(self: Downscaler, *args: Any) -> torch.Tensor:
         assert fetched[1].wait(PATIENCE)
         return block(self, *args)
 
-    monkeypatch.setattr(Downscaler, "_block", slow)
+    monkeypatch.setattr(Downscaler, "sample", slow)
     downscale(TIMES, model, Waiting(), tmp_path / "run.zarr", options=Options(seed=1))
     monkeypatch.undo()
     downscale(TIMES, model, Weather(), tmp_path / "again.zarr", options=Options(seed=1))
@@ -152,7 +152,7 @@ def test_a_block_is_written_while_the_next_is_computed(
     """Each write waits for the next block's compute to begin, and each compute for the write before it."""
     computing = [threading.Event() for _ in range(7)]
     writing = [threading.Event() for _ in range(7)]
-    block, write, counts = Downscaler._block, Store.write_members, [0, 0]
+    block, write, counts = Downscaler.sample, Store.write_members, [0, 0]
 
     def compute(self: Downscaler, *args: Any) -> torch.Tensor:
         computing[counts[0]].set()
@@ -166,7 +166,7 @@ def test_a_block_is_written_while_the_next_is_computed(
         write(self, *args)
         counts[1] += 1
 
-    monkeypatch.setattr(Downscaler, "_block", compute)
+    monkeypatch.setattr(Downscaler, "sample", compute)
     monkeypatch.setattr(Store, "write_members", written)
     order = list(Downscaling(TIMES, model, Weather(), tmp_path / "run.zarr"))
     assert [member for _, member in order] == [0, 1, 2] * 2 and counts == [6, 6]
@@ -175,7 +175,7 @@ def test_a_block_is_written_while_the_next_is_computed(
 def test_no_more_than_two_blocks_exist(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One on its way to the disk, one in the making: memory is the same for any number of members."""
     model, alive, most = load(small, number_of_samples=9), weakref.WeakSet(), [0]
-    block = Downscaler._block
+    block = Downscaler.sample
 
     def counted(self: Downscaler, *args: Any) -> torch.Tensor:
         most[0] = max(most[0], len(alive))
@@ -183,7 +183,7 @@ def test_no_more_than_two_blocks_exist(small: Path, tmp_path: Path, monkeypatch:
         alive.add(made)
         return made
 
-    monkeypatch.setattr(Downscaler, "_block", counted)
+    monkeypatch.setattr(Downscaler, "sample", counted)
     assert len(list(Downscaling(TIMES, model, Weather(), tmp_path / "run.zarr"))) == 18
     assert 1 <= most[0] <= 2
 
@@ -231,20 +231,27 @@ def test_an_error_of_the_next_fetch_waits_for_the_members_before_it(model: CorrD
 
 def test_ctrl_c_does_not_wait_for_a_fetch(model: CorrDiff, tmp_path: Path) -> None:
     """The second input never comes; the signal arrives while the run waits for it."""
-    never = threading.Event()
+    never, path = threading.Event(), tmp_path / "run.zarr"
+
+    def interrupt() -> None:
+        """Once the first time's members are written: the run has nothing else to wait for then."""
+        for _ in range(20 * PATIENCE):
+            if path.exists() and (xr.open_zarr(path).member_seed != -1).sum() == 3 or never.wait(0.05):
+                break
+        os.kill(os.getpid(), signal.SIGINT)
 
     class Hanging(Weather):
         def __call__(self, time: Any, variable: Any) -> xr.DataArray:
             if np.atleast_1d(time)[0] != np.datetime64(TIMES[0]):
-                threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+                threading.Thread(target=interrupt).start()
                 never.wait(PATIENCE)
                 raise InputError("too late")
             return super().__call__(time, variable)
 
     try:
         with pytest.raises(KeyboardInterrupt):
-            list(Downscaling(TIMES, model, Hanging(), tmp_path / "run.zarr"))
-        assert (xr.open_zarr(tmp_path / "run.zarr").member_seed != -1).sum() >= 1
+            list(Downscaling(TIMES, model, Hanging(), path))
+        assert (xr.open_zarr(path).member_seed != -1).sum() == 3
         assert [path.name for path in tmp_path.iterdir()] == ["run.zarr"]
     finally:
         never.set()
@@ -259,13 +266,13 @@ def test_seconds_are_those_that_were_waited(
     def slowly(array: xr.DataArray) -> None:
         time.sleep(0.3)
 
-    block = Downscaler._block
+    block = Downscaler.sample
 
     def slow(self: Downscaler, *args: Any) -> torch.Tensor:
         time.sleep(0.2)
         return block(self, *args)
 
-    monkeypatch.setattr(Downscaler, "_block", slow)
+    monkeypatch.setattr(Downscaler, "sample", slow)
     run = Downscaling(TIMES, model, Weather(slowly), tmp_path / "run.zarr")
     list(run)
     assert 0.3 <= run.seconds["fetch"] and run.seconds["compute"] >= 1.2

@@ -158,7 +158,7 @@ def test_the_command_says_so(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("earth2_corrdiff.downscaler.Downscaler._block", stop)
+        patch.setattr("earth2_corrdiff.downscaler.Downscaler.sample", stop)
         status, _, err = command(capfd, *argv, "--seed", 2, "--overwrite")
     assert status == 130 and contents(Path(STORE)) == before
     assert err.endswith(
@@ -396,16 +396,16 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[int]]:
     from earth2_corrdiff.downscaler import Downscaler
 
     seeds: set[int] = set()
-    original = Downscaler._block
+    original = Downscaler.sample
 
-    def block(self: Downscaler, cond: Any, mean: Any, some: Any, *how: Any) -> torch.Tensor:
-        out = original(self, cond, mean, some, *how)
+    def sample(self: Downscaler, state: Any, some: Any, *how: Any) -> torch.Tensor:
+        out = original(self, state, some, *how)
         for i, seed in enumerate(some):
             if int(seed) in seeds:
                 out[i, 1, 3, 5] = torch.inf
         return out
 
-    monkeypatch.setattr(Downscaler, "_block", block)
+    monkeypatch.setattr(Downscaler, "sample", sample)
     yield seeds
 
 

@@ -361,14 +361,14 @@ def test_no_room_for_the_store_at_all(package: Path, capfd: pytest.CaptureFixtur
 def test_out_of_memory_is_said(
     package: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Downscaler._block
+    original = Downscaler.sample
 
-    def block(self: Downscaler, cond: Any, mean: Any, seeds: Any, *how: Any) -> torch.Tensor:
+    def sample(self: Downscaler, state: Any, seeds: Any, *how: Any) -> torch.Tensor:
         if len(seeds) > 2:
             raise torch.OutOfMemoryError("HIP out of memory. Tried to allocate 9.00 GiB")
-        return original(self, cond, mean, seeds, *how)
+        return original(self, state, seeds, *how)
 
-    monkeypatch.setattr(Downscaler, "_block", block)
+    monkeypatch.setattr(Downscaler, "sample", sample)
     argv = (*TIMES, "--package", package, "--source", "demo", "--samples", 5, "--max-batch", 5)
     status, out, err = command(capfd, *argv)
     assert status == 0 and out.startswith("wrote ") and "30/30" in err

@@ -13,15 +13,19 @@ from typing import Any
 
 import pytest
 import torch
+import zarr
+from earth2studio.models.auto import Package
 from fast_kit import fields, make_denoiser
 from loguru import logger
+from run_kit import make_package, straight
 
-from earth2_corrdiff import placement, tuning
+from earth2_corrdiff import CorrDiff, InputError, downscale, make_source, placement, tuning
 from earth2_corrdiff.accelerate import accelerate
 from earth2_corrdiff.cli import tune as command
 from earth2_corrdiff.engines import CpuEngine, TorchEngine, engine_of
 from earth2_corrdiff.kernels import cpu_conv, native, ops, tuned
 from earth2_corrdiff.kernels.tuned import DEFAULT, Choice
+from earth2_corrdiff.run import Options
 
 CPU = torch.device("cpu")
 needs_own = pytest.mark.skipif(not cpu_conv.available(), reason="the C kernels of the CPU are not here")
@@ -279,3 +283,22 @@ def test_a_folder_that_cannot_be_written(
     assert command.main(["tune", "--device", "cpu"]) == 2
     error = capsys.readouterr().err
     assert "the table cannot be written" in error and "EARTH2_CORRDIFF_CACHE" in error
+
+
+def test_a_store_records_a_choice_that_changes_results(tmp_path: Path, folder: Path) -> None:
+    """Members of other kernels are other members: no run with another choice goes on with them."""
+    package, time_ = make_package(tmp_path / "package", straight((24, 36))), "2024-07-24T12:00"
+
+    def run(choice: Choice, **how: Any) -> dict[str, Any]:
+        model = CorrDiff.load_model(Package(str(package)), precision="bf16")
+        with tuned.using(choice):
+            downscale(time_, model, make_source("demo"), tmp_path / "store", options=Options(1, **how))
+        return dict(zarr.open_group(tmp_path / "store", mode="r").attrs)
+
+    assert run(SLOW_OWN)["kernels"] == "PyTorch's operators"
+    run(SLOW_OWN, resume=True)
+    with pytest.raises(InputError, match="kernels PyTorch's operators instead of the defaults"):
+        run(DEFAULT, resume=True)
+    assert "kernels" not in run(DEFAULT, overwrite=True)
+    with pytest.raises(InputError, match="kernels the defaults instead of PyTorch's operators"):
+        run(SLOW_OWN, resume=True)

@@ -35,8 +35,8 @@ def _parser() -> ArgumentParser:
         help="measure what is fastest on this machine, in under a minute, and keep it",
         description="Measure tile sizes and captured graphs on a GPU, or kernels on a CPU, in under a "
         "minute, and keep the choice beside the compiled kernels. Later runs on the same device, driver and "
-        "versions use it, and --debug shows it; EARTH2_CORRDIFF_TUNED=0 ignores it. Results change once, "
-        "in their last bits.",
+        "versions use it, and --debug shows it; EARTH2_CORRDIFF_TUNED=0 ignores it. Other kernels "
+        "round differently: stores record a choice that changes results, and are not resumed with another.",
     )
     add = tuning.add_argument
     add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")

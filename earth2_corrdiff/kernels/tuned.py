@@ -87,6 +87,14 @@ def chosen(device: torch.device) -> Choice:
     return _read(device.type, _index(device), torch.get_num_threads())
 
 
+def arithmetic(device: torch.device, precision: str) -> str:
+    """What a choice changes in the bits of results, for the record of a run; empty for the defaults."""
+    choice = chosen(device)
+    if device.type == "cpu":
+        return "" if choice.own.get(precision, True) else "PyTorch's operators"
+    return str(Choice(choice.tiles)) if choice.tiles else ""
+
+
 @contextmanager
 def using(choice: Choice) -> Iterator[None]:
     """``choice`` instead of any table, for what measures it."""

@@ -59,6 +59,7 @@ SYNONYMS = {
     **{"total_column_water_vapor": "tcwv", "total_precipitation": "tp"},
 }
 """Fields on one level."""
+WIND = re.compile(r"[uv]100?")
 HIGH = re.compile(r"10{1,2}\s*hpa|pressure|isobaric", re.IGNORECASE)
 NEAR = re.compile(r"\b10{1,2}\s*-?\s*(m|meter|metre)s?\b|\b10{1,2}[uv]\b|heightAboveGround", re.IGNORECASE)
 """What attributes say of a wind called u10 or u100: at 10 hPa, or at 10 m."""
@@ -73,6 +74,11 @@ def named(data: xr.Dataset, rename: Mapping[str, str] | None = None) -> xr.Datas
         As opened; one array with a dimension ``variable`` is several variables
     rename : Mapping[str, str], optional
         Earth2Studio's names of the file's own, which come first; of others than it has, too
+
+    Raises
+    ------
+    InputError
+        If a quantity is there twice on a level
     """
     data = _axes(data)
     stacked = [key for key in data.data_vars if "variable" in data[key].dims]
@@ -118,9 +124,14 @@ def _levels(data: xr.Dataset) -> xr.Dataset:
                 layer = layer.drop_vars(axis, errors="ignore")
                 if own.lower() in HEIGHTS and not layer.attrs.get("units"):
                     layer = layer.assign_attrs(units="gpm")
-                found.setdefault(f"{letter}{round(hectopascals)}", layer)
-        new = {key: layer for key, layer in found.items() if key not in data.variables}
-        data = data.drop_vars(on_it).assign(new)
+                key = f"{letter}{round(hectopascals)}"
+                if key in found or key in data.data_vars:
+                    raise InputError(
+                        f"{key} is there twice: {own} on {hectopascals:g} hPa of {axis}, and another one; "
+                        "keep one of them, or give one another name with --rename"
+                    )
+                found[key] = layer
+        data = data.drop_vars(on_it).assign(found)
         if not any(axis in data[key].dims for key in data.data_vars):
             data = data.drop_vars(axis)
     return data
@@ -175,19 +186,37 @@ def offered(data: xr.Dataset, name: str) -> dict[str, str]:
         From ``named``
     name : str
         Of the file, for the log
+
+    Raises
+    ------
+    InputError
+        If two variables mean the same
     """
     own = [str(key) for key in data.data_vars]
     near = {key: SYNONYMS[key.lower()] for key in own if key.lower() in SYNONYMS and _is_near(data[key], key)}
-    new = {known: key for key, known in reversed(near.items()) if known not in own}
+    # beside u10m, a wind u10 is that at 10 hPa
+    near = {
+        k: known
+        for k, known in near.items()
+        if known not in own or not WIND.fullmatch(k) or _tells(data[k], NEAR)
+    }
+    for known in near.values():
+        same = [key for key in own if key == known or near.get(key) == known]
+        if len(same) > 1:
+            raise InputError(
+                f"{name}: {' and '.join(same)} both mean {known}; keep one of them, or give one another name "
+                "with --rename"
+            )
+    new = {known: key for key, known in near.items()}
     if new:
         logger.info("{}: {}", name, ", ".join(f"{key} is read as {known}" for known, key in new.items()))
-    high = [key for key in new.values() if re.fullmatch(r"[uv]100?", key) and _tells(data[key], NEAR)]
+    high = [key for key in new.values() if WIND.fullmatch(key) and _tells(data[key], NEAR)]
     return {key: key for key in own if key not in high} | new  # no wind at 10 m for one at 10 hPa
 
 
 def _is_near(field: xr.DataArray, key: str) -> bool:
     """True if a wind called u10 or u100 is that at 10 m or 100 m, not on a pressure level."""
-    if not re.fullmatch(r"[uv]100?", key.lower()) or _tells(field, NEAR):
+    if not WIND.fullmatch(key.lower()) or _tells(field, NEAR):
         return True
     return "100" not in key and not _tells(field, HIGH)
 

@@ -185,7 +185,7 @@ class Verification:
             except (NotFiniteError, DamageError) as error:
                 if not self.settings.skip_incomplete:
                     raise
-                self._note(f"{self._when(time)} is left out: {str(error).partition(':')[0]}.")
+                self._note(f"{self._when(time)} is left out: {str(error).partition('; ')[0]}.")
             yield time
 
     def _add(self, time: np.datetime64) -> None:
