@@ -79,7 +79,7 @@ class Connection(H11Protocol):
                 self._count(piece)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, unless an answer has begun; whoever works on the request sees that it ends."""
+        """Answer what is no HTTP, unless an answer has begun; for the application the client is gone."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             super().send_400_response(msg)
         else:
