@@ -126,6 +126,28 @@ def test_chunks_of_one_byte_are_refused_when_there_are_too_many(service: Service
     until(service.idle)
 
 
+@pytest.mark.parametrize(
+    ("path", "host", "early"),
+    [(INFER, "localhost", 422), (ROOT, "localhost", None), ("/v1/nope", "localhost", 404), (INFER, "x", 400)],
+)
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_body_in_broken_chunks_leaves_one_line(
+    caplog: pytest.LogCaptureFixture, path: str, host: str, early: int | None, answered: bool
+) -> None:
+    """Whether they come before or after what the application answers from the head alone, where it does."""
+    start = f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
+    start += "transfer-encoding: chunked\r\n\r\n"
+    with running(Settings(hosts=("localhost",))) as service, raw(service) as client:
+        client.sendall(start.encode() + (b"" if answered else b"ZZ\r\n"))
+        found = client.recv(12) if answered and early else b""
+        if answered:
+            client.sendall(b"ZZ\r\n")
+        found += rest(client)
+    assert found.startswith(b"HTTP/1.1 %d " % (early if answered and early else 400))
+    assert found.count(b"HTTP/1.1 ") == 1
+    assert [record.message for record in caplog.records] == ["Invalid HTTP request received."]
+
+
 def test_chunks_of_a_fair_size_are_taken(service: Service) -> None:
     request = service.client.build_request("POST", INFER, **form(npy(states(1)), seed=1))
     body = request.read()

@@ -135,6 +135,7 @@ def test_the_overview(store: Path, ds: xr.Dataset) -> None:
     about = overview(store)
     assert about["shape"] == [24, 36] and about["north_up"] and about["east_right"]
     assert about["times"] == list(TIMES) and about["members"] == [0, 1, 2]
+    assert about["labels"] == [time.replace(":", "") for time in TIMES] and about["starts"] is None
     assert [q["name"] for q in about["quantities"]] == ["mrr", "t2m", "ws10m"]
     assert [q["units"] for q in about["quantities"]] == ["dBZ", "°C", "m/s"]
     assert [q["coarse"]["label"] for q in about["quantities"]] == [

@@ -720,8 +720,37 @@ def test_what_a_forecast_shows(shared: JobService, forecast: str, tmp_path: Path
         field = shared.field(forecast, "t2m", time=lead, show="member-1")
         np.testing.assert_allclose(field, ds.t2m.values[0, lead, 1] - 273.15, atol=1e-3)
     figures = shared.get(forecast).json()["links"]["figures"]
-    assert len(figures) == 2 * (2 + 2) and figures[-1].endswith("corrdiff-2024-07-24T1800-sample-1.png")
+    assert len(figures) == 2 * (2 + 2) and figures[-1].endswith("corrdiff-2024-07-24T1200+006h-sample-1.png")
     assert shared.client.get(figures[-1]).content.startswith(b"\x89PNG")
+
+
+def test_forecasts_for_one_valid_time_are_all_shown(model: CorrDiff, tmp_path: Path) -> None:
+    """Two starts six hours apart, each with lead times 0 h and 6 h: four states at three valid times."""
+    starts = ["2024-07-24T06:00", "2024-07-24T00:00"]  # shown in their order, whatever was asked first
+    order = {"time": None, "times": starts, "lead_time": "0/6/6h", "samples": 1}
+    with serving(tmp_path / "service", model, max_times=4) as service:
+        job = service.done(**order)
+        about = service.get(job, "/fields").json()
+        fields = [service.field(job, "t2m", time=number, show="member-0") for number in range(4)]
+        point = service.get(job, "/points/t2m", row=3, column=4).json()
+        links = service.get(job).json()["links"]["figures"]
+        pictures = [service.client.get(link) for link in links if link.endswith("sample-0.png")]
+        assert service.get(job, "/fields/t2m", time=4).status_code == 404
+        ds = xr.open_zarr(service.unzipped(job, tmp_path / "job.zarr")).load()
+    assert about["times"] == [f"2024-07-24T{hour}:00" for hour in ("00", "06", "06", "12")]
+    assert about["starts"] == [f"2024-07-24T{hour}:00" for hour in ("00", "00", "06", "06")]
+    labels = ["0000+000h", "0000+006h", "0600+000h", "0600+006h"]
+    assert about["labels"] == [f"2024-07-24T{label}" for label in labels]
+    want = ds.t2m.values[[1, 1, 0, 0], [0, 1, 0, 1], 0] - 273.15
+    np.testing.assert_allclose(fields, want, atol=1e-3)
+    np.testing.assert_allclose(np.ravel(point["values"]), want[:, 3, 4], atol=1e-3)
+    coarse = ds.t2m_lowres.values.reshape(4, -1)
+    assert len(point["coarse"]) == 4 and len(np.unique(coarse, axis=0)) == 3
+    assert [link.rpartition("/")[2] for link in links] == [
+        f"corrdiff-2024-07-24T{label}-{kind}.png" for label in labels for kind in ("lowres", "sample-0")
+    ]
+    assert all(picture.content.startswith(b"\x89PNG") for picture in pictures)
+    assert len({picture.content for picture in pictures}) == 4
 
 
 @pytest.mark.parametrize(

@@ -306,6 +306,30 @@ def test_one_time_shows_a_dot_for_each_member(browser: Browser, service: JobServ
 
 
 @browsing
+def test_forecasts_for_one_valid_time(browser: Browser, service: JobService) -> None:
+    """Each state has its place in the select, its picture and its line, whose valid time others share."""
+    starts = ["2024-07-24T00:00", "2024-07-24T06:00"]
+    job = service.done(time=None, times=starts, lead_time="0/6/6h", samples=1)
+    browser.open(job)
+    options = browser.run("return [...document.getElementById('when').options].map(({ text }) => text)")
+    assert options == [f"2024-07-24 {start}:00 + {lead} h" for start in ("00", "06") for lead in (0, 6)]
+    assert browser.text("when-label") == "Start + lead time (UTC)"
+    assert browser.text("result-title") == "2024-07-24 00:00 to 12:00 UTC · 1 member"
+    browser.fill("quantity", 1)
+    browser.fill("when", 2)
+    browser.click_cell(15, 20)
+    value = service.get(job, "/points/t2m", row=15, column=20).json()["values"][2][0]
+    said = f"2024-07-24 06:00 UTC (2024-07-24 06:00 + 0 h): mean {shown(value)}"
+    browser.until(f"document.getElementById('point-summary').textContent.startsWith('{said}')")
+    (drawn,) = browser.run(
+        "return [...document.querySelectorAll('#chart path.member')].map((path) => path.getAttribute('d'))"
+    )
+    assert re.fullmatch(r"(M[^ML]+L[^ML]+){2}", drawn)  # a line for each start
+    assert browser.run("return document.getElementById('downloads').children.length") == 3
+    assert browser.complaints() == []
+
+
+@browsing
 def test_mean_spread_probability_and_wind(browser: Browser, two_times: str) -> None:
     browser.open(two_times)
     browser.fill("quantity", 2)

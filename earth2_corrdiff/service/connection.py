@@ -75,7 +75,17 @@ class Connection(H11Protocol):
                 return
             piece = data[start : start + SLICE]
             super().data_received(piece)
-            self._count(piece)
+            if not self.transport.is_closing():
+                self._count(piece)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, unless an answer has begun; for the application the client is gone."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
+        if self.cycle is not None:
+            self._leave()
 
     def _count(self, piece: bytes) -> None:
         """Chunks of the present body: each has two line ends."""
@@ -94,6 +104,10 @@ class Connection(H11Protocol):
         if not self.cycle.response_started:
             head = b"HTTP/1.1 413 \r\ncontent-type: application/json\r\nconnection: close\r\n"
             self.transport.write(head + b"content-length: %d\r\n\r\n" % len(TOO_MANY) + TOO_MANY)
+        self._leave()
+
+    def _leave(self) -> None:
+        """For the application the client is gone: what it still sends goes nowhere."""
         self.cycle.disconnected = True
         self.cycle.message_event.set()
 

@@ -16,9 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from earth2_corrdiff.times import Times, to_leads, to_times
+from earth2_corrdiff.states import States
+from earth2_corrdiff.times import to_leads, to_times
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 STORE = "store.zarr"
@@ -53,22 +52,14 @@ class Order:
     lead_time: tuple[str, ...] = ()
 
     @property
-    def states(self) -> int:
-        """Times, or forecasts of all times and lead times."""
-        return len(self.times) * max(len(self.lead_time), 1)
+    def states(self) -> States:
+        """Analyses of all times, or forecasts of all times and lead times."""
+        return States(to_times(self.times), to_leads(self.lead_time) if self.lead_time else None)
 
     @property
     def members(self) -> int:
         """Members over all states."""
-        return self.states * self.samples
-
-    @property
-    def valid_times(self) -> Times:
-        """Valid times in their order, each once."""
-        times = to_times(self.times)
-        if not self.lead_time:
-            return times
-        return np.unique(times[:, None] + to_leads(self.lead_time))
+        return len(self.states) * self.samples
 
     def document(self) -> dict[str, Any]:
         """What was asked for, as a client would ask for it."""

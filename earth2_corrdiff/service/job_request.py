@@ -111,7 +111,7 @@ def largest_size(order: Order, spec: CorrDiffSpec) -> int:
     """Bytes that a store takes where nothing can be compressed."""
     fine = math.prod(spec.output_grid.shape) * len(spec.outputs.names) * order.samples
     coarse = math.prod(spec.input_grid.shape) * (len(spec.inputs.names) + 1)
-    return 4 * order.states * (fine + coarse)
+    return 4 * len(order.states) * (fine + coarse)
 
 
 def _times(asked: DownscaleRequest, most: int) -> Times:

@@ -49,7 +49,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
     200: {"description": "Server-sent events", "content": {"text/event-stream": {}}},
     204: {"description": "The last event was seen already"},
 }
-FIGURE = re.compile(r"corrdiff-(?P<time>[0-9T-]+)-(?:(?P<what>lowres|ensemble)|sample-(?P<sample>\d{1,6}))")
+FIGURE = re.compile(r"corrdiff-(?P<state>.+)-(?:(?P<what>lowres|ensemble)|sample-(?P<sample>\d{1,6}))")
 
 
 def add_jobs(app: FastAPI, settings: Settings, engine: Engine) -> Jobs:
@@ -222,7 +222,8 @@ def _results(jobs: Jobs) -> APIRouter:
             size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         if size != found.size:
             raise DamageError(f"{path} has not the size that it had when it was complete")
-        name = f"corrdiff-{plotting.time_label(found.order.valid_times[0])}-{found.id[:8]}.zarr.zip"
+        first = shown.in_order(found.order.states)[0]
+        name = f"corrdiff-{plotting.time_label(first.valid)}-{found.id[:8]}.zarr.zip"
         headers = {"content-disposition": f'attachment; filename="{name}"'}
         return StreamingResponse(_zip(found), headers=headers, media_type="application/zip")
 
@@ -244,7 +245,7 @@ def _results(jobs: Jobs) -> APIRouter:
 
     @routes.get(f"{ROOT}/{{job}}/fields")
     async def fields(job: str) -> dict[str, Any]:
-        """What a map needs: shape, times, members, quantities with their colours, coastlines, provenance."""
+        """What a map needs: shape, states, members, quantities with their colours, coastlines, provenance."""
 
         def look() -> dict[str, Any]:
             with done(job).reading() as path:
@@ -274,7 +275,7 @@ def _results(jobs: Jobs) -> APIRouter:
     async def point(
         job: str, quantity: str, row: Annotated[int, Query(ge=0)], column: Annotated[int, Query(ge=0)]
     ) -> dict[str, Any]:
-        """All members at one cell of the mesh and all times, ``[T][M]``, and the coarse input there."""
+        """All members at one cell of the mesh in all states, ``[T][M]``, and the coarse input there."""
 
         def look() -> dict[str, Any]:
             with done(job).reading() as path:
@@ -297,10 +298,10 @@ def _zip(job: Job) -> Iterator[bytes]:
 
 
 def _figure_names(job: Job) -> list[str]:
-    """The names of ``plot-corrdiff``, for each time."""
+    """The names of ``plot-corrdiff``, for each state."""
     kinds = ["ensemble"] if job.order.samples > 1 else []
     kinds += ["lowres", *(f"sample-{member}" for member in range(job.order.samples))]
-    labels = map(plotting.time_label, job.order.valid_times)
+    labels = map(plotting.state_label, shown.in_order(job.order.states))
     return [f"corrdiff-{label}-{kind}" for label in labels for kind in kinds]
 
 
@@ -310,8 +311,8 @@ def _drawn(store: Path, name: str) -> bytes:
     match = FIGURE.fullmatch(name)
     assert match is not None  # noqa: S101 - the name is one of ours
     ds = shown.opened(store)
-    labels = [plotting.time_label(time) for time in shown.valid_times(ds)]
-    index = shown.positions(ds)[labels.index(match["time"])]
+    labels = list(map(plotting.state_label, plotting.states(ds)))
+    index = labels.index(match["state"])
     draw = {
         "lowres": partial(plotting.plot_lowres, ds, index),
         "ensemble": partial(plotting.plot_ensemble, ds, index),

@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from earth2_corrdiff.plotting import fields, figures, panels, style
 from earth2_corrdiff.plotting.style import Quantity, Scale
 from earth2_corrdiff.service import chart, shown
+from earth2_corrdiff.states import State
 from earth2_corrdiff.times import time_text
 
 SHADES = 128
@@ -37,7 +38,7 @@ def overview(store: Path) -> dict[str, Any]:
         "cell_km": [round(width, 3), round(height, 3)],
         "north_up": bool(np.median(np.diff(mesh.lat, axis=0)) > 0),
         "east_right": bool(np.median(np.diff(mesh.lon, axis=1)) > 0),
-        "times": [time_text(time) for time in shown.valid_times(ds)],
+        **_states(shown.in_order(fields.states(ds))),
         "members": fields.sample_numbers(ds),
         "quantities": _quantities(ds),
         "overlay": chart.overlay(ds),
@@ -46,6 +47,15 @@ def overview(store: Path) -> dict[str, Any]:
         "synthetic": _made_up(ds),
         "synthetic_coarse": bool(ds.attrs.get("synthetic_source", ds.attrs.get("synthetic", 0))),
         "provenance": {name: ds.attrs[name] for name in SAID if name in ds.attrs},
+    }
+
+
+def _states(states: Sequence[State]) -> dict[str, Any]:
+    """Valid times, names as in the figures' file names, and of forecasts the starts: one for each state."""
+    return {
+        "times": [time_text(state.valid) for state in states],
+        "labels": [fields.state_label(state) for state in states],
+        "starts": None if states[0].lead is None else [time_text(state.time) for state in states],
     }
 
 

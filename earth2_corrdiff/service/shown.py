@@ -8,7 +8,7 @@ Quantities and units are those of ``plotting``: the page and ``plot-corrdiff`` s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from earth2_corrdiff.plotting.fields import COARSE, Array
 from earth2_corrdiff.plotting.style import Quantity
 from earth2_corrdiff.service import chart
 from earth2_corrdiff.service.errors import ServiceError
-from earth2_corrdiff.times import Times
+from earth2_corrdiff.states import State
 
 SHOW = re.compile(r"mean|spread|probability|coarse|member-(\d{1,6})")
 PARTS = ("value", "along", "up")
@@ -36,15 +36,14 @@ def opened(store: Path) -> xr.Dataset:
     return fields.open_store(store)
 
 
-def valid_times(ds: xr.Dataset) -> Times:
-    """Valid times in their order, each once: what a time's number counts here."""
-    times: Times = np.unique(fields.states(ds).valid_times)
-    return times
+def in_order(states: Iterable[State]) -> list[State]:
+    """All states by their time, those of one start by their lead time: what a time's number counts here."""
+    return sorted(states, key=lambda state: (state.time, state.valid))
 
 
 def positions(ds: xr.Dataset) -> list[int]:
-    """Position in the store of each of `valid_times`: of several forecasts that of the latest start."""
-    return [fields.time_index(ds, time) for time in valid_times(ds)]
+    """Position in the store of each of its states, which are `in_order`."""
+    return [fields.time_index(ds, state) for state in in_order(fields.states(ds))]
 
 
 def twin_of(ds: xr.Dataset, quantity: Quantity) -> Quantity | None:
@@ -64,7 +63,7 @@ def values(store: Path, name: str, time: int, show: str, part: str = "value") ->
     name : str
         Of a quantity, ``lat`` or ``lon``
     time : int
-        Position of the time
+        Number of the state, as `in_order`
     show : str
         ``member-0``, ``mean``, ``spread`` (standard deviation, ddof 1), ``probability`` (of more than the
         quantity's threshold, per cent) or ``coarse`` (the nearest cell of the coarse input)
@@ -176,7 +175,7 @@ def _closest(axis: Array, points: Array) -> Any:
 
 
 def point(store: Path, name: str, row: int, column: int) -> dict[str, Any]:
-    """All members at one cell and all times, ``[T][M]``, and the coarse input there; None for no number.
+    """All members at one cell in all states, ``[T][M]``, and the coarse input there; None for no number.
 
     Raises
     ------

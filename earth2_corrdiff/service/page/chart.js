@@ -1,6 +1,7 @@
 // SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 // SPDX-License-Identifier: Apache-2.0
-// All members at one cell: a line per member over several times, a dot per member at one time.
+// All members at one cell: a line per member over several times (of forecasts one for each start), a dot per
+// member at one time.
 
 import { element, format, labels } from "./colors.js";
 
@@ -62,37 +63,51 @@ function path(points) {
   return text;
 }
 
+const momentOf = (time) => Date.parse(`${time}Z`);
+export const leadOf = ({ times, starts }, i) => (momentOf(times[i]) - momentOf(starts[i])) / 3600000; // hours
+
+// Numbers of the states that a line connects, by valid time: those of one start, where it has several lead times.
+function linesOf({ times, starts }) {
+  const every = times.map((_, t) => t).sort((a, b) => momentOf(times[a]) - momentOf(times[b]));
+  const different = [...new Set(starts)];
+  if (!starts || different.length === times.length) return [every];
+  return different.map((start) => every.filter((t) => starts[t] === start));
+}
+
 function drawSeries(svg, found, about, y, shown, right) {
-  const moments = about.times.map((time) => Date.parse(`${time}Z`));
+  const moments = about.times.map(momentOf);
   const [first, last] = [Math.min(...moments), Math.max(...moments)];
-  const x = (t) => LEFT + 10 + ((moments[t] - first) / (last - first)) * (right - LEFT - 20);
+  const x = (moment) => LEFT + 10 + ((moment - first) / (last - first)) * (right - LEFT - 20);
+  const lines = linesOf(about);
   const line = (series, kind) => {
-    const points = series.map((value, t) => [x(t), value === null ? null : y(value)]);
-    points.sort((a, b) => a[0] - b[0]);
-    svg.append(element("path", { d: path(points), class: kind }));
+    const point = (t) => [x(moments[t]), series[t] === null ? null : y(series[t])];
+    svg.append(element("path", { d: lines.map((states) => path(states.map(point))).join(""), class: kind }));
   };
-  svg.append(element("line", { x1: x(shown.time), x2: x(shown.time), y1: TOP, y2: HEIGHT - BOTTOM, class: "now" }));
+  const now = x(moments[shown.time]);
+  svg.append(element("line", { x1: now, x2: now, y1: TOP, y2: HEIGHT - BOTTOM, class: "now" }));
   about.members.forEach((member, m) => line(found.values.map((values) => values[m]), "member"));
   const picked = about.members.indexOf(shown.member);
   if (picked >= 0) line(found.values.map((values) => values[picked]), "picked");
   const means = found.values.map((values) => (numbers(values).length ? mean(numbers(values)) : null));
   line(means, "mean");
   if (found.coarse) line(found.coarse, "coarse");
-  timeLabels(svg, about.times, x, Math.ceil((about.times.length * LABEL) / (right - LEFT)));
+  timeLabels(svg, [...new Set(about.times)].sort(), x, right - LEFT);
   const end = moments.indexOf(last);
   const picks = picked >= 0 ? [["picked", `member ${shown.member}`, found.values[end][picked]]] : [];
   names(svg, y, right, [...picks, ["mean", "mean", means[end]], ["coarse", "coarse", found.coarse && found.coarse[end]]]);
 }
 
 // As many times as there is room for: the day below the hour where it changes.
-function timeLabels(svg, times, x, every) {
+function timeLabels(svg, times, x, width) {
+  const every = Math.ceil((times.length * LABEL) / width);
   let day = "";
   times.forEach((time, t) => {
     if (t % every) return;
     const [date, hour] = time.split("T");
-    svg.append(element("text", { x: x(t), y: HEIGHT - BOTTOM + 15, "text-anchor": "middle" }, hour));
+    const at = x(momentOf(time));
+    svg.append(element("text", { x: at, y: HEIGHT - BOTTOM + 15, "text-anchor": "middle" }, hour));
     if (date !== day) {
-      svg.append(element("text", { x: x(t), y: HEIGHT - BOTTOM + 30, "text-anchor": "middle" }, date.slice(5)));
+      svg.append(element("text", { x: at, y: HEIGHT - BOTTOM + 30, "text-anchor": "middle" }, date.slice(5)));
     }
     day = date;
   });

@@ -3,7 +3,7 @@
 // A finished ensemble: two maps, the members at a point, and its files.
 
 import * as api from "./api.js";
-import { drawChart, mean, numbers } from "./chart.js";
+import { drawChart, leadOf, mean, numbers } from "./chart.js";
 import { format, legend, painter } from "./colors.js";
 import { fill } from "./form.js";
 import { MapView } from "./map.js";
@@ -48,7 +48,8 @@ export class Viewer {
     [this.lat, this.lon] = await Promise.all(["lat", "lon"].map((name) => this.field(name, 0, "mean")));
     const { quantities, times } = about;
     fill($("quantity"), quantities.map((_, i) => i), quantities.map(({ label }) => label));
-    fill($("when"), times.map((_, i) => i), times.map((time) => time.replace("T", " ")));
+    fill($("when"), times.map((_, i) => i), times.map((_, i) => stateText(about, i)));
+    $("when-label").textContent = about.starts ? "Start + lead time (UTC)" : "Valid time (UTC)";
     $("when-field").hidden = times.length < 2;
     $("synthetic").hidden = !about.synthetic;
     $("synthetic").querySelector("span").textContent = (about.synthetic || "").replace(/^synthetic /, "");
@@ -103,13 +104,13 @@ export class Viewer {
   // The store, and the pictures of the time that is shown.
   offer() {
     const { id, links, bytes } = this.job;
-    const label = this.about.times[this.time || 0].replaceAll(":", "");
-    const pictures = links.figures.filter((link) => link.includes(label) && !link.includes("-sample-"));
+    const stem = `/corrdiff-${this.about.labels[this.time || 0]}-`;
+    const pictures = links.figures.filter((link) => link.includes(stem) && !link.includes("-sample-"));
     const picked = $("show").value?.startsWith("member-") ? $("show").value.slice(7) : "0";
-    pictures.push(...links.figures.filter((link) => link.endsWith(`${label}-sample-${picked}.png`)));
+    pictures.push(...links.figures.filter((link) => link.endsWith(`${stem}sample-${picked}.png`)));
     const files = [["Zarr store, zipped", api.storePath(id), `${(bytes / 1e6).toFixed(1)} MB`]];
     for (const link of pictures) {
-      const [, kind] = link.match(/T\d+-(.*)\.png$/);
+      const kind = link.split(stem)[1].replace(".png", "");
       const names = { ensemble: "Picture of the ensemble", lowres: "Picture of the coarse input" };
       files.push([names[kind] || `Picture of member ${picked}`, api.figurePath(link), "PNG"]);
     }
@@ -216,8 +217,9 @@ export class Viewer {
     $("point").hidden = false;
     $("point-title").textContent = `${quantity.label} at ${place(found.lat, found.lon)}, all members`;
     const values = numbers(found.values[this.time]).sort((a, b) => a - b);
+    const from = about.starts ? ` (${stateText(about, this.time)})` : "";
     const texts = [
-      `${about.times[this.time].replace("T", " ")} UTC: mean ${format(mean(values))}`,
+      `${about.times[this.time].replace("T", " ")} UTC${from}: mean ${format(mean(values))}`,
       `members from ${format(values[0])} to ${format(values[values.length - 1])} ${units}`,
     ];
     if (found.coarse) {
@@ -270,9 +272,16 @@ function place(lat, lon) {
   return `${Math.abs(lat).toFixed(2)}°${lat < 0 ? "S" : "N"} ${Math.abs(turned).toFixed(2)}°${turned < 0 ? "W" : "E"}`;
 }
 
+// A state in words: "2024-07-24 06:00", of forecasts "2024-07-24 00:00 + 6 h".
+function stateText(about, i) {
+  const time = (about.starts || about.times)[i].replace("T", " ");
+  return about.starts ? `${time} + ${leadOf(about, i)} h` : time;
+}
+
 // First and last of some times: "2024-07-24 00:00 to 18:00 UTC".
 export function span(times) {
-  const [first, last] = [times[0], times[times.length - 1]].map((time) => time.split("T"));
+  const sorted = [...times].sort();
+  const [first, last] = [sorted[0], sorted.at(-1)].map((time) => time.split("T"));
   const end = first[0] === last[0] ? last[1] : last.join(" ");
   return `${first.join(" ")}${times.length > 1 ? ` to ${end}` : ""} UTC`;
 }
