@@ -96,7 +96,7 @@ class GribFile:
 
     def __init__(self, path: Path, rename: Mapping[str, str] | None = None) -> None:
         self.path, self.renamed = path, frozenset[str]()
-        _check_whole(path)
+        check_whole(path)
         table, self.lat, self.lon = _index(path, rename or {})
         keys = list(table)
         new = {old for old, name in (rename or {}).items() if any(name in row for row in table.values())}
@@ -248,7 +248,7 @@ def _factor(message: Any) -> float:
     return NCEP_GRAVITY if message["centre"] == "kwbc" else STANDARD_GRAVITY
 
 
-def _check_whole(path: Path) -> None:
+def check_whole(path: Path) -> None:
     """Refuse a file that is not message after message to its end: pygrib passes over what is none.
 
     Between messages there may be the header of a bulletin, or padding. Of edition 2 the sections are looked
