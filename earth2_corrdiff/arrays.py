@@ -24,6 +24,7 @@ from earth2_corrdiff.codecs import (
 from earth2_corrdiff.compression import Bound
 from earth2_corrdiff.layout import ERROR, OUTPUT, SEED, UNWRITTEN, VALID, Layout
 from earth2_corrdiff.metadata import LAT, LON, cf_attributes
+from earth2_corrdiff.place import SEED_NAME
 
 
 def storage(bound: Bound | None = None, own: Any = None) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def lay_out(io: ZarrBackend, layout: Layout) -> None:
 
 
 def _add_seeds(root: zarr.Group, layout: Layout) -> None:
-    about: dict[str, Any] = {"long_name": "seed of the member's noise; -1 where it is not written"}
+    about: dict[str, Any] = {"long_name": f"{SEED_NAME}; -1 where it is not written"}
     root.create_array(
         SEED,
         shape=layout.seeds.shape,

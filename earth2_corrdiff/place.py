@@ -16,6 +16,9 @@ from typing import Any
 
 from earth2_corrdiff.errors import InputError
 
+SEED = "member_seed"
+SEED_NAME = "seed of the member's noise"
+"""How the ``long_name`` of the members' seeds begins: no other program's store has such an array."""
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EBADF}
 """What file systems answer that cannot flush a folder."""
 
@@ -36,12 +39,17 @@ def check_target(path: Path, overwrite: bool, resume: bool) -> None:
     Raises
     ------
     InputError
-        If the store exists and neither ``overwrite`` nor ``resume`` is asked for, or something else is there
+        If the store exists and neither ``overwrite`` nor ``resume`` is asked for, if it is damaged so that
+        only ``overwrite`` helps, or if something else is there
     """
     with writing(path, kept=False):
         _undo(path)
         if path.exists():
-            if recorded(path) is None:
+            if is_headless(path):
+                goes_on = resume and recorded(replacement(path)) is not None
+                if not overwrite and not goes_on:
+                    raise InputError(f"the store {path} is damaged ({metadata_fault(path)}); use --overwrite")
+            elif recorded(path) is None:
                 raise InputError(f"the output {path} exists and is no store of a run; give another --output")
             if not overwrite and not resume:
                 raise InputError(f"the output {path} exists; use --resume to go on with it, or --overwrite")
@@ -54,11 +62,48 @@ def check_target(path: Path, overwrite: bool, resume: bool) -> None:
 
 def recorded(path: Path) -> dict[str, Any] | None:
     """Attributes of the store that a run left at a path; None if there is no such store."""
-    try:
-        about = json.loads((path / "zarr.json").read_text(encoding="utf-8")).get("attributes", {})
-    except (OSError, ValueError, AttributeError):
-        return None
+    about = (_node(path) or {}).get("attributes")
     return about if isinstance(about, dict) and "package_sha256" in about else None
+
+
+def is_headless(path: Path) -> bool:
+    """Whether a folder is the store of a run whose own metadata are lost: the members' seeds tell.
+
+    A folder with readable metadata that are not those of a run is no such store, whatever else it holds.
+    """
+    about = (_node(path / SEED) or {}).get("attributes")
+    name = about.get("long_name") if isinstance(about, dict) else None
+    return _node(path) is None and isinstance(name, str) and name.startswith(SEED_NAME)
+
+
+def metadata_fault(path: Path) -> str | None:
+    """What of the metadata of a Zarr store (format 3) is lost or cannot be read; None if it is whole.
+
+    The store's copy of all metadata says which arrays there should be. Readers that use the copy alone show
+    nothing of such damage.
+    """
+    about = _node(path)
+    if about is None:
+        return f"its zarr.json {_lost(path)}"
+    copy = about.get("consolidated_metadata")
+    listed = copy.get("metadata") if isinstance(copy, dict) else None
+    for name in listed if isinstance(listed, dict) else ():
+        if _node(path / name) is None:
+            return f"zarr.json of {name} {_lost(path / name)}"
+    return None
+
+
+def _node(path: Path) -> dict[str, Any] | None:
+    """The metadata of a group or an array; None where they are lost or cannot be read."""
+    try:
+        found = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and found.get("node_type") in ("group", "array") else None
+
+
+def _lost(path: Path) -> str:
+    return "cannot be read" if (path / "zarr.json").exists() else "is lost"
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from earth2_corrdiff.compression import Kept
 from earth2_corrdiff.errors import InputError, MemberError, first_line
 from earth2_corrdiff.integrity import Integrity, chunk_files, chunks_there, restore
 from earth2_corrdiff.layout import ERROR, SEED, UNWRITTEN, Layout
-from earth2_corrdiff.place import flush, replaced, same_folder, writing
+from earth2_corrdiff.place import flush, metadata_fault, replaced, same_folder, writing
 
 LISTED = 5
 """Damaged members that are named."""
@@ -115,6 +115,8 @@ class Store:
             metadata are damaged
         """
         place = place or path
+        if fault := metadata_fault(path):
+            raise InputError(f"the store {place} is damaged ({fault}); use --overwrite")
         with _readable(place):
             # not the consolidated copy of the metadata: that one cannot be changed
             root = zarr.open_group(str(path), mode="r+", use_consolidated=False)

@@ -321,6 +321,43 @@ def test_plots_and_scores_say_damaged_in_one_line(
     assert not list((tmp_path / "out").glob("*sample-1*"))
 
 
+METADATA: dict[str, Callable[[Path], object]] = {
+    "its zarr.json cannot be read": lambda store: (store / "zarr.json").write_text("{"),
+    "its zarr.json is lost": lambda store: (store / "zarr.json").unlink(),
+    "zarr.json of mrr is lost": lambda store: shutil.rmtree(store / "mrr"),
+    "zarr.json of t2m is lost": lambda store: (store / "t2m/zarr.json").unlink(),
+    "zarr.json of lat cannot be read": lambda store: (store / "lat/zarr.json").write_bytes(bytes(700)),
+    "zarr.json of member_seed is lost": lambda store: shutil.rmtree(store / "member_seed"),
+}
+
+
+@pytest.mark.parametrize("fault", METADATA)
+def test_all_commands_say_the_same_of_lost_metadata(
+    package: Path, whole: Path, tmp_path: Path, fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The copy of all metadata in the store's own does not hide it, and what is advised works."""
+    ds = xr.open_zarr(whole)
+    ds[["mrr", "t2m"]].isel(sample=0, drop=True).to_netcdf(tmp_path / "truth.nc")
+    store = Path(shutil.copytree(whole, tmp_path / "run.zarr"))
+    METADATA[fault](store)
+    said = f"the store {store} is damaged ({fault}); "
+    capsys.readouterr()
+    for main, argv in (
+        (plot.main, ["--output-dir", tmp_path / "out"]),
+        (verify.main, ["--truth", tmp_path / "truth.nc", "--no-report", "--bootstrap", 0]),
+    ):
+        assert main([str(arg) for arg in (store, *argv)]) == 2
+        err = capsys.readouterr().err
+        assert err.endswith(f"error: {said}the run's command with --overwrite makes it anew\n"), err
+        assert err.count("\n") == 1
+    for check in (False, True):
+        with pytest.raises(InputError) as caught:
+            run(package, store, resume=True, check=check, compress=compress(whole))
+        assert str(caught.value) == f"{said}use --overwrite"
+    run(package, store, overwrite=True, compress=compress(whole))
+    same(store, whole)
+
+
 def test_a_lost_input_is_not_shown_as_blank(
     package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,6 +19,7 @@ from loguru import logger
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.sources import check_input, fetch, make_forecast, make_source, parse_rename
 from earth2_corrdiff.sources.formats import is_grib, is_netcdf
+from earth2_corrdiff.sources.grib import check_whole
 from earth2_corrdiff.sources.names import offered
 from earth2_corrdiff.sources.time_axes import by_valid_time
 
@@ -429,6 +430,44 @@ def test_grib_behind_the_header_of_a_bulletin(tmp_path: Path) -> None:
     ):
         path.write_bytes(content)
         assert is_grib(path) == right, content
+
+
+def message(edition: int, body: bytes) -> bytes:
+    """A GRIB message by hand; of edition 2 with the body as its one section, of data."""
+    size = 8 + len(body) + 4
+    if edition == 1:
+        return b"GRIB" + size.to_bytes(3) + b"\1" + body + b"7777"
+    section = (len(body) + 5).to_bytes(4) + b"\7" + body
+    return b"GRIB\0\0\0\2" + (16 + len(section) + 4).to_bytes(8) + section + b"7777"
+
+
+@pytest.mark.parametrize("edition", [1, 2])
+def test_where_a_grib_is_damaged(tmp_path: Path, edition: int) -> None:
+    one, other = (message(edition, byte * 90) for byte in (b"\xc3", b"\xd5"))
+    path = tmp_path / "weather.grib"
+    end, both = len(one), len(one + other)
+    for content, where in (
+        (one + other, None),
+        (b"HTXX01 KWBC\r\r\n" + one + b"\r\r\n\3" + other + bytes(9000), None),
+        (bytes(4090) + one + other, None),  # across the end of what is read at once
+        (one[:60] + bytes(end - 60) + other, 0),
+        (one[:-1] + other, 0),
+        (one + b"\xff" + other, end),
+        (one + bytes(30) + other[30:], end),
+        (one + bytes(30) + other[30:] + one, end),
+        (one + other + bytes(9000) + b"\xff", both),
+        (one + other[:7] + b"\x09" + other[8:] + one, end),
+    ):
+        path.write_bytes(content)
+        if where is None:
+            check_whole(path)
+        else:
+            with pytest.raises(InputError, match=f"is damaged at byte {where}; copy it again"):
+                check_whole(path)
+    for cut in (end + 10, both - 1):
+        path.write_bytes((one + other)[:cut])
+        with pytest.raises(InputError, match="is cut off in its last message; copy it again"):
+            check_whole(path)
 
 
 def test_expver_slices(tmp_path: Path) -> None:

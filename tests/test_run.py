@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -534,9 +535,36 @@ def test_a_damaged_store_is_said(small: Path, old: Path) -> None:
     (old / "time/zarr.json").write_text("{")
     with pytest.raises(InputError, match="run.zarr is damaged .*; use --overwrite"):
         run(load(small), old, TIMES[0], seed=1, resume=True)
-    (old / "zarr.json").write_text("{")
-    with pytest.raises(InputError, match="no store of a run; give another --output"):
-        run(load(small), old, TIMES[0], seed=1, overwrite=True)
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "null", "[]", '{"zarr_format": 3}'])
+def test_a_store_that_lost_its_own_metadata_is_overwritten(small: Path, old: Path, text: str | None) -> None:
+    """The seeds of its members say that it is a run's; until the new one is complete, nothing is gone."""
+    before, about = contents(old), old / "zarr.json"
+    about.unlink() if text is None else about.write_text(text)
+    for start in ({}, {"resume": True}):
+        with pytest.raises(InputError, match=r"run.zarr is damaged \(its zarr.json .*\); use --overwrite"):
+            run(load(small), old, TIMES[0], seed=1, **start)
+    next(iter(Downscaling(TIMES, load(small), Weather(), old, Options(seed=1, overwrite=True))))
+    assert (old / "t2m/c/0/0/0/0").read_bytes() == before["t2m/c/0/0/0/0"]
+    run(load(small), old, seed=1, resume=True)  # goes on with the new one
+    run(load(small), old.parent / "new.zarr", seed=1)
+    same(old, old.parent / "new.zarr")
+
+
+def test_seeds_alone_make_no_store_of_a_run(small: Path, tmp_path: Path) -> None:
+    """Neither another's array of that name, nor ours below metadata that are another program's."""
+    run(load(small), tmp_path / "run.zarr", TIMES[0], seed=1)
+    bare, others = tmp_path / "bare.zarr", tmp_path / "others.zarr"
+    zarr.open_group(bare, mode="w").create_array("member_seed", data=np.arange(3))
+    (bare / "zarr.json").unlink()
+    zarr.open_group(others, mode="w")
+    shutil.copytree(tmp_path / "run.zarr/member_seed", others / "member_seed")
+    before = contents(tmp_path)
+    for place, start in itertools.product((bare, others), ({}, {"overwrite": True}, {"resume": True})):
+        with pytest.raises(InputError, match="exists and is no store of a run; give another --output"):
+            run(load(small), place, **start)
+    assert contents(tmp_path) == before
 
 
 def test_data_that_is_no_source(small: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -19,6 +20,7 @@ from scipy.interpolate import RegularGridInterpolator
 
 from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.sources import as_source, check_input, fetch, make_forecast, make_source
+from earth2_corrdiff.sources.grib import GribFile
 
 pytestmark = gfs_files.needed
 
@@ -295,6 +297,49 @@ def test_cut_off_grib(tmp_path: Path, end: int) -> None:
     path.write_bytes(POLAND.read_bytes()[:end])
     with pytest.raises(InputError, match="is cut off in its last message|cannot open .* is it complete"):
         make_source(f"file:{path}")
+
+
+def parts(grib: bytes) -> list[int]:
+    """Where each message begins, and where the last one ends."""
+    found = [0]
+    while found[-1] < len(grib):
+        found.append(found[-1] + int.from_bytes(grib[found[-1] + 8 : found[-1] + 16]))
+    return found
+
+
+HEADER = b"\x01\r\r\n123 \r\r\nHTXX01 KWBC 241200\r\r\n"
+
+
+@pytest.mark.parametrize("how", ["zeros", "noise", "removed", "doubled", "from a head", "a section", "text"])
+def test_damaged_grib(tmp_path: Path, how: str) -> None:
+    """Of the 588 messages, one in the middle or what follows it is lost: said, not passed over."""
+    whole, path = POLAND.read_bytes(), tmp_path / "damaged.grib2"
+    start = parts(whole)[294]
+    inside = start + 300
+    data = {
+        "zeros": whole[:inside] + bytes(2000) + whole[inside + 2000 :],
+        "noise": whole[:inside] + b"\xa5" * 2500 + whole[inside + 2500 :],
+        "removed": whole[:inside] + whole[inside + 100 :],
+        "doubled": whole[: inside + 100] + whole[inside:],
+        "from a head": whole[:start] + bytes(100) + whole[start + 100 :],
+        "a section": whole[: start + 16] + bytes(9) + whole[start + 25 :],
+        "text": whole[:start] + b"grib" + whole[start + 4 :],
+    }[how]
+    path.write_bytes(data)
+    with pytest.raises(InputError) as caught:
+        make_source(f"file:{path}")
+    assert str(caught.value) == f"the GRIB file {path} is damaged at byte {start}; copy it again"
+
+
+def test_what_lies_between_the_messages_of_a_grib(tmp_path: Path) -> None:
+    """Headers and ends of bulletins, and padding: the same fields are read."""
+    whole, path = POLAND.read_bytes(), tmp_path / "bulletins.grib2"
+    bounds = parts(whole)
+    wrapped = [HEADER + whole[a:b] + b"\r\r\n\x03" + bytes(64) for a, b in pairwise(bounds)]
+    path.write_bytes(b"".join(wrapped) + bytes(10_000))
+    first, other = GribFile(path), GribFile(POLAND)
+    assert len(bounds) == 589 and list(first.names(0)) == list(other.names(0))
+    np.testing.assert_array_equal(*(file.read([(0, "t2m")])[0, "t2m"] for file in (first, other)))
 
 
 def test_grib_without_a_known_field() -> None:

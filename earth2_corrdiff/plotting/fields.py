@@ -22,6 +22,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from earth2_corrdiff.errors import DamageError, InputError, first_line
+from earth2_corrdiff.place import is_headless, metadata_fault, recorded
 from earth2_corrdiff.states import State, States
 from earth2_corrdiff.times import TimeLike, time_text, to_times
 
@@ -34,6 +35,9 @@ SEEDS, UNWRITTEN = "member_seed", -1
 OPTIONAL = ("refc_lowres",)
 """Coarse input that a source may lack at some times, since the model does not take it."""
 MEND = "the run's command with --resume --check computes it again"
+"""What helps where fields or coordinates are damaged."""
+REMAKE = "the run's command with --overwrite makes it anew"
+"""What helps where metadata are damaged: the fields cannot be told without them."""
 Time = int | TimeLike | State
 """A position in `states`, a valid time (UTC), or a state of `states`."""
 
@@ -52,13 +56,14 @@ def open_store(path: str | Path) -> xr.Dataset:
     Raises
     ------
     InputError
-        Where there is no such folder, it is no Zarr, or no output of CorrDiff is in it.
+        Where there is no such folder, it is no Zarr, no output of CorrDiff is in it, or it is damaged.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"there is no store {path}: give the folder that run-corrdiff wrote")
-    if not any((path / marker).is_file() for marker in ("zarr.json", ".zgroup")):
+    if not is_headless(path) and not any((path / marker).is_file() for marker in ("zarr.json", ".zgroup")):
         raise InputError(f"{path} is not a Zarr store: give the folder that run-corrdiff wrote")
+    _check_metadata(path)
     try:
         with warnings.catch_warnings():  # a store without consolidated metadata is read all the same
             warnings.simplefilter("ignore", RuntimeWarning)
@@ -69,8 +74,21 @@ def open_store(path: str | Path) -> xr.Dataset:
         raise
     except Exception as error:  # codecs and stores have no class in common for what is damaged
         raise DamageError(
-            f"{path} cannot be read as a Zarr store, it is damaged ({first_line(error)}); {MEND}"
+            f"{path} cannot be read as a Zarr store, it is damaged ({first_line(error)}); {MEND}, or with "
+            "--overwrite everything"
         ) from error
+
+
+def _check_metadata(path: Path) -> None:
+    """Refuse a store whose metadata are damaged, though Zarr's copy of them may do for reading."""
+    fault = None if (path / ".zgroup").is_file() else metadata_fault(path)
+    if fault is None:
+        return
+    if is_headless(path) or recorded(path) is not None:
+        raise DamageError(f"the store {path} is damaged ({fault}); {REMAKE}")
+    raise InputError(
+        f"{path} cannot be read as a Zarr store ({fault}): give the folder that run-corrdiff wrote"
+    )
 
 
 def _checked(ds: xr.Dataset, path: Path) -> xr.Dataset:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from loguru import logger
@@ -43,6 +43,11 @@ NCEP_GRAVITY = 9.81
 NO_MEMBER = -1
 MEANS = (0, 1)
 """Derived forecasts that are fields of the variable itself: means of all members. Others are spreads."""
+
+HEAD, END = 4096, b"7777"
+"""Bytes in which the next message begins, and what a message ends with."""
+FILLER = bytes([0, *b"\1\3\t\r\n", *range(32, 127)])
+"""Bytes of padding, and of the headers and ends of bulletins."""
 
 
 class Key(NamedTuple):
@@ -82,7 +87,7 @@ class GribFile:
     Raises
     ------
     InputError
-        If it is cut off, has no field that is known on such a grid, or has two for one variable
+        If it is cut off or damaged, has no field that is known on such a grid, or has two for one variable
     """
 
     valid: Times
@@ -91,8 +96,7 @@ class GribFile:
 
     def __init__(self, path: Path, rename: Mapping[str, str] | None = None) -> None:
         self.path, self.renamed = path, frozenset[str]()
-        if not _is_whole(path):
-            raise InputError(f"the GRIB file {path} is cut off in its last message; copy it again")
+        check_whole(path)
         table, self.lat, self.lon = _index(path, rename or {})
         keys = list(table)
         new = {old for old, name in (rename or {}).items() if any(name in row for row in table.values())}
@@ -244,21 +248,74 @@ def _factor(message: Any) -> float:
     return NCEP_GRAVITY if message["centre"] == "kwbc" else STANDARD_GRAVITY
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether the last message ends: pygrib passes over one that does not."""
+def check_whole(path: Path) -> None:
+    """Refuse a file that is not message after message to its end: pygrib passes over what is none.
+
+    Between messages there may be the header of a bulletin, or padding. Of edition 2 the sections are looked
+    at, too. Numbers that have changed cannot be told: GRIB has no checksum.
+
+    Raises
+    ------
+    InputError
+        Says at which byte it is damaged, or that it is cut off
+    """
     size, position = path.stat().st_size, 0
     with path.open("rb") as file:
         while position < size:
-            file.seek(position)
-            head = file.read(4096)
-            start = head.find(b"GRIB")
-            if start < 0 or start + 16 > len(head):
-                return start < 0  # padding after the last message, or a head that is cut off
-            edition = head[start + 7]
-            length = int.from_bytes(
-                head[start + 8 : start + 16] if edition == 2 else head[start + 4 : start + 7]
-            )
-            if edition == 1 and length >= 0x800000:
-                return True  # ECMWF's code for large messages
-            position += start + max(length, 16)
-    return position == size
+            head = _bytes(file, position, HEAD)
+            gap = head.find(b"GRIB")
+            if not _is_filler(head[: gap if gap >= 0 else None]):
+                raise _damaged(path, position)
+            if gap < 0:
+                if not all(map(_is_filler, iter(lambda: file.read(2**20), b""))):
+                    raise _damaged(path, position)
+                return
+            position += gap
+            end = _end(file, position, size)
+            if end is None:
+                return
+            if end > size:
+                raise InputError(f"the GRIB file {path} is cut off in its last message; copy it again")
+            if _bytes(file, end - 4, 4) != END or not _has_sections(file, position, end):
+                raise _damaged(path, position)
+            position = end
+
+
+def _end(file: BinaryIO, position: int, size: int) -> int | None:
+    """Where the message at a position ends: beyond the file if it is cut off, None if it may be large."""
+    head = _bytes(file, position, 16)
+    if len(head) < 16:
+        return size + 1
+    if head[7] == 2:
+        return position + max(int.from_bytes(head[8:16]), 20)
+    length = int.from_bytes(head[4:7])
+    if head[7] == 1 and length >= 0x800000:
+        return None  # ECMWF's code for large messages
+    return position + max(length, 20)
+
+
+def _has_sections(file: BinaryIO, position: int, end: int) -> bool:
+    """Whether the sections of a message of edition 2 follow each other up to its end; true of edition 1."""
+    edition = _bytes(file, position + 7, 1)[0]
+    position += 16
+    while edition == 2 and position < end - 4:
+        head = _bytes(file, position, 5)
+        length = int.from_bytes(head[:4])
+        if length < 5 or not 1 <= head[4] <= 7:
+            return False
+        position += length
+    return edition == 1 or (edition == 2 and position == end - 4)
+
+
+def _bytes(file: BinaryIO, position: int, count: int) -> bytes:
+    file.seek(position)
+    return file.read(count)
+
+
+def _is_filler(data: bytes) -> bool:
+    """Whether bytes may lie between messages."""
+    return not data.translate(None, FILLER)
+
+
+def _damaged(path: Path, position: int) -> InputError:
+    return InputError(f"the GRIB file {path} is damaged at byte {position}; copy it again")
