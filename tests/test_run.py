@@ -199,15 +199,15 @@ def test_out_of_memory_halves_the_batch(
     package: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     tried: list[int] = []
-    original = Downscaler._block
+    original = Downscaler.sample
 
-    def block(self: Downscaler, cond: Any, mean: Any, seeds: Any, *how: Any) -> torch.Tensor:
+    def block(self: Downscaler, state: Any, seeds: Any, *how: Any) -> torch.Tensor:
         tried.append(len(seeds))
         if len(seeds) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-        return original(self, cond, mean, seeds, *how)
+        return original(self, state, seeds, *how)
 
-    monkeypatch.setattr(Downscaler, "_block", block)
+    monkeypatch.setattr(Downscaler, "sample", block)
     ds = run(load(package), tmp_path / "run.zarr", max_batch=3)
     np.testing.assert_array_equal(ds.mrr, fields(whole))
     assert lines == ["out of memory with 3 members at once; going on with 1\n"]
@@ -220,7 +220,7 @@ def test_one_member_that_does_not_fit(small: Path, tmp_path: Path, monkeypatch: 
             "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory: you tried"
         )
 
-    monkeypatch.setattr(Downscaler, "_block", block)
+    monkeypatch.setattr(Downscaler, "sample", block)
     with pytest.raises(InputError, match="one member alone does not fit the memory"):
         run(load(small), tmp_path / "run.zarr")
 
