@@ -11,7 +11,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # What makes an Earth2Studio model, data source or store of the core, and what runs those.
-ADAPTERS = ("model", "handshake", "arrays", "output", "run", "store", "work", "service", "workflows")
+ADAPTERS = (
+    "model",
+    "handshake",
+    "arrays",
+    "integrity",
+    "output",
+    "run",
+    "store",
+    "work",
+    "service",
+    "workflows",
+)
 ADAPTERS += ("sources.settled",)
 BLOCKED = """
 import sys
