@@ -153,7 +153,7 @@ def test_the_server_finds_it(server: Server) -> None:
     assert NAME in server.http.get("/v1/infer/workflows").json()["workflows"]
     schema = server.http.get(f"/v1/infer/workflows/{NAME}/schema").json()
     assert schema["required"] == ["start_time"] and schema["additionalProperties"] is False
-    optional = {"source", "number_of_samples", "number_of_steps", "solver", "seed"}
+    optional = {"source", "lead_time", "number_of_samples", "number_of_steps", "solver", "seed"}
     assert set(schema["properties"]) == {"start_time", *optional}
 
 
