@@ -1,15 +1,18 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Small Zarr arrays (format 2) in an archive: numbers alone, by a few codecs, bounded before they are read.
+"""Zarr from strangers: small arrays (format 2) of an archive, by a few codecs, bounded before they are read.
 
-Zarr itself would run any codec that an array names, and one of them is Python's pickle.
+Zarr itself would run any codec that an array names, and one of them is Python's pickle: in folders that is
+searched for.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +20,31 @@ from numpy.typing import NDArray
 
 from earth2_corrdiff.archives import Archive
 from earth2_corrdiff.documents import parse_json
+from earth2_corrdiff.errors import InputError
 
 MOST_POINTS = 2**24
 MOST_CHUNKS = 2**16
 _BOUNDED = ("blosc", "zstd", "lz4")  # these refuse to write more than the room that they are given
+_PICKLE = re.compile(rb'"(numcodecs\.)?pickle"', re.IGNORECASE)
 _ZLIB = {"zlib": 15, "gzip": 31}  # codec → window bits of its format
+
+
+def check_codecs(path: Path) -> None:
+    """Refuse a Zarr folder that names Python's pickle as a codec: to read it would run code of the file.
+
+    Raises
+    ------
+    InputError
+        If the root or an array of it does
+    """
+    if not path.is_dir():
+        return
+    for pattern in (".zmetadata", "zarr.json", "*/.zarray", "*/zarr.json"):
+        for file in path.glob(pattern):
+            if _PICKLE.search(file.read_bytes()):
+                raise InputError(
+                    f"{path} cannot be read: {file.relative_to(path)} names the codec pickle, which runs code"
+                )
 
 
 def read_array(archive: Archive, path: str) -> NDArray[Any]:

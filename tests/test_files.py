@@ -511,3 +511,13 @@ def test_a_dataset_by_valid_time(said: list[str]) -> None:
     np.testing.assert_array_equal(by_valid_time(plain, "x").t2m, values[0])  # in the order of the file
     for twice in (plain.assign_coords(time=runs[[0, 0, 1]]), plain.assign_coords(time=runs[[1, 0, 1]])):
         assert "times; keep one of them" in refused(by_valid_time, twice, "x")
+
+
+def test_a_zarr_that_would_run_code(tmp_path: Path) -> None:
+    """Zarr runs any codec that an array names, Python's pickle too."""
+    data = xr.Dataset({"t2m": field(290.0, time=1)}, GRID | {"time": [START]})
+    data.to_zarr(tmp_path / "w.zarr", zarr_format=2, consolidated=False)
+    about = tmp_path / "w.zarr" / "t2m" / ".zarray"
+    about.write_text(about.read_text().replace('"filters": null', '"filters": [{"id": "pickle"}]'))
+    assert '"pickle"' in about.read_text()
+    assert "t2m/.zarray names the codec pickle" in refused(make_source, f"file:{tmp_path / 'w.zarr'}")

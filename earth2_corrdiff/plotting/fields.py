@@ -25,6 +25,7 @@ from earth2_corrdiff.errors import DamageError, InputError, first_line
 from earth2_corrdiff.place import is_headless, metadata_fault, recorded
 from earth2_corrdiff.states import State, States
 from earth2_corrdiff.times import TimeLike, time_text, to_times
+from earth2_corrdiff.zarr_members import check_codecs
 
 Array = NDArray[np.float64]
 
@@ -64,6 +65,7 @@ def open_store(path: str | Path) -> xr.Dataset:
     if not is_headless(path) and not any((path / marker).is_file() for marker in ("zarr.json", ".zgroup")):
         raise InputError(f"{path} is not a Zarr store: give the folder that run-corrdiff wrote")
     _check_metadata(path)
+    check_codecs(path)
     try:
         with warnings.catch_warnings():  # a store without consolidated metadata is read all the same
             warnings.simplefilter("ignore", RuntimeWarning)

@@ -19,6 +19,7 @@ from earth2_corrdiff.sources.analyses import FileAnalyses, FileSource
 from earth2_corrdiff.sources.formats import files_of, is_grib, is_zarr, refuse_others
 from earth2_corrdiff.sources.gridded import GriddedFile
 from earth2_corrdiff.sources.parts import Part, Parts
+from earth2_corrdiff.zarr_members import check_codecs
 
 
 def open_file(place: str | Path, rename: Mapping[str, str] | None = None) -> FileSource:
@@ -87,6 +88,7 @@ def open_data(path: Path) -> xr.Dataset:
     zarr = path.is_dir() or is_zarr(path)
     if not zarr:
         refuse_others(path)
+    check_codecs(path)
     try:
         return xr.open_dataset(path, engine="zarr") if zarr else xr.open_dataset(path)
     except Exception as error:  # every engine has its own

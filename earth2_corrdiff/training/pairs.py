@@ -29,6 +29,7 @@ from earth2_corrdiff.sources.checks import cleaned
 from earth2_corrdiff.sources.time_axes import by_valid_time, refuse_repeated, time_names, time_rows
 from earth2_corrdiff.times import Times, time_text
 from earth2_corrdiff.units import conversion
+from earth2_corrdiff.zarr_members import check_codecs
 
 COARSE = "_lowres"
 COMPLETE = "complete"  # 1 for a time whose fields are all written
@@ -276,6 +277,7 @@ def _opened(path: Path) -> xr.Dataset:
     if not path.exists():
         raise InputError(f"there are no pairs {path}")
     is_zarr = path.is_dir() or ".zarr" in path.suffixes
+    check_codecs(path)
     try:
         data: Any = xr.open_zarr(path, chunks=None, consolidated=False) if is_zarr else xr.open_dataset(path)
     except Exception as error:  # every engine has its own

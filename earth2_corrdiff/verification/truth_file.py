@@ -24,6 +24,7 @@ from earth2_corrdiff.sources.names import AXES, offered
 from earth2_corrdiff.sources.time_axes import by_valid_time, time_names
 from earth2_corrdiff.times import Times, positions, time_text
 from earth2_corrdiff.units import Conversion, conversion
+from earth2_corrdiff.zarr_members import check_codecs
 
 
 def open_dataset(path: Path) -> xr.Dataset:
@@ -39,6 +40,7 @@ def open_dataset(path: Path) -> xr.Dataset:
     is_zarr = path.is_dir() or ".zarr" in path.suffixes
     if not is_zarr:
         refuse_others(path)
+    check_codecs(path)
     try:
         with warnings.catch_warnings():  # a Zarr without consolidated metadata is read all the same
             warnings.simplefilter("ignore", RuntimeWarning)
