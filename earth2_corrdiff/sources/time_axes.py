@@ -41,7 +41,6 @@ SECONDS = {
 """Seconds of a unit of lead times; numbers without one are hours."""
 LONGEST = 10_000.0
 """Hours that a lead time without a unit may have."""
-NO_TIME = np.datetime64("NaT", "ns")
 NO_LEAD = np.timedelta64("NaT", "ns")
 
 
