@@ -11,13 +11,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from earth2_corrdiff.downscaler import Downscaler as Downscaler
-    from earth2_corrdiff.errors import InputError as InputError
-    from earth2_corrdiff.model import CorrDiff as CorrDiff
-    from earth2_corrdiff.model import CorrDiffTaiwan as CorrDiffTaiwan
-    from earth2_corrdiff.package_writer import save_package as save_package
-    from earth2_corrdiff.patch_geometry import PatchGeometry as PatchGeometry
-    from earth2_corrdiff.run import downscale as downscale
+    from earth2_corrdiff.base.errors import InputError as InputError
+    from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry as PatchGeometry
+    from earth2_corrdiff.model.downscaler import Downscaler as Downscaler
+    from earth2_corrdiff.model.earth2studio import CorrDiff as CorrDiff
+    from earth2_corrdiff.model.earth2studio import CorrDiffTaiwan as CorrDiffTaiwan
+    from earth2_corrdiff.model.packages.writer import save_package as save_package
+    from earth2_corrdiff.run.downscaling import downscale as downscale
     from earth2_corrdiff.sources import make_source as make_source
 
 __version__ = "0.1.0"
@@ -25,12 +25,12 @@ __version__ = "0.1.0"
 _HOME = {
     "CorrDiff": "model",
     "CorrDiffTaiwan": "model",
-    "Downscaler": "downscaler",
-    "InputError": "errors",
-    "PatchGeometry": "patch_geometry",
+    "Downscaler": "model.downscaler",
+    "InputError": "base.errors",
+    "PatchGeometry": "model.diffusion.patch_geometry",
     "downscale": "run",
     "make_source": "sources",
-    "save_package": "package_writer",
+    "save_package": "model.packages.writer",
 }
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604
 

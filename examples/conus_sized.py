@@ -21,13 +21,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from earth2_corrdiff import CorrDiff, downscale, save_package
-from earth2_corrdiff.checkpoint import Checkpoint
-from earth2_corrdiff.grid import Grid
-from earth2_corrdiff.networks import create
-from earth2_corrdiff.package import Folder
-from earth2_corrdiff.patch_geometry import PatchGeometry
+from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
+from earth2_corrdiff.model.packages.reader import Folder
+from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, Statistics
+from earth2_corrdiff.networks.mdlus import Checkpoint
+from earth2_corrdiff.networks.preconditioned import create
 from earth2_corrdiff.run import Options
-from earth2_corrdiff.spec import CorrDiffSpec, Sampling, Statistics
 
 INPUTS = Statistics(("t2m", "u10m", "v10m", "z500"), (288.0, 0.0, 0.0, 56000.0), (10.0, 5.0, 5.0, 1500.0))
 OUTPUTS = Statistics(("t2m", "u10m", "v10m"), (288.0, 0.0, 0.0), (10.0, 5.0, 5.0))

@@ -17,11 +17,11 @@ import torch  # noqa: E402
 from bench.provenance import command, machine, versions  # noqa: E402
 from bench.timing import Timing, clock_of, interleave, warm_up  # noqa: E402
 
-from earth2_corrdiff.accelerate import accelerate  # noqa: E402
-from earth2_corrdiff.checkpoint import Checkpoint  # noqa: E402
-from earth2_corrdiff.networks import Denoiser, create  # noqa: E402
-from earth2_corrdiff.patch_geometry import PatchGeometry  # noqa: E402
-from earth2_corrdiff.patching import Blend, merge, split  # noqa: E402
+from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry  # noqa: E402
+from earth2_corrdiff.model.diffusion.patched import Blend, merge, split  # noqa: E402
+from earth2_corrdiff.networks.fast.accelerate import accelerate  # noqa: E402
+from earth2_corrdiff.networks.mdlus import Checkpoint  # noqa: E402
+from earth2_corrdiff.networks.preconditioned import Denoiser, create  # noqa: E402
 
 Works = dict[str, Callable[[], torch.Tensor]]
 STATE, CONDITION = 4, 40  # channels

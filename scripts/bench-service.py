@@ -34,14 +34,14 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # a checkout works uninstalled too
 
+from earth2_corrdiff.base.errors import InputError  # noqa: E402
 from earth2_corrdiff.cli.common import ArgumentParser, run_command, share_cores  # noqa: E402
-from earth2_corrdiff.errors import InputError  # noqa: E402
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from earth2_corrdiff.model import CorrDiff
+    from earth2_corrdiff.model.earth2studio import CorrDiff
 
 NAME = "bench-service.py"
 STEPS = (8, 18)

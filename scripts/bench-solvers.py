@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout works uninstalled too
 
-from earth2_corrdiff.cli.bench_solvers import main  # noqa: E402
+from bench.solver_command import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

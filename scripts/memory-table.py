@@ -26,15 +26,15 @@ from bench.cases import INPUTS, OUTPUTS, SIZES, randomise  # noqa: E402
 from bench.provenance import command, machine, versions  # noqa: E402
 from bench.report import columns  # noqa: E402
 
-from earth2_corrdiff.checkpoint import Checkpoint  # noqa: E402
-from earth2_corrdiff.cpu_unet import KEPT  # noqa: E402
-from earth2_corrdiff.downscaler import Downscaler  # noqa: E402
-from earth2_corrdiff.errors import InputError  # noqa: E402
-from earth2_corrdiff.grid import Grid  # noqa: E402
-from earth2_corrdiff.memory import memory_table  # noqa: E402
-from earth2_corrdiff.networks import Denoiser, Regression, create  # noqa: E402
-from earth2_corrdiff.patch_geometry import PatchGeometry  # noqa: E402
-from earth2_corrdiff.spec import CorrDiffSpec, Sampling  # noqa: E402
+from earth2_corrdiff.base.errors import InputError  # noqa: E402
+from earth2_corrdiff.base.grid import Grid  # noqa: E402
+from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry  # noqa: E402
+from earth2_corrdiff.model.downscaler import Downscaler  # noqa: E402
+from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling  # noqa: E402
+from earth2_corrdiff.networks.fast.cpu import KEPT  # noqa: E402
+from earth2_corrdiff.networks.mdlus import Checkpoint  # noqa: E402
+from earth2_corrdiff.networks.memory_model import memory_table  # noqa: E402
+from earth2_corrdiff.networks.preconditioned import Denoiser, Regression, create  # noqa: E402
 
 Shape = tuple[int, int]
 COARSE = Grid(np.linspace(19, 29, 41), np.linspace(115, 127, 49))

@@ -10,7 +10,7 @@ import pytest
 from run_kit import make_package
 
 from earth2_corrdiff.cli.run import main
-from earth2_corrdiff.store import Store
+from earth2_corrdiff.store.writer import Store
 
 START = "2024-07-24T00"
 LEADS = "0/12/6h"

@@ -155,4 +155,4 @@ class FakeCuda:
         """Take the place of the real one, with no pool of an earlier test."""
         for name in ("mem_get_info", "memory_stats", "empty_cache", "graph_pool_handle", "graph"):
             monkeypatch.setattr(torch.cuda, name, getattr(self, name))
-        monkeypatch.setattr("earth2_corrdiff.graph_pool._POOLS", {})
+        monkeypatch.setattr("earth2_corrdiff.base.graph_pool._POOLS", {})

@@ -11,9 +11,9 @@ import torch
 from tiny import randomise
 from torch import Tensor
 
-from earth2_corrdiff.checkpoint import Checkpoint
-from earth2_corrdiff.networks import Denoiser, Regression, create
-from earth2_corrdiff.sampler import karras_sigmas
+from earth2_corrdiff.model.diffusion.solvers import karras_sigmas
+from earth2_corrdiff.networks.mdlus import Checkpoint
+from earth2_corrdiff.networks.preconditioned import Denoiser, Regression, create
 
 H, W, COUT, COND = 16, 24, 2, 5
 ARGS: dict[str, Any] = {

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from run_kit import NAMES, Weather
 
-from earth2_corrdiff.times import to_leads, to_times
+from earth2_corrdiff.base.times import to_leads, to_times
 
 TIMES = ("2024-07-24T00", "2024-07-24T06")
 LEADS = "0/12/6h"

@@ -22,9 +22,9 @@ from service_kit import Service, running
 from tiny import make_package, make_spec
 
 from earth2_corrdiff import CorrDiff, downscale, make_source
-from earth2_corrdiff.run import Options
+from earth2_corrdiff.model.spec import Sampling
+from earth2_corrdiff.run.downscaling import Options
 from earth2_corrdiff.service.settings import Settings
-from earth2_corrdiff.spec import Sampling
 
 ROOT = "/v1/downscale"
 COMMAND = "POST /v1/downscale"

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from earth2_corrdiff.kernels import reference
-from earth2_corrdiff.kernels.reference import Norm
+from earth2_corrdiff.networks.kernels import reference
+from earth2_corrdiff.networks.kernels.reference import Norm
 
 NCHW, NHWC = torch.contiguous_format, torch.channels_last
 LAYOUTS = {"nchw": NCHW, "nhwc": NHWC}

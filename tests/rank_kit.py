@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as the command has it, before PyTorch is imported
-PRELOAD = ["torch", "zarr", "earth2studio.io", "earth2studio.data", "earth2_corrdiff.run"]
+PRELOAD = ["torch", "zarr", "earth2studio.io", "earth2studio.data", "earth2_corrdiff.run.downscaling"]
 PATIENCE = 120
 
 

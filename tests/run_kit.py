@@ -21,11 +21,11 @@ import zarr
 from tiny import make_networks
 
 from earth2_corrdiff import CorrDiff, demo, save_package
-from earth2_corrdiff.checkpoint import write_mdlus
+from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.cli.run import main
-from earth2_corrdiff.grid import Grid
-from earth2_corrdiff.package import TAIWAN_ZIP
-from earth2_corrdiff.spec import CorrDiffSpec, Sampling, Statistics
+from earth2_corrdiff.model.packages.reader import TAIWAN_ZIP
+from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, Statistics
+from earth2_corrdiff.networks.mdlus import write_mdlus
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts/run-corrdiff.py"

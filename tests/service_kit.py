@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from tiny import make_downscaler, make_spec, weather
 
 from earth2_corrdiff import CorrDiff
-from earth2_corrdiff.noise import consecutive_seeds
+from earth2_corrdiff.model.diffusion.noise import consecutive_seeds
+from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling
 from earth2_corrdiff.service.app import create_app
 from earth2_corrdiff.service.engine import Engine
-from earth2_corrdiff.service.line import InferRequest, Member, Ticket
 from earth2_corrdiff.service.listening import listen
+from earth2_corrdiff.service.queue import InferRequest, Member, Ticket
 from earth2_corrdiff.service.server import Server
 from earth2_corrdiff.service.settings import Settings
-from earth2_corrdiff.spec import CorrDiffSpec, Sampling
 
 Array = NDArray[Any]
 INFER = "/v1/infer"

@@ -20,11 +20,11 @@ from loguru import logger
 from tiny import make_downscaler, make_spec, relerr, weather
 from torch import Tensor, nn
 
-from earth2_corrdiff.accelerate import FastDenoiser, FastRegression, accelerate, resolve
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.kernels import cpu_conv
-from earth2_corrdiff.networks import Denoiser, round_to_half, set_precision
-from earth2_corrdiff.spec import Sampling
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.spec import Sampling
+from earth2_corrdiff.networks.fast.accelerate import FastDenoiser, FastRegression, accelerate, resolve
+from earth2_corrdiff.networks.kernels import cpu_conv
+from earth2_corrdiff.networks.preconditioned import Denoiser, round_to_half, set_precision
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*legacy implementation", "ignore:gridtype", "ignore::DeprecationWarning"

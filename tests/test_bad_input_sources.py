@@ -14,10 +14,10 @@ import pytest
 import torch
 import xarray as xr
 
-from earth2_corrdiff.errors import InputError, UnavailableError
+from earth2_corrdiff.base.errors import InputError, UnavailableError
+from earth2_corrdiff.base.times import parse_time, to_times
 from earth2_corrdiff.sources import check_input, fetch, make_forecast, make_source
 from earth2_corrdiff.sources.failures import explained
-from earth2_corrdiff.times import parse_time, to_times
 
 LAT, LON = np.linspace(19.25, 28, 36), np.linspace(116, 125.75, 40)
 INPUTS = "tcwv z500 t500 u500 v500 z850 t850 u850 v850 t2m u10m v10m".split()

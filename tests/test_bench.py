@@ -20,7 +20,7 @@ sys.path.append(str(SCRIPTS))
 
 from bench import cases, counts, operators, roofline, stock, timing  # noqa: E402
 
-from earth2_corrdiff.noise import MemberNoise, drawn_seeds  # noqa: E402
+from earth2_corrdiff.model.diffusion.noise import MemberNoise, drawn_seeds  # noqa: E402
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -21,8 +21,8 @@ sys.path.append(str(SCRIPTS))
 from bench import cases, corrdiff, kernels, measure, report, roofline, timing, trials, variants  # noqa: E402
 from bench.rows import Row  # noqa: E402
 
-from earth2_corrdiff.errors import InputError  # noqa: E402
-from earth2_corrdiff.kernels import cpu_conv  # noqa: E402
+from earth2_corrdiff.base.errors import InputError  # noqa: E402
+from earth2_corrdiff.networks.kernels import cpu_conv  # noqa: E402
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -15,7 +15,7 @@ from bench import training
 from bench.recipes import COMPILED, PLAIN, VARIANTS, Recipe, Size, Weather, fresh_model
 from torch import nn
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
 
 CPU, TINY = torch.device("cpu"), Size(patch=16, channels=8, blocks=1, per_time=2)
 ROWS = (*VARIANTS, COMPILED)

@@ -37,8 +37,8 @@ from bench.gpu.processes import NO_DEVICE  # noqa: E402
 from bench.gpu.record import POISONED, Record, Task, read  # noqa: E402
 from bench.gpu.tiles import BASELINES  # noqa: E402
 
-from earth2_corrdiff import kernels as fused  # noqa: E402
-from earth2_corrdiff.errors import InputError  # noqa: E402
+from earth2_corrdiff.base.errors import InputError  # noqa: E402
+from earth2_corrdiff.networks import kernels as fused  # noqa: E402
 
 CPU = torch.device("cpu")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -206,7 +206,7 @@ def test_training_recipes(tmp_path: Path, stock: ModuleType, monkeypatch: pytest
 
 
 def test_tile_sizes(tmp_path: Path) -> None:
-    triton_tiles = pytest.importorskip("earth2_corrdiff.kernels.triton_tiles")
+    triton_tiles = pytest.importorskip("earth2_corrdiff.networks.kernels.triton_tiles")
     found = run_section("G", tmp_path)
     assert found["defaults"]["TILE"] == triton_tiles.TILE and found["defaults"]["LAUNCH"] == 4
     rates = found["GB/s"]["(1, 16, 8, 8)"]

@@ -17,9 +17,9 @@ import pytest
 import torch
 from tiny import randomise, upstream_save, upstream_wrapper
 
-from earth2_corrdiff.checkpoint import Checkpoint, load_weights, read_mdlus, write_mdlus
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.networks import build, create
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.networks.mdlus import Checkpoint, load_weights, read_mdlus, write_mdlus
+from earth2_corrdiff.networks.preconditioned import build, create
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*legacy implementation", "ignore:gridtype", "ignore::DeprecationWarning", "ignore:Loading"
@@ -328,7 +328,8 @@ def test_reading_a_checkpoint_does_not_import_physicsnemo(tmp_path: Path) -> Non
     program = (
         "import sys, earth2_corrdiff;"
         "assert not any(m in sys.modules for m in ('torch', 'earth2studio', 'xarray'));"
-        "from earth2_corrdiff.checkpoint import read_mdlus; from earth2_corrdiff.networks import build;"
+        "from earth2_corrdiff.networks.mdlus import read_mdlus;"
+        "from earth2_corrdiff.networks.preconditioned import build;"
         f"build(read_mdlus({str(archive(tmp_path / 'net.mdlus'))!r}));"
         "assert not any(m.partition('.')[0] in ('physicsnemo', 'earth2studio') for m in sys.modules)"
     )

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.cli.common import run_command
-from earth2_corrdiff.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = {

@@ -20,9 +20,9 @@ from rank_kit import Hook, job
 from run_kit import SHAPE, TIMES, Weather, command, contents, load, make_package, same
 
 from earth2_corrdiff import InputError, downscale, make_source
-from earth2_corrdiff.codecs import WITH_BLOSC, WITH_PCODEC
-from earth2_corrdiff.compression import Compression
-from earth2_corrdiff.run import Downscaling, Options
+from earth2_corrdiff.run.downscaling import Downscaling, Options
+from earth2_corrdiff.store.codecs import WITH_BLOSC, WITH_PCODEC
+from earth2_corrdiff.store.error_bounds import Compression
 
 H, W = SHAPE
 STORE = "run.zarr"

@@ -18,11 +18,11 @@ from earth2studio.io import XarrayBackend, ZarrBackend
 from run_kit import OUTPUTS, SHAPE, TIMES, Weather, contents, load, make_package, refused
 
 from earth2_corrdiff import InputError, downscale
-from earth2_corrdiff.bounded import BoundedFields
-from earth2_corrdiff.compression import Bound, Compression
-from earth2_corrdiff.run import Downscaling, Options
+from earth2_corrdiff.run.downscaling import Downscaling, Options
 from earth2_corrdiff.sources import make_forecast
-from earth2_corrdiff.store import Store
+from earth2_corrdiff.store.bounded_error import BoundedFields
+from earth2_corrdiff.store.error_bounds import Bound, Compression
+from earth2_corrdiff.store.writer import Store
 
 H, W = SHAPE
 STORE = "run.zarr"

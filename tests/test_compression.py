@@ -12,9 +12,9 @@ import pytest
 import zarr
 
 from earth2_corrdiff import InputError
-from earth2_corrdiff.arrays import storage
-from earth2_corrdiff.compression import BOUNDS, LEAST, Bound, Compression, as_text, largest_error
-from earth2_corrdiff.metadata import cf_attributes
+from earth2_corrdiff.base.variables import cf_attributes
+from earth2_corrdiff.store.arrays import storage
+from earth2_corrdiff.store.error_bounds import BOUNDS, LEAST, Bound, Compression, as_text, largest_error
 
 # variable: mean, standard deviation, a bound
 KINDS = {

@@ -20,8 +20,17 @@ from tiny import relerr
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from earth2_corrdiff.kernels import cpu_conv
-from earth2_corrdiff.kernels.cpu_conv import Extras, Field, Filter, Norm, Residual, available, conv, pack
+from earth2_corrdiff.networks.kernels import cpu_conv
+from earth2_corrdiff.networks.kernels.cpu_conv import (
+    Extras,
+    Field,
+    Filter,
+    Norm,
+    Residual,
+    available,
+    conv,
+    pack,
+)
 
 pytestmark = pytest.mark.skipif(not available(), reason="there is no C compiler for the kernels")
 BFLOAT16 = torch.bfloat16
@@ -385,7 +394,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from earth2_corrdiff.kernels.cpu_conv import Field, conv, pack
+from earth2_corrdiff.networks.kernels.cpu_conv import Field, conv, pack
 
 torch.set_num_threads(1)  # a thread would need memory as well
 C, one = 400_000, pack(torch.ones(1, 1, 1, 1), torch.zeros(1), torch.float16)

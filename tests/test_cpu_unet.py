@@ -14,10 +14,10 @@ import torch
 from tiny import randomise, relerr
 from torch import Tensor
 
-from earth2_corrdiff.cpu_unet import ROWS, CpuUNet, supports
-from earth2_corrdiff.networks import round_to_half
-from earth2_corrdiff.torch_unet import TorchUNet
-from earth2_corrdiff.unet import Conv2d, SongUNet
+from earth2_corrdiff.networks.fast.cpu import ROWS, CpuUNet, supports
+from earth2_corrdiff.networks.fast.gpu import TorchUNet
+from earth2_corrdiff.networks.preconditioned import round_to_half
+from earth2_corrdiff.networks.unet import Conv2d, SongUNet
 
 with_kernels = pytest.mark.skipif(not supports(SongUNet(8, 2, 2, 8)), reason="there is no C compiler")
 SIDE, COUT, COND = (16, 24), 2, 5

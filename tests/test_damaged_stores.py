@@ -19,12 +19,13 @@ from google_crc32c import value as crc32c
 from run_kit import TIMES, Weather, contents, load, same
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from earth2_corrdiff import InputError, codecs, downscale, integrity
+from earth2_corrdiff import InputError, downscale
 from earth2_corrdiff.cli import plot, verify
-from earth2_corrdiff.compression import Compression
-from earth2_corrdiff.integrity import Integrity
-from earth2_corrdiff.place import flush
-from earth2_corrdiff.run import Downscaling, Options
+from earth2_corrdiff.run.downscaling import Downscaling, Options
+from earth2_corrdiff.store import codecs, integrity
+from earth2_corrdiff.store.error_bounds import Compression
+from earth2_corrdiff.store.integrity import Integrity
+from earth2_corrdiff.store.paths import flush
 
 pytestmark = pytest.mark.slow
 
@@ -130,7 +131,7 @@ def old_store(package: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     with monkeypatch.context() as patch:
         for name in ("lossless", "plain", "small"):
-            patch.setattr(f"earth2_corrdiff.arrays.{name}", without(getattr(codecs, name)))
+            patch.setattr(f"earth2_corrdiff.store.arrays.{name}", without(getattr(codecs, name)))
         run(package, path)
 
 

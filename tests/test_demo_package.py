@@ -11,12 +11,12 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from bench.demo_skill import demo_verification
 
 from earth2_corrdiff import CorrDiff, demo
-from earth2_corrdiff.cli.demo_skill import demo_verification
+from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.demo.hours import held_out_times
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.times import Times
+from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.training.demo_set import INPUTS, OUTPUTS
 from earth2_corrdiff.verification import Bootstrap, Result, Settings
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.demo import DemoWeather, atmosphere, background, rain, storm, turbulence
 from earth2_corrdiff.demo.domain import (
     CENTRE_LAT,
@@ -22,7 +23,6 @@ from earth2_corrdiff.demo.domain import (
     project,
     unproject,
 )
-from earth2_corrdiff.errors import InputError
 
 LANDFALL = datetime(2024, 7, 24, 12)
 QUIET = datetime(2023, 1, 11, 6)

@@ -15,10 +15,10 @@ from scipy.interpolate import RegularGridInterpolator
 from tiny import COARSE, HILLS, INPUTS, OUTPUTS, make_downscaler, make_networks, make_spec, relerr, weather
 from torch import Tensor
 
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.sampler import Churn, Denoise
-from earth2_corrdiff.spec import Sampling
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.diffusion.solvers import Churn, Denoise
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.model.spec import Sampling
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*legacy implementation")
 SEEDS = [5, 2**31, 7, 8]

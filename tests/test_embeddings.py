@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from earth2_corrdiff.embeddings import NoiseEmbedding, position_features
+from earth2_corrdiff.networks.embeddings import NoiseEmbedding, position_features
 
 
 def test_noise_embedding_is_sines_then_cosines_of_falling_frequencies() -> None:

@@ -17,7 +17,7 @@ import torch
 import xarray as xr
 
 from earth2_corrdiff import CorrDiff, demo
-from earth2_corrdiff.model import CorrDiffTaiwan
+from earth2_corrdiff.model.earth2studio import CorrDiffTaiwan
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOG = sorted(ROOT.parent.glob("shared/seeds/001_*.txt"))

@@ -16,7 +16,7 @@ import pytest
 import xarray as xr
 from loguru import logger
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.sources import check_input, fetch, make_forecast, make_source, parse_rename
 from earth2_corrdiff.sources.formats import is_grib, is_netcdf
 from earth2_corrdiff.sources.grib import check_whole

@@ -15,14 +15,14 @@ import torch
 from fast_kit import fields, make_denoiser, make_regression
 from tiny import make_networks, make_spec, weather
 
-from earth2_corrdiff import float32
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.engines import Level, StripEngine, TorchEngine
-from earth2_corrdiff.float32 import full_float32
-from earth2_corrdiff.networks import Denoiser
-from earth2_corrdiff.spec import Sampling
-from earth2_corrdiff.torch_unet import TorchUNet
-from earth2_corrdiff.unet import SongUNet
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.model.spec import Sampling
+from earth2_corrdiff.networks import float32
+from earth2_corrdiff.networks.fast.executors import Level, StripEngine, TorchEngine
+from earth2_corrdiff.networks.fast.gpu import TorchUNet
+from earth2_corrdiff.networks.float32 import full_float32
+from earth2_corrdiff.networks.preconditioned import Denoiser
+from earth2_corrdiff.networks.unet import SongUNet
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 NEW = hasattr(torch.backends.cudnn, "conv")  # names since PyTorch 2.9
@@ -95,7 +95,7 @@ SET = (
 )
 CHECK = """
 import os, sys, torch
-from earth2_corrdiff.float32 import full_float32
+from earth2_corrdiff.networks.float32 import full_float32
 places = torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul
 
 def seen():
@@ -150,7 +150,7 @@ def test_threads(before: tuple[Any, ...]) -> None:
 def test_nothing_changes_at_import() -> None:
     code = (
         "import torch; p = torch.backends.cudnn, torch.backends.cuda.matmul; s = [x.allow_tf32 for x in p]\n"
-        "import earth2_corrdiff.downscaler, earth2_corrdiff.accelerate\n"
+        "import earth2_corrdiff.model.downscaler, earth2_corrdiff.networks.fast.accelerate\n"
         "assert s == [x.allow_tf32 for x in p] == [True, False]"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -189,7 +189,7 @@ def test_engines_in_float32(seen: list[tuple[bool, bool]], before: tuple[Any, ..
 
 
 def test_strips_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    from earth2_corrdiff.strips import StripUNet
+    from earth2_corrdiff.networks.fast.strips import StripUNet
 
     monkeypatch.setattr(float32, "_KINDS", ("cpu",))
     found, inner = [], StripUNet.__call__

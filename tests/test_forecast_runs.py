@@ -18,8 +18,8 @@ from rank_kit import job
 from run_kit import NAMES, Weather, command, contents, load, make_package, refused, same
 
 from earth2_corrdiff import InputError, downscale
-from earth2_corrdiff.noise import member_seed
-from earth2_corrdiff.run import Downscaling, Options
+from earth2_corrdiff.model.diffusion.noise import member_seed
+from earth2_corrdiff.run.downscaling import Downscaling, Options
 from earth2_corrdiff.sources import make_forecast
 
 SEED = 6

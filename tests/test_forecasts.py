@@ -21,11 +21,11 @@ from gfs_files import LATER, POLAND, WORLD, load_tool, mirror
 from run_kit import COARSE, NAMES
 
 from earth2_corrdiff import InputError
+from earth2_corrdiff.base.cases import Case, Cases
+from earth2_corrdiff.base.times import lead_text, to_leads, to_times
 from earth2_corrdiff.sources import Forecast, as_source, check_input, fetch, make_forecast, make_source
 from earth2_corrdiff.sources import forecast_calendars as calendars
 from earth2_corrdiff.sources.forecasts import parse_members
-from earth2_corrdiff.states import State, States
-from earth2_corrdiff.times import lead_text, to_leads, to_times
 
 
 def refused(call: Any, *args: Any, **options: Any) -> str:
@@ -40,7 +40,7 @@ def refused(call: Any, *args: Any, **options: Any) -> str:
 
 
 def test_states_are_numbered_with_the_last_axis_fastest() -> None:
-    states = States(to_times(TIMES), to_leads(LEADS), (0, 3))
+    states = Cases(to_times(TIMES), to_leads(LEADS), (0, 3))
     assert (
         len(states) == 12
         and states.shape == (2, 3, 2)
@@ -58,9 +58,9 @@ def test_states_are_numbered_with_the_last_axis_fastest() -> None:
 
 
 def test_states_of_analyses() -> None:
-    states = States(to_times(TIMES))
+    states = Cases(to_times(TIMES))
     assert states.shape == (2,) and list(states.axes) == ["time"] and str(states[1]) == "2024-07-24T06:00"
-    assert states[1] == State(np.datetime64("2024-07-24T06", "ns")) and states[1].valid == states.times[1]
+    assert states[1] == Case(np.datetime64("2024-07-24T06", "ns")) and states[1].valid == states.times[1]
 
 
 # what archives have

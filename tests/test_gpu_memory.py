@@ -17,20 +17,20 @@ from meter import Meter
 from tiny import make_networks, make_spec
 from torch import Tensor
 
-from earth2_corrdiff import torch_unet
-from earth2_corrdiff.accelerate import accelerate
-from earth2_corrdiff.budget import free_bytes, shared_bytes
-from earth2_corrdiff.checkpoint import Checkpoint
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.engines import Level, TorchEngine
-from earth2_corrdiff.graph_pool import GraphPool, pool_of
-from earth2_corrdiff.kernels.feature_maps import FeatureMap
-from earth2_corrdiff.memory import memory_table
-from earth2_corrdiff.networks import Denoiser, create, set_precision
-from earth2_corrdiff.patch_geometry import PatchGeometry
-from earth2_corrdiff.placement import placed
-from earth2_corrdiff.unet import SongUNet
-from earth2_corrdiff.view import MAX_BATCH
+from earth2_corrdiff.base.free_memory import free_bytes, shared_bytes
+from earth2_corrdiff.base.graph_pool import GraphPool, pool_of
+from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
+from earth2_corrdiff.model.domain_denoiser import MAX_BATCH
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.networks.fast import gpu as torch_unet
+from earth2_corrdiff.networks.fast.accelerate import accelerate
+from earth2_corrdiff.networks.fast.executors import Level, TorchEngine
+from earth2_corrdiff.networks.fast.memory_plan import placed
+from earth2_corrdiff.networks.kernels.feature_maps import FeatureMap
+from earth2_corrdiff.networks.mdlus import Checkpoint
+from earth2_corrdiff.networks.memory_model import memory_table
+from earth2_corrdiff.networks.preconditioned import Denoiser, create, set_precision
+from earth2_corrdiff.networks.unet import SongUNet
 
 GPU = torch.device("cuda", 0)
 GB = 10**9
@@ -149,7 +149,7 @@ def test_the_rest_of_a_segment_that_is_in_use_is_not(monkeypatch: pytest.MonkeyP
 
 
 def test_before_the_first_allocation_and_without_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("earth2_corrdiff.graph_pool._POOLS", {})
+    monkeypatch.setattr("earth2_corrdiff.base.graph_pool._POOLS", {})
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5, 9))
     assert torch.cuda.memory_stats(GPU) == {} or torch.cuda.is_available()
     monkeypatch.setattr(torch.cuda, "memory_stats", lambda device: {})  # or cudaMallocAsync

@@ -15,14 +15,14 @@ from fast_kit import COND, SIGMAS, fields, make_denoiser, noisy, with_gpu
 from tiny import make_networks, make_spec, relerr, weather
 from torch import Tensor
 
-from earth2_corrdiff import accelerate as module
-from earth2_corrdiff.accelerate import FastDenoiser, accelerate
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.engines import GRAPHS, TorchEngine
-from earth2_corrdiff.networks import Denoiser
-from earth2_corrdiff.sampler import sample
-from earth2_corrdiff.spec import Sampling
-from earth2_corrdiff.torch_unet import Row, TorchUNet
+from earth2_corrdiff.model.diffusion.solvers import sample
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.model.spec import Sampling
+from earth2_corrdiff.networks.fast import accelerate as module
+from earth2_corrdiff.networks.fast.accelerate import FastDenoiser, accelerate
+from earth2_corrdiff.networks.fast.executors import GRAPHS, TorchEngine
+from earth2_corrdiff.networks.fast.gpu import Row, TorchUNet
+from earth2_corrdiff.networks.preconditioned import Denoiser
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SEEDS = [5, 2**31, 7]

@@ -10,8 +10,8 @@ import torch
 from scipy.interpolate import RegularGridInterpolator
 from tiny import COARSE, curved, straight
 
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.grid import Grid, Regridder
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.grid import Grid, Regridder
 
 LAT, LON = np.linspace(19.25, 28, 36), np.linspace(116, 125.75, 40)
 

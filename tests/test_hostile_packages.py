@@ -29,10 +29,10 @@ import xarray as xr
 from earth2studio.models.auto import Package
 from tiny import curved, make_package, make_taiwan
 
-from earth2_corrdiff.documents import MOST_BYTES
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.package import TAIWAN_ZIP, read_package
+from earth2_corrdiff.base.documents import MOST_BYTES
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.model.packages.reader import TAIWAN_ZIP, read_package
 
 pytestmark = pytest.mark.slow
 
@@ -645,7 +645,7 @@ def test_taiwan_layout(
 
 PROGRAM = """
 import resource, sys
-from earth2_corrdiff.package import Folder, read_package
+from earth2_corrdiff.model.packages.reader import Folder, read_package
 from pathlib import Path
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

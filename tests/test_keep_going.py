@@ -13,7 +13,7 @@ from rank_kit import job
 from run_kit import NAMES, Weather, command, load, make_package, same, weather_file
 
 from earth2_corrdiff import InputError, downscale
-from earth2_corrdiff.run import Downscaling, Options
+from earth2_corrdiff.run.downscaling import Downscaling, Options
 
 TIMES = ("2024-07-24T12:00", "2024-07-24T18:00", "2024-07-25T00:00")
 SEED = 4
@@ -82,7 +82,7 @@ def test_where_all_fail_nothing_is_made(package: Path, tmp_path: Path) -> None:
 def test_a_full_disk_is_no_reason_to_go_on(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from earth2_corrdiff.store import Store
+    from earth2_corrdiff.store.writer import Store
 
     def full(*args: object) -> None:
         raise InputError("cannot write run.zarr: No space left on device")

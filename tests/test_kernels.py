@@ -16,9 +16,9 @@ from loguru import logger
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from earth2_corrdiff.kernels import cpu_norm, group_norm_silu, ops, reference
-from earth2_corrdiff.kernels.native import library
-from earth2_corrdiff.unet import GroupNorm
+from earth2_corrdiff.networks.kernels import cpu_norm, group_norm_silu, ops, reference
+from earth2_corrdiff.networks.kernels.native import library
+from earth2_corrdiff.networks.unet import GroupNorm
 
 SIZES = ((28, 28), (17, 23), (1, 5))
 CHANNELS = (32, 96, 128, 256, 384, 512)

@@ -12,8 +12,8 @@ import torch
 from kernel_cases import FLOATS, LAYOUTS, NCHW, NHWC, Case, inputs
 from torch import Tensor, nn
 
-from earth2_corrdiff.kernels import group_norm_silu, reference, residual_scale
-from earth2_corrdiff.unet import GroupNorm
+from earth2_corrdiff.networks.kernels import group_norm_silu, reference, residual_scale
+from earth2_corrdiff.networks.unet import GroupNorm
 
 SMALL = Case((2, 24, 5, 7))
 

@@ -92,8 +92,8 @@ def compiled(
 @pytest.mark.parametrize("ones", ONES.values(), ids=ONES.keys())
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS.keys())
 def test_kernels_compile(target: tuple[Any, Any, int], ones: dict[str, int]) -> None:
-    from earth2_corrdiff.kernels import triton_backward, triton_maps, triton_norm
-    from earth2_corrdiff.kernels.triton_tiles import BACK_LAUNCH, LAUNCH, MERGE, SUMS
+    from earth2_corrdiff.networks.kernels import triton_backward, triton_maps, triton_norm
+    from earth2_corrdiff.networks.kernels.triton_tiles import BACK_LAUNCH, LAUNCH, MERGE, SUMS
 
     norm, back, maps = triton_norm, triton_backward, triton_maps
     kernels = dict.fromkeys((norm._apply, norm._add_scaled, maps._normalise), LAUNCH)
@@ -114,8 +114,8 @@ def test_registers_of_the_gradients(channels: int, dtype: str, layout: str, tmp_
     """Few enough that arithmetic hides behind memory, and none of them spilled to it."""
     import triton
 
-    from earth2_corrdiff.kernels import triton_backward
-    from earth2_corrdiff.kernels.triton_tiles import BACK_LAUNCH, Tiles
+    from earth2_corrdiff.networks.kernels import triton_backward
+    from earth2_corrdiff.networks.kernels.triton_tiles import BACK_LAUNCH, Tiles
 
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     if not tool.exists():

@@ -21,15 +21,16 @@ from run_kit import make_spec as run_spec
 from tiny import make_networks, make_spec, relerr, weather
 from torch import Tensor
 
-from earth2_corrdiff.accelerate import FastRegression, accelerate
-from earth2_corrdiff.budget import free_bytes
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.engines import CpuEngine, StripEngine
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.memory import memory_table
-from earth2_corrdiff.patch_geometry import PatchGeometry
-from earth2_corrdiff.placement import SPARE, placed
-from earth2_corrdiff.unet import SongUNet
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.free_memory import free_bytes
+from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.networks.fast import memory_plan
+from earth2_corrdiff.networks.fast.accelerate import FastRegression, accelerate
+from earth2_corrdiff.networks.fast.executors import CpuEngine, StripEngine
+from earth2_corrdiff.networks.fast.memory_plan import SPARE, placed
+from earth2_corrdiff.networks.memory_model import memory_table
+from earth2_corrdiff.networks.unet import SongUNet
 
 SHAPE, SEEDS = (40, 56), [3, 4]
 PATCHES = PatchGeometry(SHAPE, (16, 24), 4, 2)
@@ -208,13 +209,13 @@ def test_the_regression_takes_what_fits_the_memory(
     (row,) = memory_table(net, [TALL], torch.float32)
     assert row.strips < 0.9 * row.kernels
     for need, kind in ((row.kernels, CpuEngine), (row.strips, StripEngine)):
-        monkeypatch.setattr("earth2_corrdiff.placement.free_bytes", lambda _, n=need: int(1.01 * n / SPARE))
+        monkeypatch.setattr(memory_plan, "free_bytes", lambda _, n=need: int(1.01 * n / SPARE))
         fast = regression()
         assert relerr(fast(conditioning()), want) < 3e-6 and isinstance(engine(fast), kind)
     assert len(said) == 1 and said[0].startswith(
         "the regression of 960 x 16 points runs in strips, with up to"
     )
-    monkeypatch.setattr("earth2_corrdiff.placement.free_bytes", lambda _: 1000)
+    monkeypatch.setattr(memory_plan, "free_bytes", lambda _: 1000)
     with pytest.raises(InputError, match=r"needs 0\.0 GB on cpu, and 0\.0 GB are free; .*--maps FOLDER"):
         regression()(conditioning())
     fast = regression()
@@ -232,7 +233,8 @@ def test_the_ways_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for free in (3 * row.whole, 1.5 * row.strips, 1.5 * row.mapped):
         monkeypatch.setattr(
-            "earth2_corrdiff.placement.free_bytes",
+            memory_plan,
+            "free_bytes",
             lambda device, n=int(free): n if device.type == "cuda" else 2 * row.files,
         )
         found.append(placed(net, domain, "bf16", gpu))
@@ -246,7 +248,7 @@ def test_the_ways_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_large_buffers_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits to be used again is bounded while the network runs, and gone after the regression."""
-    from earth2_corrdiff import cpu_unet
+    from earth2_corrdiff.networks.fast import cpu as cpu_unet
 
     want, peaks = regression()(conditioning()), []
     for unused in (2**30, 0):
@@ -274,14 +276,14 @@ def test_memory_that_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     group = tmp_path / "slurm/job_1"
     group.mkdir(parents=True)
     (tmp_path / "own").write_text("0::/slurm/job_1\n")
-    monkeypatch.setattr("earth2_corrdiff.budget._GROUPS", tmp_path)
-    monkeypatch.setattr("earth2_corrdiff.budget._OWN", tmp_path / "own")
+    monkeypatch.setattr("earth2_corrdiff.base.free_memory._GROUPS", tmp_path)
+    monkeypatch.setattr("earth2_corrdiff.base.free_memory._OWN", tmp_path / "own")
     for folder, limit in ((group, "max"), (group.parent, str(2**27))):
         (folder / "memory.max").write_text(f"{limit}\n")
         (folder / "memory.current").write_text(f"{2**26}\n")
         (folder / "memory.stat").write_text(f"anon {2**26 - 4096}\nfile 4096\n")
     assert free_bytes(cpu) == 2**26 + 4096
-    monkeypatch.setattr("earth2_corrdiff.budget._OWN", tmp_path / "nothing")
+    monkeypatch.setattr("earth2_corrdiff.base.free_memory._OWN", tmp_path / "nothing")
     assert free_bytes(cpu) > 2**27
 
 
@@ -312,7 +314,7 @@ class Meagre:
 def test_patches_are_cut_once_where_they_fit(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
     made = []
     for free in (10**12, 0):
-        monkeypatch.setattr("earth2_corrdiff.view.free_bytes", lambda _, n=free: n)
+        monkeypatch.setattr("earth2_corrdiff.model.domain_denoiser.free_bytes", lambda _, n=free: n)
         model = patched_model(accelerated=False)
         denoiser = Meagre(model, 16)
         made.append((model(weather(), SEEDS), denoiser.prepared))
@@ -325,11 +327,11 @@ def test_patches_are_cut_once_where_they_fit(monkeypatch: pytest.MonkeyPatch, sa
 def test_out_of_memory_halves_the_patches_then_the_members(
     monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
-    from earth2_corrdiff.view import View
+    from earth2_corrdiff.model.domain_denoiser import DomainDenoiser
 
     want = patched_model(accelerated=False)(weather(2), SEEDS)
-    monkeypatch.setattr(View, "images", lambda self, _: min(self._most, 8))
-    monkeypatch.setattr("earth2_corrdiff.view.free_bytes", lambda _: 10**12)
+    monkeypatch.setattr(DomainDenoiser, "images", lambda self, _: min(self._most, 8))
+    monkeypatch.setattr("earth2_corrdiff.model.domain_denoiser.free_bytes", lambda _: 10**12)
     model = patched_model(accelerated=False)
     denoiser = Meagre(model, 2)
     got = model(weather(2), SEEDS, max_batch=2)
@@ -356,7 +358,7 @@ def test_a_run_on_a_large_machine_fills_its_calls(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_table_of_domains(capsys: pytest.CaptureFixture[str]) -> None:
-    """Computed rows to 4096 x 4096, by the arithmetic of ``memory.py``; sizes that cannot be are refused."""
+    """Computed rows to 4096 x 4096, by ``memory_model``; sizes that cannot be are refused."""
     monkeypatch = pytest.MonkeyPatch()
     script = Path(__file__).parents[1] / "scripts/memory-table.py"
     monkeypatch.setattr(sys, "path", [*sys.path, str(script.parent)])

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from earth2_corrdiff.metadata import cf_attributes
+from earth2_corrdiff.base.variables import cf_attributes
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from torch import Tensor
 
 import earth2_corrdiff
 from earth2_corrdiff import CorrDiff, CorrDiffTaiwan, InputError
-from earth2_corrdiff.sampler import Churn
+from earth2_corrdiff.model.diffusion.solvers import Churn
 
 TIMES = np.array(["2024-07-24T00", "2024-07-24T06", "2024-07-24T12"], dtype="datetime64[ns]")
 LEADS = np.array([0, 6], dtype="timedelta64[h]")

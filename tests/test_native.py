@@ -18,8 +18,8 @@ from loguru import logger
 from tiny import make_downscaler, make_spec, relerr, weather
 from torch.nn import functional as F  # noqa: N812
 
-from earth2_corrdiff.kernels import cpu_conv, native
-from earth2_corrdiff.spec import Sampling
+from earth2_corrdiff.model.spec import Sampling
+from earth2_corrdiff.networks.kernels import cpu_conv, native
 
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 with_compiler = pytest.mark.skipif(

@@ -13,10 +13,10 @@ import torch
 from tiny import relerr, upstream_save, upstream_wrapper
 from torch import Tensor, nn
 
-from earth2_corrdiff.checkpoint import Checkpoint, read_mdlus
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.networks import Denoiser, Regression, build, create, set_precision
-from earth2_corrdiff.sampler import karras_sigmas
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.diffusion.solvers import karras_sigmas
+from earth2_corrdiff.networks.mdlus import Checkpoint, read_mdlus
+from earth2_corrdiff.networks.preconditioned import Denoiser, Regression, build, create, set_precision
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*legacy implementation", "ignore:gridtype", "ignore::DeprecationWarning", "ignore:Loading"

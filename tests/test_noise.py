@@ -18,10 +18,9 @@ from fast_kit import with_gpu
 from tiny import make_networks, make_spec, weather
 from torch import Tensor
 
-from earth2_corrdiff import noise as module
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.noise import (
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.diffusion import noise as module
+from earth2_corrdiff.model.diffusion.noise import (
     SEEDS,
     MemberNoise,
     consecutive_seeds,
@@ -29,6 +28,7 @@ from earth2_corrdiff.noise import (
     fresh_seed,
     member_seed,
 )
+from earth2_corrdiff.model.downscaler import Downscaler
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 NOON = np.datetime64("2024-07-24T12:00")
@@ -140,7 +140,7 @@ def test_members_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_fork_has_threads_of_its_own() -> None:
     code = """
 import os, torch
-from earth2_corrdiff.noise import MemberNoise
+from earth2_corrdiff.model.diffusion.noise import MemberNoise
 torch.get_num_threads = lambda: 2
 def draw(): return MemberNoise([1, 2, 3], (2, 8, 8), torch.device("cpu"))()
 want, child = draw(), os.fork()

@@ -15,11 +15,11 @@ import xarray as xr
 from run_kit import TIMES, command, load, make_package, refused, straight
 from tiny import make_networks, make_spec
 
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.layout import IDENTITY, provenance
-from earth2_corrdiff.noise import drawn_seeds
-from earth2_corrdiff.spec import Sampling
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.diffusion.noise import drawn_seeds
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.model.spec import Sampling
+from earth2_corrdiff.store.layout import IDENTITY, provenance
 
 DOMAIN = (24, 36)
 GPU = torch.device("cuda", 0)
@@ -49,7 +49,7 @@ def test_seeds_that_upstream_draws_on_the_device(package: Path, monkeypatch: pyt
         seen.append(device)
         return drawn_seeds(seed, members)
 
-    monkeypatch.setattr("earth2_corrdiff.model.drawn_seeds", seeds)
+    monkeypatch.setattr("earth2_corrdiff.model.earth2studio.drawn_seeds", seeds)
     monkeypatch.setattr(type(model), "spec", SimpleNamespace(drawn_seeds=True))
     monkeypatch.setattr(type(model.downscaler), "device", GPU)
     for model.noise in ("host", "device"):

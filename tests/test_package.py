@@ -31,10 +31,10 @@ from tiny import (
 )
 
 from earth2_corrdiff import save_package
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.package import Folder, Loaded, read_package
-from earth2_corrdiff.spec import DEFAULT_SAMPLING, CorrDiffSpec, Sampling, Statistics
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.model.packages.reader import Folder, Loaded, read_package
+from earth2_corrdiff.model.spec import DEFAULT_SAMPLING, CorrDiffSpec, Sampling, Statistics
 
 FILES = ["metadata.json", "stats.json", "output_latlon_grid.nc", "regression.mdlus", "diffusion.mdlus"]
 

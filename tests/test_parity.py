@@ -38,7 +38,7 @@ from tiny import (
 from torch import Tensor
 
 from earth2_corrdiff import CorrDiff, CorrDiffTaiwan, save_package
-from earth2_corrdiff.spec import Sampling
+from earth2_corrdiff.model.spec import Sampling
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TOOL = SHARED / "tools" / "make_taiwan_package.py"

@@ -17,12 +17,12 @@ from tiny import relerr, upstream_wrapper
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from earth2_corrdiff.checkpoint import Checkpoint
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.networks import Denoiser, create
-from earth2_corrdiff.patch_geometry import PatchGeometry
-from earth2_corrdiff.patching import WINDOWS, Given, PatchInputs, patched
-from earth2_corrdiff.sampler import SOLVERS, karras_sigmas, sample
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
+from earth2_corrdiff.model.diffusion.patched import WINDOWS, Given, PatchInputs, patched
+from earth2_corrdiff.model.diffusion.solvers import SOLVERS, karras_sigmas, sample
+from earth2_corrdiff.networks.mdlus import Checkpoint
+from earth2_corrdiff.networks.preconditioned import Denoiser, create
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*legacy implementation", "ignore:gridtype", "ignore::DeprecationWarning", "ignore:Patch shape"

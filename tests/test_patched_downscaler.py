@@ -14,12 +14,12 @@ from patch_layouts import theirs_of
 from test_patched import eager
 from tiny import make_networks, make_spec, relerr, upstream_save, upstream_wrapper, weather
 
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.package import Folder, Loaded, read_package
-from earth2_corrdiff.package_writer import save_package
-from earth2_corrdiff.patch_geometry import PatchGeometry
-from earth2_corrdiff.spec import CorrDiffSpec, Sampling
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.model.packages.reader import Folder, Loaded, read_package
+from earth2_corrdiff.model.packages.writer import save_package
+from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*legacy implementation", "ignore:gridtype", "ignore::DeprecationWarning", "ignore:Loading"

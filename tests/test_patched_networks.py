@@ -16,15 +16,15 @@ from test_patched import UNET, eager, fields
 from tiny import relerr, upstream_save, upstream_wrapper
 from torch import Tensor, nn
 
-from earth2_corrdiff.accelerate import FastDenoiser, accelerate
-from earth2_corrdiff.checkpoint import read_mdlus
-from earth2_corrdiff.engines import Level, StripEngine
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.kernels import cpu_conv
-from earth2_corrdiff.networks import PRECISIONS, Denoiser, build
-from earth2_corrdiff.patch_geometry import PatchGeometry
-from earth2_corrdiff.patching import PatchInputs, patched
-from earth2_corrdiff.sampler import karras_sigmas, sample
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
+from earth2_corrdiff.model.diffusion.patched import PatchInputs, patched
+from earth2_corrdiff.model.diffusion.solvers import karras_sigmas, sample
+from earth2_corrdiff.networks.fast.accelerate import FastDenoiser, accelerate
+from earth2_corrdiff.networks.fast.executors import Level, StripEngine
+from earth2_corrdiff.networks.kernels import cpu_conv
+from earth2_corrdiff.networks.mdlus import read_mdlus
+from earth2_corrdiff.networks.preconditioned import PRECISIONS, Denoiser, build
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*legacy implementation", "ignore:gridtype", "ignore::DeprecationWarning", "ignore:Loading"

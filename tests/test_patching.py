@@ -12,9 +12,9 @@ import pytest
 import torch
 from patch_layouts import LAYOUTS, Layout, layouts, randn, theirs_of
 
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.patch_geometry import PatchGeometry
-from earth2_corrdiff.patching import WINDOWS, merge, split
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
+from earth2_corrdiff.model.diffusion.patched import WINDOWS, merge, split
 
 pytestmark = pytest.mark.filterwarnings("ignore:gridtype", "ignore::DeprecationWarning", "ignore:Patch shape")
 

@@ -16,7 +16,7 @@ import xarray as xr
 from run_kit import Weather, command, load, make_package, refused
 
 from earth2_corrdiff import InputError, downscale
-from earth2_corrdiff.times import MOST, lead_text, parse_period, to_leads, to_times
+from earth2_corrdiff.base.times import MOST, lead_text, parse_period, to_leads, to_times
 
 
 @pytest.mark.parametrize(

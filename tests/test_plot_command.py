@@ -16,9 +16,9 @@ from loguru import logger
 from PIL import Image
 from plotting_store import build, write
 
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.cli.common import ArgumentParser, run_command
 from earth2_corrdiff.cli.plot import main, parse_samples
-from earth2_corrdiff.errors import InputError
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "plot-corrdiff.py"
 TIME = "corrdiff-2024-07-24T1200"

@@ -16,8 +16,8 @@ from PIL import Image
 from plotting_store import cells, map_axes, texts
 
 from earth2_corrdiff import plotting
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.cli.plot import main
-from earth2_corrdiff.errors import InputError
 
 pytestmark = pytest.mark.slow
 

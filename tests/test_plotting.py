@@ -28,7 +28,7 @@ from plotting_store import (
 )
 
 from earth2_corrdiff import plotting
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.plotting import fields, panels, style
 
 

@@ -21,10 +21,10 @@ import xarray as xr
 from run_kit import TIMES, Weather, load, make_package, same
 
 from earth2_corrdiff import CorrDiff, InputError, downscale
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.prefetch import Background, ahead
-from earth2_corrdiff.run import Downscaling, Options
-from earth2_corrdiff.store import Store
+from earth2_corrdiff.base.background import Background, ahead
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.run.downscaling import Downscaling, Options
+from earth2_corrdiff.store.writer import Store
 
 PATIENCE = 30  # seconds: nothing here takes one
 

@@ -17,10 +17,10 @@ from rank_kit import Hook, Outcome, at_work, finish, free_port, job, start
 from run_kit import ROOT, TIMES, Weather, contents, load, make_package, same
 
 from earth2_corrdiff import InputError, downscale
-from earth2_corrdiff.claims import Claims
-from earth2_corrdiff.ranks import Ranks, Steps, launched, meet
-from earth2_corrdiff.run import Options
-from earth2_corrdiff.share import Share
+from earth2_corrdiff.base.processes import Processes, Steps, launched, meet
+from earth2_corrdiff.run.downscaling import Options
+from earth2_corrdiff.run.share import Share
+from earth2_corrdiff.store.claims import Claims
 
 STORE = "run.zarr"
 
@@ -175,18 +175,18 @@ def test_the_example(tmp_path: Path) -> None:
 
 
 def test_what_launchers_say() -> None:
-    assert launched({}) == Ranks()
+    assert launched({}) == Processes()
     torchrun = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "TORCHELASTIC_RESTART_COUNT": "2"}
-    assert launched(torchrun) == Ranks(3, 8, 1, 2)
+    assert launched(torchrun) == Processes(3, 8, 1, 2)
     slurm = {"SLURM_PROCID": "5", "SLURM_NTASKS": "6", "SLURM_LOCALID": "1"}
-    assert launched({**slurm, "SLURM_STEP_ID": "0"}) == Ranks(5, 6, 1)
-    assert launched(slurm) == Ranks()  # in a batch script, but not started by srun
-    assert launched({**slurm, "SLURM_STEP_ID": "0", **torchrun}) == Ranks(3, 8, 1, 2)
+    assert launched({**slurm, "SLURM_STEP_ID": "0"}) == Processes(5, 6, 1)
+    assert launched(slurm) == Processes()  # in a batch script, but not started by srun
+    assert launched({**slurm, "SLURM_STEP_ID": "0", **torchrun}) == Processes(3, 8, 1, 2)
     step = {**slurm, "SLURM_STEP_ID": "3", "SLURM_STEP_NUM_TASKS": "8"}  # of an allocation of 6
-    assert launched(step) == Ranks(5, 8, 1)
-    assert launched({**step, "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}) == Ranks(0, 1, 1)
+    assert launched(step) == Processes(5, 8, 1)
+    assert launched({**step, "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}) == Processes(0, 1, 1)
     for shell in ("4294967290", "4294967291"):  # the interactive step, the batch script
-        assert launched({**slurm, "SLURM_STEP_ID": shell}) == Ranks()
+        assert launched({**slurm, "SLURM_STEP_ID": shell}) == Processes()
     with pytest.raises(InputError, match="SLURM_STEP_ID=x is not a valid number of the launcher; unset it"):
         launched({**slurm, "SLURM_STEP_ID": "x"})
     for wrong in ({"RANK": "x"}, {"RANK": "2", "WORLD_SIZE": "2"}, {"WORLD_SIZE": "0"}):
@@ -200,7 +200,7 @@ def test_what_launchers_say() -> None:
     + [("rack[1-2]n[03-04].example", "rack1n03.example"), ("r[1,2]n7,x", "r1n7")],
 )
 def test_where_the_processes_of_srun_meet(nodes: str, host: str) -> None:
-    from earth2_corrdiff.ranks import _address
+    from earth2_corrdiff.base.processes import _address
 
     environ = {"SLURM_STEP_NODELIST": nodes, "SLURM_JOB_ID": "123456", "SLURM_STEP_ID": "2"}
     assert _address(environ) == (host, 15000 + 123458 % 15000)
@@ -211,7 +211,7 @@ def test_where_the_processes_of_srun_meet(nodes: str, host: str) -> None:
 
 def test_steps_of_all_processes_add_up() -> None:
     environ = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    first, second = meet(Ranks(0, 2), environ), meet(Ranks(1, 2), environ)
+    first, second = meet(Processes(0, 2), environ), meet(Processes(1, 2), environ)
     shown: list[int] = []
     of_first, of_second = Steps(first, shown.append), Steps(second, lambda steps: None)
     for _ in range(5):
@@ -228,7 +228,7 @@ def test_steps_of_all_processes_add_up() -> None:
 
 def test_the_first_process_has_gone() -> None:
     environ = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    first, second = meet(Ranks(0, 2), environ), meet(Ranks(1, 2), environ)
+    first, second = meet(Processes(0, 2), environ), meet(Processes(1, 2), environ)
     object.__setattr__(first, "board", None)  # its server ends with it
     with pytest.raises(InputError, match="the first process of this job has ended"):
         second.hear()
@@ -238,17 +238,17 @@ def test_the_first_process_has_gone() -> None:
 def test_nobody_to_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     from datetime import timedelta
 
-    monkeypatch.setattr("earth2_corrdiff.ranks.CONTACT", timedelta(seconds=1))
+    monkeypatch.setattr("earth2_corrdiff.base.processes.CONTACT", timedelta(seconds=1))
     environ = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     with pytest.raises(InputError, match="cannot meet at 127.0.0.1:.*; set MASTER_ADDR and MASTER_PORT"):
-        meet(Ranks(1, 2), environ)
+        meet(Processes(1, 2), environ)
 
 
 def test_only_a_store_on_disk_is_shared(argv: tuple[object, ...]) -> None:
     from earth2studio.io import XarrayBackend
 
     with pytest.raises(InputError, match="several processes share a Zarr store on disk alone"):
-        options = Options(ranks=Ranks(0, 2))
+        options = Options(ranks=Processes(0, 2))
         downscale(TIMES, load(argv[3]), Weather(), XarrayBackend(), options=options)  # type: ignore[arg-type]
 
 
@@ -286,7 +286,9 @@ def test_shares_cover_everything(world: int, states: int, members: int, batch: i
     """Alone each process would do all; the parts that they begin with are disjoint and of about one size."""
     every = [list(range(members)) for _ in range(states)]
     every[0] = every[0][1:]  # something is there already
-    shares = [Share(lambda state: every[state], members, None, Ranks(rank, world)) for rank in range(world)]
+    shares = [
+        Share(lambda state: every[state], members, None, Processes(rank, world)) for rank in range(world)
+    ]
     for share in shares:
         done = [(state, i) for state, block in share.of(every, batch) for i in block]  # type: ignore[misc]
         assert sorted(done) == [(state, i) for state, block in enumerate(every) for i in block]

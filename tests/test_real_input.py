@@ -19,7 +19,7 @@ from run_kit import NAMES, bent, command, contents, load, make_package, refused
 from scipy.interpolate import RegularGridInterpolator
 
 from earth2_corrdiff import CorrDiff, demo
-from earth2_corrdiff.grid import Grid
+from earth2_corrdiff.base.grid import Grid
 
 pytestmark = gfs_files.needed
 

@@ -22,9 +22,9 @@ from rank_kit import Hook, at_work, finish, job, start, wait_for
 from run_kit import TIMES, Weather, command, contents, load, make_package, same
 
 from earth2_corrdiff import InputError, downscale
-from earth2_corrdiff import place as place_module
-from earth2_corrdiff.claims import Claims
-from earth2_corrdiff.run import Downscaling, Options
+from earth2_corrdiff.run.downscaling import Downscaling, Options
+from earth2_corrdiff.store import paths as place_module
+from earth2_corrdiff.store.claims import Claims
 
 pytestmark = pytest.mark.slow
 
@@ -158,7 +158,7 @@ def test_the_command_says_so(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("earth2_corrdiff.downscaler.Downscaler.sample", stop)
+        patch.setattr("earth2_corrdiff.model.downscaler.Downscaler.sample", stop)
         status, _, err = command(capfd, *argv, "--seed", 2, "--overwrite")
     assert status == 130 and contents(Path(STORE)) == before
     assert err.endswith(
@@ -255,7 +255,7 @@ def test_two_threads_of_one_process(package: Path, whole: dict[int, Path], tmp_p
 @pytest.mark.parametrize("system", [True, False], ids=["open file", "process"])
 def test_claims_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: bool) -> None:
     """Of an open file where the system has such locks: the second one is not alone, but may do all pieces."""
-    monkeypatch.setattr("earth2_corrdiff.claims.OPEN_FILE", system)
+    monkeypatch.setattr("earth2_corrdiff.store.claims.OPEN_FILE", system)
     with Claims(tmp_path / "lock") as first:
         assert first.alone and first.take(3)
         first.share()
@@ -301,7 +301,7 @@ def test_a_store_that_is_removed_under_a_run(
 def test_the_command_and_a_store_that_is_removed(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from earth2_corrdiff.store import Store
+    from earth2_corrdiff.store.writer import Store
 
     package = make_package(tmp_path / "package", number_of_samples=2)
     write = Store.write_members
@@ -347,7 +347,7 @@ class InBackground(ZarrBackend):  # type: ignore[misc]
 
 @pytest.mark.parametrize("compress", ["lossless", "bounded"])
 def test_a_backend_with_transactions(package: Path, tmp_path: Path, compress: str) -> None:
-    from earth2_corrdiff.compression import Compression
+    from earth2_corrdiff.store.error_bounds import Compression
 
     options = Options(1, compress=Compression.parse(compress))
     model = load(package, number_of_samples=2)
@@ -393,7 +393,7 @@ def test_a_backend_that_cannot_hold_the_output_is_refused_at_once(package: Path)
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[int]]:
     """Seeds of members of which the second output gets a gap."""
-    from earth2_corrdiff.downscaler import Downscaler
+    from earth2_corrdiff.model.downscaler import Downscaler
 
     seeds: set[int] = set()
     original = Downscaler.sample
@@ -434,7 +434,7 @@ def test_a_member_that_is_not_finite_is_not_written(
 def test_the_command_ends_with_status_3(
     tmp_path: Path, broken: set[int], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from earth2_corrdiff.noise import member_seed
+    from earth2_corrdiff.model.diffusion.noise import member_seed
 
     package = make_package(tmp_path / "package", number_of_samples=2)
     broken.add(member_seed(1, np.datetime64(TIMES[0]), 0))
@@ -452,7 +452,7 @@ def test_no_backend_gets_a_member_that_is_not_finite(package: Path, broken: set[
 
     from earth2studio.io import XarrayBackend
 
-    from earth2_corrdiff.noise import member_seed
+    from earth2_corrdiff.model.diffusion.noise import member_seed
 
     broken.add(member_seed(1, np.datetime64(TIMES[0]), 0))
     io = XarrayBackend(OrderedDict())

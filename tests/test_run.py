@@ -23,14 +23,14 @@ from run_kit import NAMES, TIMES, Weather, bent, contents, load, make_package, s
 
 import earth2_corrdiff
 from earth2_corrdiff import CorrDiff, InputError, demo, downscale, make_source
-from earth2_corrdiff import place as place_module
-from earth2_corrdiff import run as run_module
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.networks import Denoiser
-from earth2_corrdiff.noise import member_seed
-from earth2_corrdiff.package import Folder
-from earth2_corrdiff.run import Downscaling, Options
-from earth2_corrdiff.sampler import Churn
+from earth2_corrdiff.model.diffusion.noise import member_seed
+from earth2_corrdiff.model.diffusion.solvers import Churn
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.model.packages.reader import Folder
+from earth2_corrdiff.networks.preconditioned import Denoiser
+from earth2_corrdiff.run import downscaling as run_module
+from earth2_corrdiff.run.downscaling import Downscaling, Options
+from earth2_corrdiff.store import paths as place_module
 
 SEED = 7
 CALLS = 3  # network evaluations of a member: heun with two steps

@@ -49,9 +49,9 @@ from run_kit import (
 
 from earth2_corrdiff import CorrDiffTaiwan, InputError, downscale
 from earth2_corrdiff.cli.common import TRY_LATER
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.package import TAIWAN_ZIP, Folder
-from earth2_corrdiff.run import Options
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.model.packages.reader import TAIWAN_ZIP, Folder
+from earth2_corrdiff.run.downscaling import Options
 
 H, W = SHAPE
 HEAVY = {"torch", "earth2studio", "numpy", "xarray", "zarr", "matplotlib", "tqdm", "loguru", "pandas"}

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.sampler import (
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.diffusion.solvers import (
     SOLVERS,
     Churn,
     karras_sigmas,

@@ -27,8 +27,8 @@ from service_kit import (
 )
 
 from earth2_corrdiff import CorrDiff, InputError, demo, downscale
-from earth2_corrdiff.noise import consecutive_seeds
-from earth2_corrdiff.run import Options
+from earth2_corrdiff.model.diffusion.noise import consecutive_seeds
+from earth2_corrdiff.run.downscaling import Options
 from earth2_corrdiff.service.app import EXAMPLE
 
 __all__ = ["service"]

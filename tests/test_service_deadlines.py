@@ -35,9 +35,9 @@ from tiny import make_spec
 
 from earth2_corrdiff import CorrDiff, plotting
 from earth2_corrdiff.service import connection, forms, jobs_api, security
+from earth2_corrdiff.service.job_fields import opened
 from earth2_corrdiff.service.security import JSON
 from earth2_corrdiff.service.settings import Settings
-from earth2_corrdiff.service.shown import opened
 
 pytestmark = pytest.mark.slow
 

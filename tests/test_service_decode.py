@@ -19,12 +19,12 @@ from numpy.lib import format as npy_format
 from service_kit import npy, states
 from tiny import make_spec
 
-from earth2_corrdiff.noise import member_seed
+from earth2_corrdiff.base.times import to_times
+from earth2_corrdiff.model.diffusion.noise import member_seed
 from earth2_corrdiff.service import archive, decode
 from earth2_corrdiff.service.decode import read_array
 from earth2_corrdiff.service.errors import ServiceError
 from earth2_corrdiff.service.settings import Settings
-from earth2_corrdiff.times import to_times
 
 SPEC = make_spec()
 X = states(2)

@@ -27,9 +27,9 @@ from service_kit import (
 from tiny import make_spec
 
 from earth2_corrdiff import CorrDiff, InputError
-from earth2_corrdiff.noise import consecutive_seeds
-from earth2_corrdiff.service.blocks import Maker, State
+from earth2_corrdiff.model.diffusion.noise import consecutive_seeds
 from earth2_corrdiff.service.errors import ServiceError
+from earth2_corrdiff.service.members import Maker, State
 
 # members
 

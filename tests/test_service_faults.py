@@ -14,9 +14,9 @@ import torch
 from service_kit import Valve, fields, make_model, owned, request, states, submit, take_all, until
 
 from earth2_corrdiff import CorrDiff, InputError
-from earth2_corrdiff.service.blocks import Maker, out_of_memory
 from earth2_corrdiff.service.engine import Engine
 from earth2_corrdiff.service.errors import ServiceError
+from earth2_corrdiff.service.members import Maker, out_of_memory
 from earth2_corrdiff.service.settings import Settings
 
 pytestmark = pytest.mark.slow

@@ -18,8 +18,8 @@ from run_kit import TIMES, Weather, load, make_package, straight
 from earth2_corrdiff import downscale, plotting
 from earth2_corrdiff.plotting import maps
 from earth2_corrdiff.plotting.fields import Mesh
-from earth2_corrdiff.run import Options
-from earth2_corrdiff.service import chart, shown
+from earth2_corrdiff.run.downscaling import Options
+from earth2_corrdiff.service import chart, job_fields
 from earth2_corrdiff.service.errors import ServiceError
 from earth2_corrdiff.service.overview import overview
 
@@ -61,22 +61,24 @@ def lambert(shape: tuple[int, int] = (40, 60), spacing: float = 25e3) -> tuple[M
 
 
 def test_members_are_the_stores_in_displayed_units(store: Path, ds: xr.Dataset) -> None:
-    np.testing.assert_allclose(shown.values(store, "mrr", 1, "member-2"), ds.mrr[1, 2], rtol=1e-6)
-    np.testing.assert_allclose(shown.values(store, "t2m", 0, "member-1"), ds.t2m[0, 1] - KELVIN, atol=1e-4)
+    np.testing.assert_allclose(job_fields.values(store, "mrr", 1, "member-2"), ds.mrr[1, 2], rtol=1e-6)
+    np.testing.assert_allclose(
+        job_fields.values(store, "t2m", 0, "member-1"), ds.t2m[0, 1] - KELVIN, atol=1e-4
+    )
     speed = np.hypot(ds.u10m[0, 0], ds.v10m[0, 0])
-    np.testing.assert_allclose(shown.values(store, "ws10m", 0, "member-0"), speed, rtol=1e-5)
+    np.testing.assert_allclose(job_fields.values(store, "ws10m", 0, "member-0"), speed, rtol=1e-5)
     for name in ("lat", "lon"):
-        np.testing.assert_allclose(shown.values(store, name, 0, "mean"), ds[name], rtol=1e-6)
+        np.testing.assert_allclose(job_fields.values(store, name, 0, "mean"), ds[name], rtol=1e-6)
 
 
 def test_mean_spread_and_probability(store: Path, ds: xr.Dataset) -> None:
     stack = ds.t2m[1].values.astype(np.float64) - KELVIN
-    np.testing.assert_allclose(shown.values(store, "t2m", 1, "mean"), stack.mean(0), rtol=1e-9)
-    np.testing.assert_allclose(shown.values(store, "t2m", 1, "spread"), stack.std(0, ddof=1), rtol=1e-9)
+    np.testing.assert_allclose(job_fields.values(store, "t2m", 1, "mean"), stack.mean(0), rtol=1e-9)
+    np.testing.assert_allclose(job_fields.values(store, "t2m", 1, "spread"), stack.std(0, ddof=1), rtol=1e-9)
     speed = np.hypot(ds.u10m[1].values, ds.v10m[1].values)
-    np.testing.assert_allclose(shown.values(store, "ws10m", 1, "mean"), speed.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(job_fields.values(store, "ws10m", 1, "mean"), speed.mean(0), rtol=1e-6)
     share = 100 * (speed > 17.2).mean(0)
-    np.testing.assert_allclose(shown.values(store, "ws10m", 1, "probability"), share)
+    np.testing.assert_allclose(job_fields.values(store, "ws10m", 1, "probability"), share)
     assert 0 < share.mean() < 100
 
 
@@ -86,27 +88,27 @@ def test_a_member_with_a_hole(tmp_path: Path, store: Path, ds: xr.Dataset) -> No
     path = tmp_path / "holed.zarr"
     holed.to_zarr(path)
     for show in ("mean", "spread", "probability", "member-1"):
-        field = shown.values(path, "t2m", 0, show)
+        field = job_fields.values(path, "t2m", 0, show)
         assert np.isnan(field[3, 4]) and np.isnan(field).sum() == 1
-    assert shown.point(path, "t2m", 3, 4)["values"][0][1] is None
+    assert job_fields.point(path, "t2m", 3, 4)["values"][0][1] is None
 
 
 def test_the_coarse_input_is_the_nearest_cell(store: Path, ds: xr.Dataset) -> None:
-    field = shown.values(store, "t2m", 0, "coarse")
+    field = job_fields.values(store, "t2m", 0, "coarse")
     for row, column in ((0, 0), (11, 17), (23, 35), (5, 30)):
         lat, lon = float(ds.lat[row, column]), float(ds.lon[row, column])
         i = int(np.abs(ds.lat_lowres.values - lat).argmin())
         j = int(np.abs(ds.lon_lowres.values - lon).argmin())
         assert field[row, column] == pytest.approx(float(ds.t2m_lowres[0, i, j]) - KELVIN, abs=1e-4)
     turned = ds.assign_coords(lon_lowres=ds.lon_lowres - 360).isel(lat_lowres=slice(None, None, -1))
-    rows, columns = shown._nearest(turned.set_coords(["lat_lowres", "lon_lowres"]))
+    rows, columns = job_fields._nearest(turned.set_coords(["lat_lowres", "lon_lowres"]))
     np.testing.assert_allclose(turned.t2m_lowres.values[0][rows, columns] - KELVIN, field, atol=1e-4)
 
 
 def test_a_point_is_a_column_of_the_fields(store: Path, ds: xr.Dataset) -> None:
-    found = shown.point(store, "t2m", 20, 30)
+    found = job_fields.point(store, "t2m", 20, 30)
     np.testing.assert_allclose(found["values"], ds.t2m[:, :, 20, 30] - KELVIN, atol=1e-3)
-    coarse = [shown.values(store, "t2m", t, "coarse")[20, 30] for t in (0, 1)]
+    coarse = [job_fields.values(store, "t2m", t, "coarse")[20, 30] for t in (0, 1)]
     np.testing.assert_allclose(found["coarse"], coarse, atol=1e-3)
     assert found["lat"] == pytest.approx(float(ds.lat[20, 30]), abs=1e-4)
     assert found["lon"] == pytest.approx(float(ds.lon[20, 30]), abs=1e-4)
@@ -121,11 +123,11 @@ def test_what_is_not_there(store: Path) -> None:
         (("ws10m", 0, "spread", "up"), 422),
     ):
         with pytest.raises(ServiceError) as caught:
-            shown.values(store, *arguments)
+            job_fields.values(store, *arguments)
         assert caught.value.status_code == status
     for cell in ((24, 0), (0, 36), (-1, 0)):
         with pytest.raises(ServiceError, match="24 rows and 36 columns"):
-            shown.point(store, "t2m", *cell)
+            job_fields.point(store, "t2m", *cell)
 
 
 # what a browser must know before

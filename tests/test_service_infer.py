@@ -31,14 +31,14 @@ from test_lead_times import arguments, specification
 from tiny import make_spec, randomise
 
 from earth2_corrdiff import CorrDiff
-from earth2_corrdiff.checkpoint import Checkpoint
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.layout import member_seeds
-from earth2_corrdiff.networks import create
-from earth2_corrdiff.noise import consecutive_seeds, drawn_seeds, member_seed
+from earth2_corrdiff.base.cases import Cases
+from earth2_corrdiff.base.times import parse_time, to_leads
+from earth2_corrdiff.model.diffusion.noise import consecutive_seeds, drawn_seeds, member_seed
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.networks.mdlus import Checkpoint
+from earth2_corrdiff.networks.preconditioned import create
 from earth2_corrdiff.service.settings import Settings
-from earth2_corrdiff.states import States
-from earth2_corrdiff.times import parse_time, to_leads
+from earth2_corrdiff.store.layout import member_seeds
 
 __all__ = ["service"]
 
@@ -306,7 +306,7 @@ def test_lead_times_have_the_bits_of_the_downscaler(
     seeds = [consecutive_seeds(3, 2)] * 2
     if time is not None:
         start = parse_time("2024-07-24T00:00")
-        made = member_seeds(States(np.array([start]), to_leads("12")), 3, 2)
+        made = member_seeds(Cases(np.array([start]), to_leads("12")), 3, 2)
         valid = parse_time("2024-07-24T12:00")
         seeds = [[member_seed(3, valid, m, hours * 3600) for m in range(2)] for hours in (6, 12)]
         assert made[0, 0].tolist() == seeds[1]

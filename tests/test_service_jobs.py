@@ -32,8 +32,8 @@ from tiny import INPUTS, make_networks, make_spec, randomise, weather
 from zarr.storage import ZipStore, _local
 
 from earth2_corrdiff import CorrDiff, InputError, downscale, plotting, save_package
-from earth2_corrdiff.networks import create
-from earth2_corrdiff.run import Options
+from earth2_corrdiff.networks.preconditioned import create
+from earth2_corrdiff.run.downscaling import Options
 from earth2_corrdiff.service import job_runner, jobs_api
 from earth2_corrdiff.service.errors import ServiceError
 from earth2_corrdiff.service.job import Order

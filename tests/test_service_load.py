@@ -18,7 +18,7 @@ import pytest
 from service_kit import INFER, Service, check_members, form, make_model, npy, running, service, states
 from tiny import make_spec
 
-from earth2_corrdiff.service.line import InferRequest, Member, Row, Ticket
+from earth2_corrdiff.service.queue import InferRequest, Member, Row, Ticket
 from earth2_corrdiff.service.settings import Settings
 
 schemathesis = pytest.importorskip("schemathesis", reason="the fuzzing of the interface needs schemathesis")

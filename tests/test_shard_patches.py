@@ -125,9 +125,9 @@ def test_one_process_has_nobody_to_share_with(
 def test_more_processes_than_patches(argv: tuple[object, ...]) -> None:
     from tiny import make_downscaler
 
-    from earth2_corrdiff.errors import InputError
-    from earth2_corrdiff.lockstep import check_shares
-    from earth2_corrdiff.patch_geometry import PatchGeometry
+    from earth2_corrdiff.base.errors import InputError
+    from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
+    from earth2_corrdiff.run.patch_parallel import check_shares
 
     view = make_downscaler().view
     view.patching = PatchGeometry((16, 24), (8, 16))

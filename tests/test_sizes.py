@@ -21,13 +21,13 @@ from loguru import logger
 from run_kit import TIMES, Weather, contents, load
 
 from earth2_corrdiff import InputError, downscale
+from earth2_corrdiff.base.times import to_leads
 from earth2_corrdiff.cli.plot import parse_samples
-from earth2_corrdiff.compression import Compression
-from earth2_corrdiff.run import Downscaling, Options
-from earth2_corrdiff.sizes import Size, check_memory, size_text
+from earth2_corrdiff.model.spec import MOST_STEPS, Sampling
+from earth2_corrdiff.run.downscaling import Downscaling, Options
 from earth2_corrdiff.sources import make_forecast
-from earth2_corrdiff.spec import MOST_STEPS, Sampling
-from earth2_corrdiff.times import to_leads
+from earth2_corrdiff.store.error_bounds import Compression
+from earth2_corrdiff.store.sizes import Size, check_memory, size_text
 
 H, W = 16, 24
 Usage = namedtuple("Usage", "total used free")
@@ -127,7 +127,7 @@ def test_memory_of_one_member() -> None:
 
 @pytest.mark.parametrize("backend", [lambda: ZarrBackend(), lambda: XarrayBackend(OrderedDict())])
 def test_backends_in_memory(package: Path, monkeypatch: pytest.MonkeyPatch, backend: Any) -> None:
-    monkeypatch.setattr("earth2_corrdiff.output.free_bytes", lambda device: 10**5)
+    monkeypatch.setattr("earth2_corrdiff.store.target.free_bytes", lambda device: 10**5)
     with pytest.raises(InputError, match="the fields need 30.7 MB of memory, and 100 kB are free"):
         downscale(TIMES, load(package, number_of_samples=5000), Weather(), backend())
 

@@ -15,9 +15,9 @@ import xarray as xr
 from earth2studio.data import GFS, DataSource, fetch_data
 from scipy.interpolate import RegularGridInterpolator
 
+from earth2_corrdiff.base.times import parse_time, time_text, to_times
 from earth2_corrdiff.sources import Source, as_source, check_input, fetch, make_source
 from earth2_corrdiff.sources.cutout import cut_out, latitudes, longitudes
-from earth2_corrdiff.times import parse_time, time_text, to_times
 
 NAMES = ["t2m", "u10m", "z500"]
 TIMES = np.array(["2024-07-24T12", "2024-07-24T18"], dtype="datetime64[ns]")

@@ -13,7 +13,7 @@ import xarray as xr
 import zarr
 from obstore.store import LocalStore
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.sources import check_input, fetch, make_source
 
 LAT, LON = np.linspace(19.25, 28, 36), np.linspace(116, 125.75, 40)

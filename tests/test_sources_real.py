@@ -18,7 +18,7 @@ from loguru import logger
 from obstore.store import LocalStore
 from scipy.interpolate import RegularGridInterpolator
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.sources import as_source, check_input, fetch, make_forecast, make_source
 from earth2_corrdiff.sources.grib import GribFile
 

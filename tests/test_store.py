@@ -33,8 +33,8 @@ from run_kit import (
 )
 
 from earth2_corrdiff import InputError, demo, downscale, make_source
-from earth2_corrdiff.noise import member_seed
-from earth2_corrdiff.run import Downscaling, Options
+from earth2_corrdiff.model.diffusion.noise import member_seed
+from earth2_corrdiff.run.downscaling import Downscaling, Options
 
 H, W = SHAPE
 SEED = 5

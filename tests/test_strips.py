@@ -15,11 +15,11 @@ from meter import Meter
 from tiny import randomise, relerr
 from torch import Tensor, nn
 
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.map_store import MapStore
-from earth2_corrdiff.memory import memory_table, memory_text
-from earth2_corrdiff.strips import StripUNet
-from earth2_corrdiff.unet import Conv2d, SongUNet
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.networks.fast.feature_maps import MapStore
+from earth2_corrdiff.networks.fast.strips import StripUNet
+from earth2_corrdiff.networks.memory_model import memory_table, memory_text
+from earth2_corrdiff.networks.unet import Conv2d, SongUNet
 
 H, W = 32, 48
 ARGS: dict[str, Any] = {

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from training_kit import UNET, config, settings, write_config, write_pairs
 
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.cli.train import Bars, main
-from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.training.config import Config, Patches, StageConfig, read_config
 from earth2_corrdiff.training.strict import build
 from earth2_corrdiff.training.trainer import Progress

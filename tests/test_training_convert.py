@@ -13,9 +13,9 @@ import xarray as xr
 from tiny import curved, hills
 from training_kit import hours
 
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.cli.make_pairs import main
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.grid import Grid
 from earth2_corrdiff.training.convert import Area, Conversion, make_pairs
 from earth2_corrdiff.training.demo_set import demo_plan, make_demo_fields
 from earth2_corrdiff.training.pair_writer import PairWriter, fill

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 from training_kit import UNET, Watch, config, train, write_pairs
 
-from earth2_corrdiff.accelerate import fuse
-from earth2_corrdiff.checkpoint import read_mdlus
+from earth2_corrdiff.networks.fast.accelerate import fuse
+from earth2_corrdiff.networks.mdlus import read_mdlus
+from earth2_corrdiff.networks.unet import Conv2d, GroupNorm
 from earth2_corrdiff.training.losses import EDMLoss
 from earth2_corrdiff.training.means import Means
 from earth2_corrdiff.training.parallel import World
 from earth2_corrdiff.training.preparation import open_material, start
 from earth2_corrdiff.training.stages import Batch, DiffusionStage, RegressionStage
-from earth2_corrdiff.unet import Conv2d, GroupNorm
 
 PLACED = {**UNET, "model_type": "SongUNetPosEmbd", "gridtype": "learnable", "N_grid_channels": 8}
 PATCHES = {"shape": [8, 12], "per_time": 3}

@@ -16,8 +16,8 @@ from tiny import relerr
 from torch import Tensor, nn
 from training_kit import Watch, config, losses, rows, train, write_pairs
 
-from earth2_corrdiff.checkpoint import read_mdlus
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.networks.mdlus import read_mdlus
 from earth2_corrdiff.training import checkpoints
 from earth2_corrdiff.training.config import StageConfig
 from earth2_corrdiff.training.pairs import PairFile

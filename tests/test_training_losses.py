@@ -13,7 +13,7 @@ import torch
 from tiny import make_networks, make_spec, upstream_wrapper
 from torch import Tensor, nn
 
-from earth2_corrdiff.networks import Denoiser, Regression
+from earth2_corrdiff.networks.preconditioned import Denoiser, Regression
 from earth2_corrdiff.training.losses import EDMLoss, generator, squared_error
 from earth2_corrdiff.training.stages import DiffusionLoss, Images, RegressionLoss
 

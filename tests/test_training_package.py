@@ -21,8 +21,8 @@ from torch import Tensor
 from training_kit import UNET, Watch, config, losses, train, weather, write_pairs
 
 from earth2_corrdiff import CorrDiff
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.package import Folder, read_package
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.packages.reader import Folder, read_package
 from earth2_corrdiff.training.means import Means, balance, residual_scale
 from earth2_corrdiff.training.pairs import PairFile
 from earth2_corrdiff.training.parallel import World

@@ -17,7 +17,7 @@ import xarray as xr
 from tiny import hills, straight
 from training_kit import CHANNELS, COARSE_GRID, FINE_GRID, dataset, hours, plan, weather, write_pairs
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.training.pair_writer import Fields, PairWriter, fill
 from earth2_corrdiff.training.pairs import PairFile
 

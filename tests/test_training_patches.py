@@ -12,8 +12,8 @@ import pytest
 import torch
 from training_kit import UNET, config, write_pairs
 
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.training.config import Patches
 from earth2_corrdiff.training.losses import EDMLoss, generator
 from earth2_corrdiff.training.means import Means

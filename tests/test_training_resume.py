@@ -15,7 +15,7 @@ from torch import Tensor
 from training_kit import UNET, losses, rows, write_config, write_pairs
 from training_processes import Stop, run, together
 
-from earth2_corrdiff.checkpoint import read_mdlus
+from earth2_corrdiff.networks.mdlus import read_mdlus
 
 FILES = ("regression.mdlus", "diffusion.mdlus", "metadata.json", "stats.json")
 MORE: dict[str, Any] = {

@@ -19,13 +19,15 @@ from fast_kit import fields, make_denoiser
 from loguru import logger
 from run_kit import make_package, straight
 
-from earth2_corrdiff import CorrDiff, InputError, downscale, make_source, placement, tuning
-from earth2_corrdiff.accelerate import accelerate
+from earth2_corrdiff import CorrDiff, InputError, downscale, make_source
 from earth2_corrdiff.cli import tune as command
-from earth2_corrdiff.engines import CpuEngine, TorchEngine, engine_of
-from earth2_corrdiff.kernels import cpu_conv, native, ops, tuned
-from earth2_corrdiff.kernels.tuned import DEFAULT, Choice
-from earth2_corrdiff.run import Options
+from earth2_corrdiff.networks.fast import memory_plan as placement
+from earth2_corrdiff.networks.fast import tuning
+from earth2_corrdiff.networks.fast.accelerate import accelerate
+from earth2_corrdiff.networks.fast.executors import CpuEngine, TorchEngine, engine_of
+from earth2_corrdiff.networks.kernels import cpu_conv, native, ops, tuned
+from earth2_corrdiff.networks.kernels.tuned import DEFAULT, Choice
+from earth2_corrdiff.run.downscaling import Options
 
 CPU = torch.device("cpu")
 needs_own = pytest.mark.skipif(not cpu_conv.available(), reason="the C kernels of the CPU are not here")
@@ -192,7 +194,7 @@ def test_the_search_for_tile_sizes_goes_group_by_group() -> None:
 
 def test_a_gpu_is_searched_and_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """Acted on the CPU: the timer sees which tile sizes hold, and whether a graph is captured."""
-    triton_tiles = pytest.importorskip("earth2_corrdiff.kernels.triton_tiles")
+    triton_tiles = pytest.importorskip("earth2_corrdiff.networks.kernels.triton_tiles")
     before = triton_tiles.TILE, dict(triton_tiles.LAUNCH), triton_tiles.SPANS
     made: list[bool] = []
     steps: dict[bool, float] = {True: 2.0, False: 1.0}
@@ -220,7 +222,7 @@ def test_a_gpu_is_searched_and_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_tile_sizes_hold_before_the_first_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    triton_tiles = pytest.importorskip("earth2_corrdiff.kernels.triton_tiles")
+    triton_tiles = pytest.importorskip("earth2_corrdiff.networks.kernels.triton_tiles")
     for name in ("TILE", "SPANS"):
         monkeypatch.setattr(triton_tiles, name, getattr(triton_tiles, name))
     monkeypatch.setitem(triton_tiles.LAUNCH, "num_warps", 4)
@@ -236,7 +238,9 @@ def test_tile_sizes_hold_before_the_first_kernel(monkeypatch: pytest.MonkeyPatch
 
 def test_graphs_are_left_out_where_a_table_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[bool] = []
-    monkeypatch.setattr("earth2_corrdiff.engines.TorchEngine", lambda net, dtype, graphs: made.append(graphs))
+    monkeypatch.setattr(
+        "earth2_corrdiff.networks.fast.executors.TorchEngine", lambda net, dtype, graphs: made.append(graphs)
+    )
     net, gpu = make_denoiser().model, torch.device("cuda")
     for graphs in (True, False):
         with tuned.using(Choice(graphs=graphs)):

@@ -12,7 +12,7 @@ import torch
 from tiny import randomise, relerr
 from torch import Tensor, nn
 
-from earth2_corrdiff.unet import Conv2d, GroupNorm, SongUNet
+from earth2_corrdiff.networks.unet import Conv2d, GroupNorm, SongUNet
 
 BASE = {
     "img_resolution": [32, 48],

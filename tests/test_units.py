@@ -9,10 +9,9 @@ import sys
 
 import numpy as np
 import pytest
-import xarray as xr
 
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.units import canonical, conversion, converted, in_own_units
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.units import canonical, conversion, converted
 
 
 @pytest.mark.parametrize(
@@ -101,18 +100,9 @@ def test_missing_values_stay_missing() -> None:
     assert np.isnan(converted(np.array([np.nan, 1.0]), "degC", "t2m")).tolist() == [True, False]
 
 
-def test_an_array_of_xarray_names_its_new_unit() -> None:
-    field = xr.DataArray([20.0], dims="x", name="t2m", attrs={"units": "degC", "long_name": "warmth"})
-    result = in_own_units(field)
-    assert float(result[0]) == pytest.approx(293.15) and result.attrs == {"units": "K", "long_name": "warmth"}
-    assert in_own_units(field.rename("own"), "t2m").attrs["units"] == "K"
-    with pytest.raises(InputError, match="'Pa' is not a valid unit of t2m"):
-        in_own_units(field.assign_attrs(units="Pa"))
-
-
 def test_pint_is_imported_when_it_is_needed_and_leaves_the_process_as_it_is() -> None:
     code = (
-        "import sys, numpy as np; from earth2_corrdiff.units import converted\n"
+        "import sys, numpy as np; from earth2_corrdiff.base.units import converted\n"
         "converted(np.ones(1), 'm s**-1', 'own'); converted(np.ones(1), 'K', 't2m')\n"
         "print('pint' in sys.modules)\n"
         "import pint; before = pint.get_application_registry().get()\n"

@@ -12,17 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from bench import demo_acceptance
+from bench.demo_command import main
+from bench.demo_skill import demo_verification
 from plotting_store import write
 from verification_kit import build
 
 from earth2_corrdiff import CorrDiff, demo, downscale
-from earth2_corrdiff.cli.demo_skill import demo_verification
-from earth2_corrdiff.cli.verify_demo import main
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.demo.hours import held_out_times
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.run import Options
+from earth2_corrdiff.run.downscaling import Options
 from earth2_corrdiff.sources import make_source
-from earth2_corrdiff.verification import Bootstrap, Result, Settings, acceptance, verify
+from earth2_corrdiff.verification import Bootstrap, Result, Settings, verify
 from earth2_corrdiff.verification.result import Series
 from earth2_corrdiff.verification.scores import octaves
 
@@ -49,17 +50,19 @@ def reliable(tmp_path_factory: pytest.TempPathFactory) -> Result:
 def test_spread_skill_of_three_members(reliable: Result, tmp_path: Path, spread: float, side: int) -> None:
     """1 within its interval if members and truth are of one distribution; above if they are too wide."""
     result = reliable if side == 0 else made(tmp_path, spread)
-    for target in acceptance.judged(result):
+    for target in demo_acceptance.judged(result):
         found = result.score("spread_skill", "ensemble", target)
         assert np.sign(float(found.low) - 1) + np.sign(float(found.high) - 1) == 2 * side
-    missed = [c for c in acceptance.criteria(result) if c.name == "spread / skill" and not c.met]
+    missed = [c for c in demo_acceptance.criteria(result) if c.name == "spread / skill" and not c.met]
     assert len(missed) == (0 if side == 0 else 2)
-    assert ("mrr: spread / skill: " in acceptance.verdict(acceptance.criteria(result))) == (side != 0)
+    assert ("mrr: spread / skill: " in demo_acceptance.verdict(demo_acceptance.criteria(result))) == (
+        side != 0
+    )
 
 
 def test_differences_are_paired(reliable: Result) -> None:
     """The interval of the difference is narrower than the two scores' own would allow, and right by hand."""
-    for target in acceptance.judged(reliable):
+    for target in demo_acceptance.judged(reliable):
         mine, theirs = (reliable.score("crps", name, target) for name in ("ensemble", "regression"))
         apart = reliable.difference("crps", "ensemble", "regression", target)
         assert float(apart.value) == pytest.approx(float(mine.value - theirs.value))
@@ -78,7 +81,9 @@ def test_a_forecast_does_not_beat_itself(reliable: Result) -> None:
     target = reliable.targets[1]
     apart = reliable.difference("crps", "ensemble", "ensemble", target)
     assert apart.low == apart.value == apart.high == 0
-    few = acceptance.criteria(replace(reliable, bootstrap=Bootstrap(0)))  # without intervals nothing is sure
+    few = demo_acceptance.criteria(
+        replace(reliable, bootstrap=Bootstrap(0))
+    )  # without intervals nothing is sure
     assert not any(c.met for c in few if c.name.startswith("CRPS"))
 
 
@@ -88,7 +93,7 @@ def test_power_by_octaves_of_wavelength(reliable: Result) -> None:
     waves, spacing = rings.wavelength, max(reliable.domain.spacing)
     bands = octaves(len(waves))
     assert [i for band in bands for i in range(band.start, band.stop)] == list(range(len(waves)))
-    found = acceptance.octave_ratios(reliable, target)
+    found = demo_acceptance.octave_ratios(reliable, target)
     assert found[-2].shortest >= 3.99 * spacing > found[-1].longest
     assert found[-3].shortest >= 7.99 * spacing > found[-2].longest
     power, truth = (
@@ -118,13 +123,13 @@ def test_power_that_is_off_is_missed(reliable: Result) -> None:
     old = series["ensemble", "t2m"]
     rows = [{**row, "power": 1.3 * row["power_truth"]} for row in old.rows if row is not None]
     series["ensemble", "t2m"] = Series(old.size, list(rows), old.histogram)
-    found = acceptance.criteria(replace(reliable, series=series))
+    found = demo_acceptance.criteria(replace(reliable, series=series))
     missed = [c for c in found if c.variable == "t2m" and not c.met]
     assert [c.name for c in missed] == ["power, 4 cells and more"] and missed[0].found.startswith("1.30 (")
 
 
 def test_tables(reliable: Result) -> None:
-    crps, spread = acceptance.tables(reliable)
+    crps, spread = demo_acceptance.tables(reliable)
     assert [row[0] for row in crps.rows] == ["mrr", "t2m"] == [row[0] for row in spread.rows]
     assert crps.header[-2:] == ("minus regression", "minus interpolation")
     assert max(map(len, (crps.text() + spread.text()).splitlines())) <= 120

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.verification.bootstrap import Bootstrap, Estimator, fitting_block, memory
 
 

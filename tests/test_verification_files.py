@@ -15,18 +15,18 @@ import pytest
 import xarray as xr
 from verification_kit import build
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.verification import (
     Bootstrap,
     Estimate,
     Result,
     Settings,
+    captions,
     figures,
     files,
     report,
     tables,
     verify,
-    words,
 )
 from earth2_corrdiff.verification.scores import SCORES
 
@@ -118,11 +118,11 @@ def test_tails(result: Result) -> None:
 
 
 def test_what_is_found_in_words(result: Result, lone: Result) -> None:
-    said = " ".join(words.findings(result))
+    said = " ".join(captions.findings(result))
     assert "underdispersive (spread over error below 0.9): mrr, t2m, u10m, v10m, ws10m." in said
     assert "Compared with interpolation, the CRPS of the ensemble is lower for" in said
-    assert "With so few times this may be chance." in " ".join(words.findings(lone))
-    assert not any("Spread" in sentence for sentence in words.findings(lone))
+    assert "With so few times this may be chance." in " ".join(captions.findings(lone))
+    assert not any("Spread" in sentence for sentence in captions.findings(lone))
 
 
 # files
@@ -287,7 +287,7 @@ def test_report_needs_nothing_else(result: Result, lone: Result) -> None:
     assert "<h1>of &lt;mine&gt; &amp; yours</h1>" in text and "CorrDiff &lt;test&gt;" in text
     # gains, two portraits, the events of reflectivity
     assert page.tags.count("img") == 4 == page.tags.count("figcaption")
-    assert all(escape(caption) in text for caption in (words.AS_ABOVE, words.PORTRAIT, words.EVENTS))
+    assert all(escape(caption) in text for caption in (captions.AS_ABOVE, captions.PORTRAIT, captions.EVENTS))
     alone = replace(lone, targets=lone.targets[1:2])
     page_of_one = report.html(alone, "lone")
     assert Page(page_of_one).tags.count("img") == 2

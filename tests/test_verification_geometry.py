@@ -10,7 +10,7 @@ import torch
 from pyproj import Geod
 from verification_kit import bent, cells, flat
 
-from earth2_corrdiff.grid import Grid
+from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.verification.geometry import EARTH_KM, cell_areas, spacing
 
 SPHERE = Geod(a=EARTH_KM, b=EARTH_KM)

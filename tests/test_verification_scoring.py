@@ -12,9 +12,9 @@ import torch
 from earth2studio import statistics
 from verification_kit import bent, flat, smooth
 
-from earth2_corrdiff.verification import scoring
+from earth2_corrdiff.verification import case_statistics
+from earth2_corrdiff.verification.case_statistics import CaseTruth, Domain, Members, NotFiniteError, score
 from earth2_corrdiff.verification.geometry import cell_areas
-from earth2_corrdiff.verification.scoring import Case, Domain, Members, NotFiniteError, score
 from earth2_corrdiff.verification.spectrum import radial_power
 from earth2_corrdiff.verification.targets import Target, targets
 
@@ -30,14 +30,14 @@ def fields(seed: int = 0, members: int = M) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def scored(x: torch.Tensor, y: torch.Tensor, target: Target = RADAR) -> dict[str, np.ndarray]:
-    return score(Members(lambda i: x[i], len(x)), Case(y, DOMAIN, target))[0]
+    return score(Members(lambda i: x[i], len(x)), CaseTruth(y, DOMAIN, target))[0]
 
 
 def test_against_slow_loops() -> None:
     x, y = fields()
     found, w = scored(x, y), cell_areas(bent()).numpy()
     H, W = y.shape
-    sums = dict.fromkeys(scoring.POINTWISE, 0.0)
+    sums = dict.fromkeys(case_statistics.POINTWISE, 0.0)
     rank = np.zeros(M + 1)
     for r in range(H):
         for c in range(W):
@@ -46,7 +46,7 @@ def test_against_slow_loops() -> None:
             pairs = np.abs(e[:, None] - e[None]).sum()
             near = np.abs(e - t).mean()
             values = (error, abs(error), error**2, e.var(ddof=1), near - pairs / 40, near - pairs / 50)
-            for name, value in zip(scoring.POINTWISE, values, strict=True):
+            for name, value in zip(case_statistics.POINTWISE, values, strict=True):
                 sums[name] += value * w[r, c]
             if max(t, e.max()) >= 5.0:  # dry points have no ranks
                 e, t = np.maximum(e, 5.0), max(t, 5.0)
@@ -80,20 +80,20 @@ def test_small_blocks_are_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = scored(x, y)
     sizes: list[int] = []
     reads: list[int] = []
-    original = scoring.crps
+    original = case_statistics.crps
 
     def watched(block: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         sizes.append(block.numel())
         return original(block, truth)
 
-    monkeypatch.setattr(scoring, "crps", watched)
-    monkeypatch.setattr(scoring, "BLOCK_BYTES", 3 * M * y.shape[1] * 8)  # three rows of all members
+    monkeypatch.setattr(case_statistics, "crps", watched)
+    monkeypatch.setattr(case_statistics, "BLOCK_BYTES", 3 * M * y.shape[1] * 8)  # three rows of all members
 
     def read(i: int) -> torch.Tensor:
         reads.append(i)
         return x[i]
 
-    streamed = score(Members(read, M), Case(y, DOMAIN, RADAR))[0]
+    streamed = score(Members(read, M), CaseTruth(y, DOMAIN, RADAR))[0]
     assert max(sizes) == 3 * M * y.shape[1] and len(sizes) == -(-y.shape[0] // 3)
     assert len(reads) > 5 * M  # nothing was held
     for name, value in whole.items():
@@ -108,7 +108,7 @@ def test_members_that_fit_are_read_once() -> None:
         reads.append(i)
         return x[i]
 
-    score(Members(read, M), Case(y, DOMAIN, RADAR))
+    score(Members(read, M), CaseTruth(y, DOMAIN, RADAR))
     assert reads == list(range(M))
 
 
@@ -131,7 +131,7 @@ def test_gaps_in_the_truth() -> None:
     assert float(found["weight"]) == pytest.approx((w.sum() / cell_areas(bent()).sum()).item())
     assert np.isnan(found["power"]).all() and np.isnan(found["power_truth"]).all()
     assert np.isfinite(found["fbs"]).all() and 0 < found["rank"].sum() < 1
-    case = Case(torch.full_like(y, torch.nan), DOMAIN, RADAR)
+    case = CaseTruth(torch.full_like(y, torch.nan), DOMAIN, RADAR)
     assert case.known == 0
 
 
@@ -150,7 +150,7 @@ def test_domain_of_a_grid() -> None:
     with pytest.raises(ValueError, match="lengths in km"):
         Domain.of(flat(), (-1,))
     with pytest.raises(ValueError, match="is not on the grid"):
-        Case(torch.zeros(3, 4), domain, RADAR)
+        CaseTruth(torch.zeros(3, 4), domain, RADAR)
 
 
 def test_targets() -> None:

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import run_kit
 import torch
+from bench import solver_advice
+from bench.solver_command import main
+from bench.solver_study import Log, Setting, reference, settings, stock
 
-from earth2_corrdiff.cli.bench_solvers import main
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.noise import member_seed
-from earth2_corrdiff.verification import advice
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.diffusion.noise import member_seed
 from earth2_corrdiff.verification.pointwise import crps
-from earth2_corrdiff.verification.solvers import Log, Setting, reference, settings, stock
 
 DEFAULT = Setting("heun", 12, 0.002, 80.0)
 CONDITIONS = {"package_sha256": "a", "members": 4, "times": ["2024-07-24T12:00:00"]}
@@ -73,8 +73,8 @@ def test_finished_settings_are_kept(tmp_path: Path) -> None:
         Log(tmp_path, CONDITIONS)
 
 
-def choice(*records: dict[str, Any]) -> advice.Measured | None:
-    return advice.chosen(advice.measured(records, DEFAULT), DEFAULT)
+def choice(*records: dict[str, Any]) -> solver_advice.Measured | None:
+    return solver_advice.chosen(solver_advice.measured(records, DEFAULT), DEFAULT)
 
 
 def test_the_cheapest_good_setting_is_chosen() -> None:
@@ -102,34 +102,34 @@ def test_the_cheapest_good_setting_is_chosen() -> None:
 def test_advice_in_words() -> None:
     records = [record(reference(DEFAULT), 0.0, 1.05), record(stock(DEFAULT), 0.08, 0.7)]
     cheap = Setting("trigflow", 10, 0.002, 80.0)
-    found = advice.measured([*records, record(cheap, 0.008, 1.02)], DEFAULT)
-    text = advice.advice(found, DEFAULT)
+    found = solver_advice.measured([*records, record(cheap, 0.008, 1.02)], DEFAULT)
+    text = solver_advice.advice(found, DEFAULT)
     text = " ".join(text.split())
     assert "trigflow 10 (0.002–80), 10 network calls" in text and "closer to one than euler 8" in text
     assert text.endswith("within 0.9 to 1.1 for every quantity: trigflow 10 (0.002–80), +0.6 %.")
     assert "+0.6 % [+0.6, +0.6]; t2m +0.4 % [+0.4, +0.4], mrr +0.8 % [+0.8, +0.8]" in text  # at all times
     assert "Spread / skill of euler 8 (0.002–80): 0.700 on average." in text
-    table = advice.table(found, DEFAULT)
+    table = solver_advice.table(found, DEFAULT)
     assert [row[0] for row in table.rows] == [
         "euler 8 (0.002–80)",
         "trigflow 10 (0.002–80)*",
         "heun 18 (0.002–80)",
     ]
     assert table.rows[1][1:4] == ("10", "+0.6 %", "+0.8 %")
-    poor = advice.measured([record(reference(DEFAULT), 0.0, 0.5), *records[1:]], DEFAULT)
-    assert "No setting keeps the rule" in advice.advice(poor, DEFAULT)
-    narrow = advice.measured([*records, record(cheap, 0.008, 0.85)], DEFAULT)
-    said = " ".join(advice.advice(narrow, DEFAULT).split())
+    poor = solver_advice.measured([record(reference(DEFAULT), 0.0, 0.5), *records[1:]], DEFAULT)
+    assert "No setting keeps the rule" in solver_advice.advice(poor, DEFAULT)
+    narrow = solver_advice.measured([*records, record(cheap, 0.008, 0.85)], DEFAULT)
+    said = " ".join(solver_advice.advice(narrow, DEFAULT).split())
     assert "trigflow 10 (0.002–80), 10 network" in said and said.endswith("heun 18 (0.002–80), +0.0 %.")
-    axes = advice.curves(found, "title").axes
+    axes = solver_advice.curves(found, "title").axes
     assert len(axes) == 3 and len(axes[0].get_legend_handles_labels()[1]) == 3
 
 
 def test_without_the_reference_there_is_nothing_to_compare_with() -> None:
     with pytest.raises(InputError, match=r"the reference, heun 18 \(0.002–80\), has not been measured"):
-        advice.measured([record(DEFAULT, 0.0, 1.0)], DEFAULT)
+        solver_advice.measured([record(DEFAULT, 0.0, 1.0)], DEFAULT)
     failed = {**record(DEFAULT, 0.0, 1.0), "scores": {}}
-    kept = advice.measured([record(reference(DEFAULT), 0.0, 1.0), failed], DEFAULT)
+    kept = solver_advice.measured([record(reference(DEFAULT), 0.0, 1.0), failed], DEFAULT)
     assert [m.setting for m in kept] == [reference(DEFAULT)]
 
 

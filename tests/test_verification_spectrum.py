@@ -12,7 +12,7 @@ import torch
 from earth2studio.statistics import Statistic
 from scipy.fft import dctn
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.verification.spectrum import RadialSpectrum, Rings, mode_variance, radial_power
 
 H, W = 24, 37

@@ -14,8 +14,8 @@ from plotting_store import write
 from verification_kit import QUICK, TIMES, bent, build, flat, value
 
 from earth2_corrdiff import demo
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.grid import Grid
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.verification import Settings, verify
 from earth2_corrdiff.verification.truth import open_truth
 

@@ -11,19 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # What makes an Earth2Studio model, data source or store of the core, and what runs those.
-ADAPTERS = (
-    "model",
-    "handshake",
-    "arrays",
-    "integrity",
-    "output",
-    "run",
-    "store",
-    "work",
-    "service",
-    "workflows",
-)
-ADAPTERS += ("sources.settled",)
+ADAPTERS = ("model.earth2studio", "model.coordinates", "run", "service", "sources.settled", "workflows")
+ADAPTERS += ("store.arrays", "store.integrity", "store.target", "store.writer")
 BLOCKED = """
 import sys
 
@@ -38,8 +27,8 @@ COMPUTE = """
 import numpy as np
 import torch
 from earth2_corrdiff import demo
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.package import read_package
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.model.packages.reader import read_package
 
 loaded = read_package(demo.folder())
 model = Downscaler(loaded.spec, loaded.regression, loaded.denoiser, "fp32")
@@ -91,9 +80,9 @@ def modules() -> list[str]:
 
 def test_the_core_is_imported() -> None:
     names = modules()
-    for name in ("downscaler", "package", "engines", "kernels.ops", "training.train", "verification.solvers"):
+    for name in ("model.downscaler", "model.packages.reader", "networks.fast.executors", "training.train"):
         assert f"earth2_corrdiff.{name}" in names
-    assert "bench.training" in names and "bench.corrdiff" in names
+    assert "bench.training" in names and "bench.solver_study" in names
     program = (
         "from importlib import import_module\nfor name in sys.argv[1:]: import_module(name); print(name)"
     )

@@ -23,7 +23,7 @@ import zarr
 from run_kit import ROOT, TIMES, make_package, same
 
 from earth2_corrdiff import CorrDiff, downscale, make_source
-from earth2_corrdiff.run import Options
+from earth2_corrdiff.run.downscaling import Options
 from earth2_corrdiff.sources import make_forecast
 from earth2_corrdiff.workflows import DIRECTORY
 

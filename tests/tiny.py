@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from earth2_corrdiff.checkpoint import Checkpoint, write_mdlus
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.grid import Grid
-from earth2_corrdiff.networks import Denoiser, Regression, create
-from earth2_corrdiff.package_writer import save_package
-from earth2_corrdiff.spec import CorrDiffSpec, Sampling, Statistics
+from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.model.packages.writer import save_package
+from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, Statistics
+from earth2_corrdiff.networks.mdlus import Checkpoint, write_mdlus
+from earth2_corrdiff.networks.preconditioned import Denoiser, Regression, create
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 INPUTS = Statistics(("t2m", "u10m", "z500"), (290.0, 1.0, 56000.0), (8.0, 5.0, 700.0))

@@ -17,10 +17,10 @@ from kernel_cases import FLOATS, LAYOUTS, NCHW, NHWC, Case, assert_close, inputs
 from torch import Tensor
 from triton_interpreter import mend_scalars
 
-from earth2_corrdiff import kernels
-from earth2_corrdiff.kernels import ops, reference, triton_norm, triton_tiles
-from earth2_corrdiff.kernels.feature_maps import FeatureMap, join, measured, normalised
-from earth2_corrdiff.kernels.reference import Norm
+from earth2_corrdiff.networks import kernels
+from earth2_corrdiff.networks.kernels import ops, reference, triton_norm, triton_tiles
+from earth2_corrdiff.networks.kernels.feature_maps import FeatureMap, join, measured, normalised
+from earth2_corrdiff.networks.kernels.reference import Norm
 
 # the interpreter's numpy says where exp(-z) is infinite: the activation is 0 there, as it should be
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp")

@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 from plotting_store import curved_mesh, write
 
-from earth2_corrdiff.grid import Grid
+from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.verification import Bootstrap, Result, Settings
 
 QUICK = Settings(bootstrap=Bootstrap(200, method="percentile"))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn, TypeVar
 
-from earth2_corrdiff.errors import InputError, UnavailableError
+from earth2_corrdiff.base.errors import InputError, UnavailableError
 
 Args = TypeVar("Args")
 

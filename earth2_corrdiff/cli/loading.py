@@ -10,20 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earth2_corrdiff.errors import InputError, UnavailableError, first_line
+from earth2_corrdiff.base.errors import InputError, UnavailableError, first_line
 
 if TYPE_CHECKING:
-    from earth2_corrdiff.model import CorrDiff
+    from earth2_corrdiff.model.earth2studio import CorrDiff
 
 
 def load(args: argparse.Namespace) -> CorrDiff:
     """The model of ``--package`` on ``--device``, with the command's settings."""
-    from earth2_corrdiff.accelerate import check_precision
-    from earth2_corrdiff.model import CorrDiff, CorrDiffTaiwan
-    from earth2_corrdiff.noise import check_where
-    from earth2_corrdiff.patching import check_window
-    from earth2_corrdiff.placement import AUTO, check_place
-    from earth2_corrdiff.sampler import check_solver
+    from earth2_corrdiff.model.diffusion.noise import check_where
+    from earth2_corrdiff.model.diffusion.patched import check_window
+    from earth2_corrdiff.model.diffusion.solvers import check_solver
+    from earth2_corrdiff.model.earth2studio import CorrDiff, CorrDiffTaiwan
+    from earth2_corrdiff.networks.fast.accelerate import check_precision
+    from earth2_corrdiff.networks.fast.memory_plan import AUTO, check_place
 
     device = _device(args.device)  # these first: a package may have to be downloaded
     check_precision(args.precision)
@@ -62,7 +62,7 @@ def set_patches(model: CorrDiff, patch: str | None, overlap: int | None, boundar
     InputError
         If they do not fit the domain, the network or each other
     """
-    from earth2_corrdiff.patch_geometry import PatchGeometry
+    from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 
     if patch is None and overlap is None and boundary is None:
         return
@@ -115,7 +115,7 @@ def _package(name: str) -> Any:
     from earth2studio.models.auto import Package
 
     from earth2_corrdiff import demo
-    from earth2_corrdiff.model import CorrDiffTaiwan
+    from earth2_corrdiff.model.earth2studio import CorrDiffTaiwan
 
     if name == "taiwan":
         return CorrDiffTaiwan.load_default_package()

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.cli.common import ArgumentParser, calm_bars, run_command
-from earth2_corrdiff.errors import InputError
 
 NAME = "make-pairs"
 

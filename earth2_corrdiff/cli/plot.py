@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.cli.common import ArgumentParser, run_command
-from earth2_corrdiff.errors import InputError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -142,8 +142,8 @@ def plot(args: argparse.Namespace) -> None:
 
 def _times(ds: xr.Dataset, lead: str | None) -> list[int]:
     """Positions of the times to plot: all, or those of some lead times."""
+    from earth2_corrdiff.base.times import chosen_leads
     from earth2_corrdiff.plotting import states
-    from earth2_corrdiff.times import chosen_leads
 
     every = states(ds)
     if lead is None:

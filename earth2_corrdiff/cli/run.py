@@ -15,17 +15,17 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from earth2_corrdiff.base.errors import InputError, UnavailableError
 from earth2_corrdiff.cli.common import INPUT_ERROR, calm_bars, run_command, share_cores
 from earth2_corrdiff.cli.run_log import HeldLog, configure_log
 from earth2_corrdiff.cli.run_options import NAME, run_parser
 from earth2_corrdiff.cli.run_report import announce, report, report_failures
-from earth2_corrdiff.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
-    from earth2_corrdiff.model import CorrDiff
-    from earth2_corrdiff.ranks import Ranks
-    from earth2_corrdiff.run import Downscaling
-    from earth2_corrdiff.states import States
+    from earth2_corrdiff.base.cases import Cases
+    from earth2_corrdiff.base.processes import Processes
+    from earth2_corrdiff.model.earth2studio import CorrDiff
+    from earth2_corrdiff.run.downscaling import Downscaling
 
 SOME_FAILED = 3
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _work(arguments: list[str]) -> int:
     """Run as one process of however many the launcher has started."""
-    from earth2_corrdiff.ranks import launched, meet
+    from earth2_corrdiff.base.processes import launched, meet
 
     ranks = launched(os.environ)
     args = _parsed(arguments, ranks)
@@ -71,7 +71,7 @@ def _work(arguments: list[str]) -> int:
         raise kind(f"process {ranks.rank} of {ranks.world}: {error}") from error
 
 
-def _parsed(arguments: list[str], ranks: Ranks) -> argparse.Namespace:
+def _parsed(arguments: list[str], ranks: Processes) -> argparse.Namespace:
     """The options; what is wrong with them, the first process says."""
     if ranks.first:
         args = run_parser().parse_args(arguments)
@@ -88,7 +88,7 @@ def _parsed(arguments: list[str], ranks: Ranks) -> argparse.Namespace:
     return args
 
 
-def run(args: argparse.Namespace, ranks: Ranks) -> int:
+def run(args: argparse.Namespace, ranks: Processes) -> int:
     """Check what can be checked at once, load, run, and say what was written; the exit status."""
     _check(args)
     source = _source(args)
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace, ranks: Ranks) -> int:
     if sys.stderr.isatty() and ranks.first:  # in a log file it says nothing, and an error shall be one line
         print(f"{NAME}: loading the package {args.package} …", file=sys.stderr, flush=True)
     from earth2_corrdiff.cli.loading import load
-    from earth2_corrdiff.place import check_target
+    from earth2_corrdiff.store.paths import check_target
 
     log = configure_log(NAME, args.debug, ranks.first)
     if ranks.first:
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace, ranks: Ranks) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    from earth2_corrdiff.compression import Compression
+    from earth2_corrdiff.store.error_bounds import Compression
 
     if args.demo:
         for name in ("package", "source"):
@@ -150,8 +150,8 @@ def _source(args: argparse.Namespace) -> Any:
     return make_forecast(args.source, args.coarse_members, rename=rename)
 
 
-def _label(states: States) -> str:
-    from earth2_corrdiff.times import lead_text
+def _label(states: Cases) -> str:
+    from earth2_corrdiff.base.times import lead_text
 
     times = states.times
     stamps = [str(t.astype("datetime64[m]")).replace(":", "") for t in (times[0], times[-1])]
@@ -162,7 +162,7 @@ def _label(states: States) -> str:
     return f"{label}-lead-{leads[0] if len(states.leads) == 1 else '-to-'.join(leads)}"
 
 
-def _take_device(args: argparse.Namespace, ranks: Ranks) -> None:
+def _take_device(args: argparse.Namespace, ranks: Processes) -> None:
     """Of several processes on a machine each takes the next GPU."""
     import torch
 
@@ -170,9 +170,9 @@ def _take_device(args: argparse.Namespace, ranks: Ranks) -> None:
         args.device = f"cuda:{ranks.local % torch.cuda.device_count()}"
 
 
-def _follows(model: CorrDiff, ranks: Ranks) -> bool:
+def _follows(model: CorrDiff, ranks: Processes) -> bool:
     """Do what the first process leads in, if this is another one; whether it was."""
-    from earth2_corrdiff.lockstep import check_shares, follow
+    from earth2_corrdiff.run.patch_parallel import check_shares, follow
 
     check_shares(model.downscaler.view, ranks.world)
     if ranks.first:
@@ -184,12 +184,12 @@ def _follows(model: CorrDiff, ranks: Ranks) -> bool:
 
 
 @contextmanager
-def _leads(downscaling: Downscaling, args: argparse.Namespace, ranks: Ranks) -> Iterator[None]:
+def _leads(downscaling: Downscaling, args: argparse.Namespace, ranks: Processes) -> Iterator[None]:
     """With ``--shard-patches``, lead the others as long as the block lasts."""
     if not args.shard_patches:
         yield
         return
-    from earth2_corrdiff.lockstep import lead
+    from earth2_corrdiff.run.patch_parallel import lead
 
     ranks.tell(seed=downscaling.seed)  # the store is ready
     with lead(ranks, downscaling.model.downscaler):
@@ -197,15 +197,15 @@ def _leads(downscaling: Downscaling, args: argparse.Namespace, ranks: Ranks) -> 
 
 
 def _downscale(
-    model: CorrDiff, source: Any, args: argparse.Namespace, log: HeldLog, ranks: Ranks
+    model: CorrDiff, source: Any, args: argparse.Namespace, log: HeldLog, ranks: Processes
 ) -> Downscaling:
     from tqdm import tqdm
 
-    from earth2_corrdiff.ranks import Ranks, Steps
-    from earth2_corrdiff.run import Downscaling, Options
+    from earth2_corrdiff.base.processes import Processes, Steps
+    from earth2_corrdiff.run.downscaling import Downscaling, Options
 
     options = Options(args.seed, args.max_batch, args.overwrite, args.resume, args.command)
-    own = Ranks() if args.shard_patches else ranks  # then no other process has members of its own
+    own = Processes() if args.shard_patches else ranks  # then no other process has members of its own
     options = replace(options, keep_going=args.keep_going, ranks=own, compress=args.compress)
     options = replace(options, check=args.check)
     downscaling = Downscaling(args.times, model, source, args.output, options, lead_time=args.lead)

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from earth2_corrdiff.model import CorrDiff
-    from earth2_corrdiff.run import Downscaling
+    from earth2_corrdiff.base.cases import Cases
+    from earth2_corrdiff.model.earth2studio import CorrDiff
+    from earth2_corrdiff.run.downscaling import Downscaling
     from earth2_corrdiff.sources import Forecast, Source
-    from earth2_corrdiff.states import States
 
 
 def announce(
-    model: CorrDiff, source: Source | Forecast, states: States, args: argparse.Namespace, world: int
+    model: CorrDiff, source: Source | Forecast, states: Cases, args: argparse.Namespace, world: int
 ) -> None:
     """Log what will be done, and what is to be known about it."""
     from loguru import logger
@@ -37,7 +37,7 @@ def announce(
 
 def report(run: Downscaling, output: Path, loaded: float) -> str:
     """One line about the run that has ended, and one about what was compressed."""
-    from earth2_corrdiff.layout import made_up
+    from earth2_corrdiff.store.layout import made_up
 
     model = run.model
     H, W = model.spec.output_grid.shape
@@ -60,7 +60,7 @@ def report(run: Downscaling, output: Path, loaded: float) -> str:
 
 def _compressed(run: Downscaling) -> str:
     """By how much, and the largest error of each variable beside its bound."""
-    from earth2_corrdiff.metadata import cf_attributes
+    from earth2_corrdiff.base.variables import cf_attributes
 
     if not run.kept:
         return ""
@@ -83,7 +83,7 @@ def report_failures(name: str, run: Downscaling) -> None:
         print(f"{name}: {kept}; try the failed ones again with --resume", file=sys.stderr)
 
 
-def extent(states: States, members: int) -> str:
+def extent(states: Cases, members: int) -> str:
     """``2 times x 4 members``, or ``1 forecast x 9 lead times x 5 coarse members x 4 members``."""
     parts = [count(len(states.times), _state(states, "forecast"))]
     parts += [] if states.leads is None else [count(len(states.leads), "lead time")]
@@ -96,7 +96,7 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _state(states: States, forecast: str = "state") -> str:
+def _state(states: Cases, forecast: str = "state") -> str:
     return "time" if states.leads is None else forecast
 
 

@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.cli.common import ArgumentParser, run_command, share_cores
 from earth2_corrdiff.cli.serve_log import Lines, configure_log
-from earth2_corrdiff.errors import InputError
 
 if TYPE_CHECKING:
     import socket

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from earth2_corrdiff.base.errors import InputError, first_line
 from earth2_corrdiff.cli.common import ArgumentParser, run_command, share_cores
-from earth2_corrdiff.errors import InputError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +55,7 @@ def tune(args: argparse.Namespace) -> None:
     share_cores()
     from loguru import logger
 
-    from earth2_corrdiff import tuning
+    from earth2_corrdiff.networks.fast import tuning
 
     logger.remove()
     logger.add(sys.stderr, level="DEBUG" if args.debug else "INFO", format="{level.name}: {message}")

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.cli.common import ArgumentParser, run_command, share_cores
-from earth2_corrdiff.errors import InputError
 
 if TYPE_CHECKING:
-    from earth2_corrdiff.downscaler import Downscaler
+    from earth2_corrdiff.model.downscaler import Downscaler
     from earth2_corrdiff.verification import Result, Settings, Verification, VerificationByLead
 
 NAME = "verify-corrdiff"
@@ -152,7 +152,7 @@ def verify(args: argparse.Namespace) -> None:
 
 def _settings(args: argparse.Namespace) -> Settings:
     from earth2_corrdiff.verification import Bootstrap, Settings
-    from earth2_corrdiff.verification.scoring import SCALES_KM
+    from earth2_corrdiff.verification.case_statistics import SCALES_KM
 
     return Settings(
         variables=args.variables,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earth2_corrdiff.demo.weather import DemoWeather
-from earth2_corrdiff.package import Folder
+from earth2_corrdiff.model.packages.reader import Folder
 
 if TYPE_CHECKING:
     from earth2studio.models.auto import Package
@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parent / "package"
 
 
 def folder() -> Folder:
-    """The trained demo model for :func:`earth2_corrdiff.package.read_package`, without Earth2Studio."""
+    """The trained demo model for ``read_package``, without Earth2Studio."""
     return Folder(FOLDER)
 
 

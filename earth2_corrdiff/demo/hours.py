@@ -9,9 +9,9 @@ from functools import partial
 
 import numpy as np
 
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.demo.weather import DemoWeather
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.times import Times
 
 VALIDATION_YEARS = range(2022, 2023)
 HELD_OUT_YEARS = range(2023, 2026)

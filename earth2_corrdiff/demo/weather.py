@@ -16,7 +16,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from earth2_corrdiff.base.errors import InputError
+
 from .atmosphere import COARSE_VARIABLES, FINE_VARIABLES, Fields
 from .atmosphere import fields as _fields
 from .domain import COARSE_LAT, COARSE_LON, domain, window

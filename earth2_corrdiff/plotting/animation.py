@@ -13,7 +13,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from PIL import Image
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.plotting import fields, panels
 from earth2_corrdiff.plotting.fields import Time
 from earth2_corrdiff.plotting.figures import color_scales, plot_member

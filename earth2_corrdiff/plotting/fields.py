@@ -21,11 +21,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from earth2_corrdiff.errors import DamageError, InputError, first_line
-from earth2_corrdiff.place import is_headless, metadata_fault, recorded
-from earth2_corrdiff.states import State, States
-from earth2_corrdiff.times import TimeLike, time_text, to_times
-from earth2_corrdiff.zarr_members import check_codecs
+from earth2_corrdiff.base.cases import Case, Cases
+from earth2_corrdiff.base.errors import DamageError, InputError, first_line
+from earth2_corrdiff.base.times import TimeLike, time_text, to_times
+from earth2_corrdiff.base.zarr_members import check_codecs
+from earth2_corrdiff.store.paths import is_headless, metadata_fault, recorded
 
 Array = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ MEND = "the run's command with --resume --check computes it again"
 """What helps where fields or coordinates are damaged."""
 REMAKE = "the run's command with --overwrite makes it anew"
 """What helps where metadata are damaged: the fields cannot be told without them."""
-Time = int | TimeLike | State
+Time = int | TimeLike | Case
 """A position in `states`, a valid time (UTC), or a state of `states`."""
 
 
@@ -159,11 +159,11 @@ def coarse_variables(ds: xr.Dataset) -> list[str]:
     return [n.removesuffix(COARSE) for n in names if n.endswith(COARSE) and _spans(ds, n, dims)]
 
 
-def states(ds: xr.Dataset) -> States:
+def states(ds: xr.Dataset) -> Cases:
     """Times of analyses, or starts and lead times of forecasts; coarse members are no part of them."""
     times = ds["time"].to_numpy().astype("datetime64[ns]")
     leads = ds[LEAD].to_numpy().astype("timedelta64[ns]") if LEAD in ds.dims else None
-    return States(times, leads)
+    return Cases(times, leads)
 
 
 def time_index(ds: xr.Dataset, time: Time) -> int:
@@ -177,7 +177,7 @@ def time_index(ds: xr.Dataset, time: Time) -> int:
     every = states(ds)
     if isinstance(time, int | np.integer):
         found = [int(time)] if 0 <= time < len(every) else []
-    elif isinstance(time, State):
+    elif isinstance(time, Case):
         found = [i for i, state in enumerate(every) if (state.time, state.lead) == (time.time, time.lead)]
     else:
         valid = np.flatnonzero(every.valid_times.ravel() == to_times(time)[0]).tolist()
@@ -187,7 +187,7 @@ def time_index(ds: xr.Dataset, time: Time) -> int:
     return int(found[-1])
 
 
-def _listed(every: States) -> str:
+def _listed(every: Cases) -> str:
     """All states, of many the ends."""
     texts = [str(state) for state in every]
     if len(texts) > 6:
@@ -200,7 +200,7 @@ def time_label(time: np.datetime64) -> str:
     return time_text(time).replace(":", "")
 
 
-def state_label(state: State) -> str:
+def state_label(state: Case) -> str:
     """As in file names: the time, for forecasts start and lead time like ``2024-07-24T0000+006h``."""
     if state.lead is None:
         return time_label(state.time)

@@ -16,13 +16,13 @@ import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.cases import Case
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.times import lead_text, time_text
 from earth2_corrdiff.plotting import drawing, fields, layout, maps, panels
 from earth2_corrdiff.plotting.fields import Array, Mesh, Time
 from earth2_corrdiff.plotting.layout import Heading, Layout
 from earth2_corrdiff.plotting.panels import Panel, Scales
-from earth2_corrdiff.states import State
-from earth2_corrdiff.times import lead_text, time_text
 
 SYNTHETIC_WEATHER = "synthetic demo weather: not an observation, not a forecast"
 SYNTHETIC_MODEL = "by a demo model trained on synthetic weather: not a forecast"
@@ -47,7 +47,7 @@ def plot_member(ds: xr.Dataset, time: Time = 0, sample: int = 0, scales: Scales 
     ----------
     ds : xr.Dataset
         From `open_store`.
-    time : int, str, datetime, np.datetime64 or State
+    time : int, str, datetime, np.datetime64 or Case
         Position or value (UTC) of the valid time; of forecasts a position in `fields.states`, one of these
         states, or a valid time, which stands for the latest forecast of it.
     sample : int
@@ -149,7 +149,7 @@ def _heading(ds: xr.Dataset, index: int, what: str, notes: list[str], fine: bool
     return Heading(what, _when(fields.states(ds)[index]), " · ".join(notes), made_up)
 
 
-def _when(state: State) -> str:
+def _when(state: Case) -> str:
     """``valid 2024-07-24 06:00 UTC``, and where a forecast is valid then also its start and lead time."""
     valid, start = (time_text(time).replace("T", " ") for time in (state.valid, state.time))
     lead = "" if state.lead is None else f", start {start} UTC + {lead_text(state.lead)}"

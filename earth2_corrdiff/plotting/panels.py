@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.plotting import fields, style
 from earth2_corrdiff.plotting.fields import COARSE, Array, Mesh
 from earth2_corrdiff.plotting.style import Quantity, Scale

@@ -11,9 +11,9 @@ import numpy as np
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
-from earth2_corrdiff.grid import Grid
-from earth2_corrdiff.metadata import cf_attributes
-from earth2_corrdiff.sampler import SOLVERS
+from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.variables import cf_attributes
+from earth2_corrdiff.model.diffusion.solvers import SOLVERS
 from earth2_corrdiff.service.engine import RETRY, Engine
 from earth2_corrdiff.service.openapi import faults, own_version
 from earth2_corrdiff.service.settings import Settings

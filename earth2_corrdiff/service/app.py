@@ -14,8 +14,8 @@ from loguru import logger
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse
 
-from earth2_corrdiff.errors import DamageError, InputError
-from earth2_corrdiff.model import CorrDiff
+from earth2_corrdiff.base.errors import DamageError, InputError
+from earth2_corrdiff.model.earth2studio import CorrDiff
 from earth2_corrdiff.service import about, docs, infer
 from earth2_corrdiff.service.engine import Engine
 from earth2_corrdiff.service.errors import ServiceError, answer

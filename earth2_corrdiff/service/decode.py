@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.noise import consecutive_seeds, drawn_seeds, member_seed
-from earth2_corrdiff.sampler import SOLVERS
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.times import Times, parse_time, to_leads, to_times
+from earth2_corrdiff.model.diffusion.noise import consecutive_seeds, drawn_seeds, member_seed
+from earth2_corrdiff.model.diffusion.solvers import SOLVERS
+from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling
 from earth2_corrdiff.service.errors import ServiceError, wrong
 from earth2_corrdiff.service.settings import Settings
 from earth2_corrdiff.sources import check_input
-from earth2_corrdiff.spec import CorrDiffSpec, Sampling
-from earth2_corrdiff.times import Times, parse_time, to_leads, to_times
 
 ARRAY = "input_array"
 NUMBERS = ("samples", "steps", "seed")

@@ -19,14 +19,14 @@ from typing import NamedTuple
 import numpy as np
 from loguru import logger
 
-from earth2_corrdiff.errors import first_line
-from earth2_corrdiff.model import CorrDiff
-from earth2_corrdiff.service.blocks import Maker, out_of_memory
+from earth2_corrdiff.base.errors import first_line
+from earth2_corrdiff.model.earth2studio import CorrDiff
+from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling
 from earth2_corrdiff.service.errors import ServiceError, internal
-from earth2_corrdiff.service.line import InferRequest, Line, Member, Row, Steps, Task, Ticket
+from earth2_corrdiff.service.members import Maker, out_of_memory
 from earth2_corrdiff.service.metrics import Metrics
+from earth2_corrdiff.service.queue import InferRequest, Line, Member, Row, Steps, Task, Ticket
 from earth2_corrdiff.service.settings import Settings
-from earth2_corrdiff.spec import CorrDiffSpec, Sampling
 
 STOPPING = ("stopping", "stopped")
 RETRY = 5  # seconds, where nothing better is known

@@ -15,12 +15,12 @@ from starlette.datastructures import Headers
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from earth2_corrdiff.noise import fresh_seed
+from earth2_corrdiff.model.diffusion.noise import fresh_seed
 from earth2_corrdiff.service import archive, decode, forms
 from earth2_corrdiff.service.engine import RETRY, Engine
 from earth2_corrdiff.service.errors import GONE, ServiceError
-from earth2_corrdiff.service.line import InferRequest, Member
 from earth2_corrdiff.service.openapi import INFER
+from earth2_corrdiff.service.queue import InferRequest, Member
 from earth2_corrdiff.service.security import MEMBERS, StalledError
 from earth2_corrdiff.service.settings import Settings
 

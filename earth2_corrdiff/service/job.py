@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from earth2_corrdiff.states import States
-from earth2_corrdiff.times import to_leads, to_times
+from earth2_corrdiff.base.cases import Cases
+from earth2_corrdiff.base.times import to_leads, to_times
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 STORE = "store.zarr"
@@ -52,9 +52,9 @@ class Order:
     lead_time: tuple[str, ...] = ()
 
     @property
-    def states(self) -> States:
+    def states(self) -> Cases:
         """Analyses of all times, or forecasts of all times and lead times."""
-        return States(to_times(self.times), to_leads(self.lead_time) if self.lead_time else None)
+        return Cases(to_times(self.times), to_leads(self.lead_time) if self.lead_time else None)
 
     @property
     def members(self) -> int:

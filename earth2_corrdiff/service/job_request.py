@@ -10,9 +10,11 @@ from typing import Annotated, Literal, get_args
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.noise import fresh_seed
-from earth2_corrdiff.sampler import SOLVERS
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.times import Leads, Times, distinct, lead_text, time_text, to_leads, to_times
+from earth2_corrdiff.model.diffusion.noise import fresh_seed
+from earth2_corrdiff.model.diffusion.solvers import SOLVERS
+from earth2_corrdiff.model.spec import CorrDiffSpec
 from earth2_corrdiff.service.engine import RETRY, Engine
 from earth2_corrdiff.service.errors import ServiceError, wrong
 from earth2_corrdiff.service.job import Order
@@ -20,8 +22,6 @@ from earth2_corrdiff.service.job_runner import sentence
 from earth2_corrdiff.service.settings import Settings
 from earth2_corrdiff.sources import Forecast, Source, make_forecast, make_source
 from earth2_corrdiff.sources.forecast_registry import KINDS as FORECASTS
-from earth2_corrdiff.spec import CorrDiffSpec
-from earth2_corrdiff.times import Leads, Times, distinct, lead_text, time_text, to_leads, to_times
 
 Solver = Literal["euler", "heun", "stochastic", "dpmpp_2m", "trigflow"]
 assert get_args(Solver) == SOLVERS  # noqa: S101 - a type must be spelled out

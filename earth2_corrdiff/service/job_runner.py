@@ -21,16 +21,16 @@ from typing import Any, Protocol, cast
 import numpy as np
 import xarray as xr
 
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.model import CorrDiff
-from earth2_corrdiff.run import Downscaling, Options
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.earth2studio import CorrDiff
+from earth2_corrdiff.model.spec import CorrDiffSpec
+from earth2_corrdiff.run.downscaling import Downscaling, Options
 from earth2_corrdiff.service.errors import ServiceError, internal
 from earth2_corrdiff.service.job import Job
 from earth2_corrdiff.service.jobs import Jobs
-from earth2_corrdiff.service.line import Steps
 from earth2_corrdiff.service.metrics import Metrics
+from earth2_corrdiff.service.queue import Steps
 from earth2_corrdiff.sources import Forecast, Inputs, Source, make_forecast, make_source
-from earth2_corrdiff.spec import CorrDiffSpec
 
 AT_ONCE = 2  # one fetches while another computes
 FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -19,9 +19,9 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from earth2_corrdiff import plotting
-from earth2_corrdiff.errors import DamageError
-from earth2_corrdiff.sampler import SOLVERS
-from earth2_corrdiff.service import shown, static
+from earth2_corrdiff.base.errors import DamageError
+from earth2_corrdiff.model.diffusion.solvers import SOLVERS
+from earth2_corrdiff.service import job_fields, static
 from earth2_corrdiff.service.beside import Beside
 from earth2_corrdiff.service.engine import STOPPING, Engine
 from earth2_corrdiff.service.errors import ServiceError
@@ -222,7 +222,7 @@ def _results(jobs: Jobs) -> APIRouter:
             size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         if size != found.size:
             raise DamageError(f"{path} has not the size that it had when it was complete")
-        first = shown.in_order(found.order.states)[0]
+        first = job_fields.in_order(found.order.states)[0]
         name = f"corrdiff-{plotting.time_label(first.valid)}-{found.id[:8]}.zarr.zip"
         headers = {"content-disposition": f'attachment; filename="{name}"'}
         return StreamingResponse(_zip(found), headers=headers, media_type="application/zip")
@@ -258,14 +258,14 @@ def _results(jobs: Jobs) -> APIRouter:
         job: str,
         quantity: str,
         time: Annotated[int, Query(ge=0)] = 0,
-        show: Annotated[str, Query(pattern=f"^({shown.SHOW.pattern})$", max_length=16)] = "mean",
+        show: Annotated[str, Query(pattern=f"^({job_fields.SHOW.pattern})$", max_length=16)] = "mean",
         part: Literal["value", "along", "up"] = "value",
     ) -> Response:
         """One field in displayed units: float32, little-endian, by rows of the mesh; NaN for no number."""
 
         def look() -> tuple[str, bytes]:
             with done(job).reading() as path:
-                values = shown.values(path, quantity, time, show, part)
+                values = job_fields.values(path, quantity, time, show, part)
             return ",".join(map(str, values.shape)), values.astype("<f4").tobytes()
 
         shape, data = await reading(look)
@@ -279,7 +279,7 @@ def _results(jobs: Jobs) -> APIRouter:
 
         def look() -> dict[str, Any]:
             with done(job).reading() as path:
-                return shown.point(path, quantity, row, column)
+                return job_fields.point(path, quantity, row, column)
 
         return await reading(look)
 
@@ -301,7 +301,7 @@ def _figure_names(job: Job) -> list[str]:
     """The names of ``plot-corrdiff``, for each state."""
     kinds = ["ensemble"] if job.order.samples > 1 else []
     kinds += ["lowres", *(f"sample-{member}" for member in range(job.order.samples))]
-    labels = map(plotting.state_label, shown.in_order(job.order.states))
+    labels = map(plotting.state_label, job_fields.in_order(job.order.states))
     return [f"corrdiff-{label}-{kind}" for label in labels for kind in kinds]
 
 
@@ -310,7 +310,7 @@ def _drawn(store: Path, name: str) -> bytes:
     """The PNG of a figure."""
     match = FIGURE.fullmatch(name)
     assert match is not None  # noqa: S101 - the name is one of ours
-    ds = shown.opened(store)
+    ds = job_fields.opened(store)
     labels = list(map(plotting.state_label, plotting.states(ds)))
     index = labels.index(match["state"])
     draw = {

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import socket
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -17,11 +17,11 @@ import xarray as xr
 from matplotlib.colors import BoundaryNorm, Normalize, to_hex
 from matplotlib.ticker import MaxNLocator
 
+from earth2_corrdiff.base.cases import Case
+from earth2_corrdiff.base.times import time_text
 from earth2_corrdiff.plotting import fields, figures, panels, style
 from earth2_corrdiff.plotting.style import Quantity, Scale
-from earth2_corrdiff.service import chart, shown
-from earth2_corrdiff.states import State
-from earth2_corrdiff.times import time_text
+from earth2_corrdiff.service import chart, job_fields
 
 SHADES = 128
 SAID = ("package", "source", "solver", "number_of_steps", "seed", "precision", "device")
@@ -30,7 +30,7 @@ SAID = ("package", "source", "solver", "number_of_steps", "seed", "precision", "
 @lru_cache(maxsize=8)
 def overview(store: Path) -> dict[str, Any]:
     """All that the page needs before it asks for fields: axes, quantities with colours, lines, provenance."""
-    ds = shown.opened(store)
+    ds = job_fields.opened(store)
     mesh = fields.mesh(ds)
     width, height = chart.cell(mesh)
     return {
@@ -38,7 +38,7 @@ def overview(store: Path) -> dict[str, Any]:
         "cell_km": [round(width, 3), round(height, 3)],
         "north_up": bool(np.median(np.diff(mesh.lat, axis=0)) > 0),
         "east_right": bool(np.median(np.diff(mesh.lon, axis=1)) > 0),
-        **_states(shown.in_order(fields.states(ds))),
+        **_states(job_fields.in_order(fields.states(ds))),
         "members": fields.sample_numbers(ds),
         "quantities": _quantities(ds),
         "overlay": chart.overlay(ds),
@@ -50,7 +50,7 @@ def overview(store: Path) -> dict[str, Any]:
     }
 
 
-def _states(states: Sequence[State]) -> dict[str, Any]:
+def _states(states: Sequence[Case]) -> dict[str, Any]:
     """Valid times, names as in the figures' file names, and of forecasts the starts: one for each state."""
     return {
         "times": [time_text(state.valid) for state in states],
@@ -69,11 +69,11 @@ def _made_up(ds: xr.Dataset) -> str | None:
 
 def _quantities(ds: xr.Dataset) -> list[dict[str, Any]]:
     """Each quantity with its scales, which hold for all times."""
-    times, members = shown.positions(ds), fields.sample_numbers(ds)
+    times, members = job_fields.positions(ds), fields.sample_numbers(ds)
     every = [panels.color_scales(ds, time, members) for time in times]
     found = []
     for quantity in panels.member_quantities(ds):
-        twin = shown.twin_of(ds, quantity)
+        twin = job_fields.twin_of(ds, quantity)
         about = _about(quantity, _merged([scales[quantity.scale_key] for scales in every]))
         about |= {"name": quantity.name, "wind": quantity.kind == "wind", "spread": None, "coarse": None}
         about["threshold"] = quantity.threshold if len(members) > 1 else None
@@ -100,7 +100,7 @@ def _merged(scales: Sequence[Scale]) -> Scale:
 
 
 def _spread_scale(ds: xr.Dataset, quantity: Quantity, members: Sequence[int]) -> Scale:
-    spreads = (shown.moments(ds, quantity, time, members)[1] for time in shown.positions(ds))
+    spreads = (job_fields.moments(ds, quantity, time, members)[1] for time in job_fields.positions(ds))
     highs = [float(np.nanpercentile(spread, 99.9)) for spread in spreads if np.isfinite(spread).any()]
     return style.spread_scale(max(highs, default=1.0))
 

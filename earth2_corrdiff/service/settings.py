@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
 
 MIB = 2**20
 

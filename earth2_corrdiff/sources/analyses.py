@@ -11,9 +11,9 @@ import numpy as np
 import xarray as xr
 from loguru import logger
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.times import TimeLike, Times, lead_text, positions, time_text, to_times
 from earth2_corrdiff.sources.parts import Parts
-from earth2_corrdiff.times import TimeLike, Times, lead_text, positions, time_text, to_times
 
 
 class FileSource(Protocol):

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from earth2_corrdiff.errors import InputError, UnavailableError
-from earth2_corrdiff.times import Times, positions, time_text
+from earth2_corrdiff.base.errors import InputError, UnavailableError
+from earth2_corrdiff.base.times import Times, positions, time_text
 
 HOUR = np.timedelta64(1, "h")
 OLDEST = np.datetime64("2015-01-14T00", "ns")

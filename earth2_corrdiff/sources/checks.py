@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.times import Times, time_text
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.times import Times, time_text
 
 if TYPE_CHECKING:
     import torch

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from earth2_corrdiff.times import to_leads, to_times
+from earth2_corrdiff.base.times import to_leads, to_times
 
 MEMBERS = 31
 """Coarse members, the control included: as many as GEFS has."""

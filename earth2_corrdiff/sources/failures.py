@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from earth2_corrdiff.errors import InputError, UnavailableError, first_line
-from earth2_corrdiff.times import time_text, to_times
+from earth2_corrdiff.base.errors import InputError, UnavailableError, first_line
+from earth2_corrdiff.base.times import time_text, to_times
 
 DEFECTS = (TypeError, AttributeError, NameError, AssertionError, NotImplementedError, MemoryError)
 """These mean a defect in a program or a full memory, not bad input: they pass unchanged."""

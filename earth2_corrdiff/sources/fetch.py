@@ -12,12 +12,12 @@ import numpy as np
 from loguru import logger
 from numpy.typing import NDArray
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.times import TimeLike, time_text, to_times
 from earth2_corrdiff.sources.cutout import Axis, Field, cut_out
 from earth2_corrdiff.sources.forecasts import Forecast
 from earth2_corrdiff.sources.registry import as_source
 from earth2_corrdiff.sources.source import DataSource, Source
-from earth2_corrdiff.times import TimeLike, time_text, to_times
 
 if TYPE_CHECKING:
     import torch

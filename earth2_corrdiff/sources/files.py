@@ -14,12 +14,12 @@ from pathlib import Path
 import xarray as xr
 from loguru import logger
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.zarr_members import check_codecs
 from earth2_corrdiff.sources.analyses import FileAnalyses, FileSource
 from earth2_corrdiff.sources.formats import files_of, is_grib, is_zarr, refuse_others
 from earth2_corrdiff.sources.gridded import GriddedFile
 from earth2_corrdiff.sources.parts import Part, Parts
-from earth2_corrdiff.zarr_members import check_codecs
 
 
 def open_file(place: str | Path, rename: Mapping[str, str] | None = None) -> FileSource:

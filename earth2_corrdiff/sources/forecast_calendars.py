@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.times import Leads, Times, lead_text, positions, time_text
 from earth2_corrdiff.sources.calendars import EPOCH, HOUR, OLDEST
-from earth2_corrdiff.times import Leads, Times, lead_text, positions, time_text
 
 Hours = tuple[tuple[int, int], ...]
 

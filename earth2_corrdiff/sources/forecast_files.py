@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.times import Leads, Times, lead_text, positions, time_text, to_leads, to_times
 from earth2_corrdiff.sources.files import open_parts
-from earth2_corrdiff.times import Leads, Times, lead_text, positions, time_text, to_leads, to_times
 
 
 class ForecastFile:

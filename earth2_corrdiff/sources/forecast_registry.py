@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.sources import forecast_calendars as calendars
 from earth2_corrdiff.sources.calendars import gfs_path
 from earth2_corrdiff.sources.forecasts import Forecast, ForecastSource

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.cases import Case, Cases
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.times import Leads, TimeLike, Times, distinct, lead_text, to_leads, to_times
 from earth2_corrdiff.sources.source import Source
-from earth2_corrdiff.states import State, States
-from earth2_corrdiff.times import Leads, TimeLike, Times, distinct, lead_text, to_leads, to_times
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -62,7 +62,7 @@ class Forecast:
     synthetic: bool = False
     _built: dict[int | None, ForecastSource] = field(default_factory=dict, repr=False)
 
-    def states(self, times: TimeLike | Iterable[TimeLike], leads: Any = None) -> States:
+    def states(self, times: TimeLike | Iterable[TimeLike], leads: Any = None) -> Cases:
         """The forecasts of these reference times and lead times, of all coarse members; fetches nothing.
 
         Raises
@@ -75,9 +75,9 @@ class Forecast:
         reference, asked = distinct(to_times(times)), to_leads(leads)
         if self.calendar is not None:
             self.calendar.check(reference, asked, self.name)
-        return States(reference, asked, self.coarse)
+        return Cases(reference, asked, self.coarse)
 
-    def at(self, state: State) -> Source:
+    def at(self, state: Case) -> Source:
         """The fields of one lead time and coarse member as a source of their own."""
         member = "" if state.coarse is None else f" member {state.coarse}"
         lead = np.timedelta64(0, "ns") if state.lead is None else state.lead

@@ -15,9 +15,9 @@ import numpy as np
 from loguru import logger
 from numpy.typing import NDArray
 
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.times import Leads, Times, lead_text, time_text
-from earth2_corrdiff.units import STANDARD_GRAVITY
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.times import Leads, Times, lead_text, time_text
+from earth2_corrdiff.base.units import STANDARD_GRAVITY
 
 SINGLE = {
     "2t": "t2m",

@@ -12,11 +12,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.times import Leads, Times
+from earth2_corrdiff.base.units import conversion
 from earth2_corrdiff.sources.names import named, offered
 from earth2_corrdiff.sources.time_axes import LEAD, TimeRows, time_names, time_rows
-from earth2_corrdiff.times import Leads, Times
-from earth2_corrdiff.units import conversion
 
 MEMBERS = ("ensemble", "number", "member", "realization", "ensemble_member")
 

@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.cases import Cases
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.sources.checks import check_input
 from earth2_corrdiff.sources.fetch import fetch
 from earth2_corrdiff.sources.forecasts import Forecast
 from earth2_corrdiff.sources.source import Source
-from earth2_corrdiff.states import States
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from earth2_corrdiff.grid import Grid
+    from earth2_corrdiff.base.grid import Grid
 
 EXTRA = "refc"  # kept for comparison where the source has it: the coarse twin of mrr
 
@@ -31,7 +31,7 @@ class Inputs:
     ----------
     source : Source or Forecast
         Has them
-    states : States
+    states : Cases
         What to downscale
     variables : Sequence[str]
         The model's, in its order
@@ -40,7 +40,7 @@ class Inputs:
     """
 
     source: Source | Forecast
-    states: States
+    states: Cases
     variables: Sequence[str]
     grid: Grid
 
@@ -58,7 +58,7 @@ class Inputs:
         Parameters
         ----------
         numbers : Sequence[int]
-            States to try
+            Cases to try
         names : Sequence[str]
             Variables
         failed : dict[int, str] | None, optional

@@ -12,9 +12,9 @@ import numpy as np
 from loguru import logger
 from numpy.typing import NDArray
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.times import Leads, Times, lead_text, time_text
 from earth2_corrdiff.sources.checks import sentinels_to_nan
-from earth2_corrdiff.times import Leads, Times, lead_text, time_text
 
 Field = NDArray[Any]
 SAME = 1e-4

@@ -11,7 +11,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.sources import calendars, forecast_registry
 from earth2_corrdiff.sources.forecasts import Forecast, parse_members
 from earth2_corrdiff.sources.names import renamed

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.cases import Case, Cases
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.times import TimeLike, distinct, to_times
 from earth2_corrdiff.sources.calendars import Calendar
 from earth2_corrdiff.sources.failures import explained
-from earth2_corrdiff.states import State, States
-from earth2_corrdiff.times import TimeLike, distinct, to_times
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -97,7 +97,7 @@ class Source:
 
         return await asyncio.to_thread(self, time, variable)
 
-    def states(self, times: TimeLike | Iterable[TimeLike], leads: Any = None) -> States:
+    def states(self, times: TimeLike | Iterable[TimeLike], leads: Any = None) -> Cases:
         """The analyses of these times, each once; fetches nothing.
 
         Raises
@@ -111,9 +111,9 @@ class Source:
             )
         valid = distinct(to_times(times))
         self.check_times(valid)
-        return States(valid)
+        return Cases(valid)
 
-    def at(self, state: State) -> Source:
+    def at(self, state: Case) -> Source:
         """The source of a state: this one. Forecasts have one per lead time and coarse member."""
         return self
 

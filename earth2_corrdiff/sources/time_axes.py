@@ -16,8 +16,8 @@ import xarray as xr
 from loguru import logger
 from numpy.typing import NDArray
 
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.times import Leads, Times, lead_text, time_text
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.times import Leads, Times, lead_text, time_text
 
 VALID = ("valid_time", "validity_time", "verification_time")
 REFERENCE = (

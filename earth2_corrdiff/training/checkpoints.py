@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from earth2_corrdiff.errors import InputError, first_line
+from earth2_corrdiff.base.errors import InputError, first_line
 
 
 def save(path: Path, step: int, key: str, parts: dict[str, Any]) -> None:

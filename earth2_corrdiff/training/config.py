@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.spec import check_count
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.spec import check_count
 from earth2_corrdiff.training.strict import build, read_yaml
 
 LAYOUT_SOLVERS = ("euler", "heun")  # that a package of the generic layout can name

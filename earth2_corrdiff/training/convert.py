@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.grid import Grid, Regridder
-from earth2_corrdiff.prefetch import ahead
+from earth2_corrdiff.base.background import ahead
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.grid import Grid, Regridder
+from earth2_corrdiff.base.times import TimeLike, distinct, time_text, to_times
+from earth2_corrdiff.base.units import conversion
 from earth2_corrdiff.sources import Source, as_source, check_input, fetch, make_source
 from earth2_corrdiff.sources.files import open_data
-from earth2_corrdiff.times import TimeLike, distinct, time_text, to_times
 from earth2_corrdiff.training.fine import FineSource, coordinates, fine_source
 from earth2_corrdiff.training.pair_writer import Fields, PairPlan, PairWriter, fill
 from earth2_corrdiff.training.pairs import Channels
 from earth2_corrdiff.training.windows import Box, Window, around, fine_window
-from earth2_corrdiff.units import conversion
 
 SAME = 1e-4
 """Points nearer than this are the same, degrees."""

@@ -9,9 +9,9 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
+from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.demo import DemoWeather
 from earth2_corrdiff.demo.hours import training_times, validation_times
-from earth2_corrdiff.grid import Grid
 from earth2_corrdiff.training.pair_writer import Fields, PairPlan
 from earth2_corrdiff.training.pairs import Channels
 

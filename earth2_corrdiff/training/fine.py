@@ -14,8 +14,10 @@ import xarray as xr
 from loguru import logger
 from numpy.typing import NDArray
 
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.times import Times, positions, time_text
+from earth2_corrdiff.base.units import conversion
 from earth2_corrdiff.demo import DemoWeather
-from earth2_corrdiff.errors import InputError
 from earth2_corrdiff.sources import Source, as_source, make_source
 from earth2_corrdiff.sources.checks import cleaned
 from earth2_corrdiff.sources.files import open_data
@@ -23,8 +25,6 @@ from earth2_corrdiff.sources.formats import is_grib, is_zarr
 from earth2_corrdiff.sources.names import AXES, offered
 from earth2_corrdiff.sources.registry import KINDS
 from earth2_corrdiff.sources.time_axes import by_valid_time, time_names
-from earth2_corrdiff.times import Times, positions, time_text
-from earth2_corrdiff.units import conversion
 
 Field = NDArray[np.floating[Any]]
 

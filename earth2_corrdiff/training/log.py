@@ -8,7 +8,7 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
 
 COLUMNS = ("step", "loss", "validation", "learning_rate", "gradient_norm")
 Row = Mapping[str, float | None]

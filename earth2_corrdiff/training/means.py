@@ -15,16 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from earth2_corrdiff.accelerate import accelerate
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.networks import Regression
-from earth2_corrdiff.place import writing
-from earth2_corrdiff.spec import CorrDiffSpec
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.model.spec import CorrDiffSpec
+from earth2_corrdiff.networks.fast.accelerate import accelerate
+from earth2_corrdiff.networks.preconditioned import Regression
+from earth2_corrdiff.networks.unet import Conv2d, SongUNet
+from earth2_corrdiff.store.paths import writing
 from earth2_corrdiff.training.pairs import PairFile
 from earth2_corrdiff.training.stages import normalised
 from earth2_corrdiff.training.statistics import Moments
 from earth2_corrdiff.training.trainer import evenly
-from earth2_corrdiff.unet import Conv2d, SongUNet
 
 BALANCE_TIMES = 512
 

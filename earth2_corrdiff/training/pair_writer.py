@@ -13,11 +13,11 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.grid import Grid
-from earth2_corrdiff.metadata import LAT, LON, cf_attributes
-from earth2_corrdiff.place import replaced, writing
-from earth2_corrdiff.times import Times
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.times import Times
+from earth2_corrdiff.base.variables import LAT, LON, cf_attributes
+from earth2_corrdiff.store.paths import replaced, writing
 from earth2_corrdiff.training.pairs import COARSE, COMPLETE, ORDER, Channels
 
 EPOCH = np.datetime64("1970-01-01T00:00:00", "s")

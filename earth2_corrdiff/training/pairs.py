@@ -23,13 +23,13 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from earth2_corrdiff.errors import InputError, first_line
-from earth2_corrdiff.grid import Grid
+from earth2_corrdiff.base.errors import InputError, first_line
+from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.times import Times, time_text
+from earth2_corrdiff.base.units import conversion
+from earth2_corrdiff.base.zarr_members import check_codecs
 from earth2_corrdiff.sources.checks import cleaned
 from earth2_corrdiff.sources.time_axes import by_valid_time, refuse_repeated, time_names, time_rows
-from earth2_corrdiff.times import Times, time_text
-from earth2_corrdiff.units import conversion
-from earth2_corrdiff.zarr_members import check_codecs
 
 COARSE = "_lowres"
 COMPLETE = "complete"  # 1 for a time whose fields are all written

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.ranks import gather, launched, meet
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.processes import gather, launched, meet
 
 T = TypeVar("T")
 

@@ -12,14 +12,15 @@ from typing import Any, cast
 
 import torch
 
-from earth2_corrdiff.checkpoint import Checkpoint
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.grid import Grid, Regridder
-from earth2_corrdiff.networks import Denoiser, Regression, create
-from earth2_corrdiff.package import Folder, read_package
-from earth2_corrdiff.patch_geometry import PatchGeometry
-from earth2_corrdiff.spec import DEFAULT_SAMPLING, CorrDiffSpec, Sampling
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.grid import Grid, Regridder
+from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.model.packages.reader import Folder, read_package
+from earth2_corrdiff.model.spec import DEFAULT_SAMPLING, CorrDiffSpec, Sampling
+from earth2_corrdiff.networks.mdlus import Checkpoint
+from earth2_corrdiff.networks.preconditioned import Denoiser, Regression, create
+from earth2_corrdiff.networks.unet import SongUNet
 from earth2_corrdiff.training.config import LAYOUT_SOLVERS, Config, SamplingConfig, StageConfig
 from earth2_corrdiff.training.demo_set import demo_plan, make_demo_fields
 from earth2_corrdiff.training.pair_writer import PairWriter, fill
@@ -28,7 +29,6 @@ from earth2_corrdiff.training.parallel import World
 from earth2_corrdiff.training.splits import Splits, split_demo, split_times
 from earth2_corrdiff.training.statistics import normalisation
 from earth2_corrdiff.training.strict import unknown
-from earth2_corrdiff.unet import SongUNet
 
 OURS = ("img_resolution", "in_channels", "out_channels")  # what the pairs say of a network
 Names = tuple[str, ...]

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.times import Times, parse_time
 from earth2_corrdiff.demo.hours import VALIDATION_YEARS
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.times import Times, parse_time
 from earth2_corrdiff.training.config import Split
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (as everywhere in PyTorch code)
 
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.networks import Denoiser, Regression
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.networks.preconditioned import Denoiser, Regression
 from earth2_corrdiff.training.config import Patches
 from earth2_corrdiff.training.losses import EDMLoss, generator, squared_error
 from earth2_corrdiff.training.pairs import Pairs

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.spec import Statistics
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.spec import Statistics
 from earth2_corrdiff.training import checkpoints
 from earth2_corrdiff.training.pairs import PairFile
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from earth2_corrdiff.errors import InputError, first_line
+from earth2_corrdiff.base.errors import InputError, first_line
 
 T = TypeVar("T")
 

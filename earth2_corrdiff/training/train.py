@@ -9,9 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Protocol
 
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.package_writer import save_package
-from earth2_corrdiff.place import writing
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.model.packages.writer import save_package
+from earth2_corrdiff.store.paths import writing
 from earth2_corrdiff.training import checkpoints
 from earth2_corrdiff.training.config import Config, StageConfig
 from earth2_corrdiff.training.log import draw

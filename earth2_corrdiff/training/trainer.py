@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from earth2_corrdiff.accelerate import compile_network, fuse
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.prefetch import ahead
+from earth2_corrdiff.base.background import ahead
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.networks.fast.accelerate import compile_network, fuse
 from earth2_corrdiff.training import checkpoints
 from earth2_corrdiff.training.config import Config, StageConfig
 from earth2_corrdiff.training.log import Log

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.grid import Grid
-from earth2_corrdiff.spec import check_count
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.model.spec import check_count
 
 Axis = NDArray[np.floating[Any]]
 Box = tuple[float, float, float, float]

@@ -16,8 +16,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.spec import check_count, check_seed
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.spec import check_count, check_seed
 
 Array = NDArray[np.float64]
 Estimator = Callable[[Array], Array]

@@ -14,13 +14,20 @@ import numpy as np
 from loguru import logger
 from torch import Tensor
 
-from earth2_corrdiff.errors import DamageError, InputError, UnavailableError
-from earth2_corrdiff.times import Times, lead_text, time_text
+from earth2_corrdiff.base.errors import DamageError, InputError, UnavailableError
+from earth2_corrdiff.base.times import Times, lead_text, time_text
 from earth2_corrdiff.verification.bootstrap import Bootstrap
+from earth2_corrdiff.verification.case_statistics import (
+    SCALES_KM,
+    CaseTruth,
+    Domain,
+    Members,
+    NotFiniteError,
+    score,
+)
 from earth2_corrdiff.verification.distribution import Histogram
 from earth2_corrdiff.verification.forecasts import Forecast, StoreEnsemble
 from earth2_corrdiff.verification.result import Result, Series
-from earth2_corrdiff.verification.scoring import SCALES_KM, Case, Domain, Members, NotFiniteError, score
 from earth2_corrdiff.verification.targets import Target, targets
 from earth2_corrdiff.verification.truth import Truth
 
@@ -192,7 +199,7 @@ class Verification:
         """All statistics of one time; kept only if all of them could be made."""
         variables = {name for target in self.targets for name in target.components}
         known = {name: self.truth.field(time, name) for name in sorted(variables)}
-        cases = [Case(target.field(known.__getitem__), self.domain, target) for target in self.targets]
+        cases = [CaseTruth(target.field(known.__getitem__), self.domain, target) for target in self.targets]
         found = {
             (forecast.name, case.target.name): score(self._members(forecast, case.target, time), case)
             for forecast in self.forecasts

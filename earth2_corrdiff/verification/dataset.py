@@ -11,9 +11,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from earth2_corrdiff.verification.case_statistics import POINTWISE
 from earth2_corrdiff.verification.result import PAIRED, Estimate, Result
 from earth2_corrdiff.verification.scores import SCORES, Score
-from earth2_corrdiff.verification.scoring import POINTWISE
 
 Array = NDArray[np.float64]
 Variable = tuple[tuple[str, ...], Array, dict[str, str]]

@@ -7,10 +7,10 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from earth2_corrdiff.downscaler import Downscaler
+from earth2_corrdiff.base.times import Times
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.model.spec import CorrDiffSpec
 from earth2_corrdiff.sources import Source, check_input, fetch
-from earth2_corrdiff.spec import CorrDiffSpec
-from earth2_corrdiff.times import Times
 from earth2_corrdiff.verification.forecasts import COARSE_TWINS, Interpolation
 
 

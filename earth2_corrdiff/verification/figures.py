@@ -11,7 +11,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from earth2_corrdiff.times import time_text
+from earth2_corrdiff.base.times import time_text
 from earth2_corrdiff.verification.distribution import Histogram
 from earth2_corrdiff.verification.result import Result
 from earth2_corrdiff.verification.scores import RESOLVED_CELLS

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.verification.dataset import KIND, to_dataset
 from earth2_corrdiff.verification.result import PAIRED, Estimate, Result
 from earth2_corrdiff.verification.scores import SCORES

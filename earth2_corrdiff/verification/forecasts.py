@@ -15,12 +15,12 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.grid import Grid, Regridder
-from earth2_corrdiff.noise import member_seed
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.grid import Grid, Regridder
+from earth2_corrdiff.base.times import Times, time_text
+from earth2_corrdiff.model.diffusion.noise import member_seed
+from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.plotting import fields
-from earth2_corrdiff.times import Times, time_text
 
 UNWRITTEN = -1  # seed of a member that run-corrdiff has not written
 COARSE_TWINS = {"mrr": "refc"}  # variables whose coarse counterpart has another name

@@ -13,10 +13,11 @@ import numpy as np
 import xarray as xr
 from loguru import logger
 
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.times import LeadLike, Leads, Times, chosen_leads, lead_text, time_text
+from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.plotting import fields
-from earth2_corrdiff.times import LeadLike, Leads, Times, chosen_leads, lead_text, time_text
+from earth2_corrdiff.verification.case_statistics import Domain
 from earth2_corrdiff.verification.comparison import NothingToVerifyError, Settings, Verification
 from earth2_corrdiff.verification.forecasts import (
     Climatology,
@@ -31,7 +32,6 @@ from earth2_corrdiff.verification.forecasts import (
 )
 from earth2_corrdiff.verification.geometry import spacing
 from earth2_corrdiff.verification.result import Result, joined
-from earth2_corrdiff.verification.scoring import Domain
 from earth2_corrdiff.verification.truth import Truth, open_truth
 
 ABOUT = (
@@ -69,7 +69,7 @@ def open_verification(
     truth_names : Mapping[str, str], optional
         Names of variables in the truth where they differ
     leads : lead time or lead times, optional
-        Of a store of forecasts, see :func:`earth2_corrdiff.times.to_leads`; by default all. Each is verified
+        Of a store of forecasts, see ``times.to_leads``; by default all. Each is verified
         at its valid times; the result is that of all, and holds that of each as ``by_lead``
 
     Raises

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from earth2_corrdiff.grid import Grid
+from earth2_corrdiff.base.grid import Grid
 
 EARTH_KM = 6371.0
 Array = NDArray[np.float64]

@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from earth2_corrdiff.verification import figures, tables, words
+from earth2_corrdiff.verification import captions, figures, tables
 from earth2_corrdiff.verification.files import write_whole
 from earth2_corrdiff.verification.result import Result
 from earth2_corrdiff.verification.tables import Table
@@ -54,22 +54,22 @@ def html(result: Result, title: str) -> str:
     """
     body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(tables.head(result))}.</p>"]
     body += [f'<p class="note">{escape(note)}</p>' for note in result.notes]
-    body += [_list(words.findings(result)), _table(tables.crps_table(result))]
+    body += [_list(captions.findings(result)), _table(tables.crps_table(result))]
     if any(name != "climatology" for name in result.forecasts[1:]):
         sure = result.bootstrap.applies(result.draws)
-        caption = f"{words.GAINS} Lines: the intervals of the table." if sure else words.GAINS
+        caption = f"{captions.GAINS} Lines: the intervals of the table." if sure else captions.GAINS
         body.append(_picture(figures.gains(result), caption))
     if result.by_lead:
-        body += [_picture(figures.by_lead(result), words.LEADS)] if len(result.by_lead) > 1 else []
+        body += [_picture(figures.by_lead(result), captions.LEADS)] if len(result.by_lead) > 1 else []
         body.append(_table(tables.lead_table(result)))
     body.append(_table(tables.ensemble_table(result)))
     for i, target in enumerate(result.targets):
-        body += _section(result, target, words.PORTRAIT if i == 0 else words.AS_ABOVE)
+        body += _section(result, target, captions.PORTRAIT if i == 0 else captions.AS_ABOVE)
     if any(target.thresholds for target in result.targets):
         forecasts = [name for name in result.forecasts if name != "climatology"]
         body.append(_table(tables.event_table(result, forecasts)))
     body.append(_table(tables.tail_table(result)))
-    body += ["<h2>How it is computed</h2>", _list(words.METHOD), "<h2>Provenance</h2>", _about(result)]
+    body += ["<h2>How it is computed</h2>", _list(captions.METHOD), "<h2>Provenance</h2>", _about(result)]
     return PAGE.format(title=escape(title), style=STYLE, body="\n".join(body))
 
 
@@ -83,7 +83,7 @@ def _section(result: Result, target: Target, caption: str) -> list[str]:
     heading = f"<h2>{escape(target.label[:1].upper() + target.label[1:])} ({escape(target.name)})</h2>"
     parts = [heading, _picture(figures.portrait(result, target), caption)]
     if target.thresholds:
-        parts.append(_picture(figures.events(result, target), words.EVENTS))
+        parts.append(_picture(figures.events(result, target), captions.EVENTS))
     return parts
 
 

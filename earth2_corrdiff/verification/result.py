@@ -11,8 +11,9 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from earth2_corrdiff.times import Times
+from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.verification.bootstrap import Bootstrap, memory
+from earth2_corrdiff.verification.case_statistics import Domain
 from earth2_corrdiff.verification.distribution import Histogram
 from earth2_corrdiff.verification.scores import (
     NEEDS_MEMBERS,
@@ -21,7 +22,6 @@ from earth2_corrdiff.verification.scores import (
     WITHOUT_INTERVAL,
     octaves,
 )
-from earth2_corrdiff.verification.scoring import Domain
 from earth2_corrdiff.verification.targets import Target
 
 Array = NDArray[np.float64]

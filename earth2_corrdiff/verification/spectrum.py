@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
 
 if TYPE_CHECKING:
     from earth2studio.utils.type import CoordSystem

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from earth2_corrdiff.times import lead_text, time_text
+from earth2_corrdiff.base.times import lead_text, time_text
 from earth2_corrdiff.verification.bootstrap import FEWEST, fitting_block
 from earth2_corrdiff.verification.result import Estimate, Result
 from earth2_corrdiff.verification.targets import Target

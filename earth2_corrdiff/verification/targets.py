@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.metadata import cf_attributes
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.variables import cf_attributes
 
 NO_ECHO = 5.0
 """dBZ below which a radar shows nothing: noise there is not weather."""

@@ -12,13 +12,13 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
-from earth2_corrdiff.errors import InputError, UnavailableError
-from earth2_corrdiff.grid import Grid, Regridder
+from earth2_corrdiff.base.errors import InputError, UnavailableError
+from earth2_corrdiff.base.grid import Grid, Regridder
+from earth2_corrdiff.base.times import Times
+from earth2_corrdiff.base.units import Conversion
 from earth2_corrdiff.sources import Source, as_source, make_source
 from earth2_corrdiff.sources.formats import is_grib, is_zarr
 from earth2_corrdiff.sources.registry import KINDS
-from earth2_corrdiff.times import Times
-from earth2_corrdiff.units import Conversion
 from earth2_corrdiff.verification.truth_file import (
     Counted,
     GriddedTruth,

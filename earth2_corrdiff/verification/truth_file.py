@@ -16,15 +16,15 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from earth2_corrdiff.errors import InputError, first_line
-from earth2_corrdiff.grid import Grid
+from earth2_corrdiff.base.errors import InputError, first_line
+from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.times import Times, positions, time_text
+from earth2_corrdiff.base.units import Conversion, conversion
+from earth2_corrdiff.base.zarr_members import check_codecs
 from earth2_corrdiff.sources.checks import cleaned
 from earth2_corrdiff.sources.formats import refuse_others
 from earth2_corrdiff.sources.names import AXES, offered
 from earth2_corrdiff.sources.time_axes import by_valid_time, time_names
-from earth2_corrdiff.times import Times, positions, time_text
-from earth2_corrdiff.units import Conversion, conversion
-from earth2_corrdiff.zarr_members import check_codecs
 
 
 def open_dataset(path: Path) -> xr.Dataset:

@@ -18,13 +18,13 @@ from earth2studio.models.auto import Package
 from earth2studio.serve.server import Earth2Workflow
 from earth2studio.serve.server.workflow import WorkflowParameters, WorkflowProgress, WorkflowRegistry
 
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.model import CorrDiff, CorrDiffTaiwan
-from earth2_corrdiff.run import Downscaling, Options
-from earth2_corrdiff.sampler import check_solver
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.times import distinct, time_text, to_leads, to_times
+from earth2_corrdiff.model.diffusion.solvers import check_solver
+from earth2_corrdiff.model.earth2studio import CorrDiff, CorrDiffTaiwan
+from earth2_corrdiff.model.spec import check_count
+from earth2_corrdiff.run.downscaling import Downscaling, Options
 from earth2_corrdiff.sources import Forecast, Source, make_forecast, make_source
-from earth2_corrdiff.spec import check_count
-from earth2_corrdiff.times import distinct, time_text, to_leads, to_times
 
 
 @WorkflowRegistry.instance().register

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from earth2_corrdiff.checkpoint import Checkpoint
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.grid import Grid
-from earth2_corrdiff.networks import Denoiser, Regression, create, round_to_half
-from earth2_corrdiff.sampler import karras_sigmas
-from earth2_corrdiff.spec import CorrDiffSpec, Sampling, Statistics
+from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.model.diffusion.solvers import karras_sigmas
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, Statistics
+from earth2_corrdiff.networks.mdlus import Checkpoint
+from earth2_corrdiff.networks.preconditioned import Denoiser, Regression, create, round_to_half
 
 INPUTS = Statistics(
     ("tcwv", "z500", "t500", "u500", "v500", "z850", "t850", "u850", "v850", "t2m", "u10m", "v10m"),

@@ -16,7 +16,7 @@ from zarr.codecs import BloscCodec
 from zarr.codecs.numcodecs import Delta, FixedScaleOffset, PCodec
 
 from bench.report import columns
-from earth2_corrdiff.compression import Bound
+from earth2_corrdiff.store.error_bounds import Bound
 
 Codecs = Callable[[Bound], dict[str, Any]]
 

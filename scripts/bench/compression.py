@@ -25,16 +25,16 @@ from bench.codecs import codec_table
 from bench.provenance import command, machine, versions
 from bench.report import columns
 from earth2_corrdiff import demo
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.cli.common import ArgumentParser
-from earth2_corrdiff.compression import BOUNDED, LOSSLESS, Bound, Compression, as_text
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.model.spec import check_count
 from earth2_corrdiff.sources import make_source
-from earth2_corrdiff.spec import check_count
+from earth2_corrdiff.store.error_bounds import BOUNDED, LOSSLESS, Bound, Compression, as_text
 from earth2_corrdiff.verification import Bootstrap, Result, Settings, open_verification
 from earth2_corrdiff.verification.scores import resolved
 
 if TYPE_CHECKING:
-    from earth2_corrdiff.model import CorrDiff
+    from earth2_corrdiff.model.earth2studio import CorrDiff
 
 SETTINGS = (
     BOUNDED,
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("--members must be 2 or more: one member has no spread")
     if len(set(args.settings)) < len(args.settings) or LOSSLESS in args.settings:
         raise InputError("give each of --settings once; lossless is always among them")
-    from earth2_corrdiff.model import CorrDiff
+    from earth2_corrdiff.model.earth2studio import CorrDiff
 
     logger.remove()
     model = CorrDiff.load_model(demo.folder())
@@ -137,7 +137,7 @@ def _make(
     model: CorrDiff, times: Sequence[str], asked: dict[str, Compression | None], folder: Path
 ) -> tuple[dict[str, Path], float]:
     """A store for each setting, by the run itself; seconds to compute a member."""
-    from earth2_corrdiff.run import Downscaling, Options
+    from earth2_corrdiff.run.downscaling import Downscaling, Options
 
     stores, seconds = {}, 0.0
     _remember(model)
@@ -216,7 +216,7 @@ def _change(result: Result, score: str, name: str, target: Any) -> NDArray[np.fl
 
 def _encode(fields: Fields, bounds: dict[str, Bound]) -> float:
     """Seconds to encode a member, all variables, as a run does it: the fastest of some rounds."""
-    from earth2_corrdiff.arrays import storage
+    from earth2_corrdiff.store.arrays import storage
 
     seconds = []
     for _ in range(ROUNDS):

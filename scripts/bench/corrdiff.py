@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.cli.common import ArgumentParser
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.sampler import karras_sigmas, sample
+from earth2_corrdiff.model.diffusion.solvers import karras_sigmas, sample
 
 from . import counts, operators, provenance, report, roofline
 from .cases import SIZES, Problem, make_problem

@@ -3,7 +3,7 @@
 """FLOPs and memory traffic of PhysicsNeMo's U-Net, per operator, from a forward pass without data.
 
 The traffic is counted four times: as stock runs ("eager"), as fused kernels run ("fused"), as the best
-known fusion would ("ideal"), and as this package's engine for GPUs runs ("ours", ``torch_unet.py``). Passes
+known fusion would ("ideal"), and as this package's engine for GPUs runs ("ours", ``gpu``). Passes
 over a tensor of n elements, reads and writes:
 
 ========================================  =====  =====  =====  =====================================
@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from earth2_corrdiff.unet import SongUNet
+from earth2_corrdiff.networks.unet import SongUNet
 
 NORM, ELEMENTWISE, CAT, RESAMPLE = "GroupNorm, SiLU", "elementwise", "cat", "resample"
 ATTENTION, LINEAR = "attention", "embedding"

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.cli.common import ArgumentParser
-from earth2_corrdiff.errors import InputError
-from earth2_corrdiff.kernels import cpu_conv
+from earth2_corrdiff.networks.kernels import cpu_conv
 
 from . import corrdiff, provenance, report, roofline
 from .cases import SIZES, Size

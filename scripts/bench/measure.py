@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from earth2_corrdiff.float32 import full_float32
+from earth2_corrdiff.networks.float32 import full_float32
 
 from . import counts, roofline, stock
 from .cases import OUTPUTS, Problem

@@ -20,8 +20,8 @@ from torch import nn
 from torch.autograd.profiler import record_function
 from torch.profiler import ProfilerActivity, profile
 
-from earth2_corrdiff.kernels.cpu_conv import MODES
-from earth2_corrdiff.kernels.native import library
+from earth2_corrdiff.networks.kernels.cpu_conv import MODES
+from earth2_corrdiff.networks.kernels.native import library
 
 from .counts import ATTENTION, CAT, ELEMENTWISE, LINEAR, NORM, RESAMPLE, convolution
 from .timing import Work, clock_of

@@ -16,18 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from bench.stock import network
-from earth2_corrdiff.accelerate import accelerate, compile_network, fuse
-from earth2_corrdiff.checkpoint import Checkpoint
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.grid import Grid
-from earth2_corrdiff.networks import Denoiser, Regression, create, round_to_half
-from earth2_corrdiff.patch_geometry import PatchGeometry
-from earth2_corrdiff.spec import CorrDiffSpec, Sampling, Statistics
+from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, Statistics
+from earth2_corrdiff.networks.fast.accelerate import accelerate, compile_network, fuse
+from earth2_corrdiff.networks.mdlus import Checkpoint
+from earth2_corrdiff.networks.preconditioned import Denoiser, Regression, create, round_to_half
+from earth2_corrdiff.networks.unet import GroupNorm
 from earth2_corrdiff.training.config import Patches
 from earth2_corrdiff.training.losses import EDMLoss
 from earth2_corrdiff.training.pairs import Pairs
 from earth2_corrdiff.training.stages import Batch, DiffusionLoss, DiffusionStage, Images
-from earth2_corrdiff.unet import GroupNorm
 
 INPUTS = tuple("tcwv z500 t500 u500 v500 z850 t850 u850 v850 t2m u10m v10m".split())
 OUTPUTS = ("mrr", "t2m", "u10m", "v10m")

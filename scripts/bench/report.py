@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from earth2_corrdiff.errors import InputError, first_line
+from earth2_corrdiff.base.errors import InputError, first_line
 
 from .rows import Row
 

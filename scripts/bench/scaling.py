@@ -23,8 +23,8 @@ from bench.extrapolation import MEGA, PUBLISHED, Cost, Run, exponent, fit, targe
 from bench.provenance import command, machine, versions
 from bench.report import columns
 from bench.scaling_run import NETWORKS, child, make_package
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.cli.common import ArgumentParser
-from earth2_corrdiff.errors import InputError
 
 ASSUMPTIONS = (
     "Assumed: the cost grows with points, members and network calls (the fit says how well that holds); "

@@ -16,13 +16,13 @@ import torch
 import xarray as xr
 
 from bench.cases import INPUTS, OUTPUTS, SIZES, Size, randomise
-from earth2_corrdiff.checkpoint import Checkpoint
-from earth2_corrdiff.grid import Grid
-from earth2_corrdiff.networks import Denoiser, Regression, create
-from earth2_corrdiff.package import Folder
-from earth2_corrdiff.package_writer import save_package
-from earth2_corrdiff.ranks import launched, meet
-from earth2_corrdiff.spec import CorrDiffSpec, Sampling
+from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.processes import launched, meet
+from earth2_corrdiff.model.packages.reader import Folder
+from earth2_corrdiff.model.packages.writer import save_package
+from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling
+from earth2_corrdiff.networks.mdlus import Checkpoint
+from earth2_corrdiff.networks.preconditioned import Denoiser, Regression, create
 
 COARSE = Grid(np.linspace(19, 29, 41, dtype=np.float32), np.linspace(115, 127, 49, dtype=np.float32))
 NETWORKS = {"small": Size(0, 16, (1, 2, 2, 2, 2), 1), "full": SIZES["full"]}
@@ -31,8 +31,8 @@ NETWORKS = {"small": Size(0, 16, (1, 2, 2, 2, 2), 1), "full": SIZES["full"]}
 
 def child(asked: dict[str, Any]) -> None:
     """One process of a run: load, warm up, wait for the others, run; one line of JSON."""
-    from earth2_corrdiff.model import CorrDiff
-    from earth2_corrdiff.run import Downscaling, Options
+    from earth2_corrdiff.model.earth2studio import CorrDiff
+    from earth2_corrdiff.run.downscaling import Downscaling, Options
 
     ranks = meet(launched(os.environ), os.environ)
     device = torch.device(asked["device"])

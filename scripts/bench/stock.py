@@ -18,7 +18,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from earth2_corrdiff.networks import Denoiser, Regression
+from earth2_corrdiff.networks.preconditioned import Denoiser, Regression
 
 SIDE = 448  # the one grid that the stock class knows
 

@@ -18,7 +18,7 @@ import torch
 from bench.provenance import command, machine, settings, versions
 from bench.recipes import COMPILED, PLAIN, VARIANTS, Recipe, Size, Stopwatch, Variant, Weather, fresh_model
 from bench.report import columns, markdown
-from earth2_corrdiff.errors import InputError
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.training.log import COLUMNS, draw
 
 PARTS = ("regression", "forward", "backward")

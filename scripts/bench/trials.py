@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from earth2_corrdiff import kernels
-from earth2_corrdiff.kernels import cpu_conv, reference
-from earth2_corrdiff.kernels.cpu_conv import Extras, Field, Norm, Residual
-from earth2_corrdiff.unet import EPS, SKIP_SCALE
+from earth2_corrdiff.networks import kernels
+from earth2_corrdiff.networks.kernels import cpu_conv, reference
+from earth2_corrdiff.networks.kernels.cpu_conv import Extras, Field, Norm, Residual
+from earth2_corrdiff.networks.unet import EPS, SKIP_SCALE
 
 Run = Callable[[], Tensor]
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from earth2_corrdiff.downscaler import Downscaler
-from earth2_corrdiff.sampler import karras_sigmas, sample
+from earth2_corrdiff.model.diffusion.solvers import karras_sigmas, sample
+from earth2_corrdiff.model.downscaler import Downscaler
 
 from . import stock
 from .cases import INPUTS, OUTPUTS, Problem

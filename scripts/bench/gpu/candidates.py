@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from earth2_corrdiff.accelerate import FastDenoiser
+from earth2_corrdiff.networks.fast.accelerate import FastDenoiser
 
 from .. import counts
 from .. import stock as upstream

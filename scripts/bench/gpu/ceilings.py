@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (as everywhere in PyTorch code)
 
-from earth2_corrdiff.kernels import tuned
+from earth2_corrdiff.networks.kernels import tuned
 
 from .. import provenance, roofline
 from ..roofline import Peaks

@@ -12,8 +12,8 @@ from argparse import Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Any
 
+from earth2_corrdiff.base.errors import InputError, first_line
 from earth2_corrdiff.cli.common import ArgumentParser
-from earth2_corrdiff.errors import InputError, first_line
 
 from .. import provenance
 from . import plan

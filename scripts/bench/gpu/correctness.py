@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from earth2_corrdiff.accelerate import FastDenoiser, accelerate
-from earth2_corrdiff.engines import TorchEngine
-from earth2_corrdiff.networks import PRECISIONS
-from earth2_corrdiff.sampler import SOLVERS, karras_sigmas, sample
+from earth2_corrdiff.model.diffusion.solvers import SOLVERS, karras_sigmas, sample
+from earth2_corrdiff.networks.fast.accelerate import FastDenoiser, accelerate
+from earth2_corrdiff.networks.fast.executors import TorchEngine
+from earth2_corrdiff.networks.preconditioned import PRECISIONS
 
 from ..cases import SIZES, Problem, make_problem
 from ..variants import Ours, step_inputs

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from earth2_corrdiff.downscaler import Downscaler
+from earth2_corrdiff.model.downscaler import Downscaler
 
 from .record import Record
 from .switches import tf32
@@ -77,7 +77,7 @@ def _reference(tiny: bool) -> tuple[Tensor, Fields, list[str]]:
 def _downscaler(way: Way, tiny: bool) -> Downscaler:
     """The package's pipeline on the CPU, with its own sampler."""
     from earth2_corrdiff import demo
-    from earth2_corrdiff.package import Folder, read_package
+    from earth2_corrdiff.model.packages.reader import Folder, read_package
 
     loaded = read_package(Folder(Path(demo.__file__).parent / "package"))
     made = Downscaler(loaded.spec, loaded.regression, loaded.denoiser, way.precision, way.accelerated)

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from earth2_corrdiff.accelerate import accelerate
-from earth2_corrdiff.checkpoint import Checkpoint
-from earth2_corrdiff.networks import Denoiser, Regression, create, round_to_half
-from earth2_corrdiff.patch_geometry import PatchGeometry
-from earth2_corrdiff.patching import PatchInputs, patched
+from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
+from earth2_corrdiff.model.diffusion.patched import PatchInputs, patched
+from earth2_corrdiff.networks.fast.accelerate import accelerate
+from earth2_corrdiff.networks.mdlus import Checkpoint
+from earth2_corrdiff.networks.preconditioned import Denoiser, Regression, create, round_to_half
 
 from .. import stock
 from ..timing import Work

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from earth2_corrdiff.noise import MemberNoise
+from earth2_corrdiff.model.diffusion.noise import MemberNoise
 
 from .. import stock
 from ..measure import normalised

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (as everywhere in PyTorch code)
 
-from earth2_corrdiff import kernels
-from earth2_corrdiff.kernels import feature_maps, reference
-from earth2_corrdiff.kernels.reference import Norm
-from earth2_corrdiff.unet import SKIP_SCALE
+from earth2_corrdiff.networks import kernels
+from earth2_corrdiff.networks.kernels import feature_maps, reference
+from earth2_corrdiff.networks.kernels.reference import Norm
+from earth2_corrdiff.networks.unet import SKIP_SCALE
 
 from ..roofline import TYPES
 from .layers import layers, size_of
@@ -77,7 +77,7 @@ class Kernel:
 
 
 def _op(call: Callable[[Any, Inputs], Tensor], everywhere: bool = False) -> Kernel:
-    """One of ``earth2_corrdiff.kernels``: the reference has it under the same name."""
+    """One of ``earth2_corrdiff.networks.kernels``: the reference has it under the same name."""
     return Kernel(lambda i: call(kernels, i), lambda i: call(reference, i), everywhere)
 
 
@@ -155,7 +155,7 @@ def run(record: Record) -> None:
 
 def _version(record: Record) -> str:
     """Where the fused kernels of this device come from."""
-    from earth2_corrdiff.kernels import ops
+    from earth2_corrdiff.networks.kernels import ops
 
     probe = torch.empty(1, 1, 1, 1, device=record.device)
     return str(getattr(ops._version(probe, lambda x: False), "__name__", "unknown"))

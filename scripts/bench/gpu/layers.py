@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from earth2_corrdiff.unet import Conv2d, GroupNorm
+from earth2_corrdiff.networks.unet import Conv2d, GroupNorm
 
 from ..cases import SIZES, Size, fresh_networks
 

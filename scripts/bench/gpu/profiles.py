@@ -78,7 +78,7 @@ def _own_kernels() -> frozenset[str]:
     try:
         from triton.runtime import KernelInterface
 
-        from earth2_corrdiff.kernels import triton_backward, triton_norm
+        from earth2_corrdiff.networks.kernels import triton_backward, triton_norm
     except ImportError:
         return frozenset()
     modules = (triton_norm, triton_backward)

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (as everywhere in PyTorch code)
 
-from earth2_corrdiff.kernels import feature_maps, group_norm_silu, tuned
-from earth2_corrdiff.kernels.reference import Norm
-from earth2_corrdiff.tuning import GROUPS
-from earth2_corrdiff.unet import SKIP_SCALE
+from earth2_corrdiff.networks.fast.tuning import GROUPS
+from earth2_corrdiff.networks.kernels import feature_maps, group_norm_silu, tuned
+from earth2_corrdiff.networks.kernels.reference import Norm
+from earth2_corrdiff.networks.unet import SKIP_SCALE
 
 from .record import Record
 
@@ -33,7 +33,7 @@ def run(record: Record) -> None:
 
 @torch.inference_mode()
 def _all(record: Record) -> None:
-    from earth2_corrdiff.kernels import triton_tiles
+    from earth2_corrdiff.networks.kernels import triton_tiles
 
     shapes = ((1, 16, 8, 8),) if record.tiny else SHAPES
     now = {name: getattr(triton_tiles, name, None) for name in tuned.TILES}
@@ -52,7 +52,7 @@ def _all(record: Record) -> None:
 @contextmanager
 def _tiles(tiles: dict[str, int]) -> Iterator[None]:
     """The kernels with other tile sizes."""
-    from earth2_corrdiff.kernels import triton_tiles
+    from earth2_corrdiff.networks.kernels import triton_tiles
 
     before = tuned.set_tiles(triton_tiles, tiles)
     try:

@@ -1,0 +1,67 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Whether coordinates that come in are those that a model takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from earth2studio.models.batch import batch_func
+from earth2studio.utils import handshake_dim
+from earth2studio.utils.type import CoordSystem
+
+from earth2_corrdiff.base.errors import InputError
+
+TOLERANCE = 1e-4  # degrees within which two grids are the same: float32 longitudes differ by 1e-5
+LEADS = "lead_hours"
+"""Of every state, among the coordinates that a decorated call gets."""
+
+
+def match_coords(coords: CoordSystem, want: CoordSystem) -> bool:
+    """Check ``variable, lat, lon`` against the model's; True if the latitude runs the other way.
+
+    Raises
+    ------
+    InputError
+        If they do not match
+    """
+    for name, index in (("lon", 3), ("lat", 2), ("variable", 1)):
+        handshake_dim(coords, name, index)
+    if list(map(str, coords["variable"])) != list(map(str, want["variable"])):
+        raise InputError(
+            f"the model takes the variables {', '.join(want['variable'])} in this order, "
+            f"got {', '.join(map(str, coords['variable']))}"
+        )
+    got_lat, got_lon = (np.asarray(coords[k], dtype=np.float64) for k in ("lat", "lon"))
+    lat, lon = (np.asarray(want[k], dtype=np.float64) for k in ("lat", "lon"))
+    turn = (got_lon - lon + 180) % 360 - 180 if got_lon.shape == lon.shape else np.full(1, np.inf)
+    for same, flipped in ((got_lat, False), (got_lat[::-1], True)):
+        if (
+            same.shape == lat.shape
+            and np.abs(same - lat).max() < TOLERANCE
+            and np.abs(turn).max() < TOLERANCE
+        ):
+            return flipped
+    raise InputError(
+        f"the model takes {lat.size} latitudes from {lat[0]:g} to {lat[-1]:g} and {lon.size} longitudes from "
+        f"{lon[0]:g} to {lon[-1]:g}; got {_range(got_lat)} and {_range(got_lon)}; cut them out first"
+    )
+
+
+def _range(axis: Any) -> str:
+    flat = axis.ravel()
+    return f"{axis.size} from {flat[0]:g} to {flat[-1]:g}" if axis.size else "none"
+
+
+class fold_states(batch_func):  # type: ignore[misc] # noqa: N801 (a decorator, as Earth2Studio's)
+    """Earth2Studio's ``batch_func``, which also keeps the lead time of every state that it folds."""
+
+    def _compress_batch(self, model: Any, x: Any, coords: CoordSystem) -> Any:
+        x, flat, leading, shape = super()._compress_batch(model, x, coords)
+        if "lead_time" in leading:
+            hours = np.asarray(leading["lead_time"]) / np.timedelta64(1, "h")
+            axis = list(leading).index("lead_time")
+            along = hours.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+            flat[LEADS] = np.broadcast_to(along, shape).ravel().tolist()
+        return x, flat, leading, shape

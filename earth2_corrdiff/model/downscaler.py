@@ -1,0 +1,369 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The pipeline: coarse fields in, an ensemble of fine fields out. Tensors only; read this file first.
+
+Dimensions
+----------
+B      states (times), M members, C coarse variables, Co fine variables, Cc conditioning channels
+h, w   coarse grid; H, W fine grid
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.free_memory import check_out_of_memory
+from earth2_corrdiff.base.grid import Regridder
+from earth2_corrdiff.model.diffusion.noise import MemberNoise
+from earth2_corrdiff.model.diffusion.solvers import Denoise, karras_sigmas, sample
+from earth2_corrdiff.model.domain_denoiser import DomainDenoiser, Leads, no_room
+from earth2_corrdiff.model.spec import CorrDiffSpec, Statistics, check_count
+from earth2_corrdiff.networks.embeddings import position_features
+from earth2_corrdiff.networks.fast.accelerate import accelerate, resolve
+from earth2_corrdiff.networks.fast.memory_plan import AUTO
+from earth2_corrdiff.networks.preconditioned import Denoiser, Regression, set_precision
+
+Progress = Callable[[int], None]
+
+
+class Prepared(NamedTuple):
+    """What all members of a state share: made by :meth:`Downscaler.prepare`, for :meth:`Downscaler.sample`.
+
+    Attributes
+    ----------
+    cond : Tensor
+        ``[1, Cc, H, W]``, normalised; of several states with one label ``[m, Cc, H, W]``, one per member
+    mean : Tensor
+        The regression's, ``[1, Co, H, W]`` or ``[m, Co, H, W]``, normalised
+    label : int | None
+        Of the lead time, for networks that were trained with some
+    """
+
+    cond: Tensor
+    mean: Tensor
+    label: int | None = None
+
+
+class Downscaler(nn.Module):
+    """CorrDiff: the regression's mean plus a sampled residual.
+
+    Parameters
+    ----------
+    spec : CorrDiffSpec
+        What the package says
+    regression, denoiser : Regression, Denoiser
+        Its two networks
+    precision : {"auto", "fp32", "bf16", "fp16"}, optional
+        Of the networks; "auto", the default, is the fastest that keeps the error rule on the device
+        (see ``accelerate.resolve``), and "fp32" the reference, with the sampler's state in float64
+    accelerated : bool, optional
+        Run the networks fast (see ``accelerate``), by default; otherwise operation by operation as
+        upstream does, which gives its bits in fp32
+
+    Attributes
+    ----------
+    sampling : Sampling
+        Solver, steps and noise range of the next call: replace it to change them
+    view : DomainDenoiser
+        How the denoiser sees the domain: whole or in patches, how they are averaged, and whose they are
+
+    Raises
+    ------
+    InputError
+        If the networks do not fit what the package says (see ``packages/check.py``)
+
+    Source: Mardani et al., arXiv 2309.15214; ``earth2studio.models.dx.CorrDiff``.
+    """
+
+    center_in: Tensor
+    scale_in: Tensor
+    center_out: Tensor
+    scale_out: Tensor
+    invariants: Tensor
+    position: Tensor
+
+    def __init__(
+        self,
+        spec: CorrDiffSpec,
+        regression: Regression,
+        denoiser: Denoiser,
+        precision: str = "auto",
+        accelerated: bool = True,
+    ) -> None:
+        super().__init__()
+        self.spec, self.sampling, self.accelerated = spec, spec.sampling, accelerated
+        self._asked = precision if accelerated or precision != "auto" else "fp32"
+        self.regrid = Regridder(spec.input_grid, spec.output_grid, spec.grid_bounds_margin)
+        for net in (regression, denoiser):
+            if not accelerated:
+                set_precision(net, self._asked)
+            # upstream's layout: other convolution kernels round differently, and GPUs want it
+            net.to(memory_format=torch.channels_last)
+        self.regression = accelerate(regression, precision, AUTO) if accelerated else regression
+        self.denoiser = accelerate(denoiser, precision) if accelerated else denoiser
+        for net in (self.regression, self.denoiser):
+            net.exact = self._asked == "fp32"
+        self.view = DomainDenoiser(spec, self.regression, self.denoiser)
+        self._register(spec)
+
+    def _register(self, spec: CorrDiffSpec) -> None:
+        def column(*stats: Statistics, part: str) -> Tensor:
+            values = [v for s in stats for v in getattr(s, part)]
+            return torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)
+
+        invariants = torch.empty(0, *spec.output_grid.shape)
+        if spec.invariant_fields is not None:
+            invariants = torch.as_tensor(spec.invariant_fields, dtype=torch.float32)
+        position = torch.empty(0, *spec.output_grid.shape)
+        if spec.regression_grid:
+            position = torch.from_numpy(position_features("sinusoidal", 4, spec.output_grid.shape))
+        buffers = {
+            "center_in": column(spec.inputs, spec.invariants, part="center"),
+            "scale_in": column(spec.inputs, spec.invariants, part="scale"),
+            "center_out": column(spec.outputs, part="center"),
+            "scale_out": column(spec.outputs, part="scale"),
+            "invariants": invariants[None],
+            "position": position[None],
+        }
+        for name, value in buffers.items():
+            self.register_buffer(name, value, persistent=False)
+
+    @property
+    def precision(self) -> str:
+        """What the networks run in on their device: ``fp32``, ``bf16`` or ``fp16``."""
+        return resolve(self._asked, self.denoiser, self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks live."""
+        return self.center_in.device
+
+    def condition(self, coarse: Tensor) -> Tensor:
+        """Regrid, append the invariants, normalise: ``[B, C, h, w]`` physical → ``[B, Cc, H, W]``."""
+        fine = self.regrid(coarse)
+        fine = torch.cat([fine, self.invariants.expand(fine.shape[0], -1, -1, -1)], dim=1)
+        cond = ((fine - self.center_in) / self.scale_in).to(torch.float32)
+        return cond.contiguous(memory_format=torch.channels_last)
+
+    def normalised_mean(self, cond: Tensor, label: int | None = None) -> Tensor:
+        """The regression alone, normalised: ``[B, Cc, H, W] → [B, Co, H, W]``; ``label`` of the lead time."""
+        position = self.position.expand(cond.shape[0], -1, -1, -1)
+        at = self.regression.position_at(label, cond.device)
+        mean: Tensor = self.regression(torch.cat([cond, position], dim=1), at)
+        return mean
+
+    def residual(
+        self,
+        cond: Tensor,
+        mean: Tensor,
+        seeds: Sequence[int],
+        progress: Progress | None,
+        label: int | None = None,
+        noise: MemberNoise | None = None,
+    ) -> Tensor:
+        """Sample one residual per seed, normalised: ``[1, Cc, H, W], [1, Co, H, W] → [m, Co, H, W]``.
+
+        ``noise`` is that of :meth:`noise`, where its drawing has begun.
+        """
+        noise = self.noise(seeds) if noise is None else noise
+        given = self.view.given(cond, mean, 1 if cond.device.type == "cpu" else len(seeds), label)
+
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            clean = self._denoise(given, x, sigma)
+            if progress is not None:
+                progress(len(seeds))
+            return clean
+
+        s = self.sampling
+        low, high = max(s.sigma_min, self.denoiser.sigma_min), min(s.sigma_max, self.denoiser.sigma_max)
+        dtype = torch.float64 if s.double and self._asked == "fp32" else torch.float32
+        return sample(
+            denoise,
+            noise(),
+            karras_sigmas(s.steps, low, high, dtype=dtype),
+            s.solver,
+            sigma_data=self.denoiser.sigma_data,
+            churn=s.churn,
+            draw=noise,
+            dtype=dtype,
+        )
+
+    def noise(self, seeds: Sequence[int]) -> MemberNoise:
+        """The noise of members ``[m, Co, H, W]``; on a GPU its drawing begins, beside what runs there."""
+        shape = (len(self.spec.outputs.names), *self.spec.output_grid.shape)
+        return MemberNoise(seeds, shape, self.device, self.sampling.noise).begin()
+
+    def _denoise(self, given: Denoise, x: Tensor, sigma: float) -> Tensor:
+        if x.device.type == "cpu":
+            # One by one: a batch is not faster here, and a member's bits must not depend on its company.
+            return torch.cat([given(member[None], sigma) for member in x])
+        return given(x, sigma)
+
+    def physical(self, normalised: Tensor) -> Tensor:
+        """Undo the output's normalisation; float32."""
+        return (self.scale_out * normalised + self.center_out).to(torch.float32)
+
+    def default_batch(self) -> int:
+        """Members that go together where nothing else is asked for (see ``DomainDenoiser.members``)."""
+        return self.view.members(self.device)
+
+    @torch.inference_mode()
+    def mean(self, coarse: Tensor, lead_hours: Leads = None) -> Tensor:
+        """The regression alone in physical units: ``[B, C, h, w] → [B, Co, H, W]``."""
+        states = zip(self._check_input(coarse), self._labels(len(coarse), lead_hours), strict=True)
+        return torch.cat([self.physical(self._prepared(*state).mean) for state in states])
+
+    @torch.inference_mode()
+    def members(
+        self,
+        coarse: Tensor,
+        seeds: Sequence[int],
+        max_batch: int | None = None,
+        progress: Progress | None = None,
+        lead_hours: Leads = None,
+    ) -> Iterator[tuple[int, int, Tensor]]:
+        """Yield members as soon as they are done.
+
+        Parameters
+        ----------
+        coarse : Tensor
+            ``[B, C, h, w]`` in physical units, in the order of ``spec.inputs``
+        seeds : Sequence[int]
+            One seed per member, the same for every state
+        max_batch : int | None, optional
+            Most members in one network call; halved when memory runs out. By default 1 on the CPU,
+            and on a GPU what its free memory holds
+        progress : Callable[[int], None], optional
+            Called after each network evaluation with the number of members in it
+        lead_hours : Sequence[float | None] | None, optional
+            Lead time of each state, for networks that were trained with some
+
+        Yields
+        ------
+        tuple[int, int, Tensor]
+            Index of the state, index of the block's first member, and the block ``[m, Co, H, W]``
+
+        Raises
+        ------
+        InputError
+            If there are no seeds, the input has another shape, the networks know no such lead time, or one
+            member alone does not fit the memory
+        """
+        check_count("the number of samples", len(seeds))
+        batch = self.default_batch() if max_batch is None else check_count("max_batch", max_batch)
+        if self.view.shard is not None and self.view.shard.tell is not None:
+            self.view.shard.tell(coarse, seeds, batch, lead_hours)
+        labels = self._labels(len(coarse), lead_hours)
+        for b, x in enumerate(self._check_input(coarse)):
+            ahead = self._ahead(seeds[:batch])
+            state, first = self._prepared(x, labels[b]), 0
+            while first < len(seeds):
+                noise, ahead = ahead, None
+                try:
+                    block = self.sample(state, seeds[first : first + batch], progress, noise)
+                except (RuntimeError, MemoryError) as error:
+                    batch = self.view.smaller(batch, error)
+                    continue
+                yield b, first, block
+                first += len(block)
+
+    def _ahead(self, seeds: Sequence[int]) -> MemberNoise | None:
+        """Noise whose drawing begins before the regression runs; None where nothing is sampled."""
+        return None if self.spec.inference_mode == "regression" else self.noise(seeds)
+
+    def _labels(self, states: int, lead_hours: Leads) -> list[int | None]:
+        """The label of each state's lead time; None for networks that were trained with none."""
+        if lead_hours is not None and len(lead_hours) != states:
+            raise InputError(f"{states} states need as many lead times, got {len(lead_hours)}")
+        return [self.spec.lead_label(hours) for hours in lead_hours or [None] * states]
+
+    @torch.inference_mode()
+    def prepare(self, x: Tensor, lead_hours: float | None = None) -> Prepared:
+        """What all members of one state share: conditioning and regression.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``[1, C, h, w]`` in physical units, in the order of ``spec.inputs``
+        lead_hours : float | None, optional
+            Lead time, for networks that were trained with some
+
+        Raises
+        ------
+        InputError
+            If the input has another shape, the networks know no such lead time, or the memory is too small
+        """
+        (state,) = self._check_input(x)
+        return self._prepared(state, self.spec.lead_label(lead_hours))
+
+    def _prepared(self, x: Tensor, label: int | None) -> Prepared:
+        try:
+            cond = self.condition(x)
+            return Prepared(cond, self.normalised_mean(cond, label), label)
+        except (RuntimeError, MemoryError) as error:
+            check_out_of_memory(error)
+            raise no_room(error) from error
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        state: Prepared,
+        seeds: Sequence[int],
+        progress: Progress | None = None,
+        noise: MemberNoise | None = None,
+    ) -> Tensor:
+        """One block of members, all in the same network calls: ``[m, Co, H, W]`` in physical units.
+
+        Parameters
+        ----------
+        state : Prepared
+            Of :meth:`prepare`
+        seeds : Sequence[int]
+            One per member
+        progress : Callable[[int], None] | None, optional
+            Called after each network evaluation with the number of members in it; may raise to give up
+        noise : MemberNoise | None, optional
+            Of :meth:`noise` for these seeds, where its drawing has begun
+
+        Raises
+        ------
+        RuntimeError, MemoryError
+            If memory runs out: :meth:`members` goes on with smaller blocks then
+        """
+        cond, mean, label = state
+        mode = self.spec.inference_mode
+        if mode == "regression":
+            return self.physical(mean.expand(len(seeds), -1, -1, -1))
+        residual = self.residual(cond, mean, seeds, progress, label, noise)
+        return self.physical(residual if mode == "diffusion" else mean + residual)
+
+    def forward(
+        self,
+        coarse: Tensor,
+        seeds: Sequence[int],
+        max_batch: int | None = None,
+        progress: Progress | None = None,
+        lead_hours: Leads = None,
+    ) -> Tensor:
+        """All members at once: ``[B, C, h, w] → [B, M, Co, H, W]`` float32, physical units.
+
+        Parameters and errors are those of :meth:`members`.
+        """
+        shape = (len(coarse), len(seeds), len(self.spec.outputs.names), *self.spec.output_grid.shape)
+        out = torch.empty(shape, dtype=torch.float32, device=coarse.device)
+        for b, first, block in self.members(coarse, seeds, max_batch, progress, lead_hours):
+            out[b, first : first + len(block)] = block
+        return out
+
+    def _check_input(self, coarse: Tensor) -> tuple[Tensor, ...]:
+        want = (len(self.spec.inputs.names), *self.spec.input_grid.shape)
+        if coarse.ndim != 4 or tuple(coarse.shape[1:]) != want or not len(coarse):
+            raise InputError(
+                f"the input must have the shape [B, {', '.join(map(str, want))}], got {list(coarse.shape)}"
+            )
+        return torch.split(coarse.to(self.device), 1)

@@ -1,0 +1,102 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a package's networks take what its metadata make, before a user waits for a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
+from earth2_corrdiff.model.spec import CorrDiffSpec
+from earth2_corrdiff.networks.preconditioned import Denoiser, Regression
+
+Network = Regression | Denoiser
+
+
+def patching_of(
+    spec: CorrDiffSpec, denoiser: Denoiser, patching: PatchGeometry | None
+) -> PatchGeometry | None:
+    """Patches, checked against what a denoiser can take; None where it sees the domain in one piece.
+
+    Raises
+    ------
+    InputError
+        If they are another domain's, or no multiple of what the network asks for (the message names sizes
+        that are), or the network cannot take patches
+    """
+    if patching is None:
+        return None
+    if patching.domain != spec.output_grid.shape:
+        sizes = ("{} x {}".format(*shape) for shape in (patching.domain, spec.output_grid.shape))
+        raise InputError("the patches are those of a domain of {}, the package's is {}".format(*sizes))
+    patching = replace(patching, multiple=denoiser.multiple)
+    fault = denoiser.shape_fault(spec.output_grid.shape, patching.shape)
+    if fault:
+        raise InputError(f"the diffusion network {fault}; leave out the patches")
+    return patching
+
+
+def check_networks(spec: CorrDiffSpec, regression: Regression, denoiser: Denoiser) -> bool:
+    """Whether the denoiser sees the inputs of the whole domain beside those of its patch.
+
+    Parameters
+    ----------
+    spec : CorrDiffSpec
+        What the package says
+    regression, denoiser : Regression, Denoiser
+        Its networks
+
+    Raises
+    ------
+    InputError
+        If a network has other channels, another size, other lead times or other patches
+    """
+    if spec.patching is not None:
+        replace(spec.patching, multiple=denoiser.multiple)  # raises with sizes that are, if it is none
+    outputs, inputs = len(spec.outputs.names), spec.condition_channels
+    seen = inputs + (outputs if spec.hr_mean_conditioning else 0)
+    whole = spec.patching is not None and denoiser.image_channels == seen + inputs + outputs
+    _check(spec, "regression", regression, inputs + (4 if spec.regression_grid else 0))
+    _check(spec, "diffusion", denoiser, seen + (inputs if whole else 0))
+    if spec.lead_time_hours and not (regression.late or denoiser.late):
+        raise InputError(
+            "metadata.json names lead_time_hours, but neither network was trained with lead times"
+        )
+    return whole
+
+
+def _check(spec: CorrDiffSpec, stage: str, net: Network, inputs: int) -> None:
+    made, outputs = int(net.origin.args["img_out_channels"]), len(spec.outputs.names)
+    if made != outputs:
+        raise InputError(
+            f"the {stage} network makes {made} channels, but the package's metadata name {outputs} "
+            "output variables; its files do not belong together"
+        )
+    steps = int(net.origin.args.get("lead_time_steps", 9))
+    if net.late and steps != len(spec.lead_time_hours):
+        raise InputError(
+            f"the {stage} network was trained with {steps} lead times: metadata.json needs an entry "
+            f"lead_time_hours with as many, got {len(spec.lead_time_hours)}"
+        )
+    if net.image_channels != inputs + outputs:
+        raise InputError(
+            f"the {stage} network takes {net.image_channels} channels, but the package's metadata "
+            f"make {inputs + outputs}; {_hint(spec, stage, net, inputs + outputs)}"
+        )
+    patch = spec.patching.shape if spec.patching is not None and stage == "diffusion" else None
+    fault = net.shape_fault(spec.output_grid.shape, patch)
+    if fault:
+        H, W = spec.output_grid.shape
+        raise InputError(f"the output grid of {H} x {W} does not fit the {stage} network, which {fault}")
+
+
+def _hint(spec: CorrDiffSpec, stage: str, net: Network, channels: int) -> str:
+    """What may be wrong where the channels do not agree."""
+    if stage == "diffusion" and spec.patching is None:
+        if net.image_channels == channels + spec.condition_channels:
+            return (
+                "it may have been trained on patches: then metadata.json needs an entry patching with "
+                "patch_shape_y and patch_shape_x"
+            )
+    return "its files do not belong together"

@@ -1,0 +1,129 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Writes packages in the generic layout, which stock Earth2Studio loads too."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.diffusion.patch_geometry import write_patching
+from earth2_corrdiff.model.spec import DEFAULT_SAMPLING, CorrDiffSpec, Sampling, Statistics
+from earth2_corrdiff.networks.architectures import REGRESSIONS
+from earth2_corrdiff.networks.mdlus import write_mdlus
+from earth2_corrdiff.networks.preconditioned import Denoiser, Regression
+
+
+def save_package(
+    folder: str | Path, spec: CorrDiffSpec, regression: Regression, denoiser: Denoiser, half: bool = False
+) -> Path:
+    """Write the generic layout, which the stock class loads too.
+
+    One combination stock cannot run and says so: Euler with the mean as conditioning. The entry ``patching``
+    it does not read: it shows such a denoiser the whole domain.
+
+    Parameters
+    ----------
+    folder : str | Path
+        Directory to write into; made if it does not exist
+    spec : CorrDiffSpec
+        What the package shall say
+    regression, denoiser : Regression, Denoiser
+        Its networks
+    half : bool, optional
+        Store weights as float16 (half the size, rounded to 11 bits), by default False
+
+    Returns
+    -------
+    Path
+        The directory
+
+    Raises
+    ------
+    InputError
+        If the generic layout cannot say it: a regression that takes grid channels from its caller, or a
+        solver that stock Earth2Studio does not know
+    """
+    if spec.regression_grid:
+        raise InputError("the generic layout has no grid channels; this package stays in its own layout")
+    if spec.sampling.solver not in ("euler", "heun") and spec.sampling != DEFAULT_SAMPLING:
+        raise InputError(f"the generic layout knows the solvers euler and heun, not {spec.sampling.solver!r}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, net in (("regression", regression), ("diffusion", denoiser)):
+        state = {
+            k: v.half() if half and v.is_floating_point() else v.float() for k, v in net.state_dict().items()
+        }
+        origin = net.origin
+        write_mdlus(folder / f"{name}.mdlus", origin.name, _module(origin.name), origin.args, state)
+    _write_grids(folder, spec)
+    (folder / "metadata.json").write_text(json.dumps(_metadata(spec), indent=2) + "\n", encoding="utf-8")
+    stats = {"input": spec.inputs, "output": spec.outputs, "invariants": spec.invariants}
+    tables = {key: _rows(value) for key, value in stats.items() if value.names}
+    (folder / "stats.json").write_text(json.dumps(tables, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def _module(name: str) -> str:
+    regression = "physicsnemo.models.diffusion_unets.unet"
+    return regression if name in REGRESSIONS else "physicsnemo.diffusion.preconditioners.legacy"
+
+
+def _rows(stats: Statistics) -> dict[str, dict[str, float]]:
+    rows = zip(stats.names, stats.center, stats.scale, strict=True)
+    return {name: {"mean": center, "std": scale} for name, center, scale in rows}
+
+
+def _sampling(s: Sampling, conditioned: bool) -> dict[str, Any]:
+    """A sampler in upstream's words."""
+    # with the mean as conditioning, upstream has the "stochastic" path only, and that one is Heun
+    kind = "stochastic" if s.solver == "heun" and conditioned else "deterministic"
+    return {
+        "number_of_steps": s.steps,
+        "solver": s.solver,
+        "sampler_type": kind,
+        "sigma_min": s.sigma_min,
+        "sigma_max": s.sigma_max,
+    }
+
+
+def _metadata(spec: CorrDiffSpec) -> dict[str, Any]:
+    s = spec.sampling
+    meta: dict[str, Any] = {
+        "input_variables": list(spec.inputs.names),
+        "output_variables": list(spec.outputs.names),
+        "number_of_samples": spec.number_of_samples,
+        **({} if s == DEFAULT_SAMPLING else _sampling(s, spec.hr_mean_conditioning)),
+        "inference_mode": spec.inference_mode,
+        "hr_mean_conditioning": spec.hr_mean_conditioning,
+        "grid_bounds_margin": spec.grid_bounds_margin,
+    }
+    if spec.name:
+        meta["name"] = spec.name
+    if spec.synthetic:
+        meta["synthetic"] = True
+    if spec.seed is not None:
+        meta["seed"] = spec.seed
+    if spec.patching is not None:
+        meta["patching"] = write_patching(spec.patching)
+    if spec.lead_time_hours:
+        meta["lead_time_hours"] = list(spec.lead_time_hours)
+    if spec.invariants.names:
+        meta["invariant_variables"] = list(spec.invariants.names)
+    return meta
+
+
+def _write_grids(folder: Path, spec: CorrDiffSpec) -> None:
+    for name, grid in (("input", spec.input_grid), ("output", spec.output_grid)):
+        lat, lon = (("y", "x"), ("y", "x")) if grid.curvilinear else (("lat",), ("lon",))
+        ds = xr.Dataset({"lat": (lat, grid.lat), "lon": (lon, grid.lon)})
+        ds.to_netcdf(folder / f"{name}_latlon_grid.nc", engine="netcdf4")
+    (folder / "invariants.nc").unlink(missing_ok=True)  # of a package that was here before
+    if spec.invariant_fields is not None:
+        fields = zip(spec.invariants.names, spec.invariant_fields, strict=True)
+        ds = xr.Dataset({name: (("y", "x"), field) for name, field in fields})
+        ds.to_netcdf(folder / "invariants.nc", engine="netcdf4")

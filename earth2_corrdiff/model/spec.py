@@ -1,0 +1,336 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""All that a package says about its model, validated once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.model.diffusion.noise import check_where
+from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
+from earth2_corrdiff.model.diffusion.solvers import Churn, check_solver, network_calls
+
+# Noise range of the path that a package names, where its metadata give none (upstream's defaults).
+_SIGMA_MAX = {"stochastic": 800.0, "deterministic": 80.0}
+INFERENCE_MODES = ("both", "regression", "diffusion")
+RESERVED = (
+    *("time", "lead_time", "ensemble", "sample", "lat", "lon", "lat_lowres", "lon_lowres"),
+    *("member_seed", "compression_error"),
+)
+"""Names of a store's own arrays, which no variable may have."""
+Field = NDArray[np.float32]
+
+
+MOST_STEPS = 10_000
+"""Steps of a solver: hundreds are as good as any number, and each costs an evaluation of the network."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the residual is sampled.
+
+    Attributes
+    ----------
+    solver : str
+        One of ``sampler.SOLVERS``
+    steps : int
+        Steps of the solver
+    sigma_min, sigma_max : float
+        Range of noise levels, in units of the normalised residual
+    churn : Churn
+        For the solver ``stochastic``
+    double : bool
+        Whether reference mode keeps schedule and state in float64, as upstream's deterministic sampler,
+        or in float32, as its stochastic one
+    noise : {"host", "device"}
+        Where noise is drawn: on the host, or on the device as stock does (``noise.py``)
+    """
+
+    solver: str
+    steps: int
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    churn: Churn = field(default_factory=Churn)
+    double: bool = True
+    noise: str = "host"
+
+    def __post_init__(self) -> None:
+        check_solver(self.solver)
+        check_where(self.noise)
+        if check_count("the number of steps", self.steps) > MOST_STEPS:
+            raise InputError(f"the number of steps must be {MOST_STEPS} or less, got {self.steps}")
+        if not 1e-9 <= self.sigma_min < self.sigma_max <= 1e9:  # their squares, too, are float32
+            raise InputError(
+                "need 0 < sigma_min < sigma_max, within 1e-9 and 1e9; "
+                f"got {self.sigma_min} and {self.sigma_max}"
+            )
+
+    @property
+    def calls(self) -> int:
+        """Evaluations of the denoiser per member."""
+        return network_calls(self.solver, self.steps)
+
+
+def check_count(what: str, value: object) -> int:
+    """``value`` as a positive int, or InputError."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InputError(f"{what} must be a whole number of 1 or more, got {value!r}")
+    return int(value)
+
+
+def check_seed(value: object) -> int | None:
+    """``value`` as an int, or None for a seed that is drawn, or InputError."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise InputError(f"the seed must be a whole number or None, got {value!r}")
+    if not -(2**63) <= value < 2**64:  # what a generator of PyTorch takes
+        raise InputError("the seed must be a whole number from -2**63 to 2**64 - 1")
+    return int(value)
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Some names for a message, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(str(name)[:60] for name in names[:most]) + more
+
+
+def _is_name(name: object) -> bool:
+    """True for what can be the name of an array, in a store and elsewhere."""
+    if not isinstance(name, str) or not 0 < len(name) <= 100 or not name.isprintable():
+        return False
+    return name.strip() == name and not name.startswith((".", "__")) and not {"/", "\\"} & set(name)
+
+
+DEFAULT_SAMPLING = Sampling("dpmpp_2m", 6, 0.05, 40.0)
+"""Where a package says nothing about sampling; chosen by ``scripts/bench-solvers.py`` on the demo."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Normalisation of named channels: ``(x - center) / scale``.
+
+    Attributes
+    ----------
+    names : tuple[str, ...]
+        One name per channel, each once
+    center, scale : tuple[float, ...]
+        In the units of the variable; scales are positive, in float32 too
+
+    Raises
+    ------
+    InputError
+        If a name is no name or is there twice, or a number is missing, not finite or not positive
+    """
+
+    names: tuple[str, ...]
+    center: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        twice = [name for name, count in Counter(self.names).items() if count > 1]
+        if twice:
+            raise InputError(f"each variable may be named once; the package repeats {listed(twice)}")
+        wrong = [name for name in self.names if not _is_name(name)]
+        if wrong:
+            raise InputError(f"{wrong[0]!r:.80} is not a valid name of a variable; use one like t2m")
+        with np.errstate(over="ignore", under="ignore"):  # what networks and fields are computed in
+            center, scale = (np.asarray(part, dtype=np.float32) for part in (self.center, self.scale))
+        fits = len(self.names) == len(self.center) == len(self.scale)
+        finite = np.isfinite(center).all() and np.isfinite(scale).all()
+        if not fits or not finite or (scale < np.finfo(np.float32).tiny).any():
+            raise InputError(
+                f"the statistics of {listed(self.names)} are incomplete, not finite, or not positive "
+                "in float32"
+            )
+
+
+@dataclass(frozen=True)
+class CorrDiffSpec:
+    """What a CorrDiff package says, apart from its weights.
+
+    Attributes
+    ----------
+    inputs, outputs, invariants : Statistics
+        Variables with their normalisation, in channel order
+    input_grid, output_grid : Grid
+        Where the coarse input and the fine output live
+    invariant_fields : np.ndarray
+        ``[C_inv, H, W]`` float32, physical units
+    sampling : Sampling
+        The package's default
+    number_of_samples, seed : int, int | None
+        The package's defaults
+    grid_bounds_margin : float
+        Fraction by which the output grid may stick out of the input grid
+    hr_mean_conditioning : bool
+        Whether the denoiser sees the regression's mean
+    regression_grid : bool
+        Whether the caller appends (sin x, sin y, cos x, cos y) to the regression's input (Taiwan layout)
+    patching : PatchGeometry | None
+        How the denoiser was trained to see the domain, where not whole
+    lead_time_hours : tuple[float, ...]
+        The lead times that networks were trained with, in hours, in the order of their labels; where they
+        were trained with none, empty
+    inference_mode : {"both", "regression", "diffusion"}
+        Which of the two stages make the output
+    drawn_seeds : bool
+        Whether members take their seeds from a generator, as upstream's ``CorrDiffTaiwan``, or in sequence
+    name, root, sha256 : str
+        What it calls itself, where it was read from, and the checksum of its files
+    synthetic : bool
+        Whether it was trained on weather that never happened
+    """
+
+    inputs: Statistics
+    outputs: Statistics
+    input_grid: Grid
+    output_grid: Grid
+    sampling: Sampling
+    invariants: Statistics = Statistics((), (), ())
+    invariant_fields: Field | None = None
+    number_of_samples: int = 1
+    seed: int | None = None
+    grid_bounds_margin: float = 0.0
+    hr_mean_conditioning: bool = True
+    regression_grid: bool = False
+    patching: PatchGeometry | None = None
+    lead_time_hours: tuple[float, ...] = ()
+    inference_mode: str = "both"
+    drawn_seeds: bool = False
+    name: str = ""
+    root: str = ""
+    sha256: str = ""
+    synthetic: bool = False
+
+    def __post_init__(self) -> None:
+        check_count("number_of_samples", self.number_of_samples)
+        check_seed(self.seed)
+        if not 0 <= self.grid_bounds_margin <= 1:
+            raise InputError(
+                "grid_bounds_margin must be a fraction of 0 or more and at most 1, "
+                f"got {self.grid_bounds_margin}"
+            )
+        if self.inference_mode not in INFERENCE_MODES:
+            raise InputError(
+                f"inference_mode {self.inference_mode!r} is none of {', '.join(INFERENCE_MODES)}"
+            )
+        if not self.inputs.names or not self.outputs.names:
+            raise InputError("the package names no input or no output variables")
+        taken = [name for name in (*self.inputs.names, *self.outputs.names) if name in RESERVED]
+        if taken:
+            raise InputError(f"{taken[0]} is the name of an axis in stores; give the variable another one")
+        want = (len(self.invariants.names), *self.output_grid.shape)
+        got = (0, *self.output_grid.shape) if self.invariant_fields is None else self.invariant_fields.shape
+        if tuple(got) != want:
+            raise InputError(f"the invariants have shape {tuple(got)}, but the output grid asks for {want}")
+        if self.invariant_fields is not None and not np.isfinite(self.invariant_fields).all():
+            raise InputError("the package's invariants are not finite")
+
+    def lead_label(self, hours: float | None) -> int | None:
+        """Number of a lead time among those trained with; None for networks that were trained with none.
+
+        Raises
+        ------
+        InputError
+            If there is no such number, or no lead time
+        """
+        if not self.lead_time_hours:
+            return None
+        known = ", ".join(f"{known:g}" for known in self.lead_time_hours)
+        if hours is None:
+            raise InputError(f"the model was trained for forecasts with lead times of {known} h: give --lead")
+        if hours not in self.lead_time_hours:
+            raise InputError(f"the model was trained for lead times of {known} h, not of {hours:g} h")
+        return self.lead_time_hours.index(hours)
+
+    @property
+    def condition_channels(self) -> int:
+        """Channels of the regridded input with invariants."""
+        return len(self.inputs.names) + len(self.invariants.names)
+
+
+def lead_times(told: Any) -> tuple[float, ...]:
+    """The entry ``lead_time_hours`` of a package's metadata: a list of hours, one per label.
+
+    Upstream's labels are row numbers of trained maps (``SongUNetPosLtEmbd``), and which hours they stand for
+    is known to the training set alone; Earth2Studio's layout has no entry for it.
+
+    Raises
+    ------
+    InputError
+        If it is no list of rising numbers of 0 or more
+    """
+    hours = [] if told is None else told
+    numbers = isinstance(hours, list) and all(type(h) in (int, float) and 0 <= h < 1e6 for h in hours)
+    if not numbers or any(b <= a for a, b in pairwise(hours)):
+        raise InputError(
+            f"metadata.json: lead_time_hours is a list of rising hours, like [0, 6], got {repr(told)[:80]}"
+        )
+    return tuple(map(float, hours))
+
+
+def table(names: Sequence[str], stats: dict[str, Any], what: str) -> Statistics:
+    """Statistics of ``names`` from a ``{name: {"mean": …, "std": …}}`` table.
+
+    Raises
+    ------
+    InputError
+        If the table lacks a variable, or a number of it
+    """
+    missing = [
+        name
+        for name in names
+        if not isinstance(stats, dict) or not isinstance(name, str) or name not in stats
+    ]
+    if missing:
+        raise InputError(f"stats.json has no {what} statistics of {listed(missing)}")
+    try:
+        center = tuple(_number(stats[name]["mean"]) for name in names)
+        scale = tuple(_number(stats[name]["std"]) for name in names)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"stats.json: the {what} statistics need a mean and a std each ({repr(error)[:100]})"
+        ) from error
+    return Statistics(tuple(names), center, scale)
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise ValueError(f"{repr(value)[:40]} is not a valid number")
+    return float(value)
+
+
+def read_sampling(meta: dict[str, Any]) -> Sampling:
+    """The sampler that upstream would run: with ``stochastic`` it is Heun, whatever ``solver`` says.
+
+    Metadata that name neither get :data:`DEFAULT_SAMPLING`.
+
+    Raises
+    ------
+    InputError
+        If there is no such sampler
+    """
+    if not {"sampler_type", "solver", "number_of_steps"} & meta.keys():
+        return replace(DEFAULT_SAMPLING, **{k: meta[k] for k in ("sigma_min", "sigma_max") if meta.get(k)})
+    kind = meta.get("sampler_type", "stochastic")
+    if kind not in _SIGMA_MAX:
+        raise InputError(f"metadata.json: sampler_type {kind!r} is none of {', '.join(_SIGMA_MAX)}")
+    solver = "heun" if kind == "stochastic" else meta.get("solver", "euler")
+    low, high = meta.get("sigma_min"), meta.get("sigma_max")
+    return Sampling(
+        solver=solver,
+        steps=meta.get("number_of_steps", 18),
+        sigma_min=0.002 if low is None else float(low),
+        sigma_max=_SIGMA_MAX[kind] if high is None else float(high),
+        double=kind == "deterministic",
+    )

@@ -1,0 +1,219 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Reads and writes ``.mdlus`` checkpoints: weights and arguments only, no code of the file is run.
+
+The format is PhysicsNeMo's: a zip archive (a tar in old files) of ``args.json`` (class name and
+constructor arguments), ``metadata.json`` (versions) and ``model.pt`` (the state dict).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor, nn
+
+from earth2_corrdiff.base.archives import Archive
+from earth2_corrdiff.base.documents import MOST_BYTES, parse_json
+from earth2_corrdiff.base.errors import InputError, first_line
+from earth2_corrdiff.networks.weights import ForeignContentError, read_state
+
+_LEGACY_ATTENTION = {"norm2": "attn.norm", "qkv": "attn.qkv", "proj": "attn.proj"}
+_UPSTREAM_VERSION = "2.2.2"  # the version whose arguments and keys are written
+_DAMAGED = (OSError, ValueError, LookupError, TypeError, ArithmeticError, RuntimeError, EOFError, MemoryError)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a ``.mdlus`` file holds.
+
+    Attributes
+    ----------
+    name : str
+        Upstream's class name, as ``EDMPrecondSuperResolution``
+    args : dict
+        Arguments of that class's constructor
+    state : dict[str, Tensor]
+        Weights on the CPU
+    source : str
+        Where it was read from, for messages
+    """
+
+    name: str
+    args: dict[str, Any]
+    state: dict[str, Tensor]
+    source: str
+
+
+def read_mdlus(data: bytes | str | Path, source: str | None = None) -> Checkpoint:
+    """Read a checkpoint from its bytes or its path.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, truncated, lacks a part, says that it holds more than it does, or holds
+        anything but tensors
+    """
+    if isinstance(data, bytes):
+        return _read(io.BytesIO(data), source or "checkpoint")
+    source = source or str(data)
+    try:
+        with Path(data).open("rb") as stream:
+            return _read(stream, source)
+    except OSError as error:
+        raise InputError(f"the checkpoint {source} cannot be read: {error.strerror or error}") from error
+
+
+def _read(stream: BinaryIO, source: str) -> Checkpoint:
+    try:
+        archive = Archive(stream)
+        missing = [name for name in ("args.json", "model.pt") if name not in archive.names]
+        if not missing:
+            about, weights = archive.read("args.json", MOST_BYTES), archive.read("model.pt")
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, *_DAMAGED) as error:
+        raise InputError(
+            f"{source} is not a complete .mdlus checkpoint ({first_line(error)}); download or write it again"
+        ) from error
+    if missing:
+        raise InputError(f"{source} lacks {' and '.join(missing)}; it is not a PhysicsNeMo checkpoint")
+    try:
+        name, args = _header(parse_json(about))
+        return Checkpoint(name, args, read_state(weights), source)
+    except ForeignContentError as error:
+        raise InputError(
+            f"{source} holds more than weights, or is damaged ({first_line(error)}); it was not loaded"
+        ) from error
+    except (zipfile.BadZipFile, zlib.error, *_DAMAGED) as error:
+        raise InputError(f"{source} is damaged ({first_line(error)}); download or write it again") from error
+
+
+def _header(told: Any) -> tuple[str, dict[str, Any]]:
+    """Class and arguments of ``args.json``."""
+    name, args = (told.get(key) if isinstance(told, dict) else None for key in ("__name__", "__args__"))
+    if not isinstance(name, str) or not isinstance(args, dict):
+        raise ValueError("args.json has no __name__ of a class and no __args__ by name")
+    return name, args
+
+
+def write_mdlus(
+    path: Path, name: str, module: str, args: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> None:
+    """Write a checkpoint that PhysicsNeMo's ``Module.from_checkpoint`` reads.
+
+    Parameters
+    ----------
+    path : Path
+        File to write; replaced only when complete
+    name, module : str
+        Upstream's class and the module that it lives in
+    args : Mapping
+        Arguments of its constructor
+    state : Mapping[str, Tensor]
+        State dict with upstream's keys
+    """
+    weights = io.BytesIO()
+    torch.save({key: value.detach().cpu().contiguous() for key, value in state.items()}, weights)
+    versions = {"physicsnemo_version": _UPSTREAM_VERSION, "mdlus_file_version": "0.1.0"}
+    header = {"__name__": name, "__module__": module, "__args__": dict(args)}
+    partial = path.with_name(path.name + ".part")
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+        # fixed dates, so that the same weights give the same bytes
+        for member, content in {
+            "model.pt": weights.getvalue(),
+            "args.json": json.dumps(header).encode(),
+            "metadata.json": json.dumps(versions).encode(),
+        }.items():
+            archive.writestr(zipfile.ZipInfo(member, (2020, 1, 1, 0, 0, 0)), content, zipfile.ZIP_DEFLATED)
+    partial.replace(path)
+
+
+def _current_key(key: str, keys: Mapping[str, Tensor]) -> str | None:
+    """The key that upstream uses today for ``key``; None where another entry takes its place."""
+    stem, _, leaf = key.rpartition(".")
+    if f"{stem}.gn.{leaf}" in keys:
+        return None  # Apex's norm held the trained weights under ".gn"; these were never updated
+    key = key.replace(".gn.", ".")
+    stem, _, leaf = key.rpartition(".")
+    parent, _, layer = stem.rpartition(".")
+    in_block = "_" in parent.rpartition(".")[2]  # "…enc.28x28_block0", not "….attn"
+    if in_block and layer in _LEGACY_ATTENTION:
+        return f"{parent}.{_LEGACY_ATTENTION[layer]}.{leaf}"
+    return key
+
+
+def load_weights(module: nn.Module, checkpoint: Checkpoint) -> None:
+    """Copy a checkpoint's weights into ``module``, strictly, under the names of today.
+
+    Raises
+    ------
+    InputError
+        If a weight is missing, unexpected or of another shape: the message names up to five of each
+    """
+    state = check_weights(module, checkpoint)
+    module.load_state_dict(state, strict=False)
+
+
+def check_weights(module: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """A checkpoint's weights under the names of today; ``module`` may be on the device ``meta``.
+
+    Raises
+    ------
+    InputError
+        If a weight is missing, unexpected, of another shape or no floating-point number: the message names
+        up to five of each
+    """
+    state = {}
+    for key, value in checkpoint.state.items():
+        current = _current_key(key, checkpoint.state)
+        if current is not None:
+            state[current] = value
+    own = module.state_dict()
+    # Deterministic buffers that some versions stored and others did not.
+    optional = {key for key in own if key.endswith("map_noise.freqs")}
+    extra = {key for key in state if key.endswith("pos_embd") and key not in own}
+    faults = {
+        "missing": [key for key in own if key not in state and key not in optional],
+        "unexpected": [key for key in state if key not in own and key not in extra],
+        "misshapen": [
+            f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+            for key in own
+            if key in state and state[key].shape != own[key].shape
+        ],
+        "of whole numbers": [
+            key
+            for key, value in state.items()
+            if key in own and own[key].is_floating_point() and not value.is_floating_point()
+        ],
+    }
+    said = [f"{kind}: {_some(keys)}" for kind, keys in faults.items() if keys]
+    if said:
+        raise InputError(f"{checkpoint.source} does not fit its own args.json; weights {'; '.join(said)}")
+    return {key: value for key, value in state.items() if key in own}
+
+
+def check_finite(module: nn.Module, source: str) -> None:
+    """Refuse weights that are not numbers, or became none when they were rounded.
+
+    Raises
+    ------
+    InputError
+        If a weight is not finite: the message names up to five
+    """
+    wrong = [key for key, value in module.state_dict().items() if not torch.isfinite(value).all()]
+    if wrong:
+        raise InputError(
+            f"{source} has weights that are not finite: {_some(wrong)}; train or download it again"
+        )
+
+
+def _some(keys: list[str], most: int = 5) -> str:
+    more = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return ", ".join(key[:120] for key in keys[:most]) + more

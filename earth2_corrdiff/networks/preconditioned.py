@@ -1,0 +1,313 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The two networks of CorrDiff: ``regression(cond)`` and ``denoiser(x, sigma, cond)``.
+
+Both wrap a U-Net (``.model``, as upstream's wrappers do) and turn a checkpoint into a callable with no
+arguments but data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from earth2_corrdiff.base.errors import InputError, first_line
+from earth2_corrdiff.networks.architectures import REGRESSIONS, UpstreamUNet, import_upstream, unet_of
+from earth2_corrdiff.networks.arguments import check_arguments, place_features
+from earth2_corrdiff.networks.float32 import full_float32
+from earth2_corrdiff.networks.mdlus import Checkpoint, check_finite, check_weights, load_weights
+from earth2_corrdiff.networks.memory_model import memory_table
+from earth2_corrdiff.networks.unet import Conv2d, SongUNet
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class _Network(nn.Module):
+    """What both networks share: the U-Net, where it came from, and the type that it convolves in.
+
+    Attributes
+    ----------
+    exact : bool
+        Whether float32 is to be full float32, on a GPU too: in reference mode. In training PyTorch's
+        own switches hold
+    """
+
+    origin: Checkpoint
+    exact = False
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.compute_dtype = torch.float32
+
+    def _features(self, x: Tensor, labels: Tensor, position: Tensor | None) -> Tensor:
+        """The U-Net itself, in its type; float32 out."""
+        with full_float32(x.device, self.exact):
+            return cast(Tensor, self.model(x.to(self.compute_dtype), labels, position)).float()
+
+    @property
+    def image_channels(self) -> int:
+        """Channels that the U-Net takes, latent included, position features excluded."""
+        args = self.origin.args
+        return int(args["img_in_channels"]) + int(args["img_out_channels"]) - self._grid_channels
+
+    @property
+    def _grid_channels(self) -> int:
+        args = self.origin.args
+        has_grid = args.get("model_type", "SongUNetPosEmbd").startswith("SongUNetPos")
+        late = int(args.get("lead_time_channels") or 0)
+        return int(args.get("N_grid_channels", 4)) + late if has_grid else 0
+
+    @property
+    def late(self) -> bool:
+        """Whether it was trained with lead times, and needs the label of one."""
+        return bool(self.origin.args.get("lead_time_channels"))
+
+    def position_at(self, label: int | None, device: torch.device) -> Tensor | None:
+        """Embeddings of place and of one lead time; None where the U-Net shall append its own.
+
+        Raises
+        ------
+        InputError
+            If a lead time is needed and missing
+        """
+        if not self.late:
+            return None
+        if label is None:
+            raise InputError("this model was trained with lead times and needs one: run it on a forecast")
+        return self.position(torch.tensor([label], device=device))
+
+    def member_bytes(self, shape: tuple[int, int]) -> int:
+        """Memory on a GPU that one image of this (H, W) needs in a call, at its peak: ``memory_model``."""
+        if isinstance(self.model, SongUNet):
+            (row,) = memory_table(self.model, [shape], self.compute_dtype)
+            return row.plain
+        return self._estimate(shape)
+
+    def _estimate(self, shape: tuple[int, int]) -> int:
+        """Of an architecture of PhysicsNeMo: every level's skips, and some features at the top."""
+        args = self.origin.args
+        width, mult = int(args.get("model_channels", 128)), list(args.get("channel_mult", (1, 2, 2, 2, 2)))
+        blocks, pixels = int(args.get("num_blocks", 4)), shape[0] * shape[1]
+        skips = sum((blocks + 1) * m * width * pixels // 4**level for level, m in enumerate(mult))
+        return int(4 * (skips + 6 * sum(mult[:2]) * width * pixels))
+
+    def position(self, lead_time: Tensor | None = None) -> Tensor | None:
+        """Embeddings of place and lead time that the U-Net appends, ``[1 or B, Cp, H, W]``."""
+        if isinstance(self.model, SongUNet):
+            return self.model.position(lead_time)
+        own: Tensor | None = getattr(self.model, "pos_embd", None)
+        return None if own is None else own[None]
+
+    @property
+    def multiple(self) -> int:
+        """Images must be multiples of this: every level but the first halves them."""
+        return int(2 ** (int(getattr(self.model, "levels", 1)) - 1))
+
+    def shape_fault(self, shape: tuple[int, int], patch: tuple[int, int] | None = None) -> str | None:
+        """Why the U-Net cannot take images of this (H, W), or patches of them; None where it can."""
+        side = self.origin.args["img_resolution"]
+        own = (side, side) if isinstance(side, int) else tuple(side)
+        additive = bool(self.origin.args.get("additive_pos_embed"))
+        if own != shape and (self._grid_channels or additive):
+            return f"is made for {own[0]} x {own[1]}"
+        if additive and patch not in (None, shape):
+            return "adds an embedding of the whole domain and cannot take patches"
+        wrong = any(n % self.multiple for n in patch or shape)
+        return f"asks for multiples of {self.multiple}" if wrong else None
+
+
+class Regression(_Network):
+    """The mean: ``cond [B, C_in, H, W] → [B, C_out, H, W]``, normalised units.
+
+    Source: upstream's ``UNet`` (now ``CorrDiffRegressionUNet``), fed with a zero latent.
+    """
+
+    def __init__(self, model: nn.Module, out_channels: int) -> None:
+        super().__init__(model)
+        self.out_channels = out_channels
+
+    def forward(self, cond: Tensor, position: Tensor | None = None) -> Tensor:
+        B, _, H, W = cond.shape
+        x = torch.cat([cond.new_zeros(B, self.out_channels, H, W), cond], dim=1)
+        labels = torch.zeros(1, dtype=torch.float32, device=cond.device)
+        return self._features(x, labels, position)
+
+
+class Denoiser(_Network):
+    """The EDM-preconditioned denoiser: ``x [B, C, H, W], sigma, cond [B, Cc, H, W] → D(x; sigma, cond)``.
+
+    ``D = c_skip x + c_out F(c_in x ⊕ cond, log(sigma) / 4)`` (Karras et al. 2022, equation 7).
+
+    Parameters
+    ----------
+    model : nn.Module
+        The U-Net F
+    sigma_data : float
+        Standard deviation of the residual, in normalised units
+    sigma_min, sigma_max : float
+        Range of noise levels that the network supports
+    scale_cond : bool
+        Multiply the conditioning by c_in as well: the convention of upstream's ``EDMPrecondSR``
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sigma_data: float = 0.5,
+        sigma_min: float = 0.0,
+        sigma_max: float = float("inf"),
+        scale_cond: bool = False,
+    ) -> None:
+        super().__init__(model)
+        self.scale_cond = scale_cond
+        self.sigma_data, self.sigma_min, self.sigma_max = sigma_data, sigma_min, sigma_max
+
+    def given(self, cond: Tensor, position: Tensor | None = None) -> Callable[[Tensor, float], Tensor]:
+        """D(x; sigma) for one conditioning ``[1, Cc, H, W]``, for a whole sampling run."""
+
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            clean: Tensor = self(x, sigma, cond.expand(x.shape[0], -1, -1, -1), position)
+            return clean
+
+        return denoise
+
+    def forward(
+        self, x: Tensor, sigma: float | Tensor, cond: Tensor, position: Tensor | None = None
+    ) -> Tensor:
+        """``sigma`` is one number for all, or a tensor ``[B]``; the result is float32."""
+        x = x.to(torch.float32)
+        # filled, not copied from the host: a copy would wait for the device
+        s = sigma if isinstance(sigma, Tensor) else torch.full((1,), sigma, device=x.device)
+        s = s.to(torch.float32).reshape(-1, 1, 1, 1)
+        sd2 = self.sigma_data**2
+        c_skip = sd2 / (s**2 + sd2)
+        c_out = s * self.sigma_data / (s**2 + sd2).sqrt()
+        c_in = 1 / (sd2 + s**2).sqrt()
+        arg = c_in * torch.cat([x, cond], dim=1) if self.scale_cond else torch.cat([c_in * x, cond], dim=1)
+        return c_skip * x + c_out * self._features(arg, (s.log() / 4).flatten(), position)
+
+
+def create(checkpoint: Checkpoint, domain: tuple[int, int] | None = None) -> Regression | Denoiser:
+    """A network of a checkpoint's architecture with fresh weights (its ``state`` is not read).
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        Its class and arguments
+    domain : tuple[int, int] | None, optional
+        (H, W) that position features must be made for, by default any
+
+    Raises
+    ------
+    InputError
+        If the architecture is not known, and PhysicsNeMo, which may know it, is not installed; if an
+        argument is of another type, or beyond any network; if it is made for another domain
+    """
+    _check(checkpoint, domain)
+    with _described(checkpoint):
+        net = _wrapped(unet_of(checkpoint), checkpoint)
+    net.origin = replace(checkpoint, state={})
+    return net
+
+
+@contextmanager
+def _described(checkpoint: Checkpoint) -> Iterator[None]:
+    """Turn what goes wrong with the arguments of a network into an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
+        raise InputError(
+            f"{checkpoint.source}: args.json describes no network ({first_line(error)})"
+        ) from error
+
+
+def _check(checkpoint: Checkpoint, domain: tuple[int, int] | None) -> None:
+    """Refuse arguments that no network has, before one is made of them."""
+    with _described(checkpoint):
+        check_arguments(checkpoint.args)
+        _check_domain(checkpoint, domain)
+
+
+def _check_domain(checkpoint: Checkpoint, domain: tuple[int, int] | None) -> None:
+    """Refuse position features of another domain, which may be of any size, before they are computed."""
+    own = place_features(checkpoint.args)
+    if None not in (own, domain) and own != domain:
+        sizes = ("{} x {}".format(*shape) for shape in (domain, own) if shape is not None)
+        stage = "regression" if checkpoint.name in REGRESSIONS else "diffusion"
+        raise InputError(
+            "the output grid of {} does not fit the {stage} network, which is made for {}".format(
+                *sizes, stage=stage
+            )
+        )
+
+
+def _wrapped(model: nn.Module, checkpoint: Checkpoint) -> Regression | Denoiser:
+    args = checkpoint.args
+    if checkpoint.name in REGRESSIONS:
+        return Regression(model, args["img_out_channels"])
+    return Denoiser(
+        model,
+        sigma_data=float(args.get("sigma_data", 0.5)),
+        sigma_min=float(args.get("sigma_min", 0.0)),
+        sigma_max=float(args.get("sigma_max", float("inf"))),
+        scale_cond=checkpoint.name == "EDMPrecondSR" and bool(args.get("scale_cond_input", True)),
+    )
+
+
+def build(checkpoint: Checkpoint, domain: tuple[int, int] | None = None) -> Regression | Denoiser:
+    """The network that a checkpoint holds, in evaluation mode, on the CPU, in float32.
+
+    ``domain`` is (H, W) that position features must be made for, by default any.
+
+    Raises
+    ------
+    InputError
+        If the architecture is not known, or the weights do not fit it or are not finite
+    """
+    _check(checkpoint, domain)
+    import_upstream(checkpoint)
+    with torch.device("meta"):  # its shapes: nothing is allocated that the file does not hold
+        check_weights(create(checkpoint, domain), checkpoint)
+    net = create(checkpoint, domain)
+    load_weights(net, checkpoint)
+    if checkpoint.args.get("use_fp16"):
+        round_to_half(net)
+    check_finite(net, checkpoint.source)
+    return net.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def round_to_half(net: nn.Module) -> None:
+    """Round weights and buffers to float16, as upstream does where a network has ``use_fp16``."""
+    for value in (*net.parameters(), *net.buffers()):
+        if value.is_floating_point():
+            value.copy_(value.half())
+
+
+def set_precision(net: Regression | Denoiser, precision: str) -> None:
+    """Make ``net`` convolve in ``precision``; norms, embeddings and everything outside stay float32.
+
+    Raises
+    ------
+    InputError
+        If the precision is unknown, or not float32 for a network that PhysicsNeMo built
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"unknown precision {precision!r}; use one of {', '.join(PRECISIONS)}")
+    dtype = PRECISIONS[precision]
+    if isinstance(net.model, UpstreamUNet) and dtype is not torch.float32:
+        raise InputError(
+            f"precision {precision!r} is not available for an architecture built by PhysicsNeMo; use fp32"
+        )
+    for module in net.modules():
+        if isinstance(module, Conv2d):
+            module.to(dtype)
+    net.compute_dtype = dtype

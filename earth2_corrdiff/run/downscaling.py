@@ -1,0 +1,357 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Downscale the weather of given times: fetch, check, run, write, resume.
+
+``downscale`` is a function like those of ``earth2studio.run``; ``Downscaling`` is the same, step by step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from earth2studio.io import ZarrBackend
+from loguru import logger
+from numpy.typing import NDArray
+from torch import Tensor
+
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.free_memory import free_bytes
+from earth2_corrdiff.base.times import TimeLike, Times, time_text
+from earth2_corrdiff.model.diffusion.noise import fresh_seed
+from earth2_corrdiff.model.earth2studio import CorrDiff
+from earth2_corrdiff.model.spec import check_count
+from earth2_corrdiff.run.loop import Tally, Work, jobs
+from earth2_corrdiff.run.options import Options
+from earth2_corrdiff.run.share import Share
+from earth2_corrdiff.sources import Inputs, Source, as_source
+from earth2_corrdiff.store.error_bounds import Bound, Kept
+from earth2_corrdiff.store.layout import Layout, compression, member_seeds, provenance
+from earth2_corrdiff.store.sizes import Size, check_memory
+from earth2_corrdiff.store.target import Output
+from earth2_corrdiff.store.writer import Plain, Store
+
+__all__ = ["Downscaling", "Options", "downscale"]
+
+
+class Downscaling:
+    """A run over times and members: iterate over it to do it.
+
+    Parameters
+    ----------
+    time : time or times
+        Valid times of analyses, or reference times of forecasts, UTC: datetimes, datetime64, ISO 8601 text,
+        or periods like ``2024-07-20T00/2024-07-25T18/6h``
+    model : CorrDiff
+        The model; its ``number_of_samples``, solver and steps are used
+    data : Source, Forecast, DataSource, ForecastSource, or several ForecastSources
+        Where the coarse weather comes from; several are the coarse members of an ensemble
+    output : str | Path | IOBackend
+        Path of the Zarr store to write, or an Earth2Studio backend that is already open
+    options : Options, optional
+        Seed, batch, and what to do with an output that exists
+    progress : Callable[[int], None], optional
+        Called with the number of denoising steps just done, over all members
+    lead_time : lead time or lead times, optional
+        Of forecasts: timedeltas, hours, or text like ``0/48/6h``
+
+    Attributes
+    ----------
+    states : States
+        What is downscaled: times, or forecasts by time, lead time and coarse member
+    seconds : dict[str, float]
+        Time spent waiting for the input, for the networks and for the disk, so far
+    written : int
+        Members computed and written so far, by this process
+    found : int
+        Members that were there already
+    failed : dict[int, str]
+        Numbers of the states whose input could not be used, where ``keep_going`` is asked for, and why
+    kept : dict[str, Kept]
+        At the end, in the first process: what became of the variables that are not kept without loss
+
+    Raises
+    ------
+    InputError
+        Before anything is computed: if the source cannot serve the times or variables, the output exists or
+        cannot be written, or the run does not fit the memory or the disk
+    """
+
+    def __init__(
+        self,
+        time: TimeLike | Iterable[TimeLike],
+        model: CorrDiff,
+        data: Any,
+        output: Any,
+        options: Options | None = None,
+        progress: Callable[[int], None] | None = None,
+        lead_time: Any = None,
+    ) -> None:
+        self.model, self.source = model, as_source(data)
+        self.options, self.progress = options or Options(), progress
+        self.states, self._tally, self.found = self.source.states(time, lead_time), Tally(), 0
+        self.source.check_variables(model.input_variables)
+        for lead in [None] if self.states.leads is None else self.states.leads / np.timedelta64(1, "h"):
+            model.spec.lead_label(lead)  # raises where the networks know no such lead time
+        ranks = self.options.ranks
+        how = (self.options.overwrite, self.options.resume) if ranks.first else (False, True)
+        self.output = Output(output, *how)
+        if ranks.world > 1 and not isinstance(self.output.target, Path):
+            raise InputError("several processes share a Zarr store on disk alone; give the output as a path")
+        self.seed = self._choose_seed()
+        self._known_seeds: dict[tuple[int, int], NDArray[np.int64]] = {}
+        given = self.options.max_batch
+        self._batch = model.max_batch if given is None else check_count("max_batch", given)
+        self._bounds, self.kept = self._choose_bounds(), dict[str, Kept]()
+        self._inputs = Inputs(self.source, self.states, model.input_variables, model.spec.input_grid)
+        device = model.downscaler.device
+        memory = free_bytes(torch.device("cpu"))
+        check_memory(self._size(self.members), memory, str(device), free_bytes(device))
+
+    def _size(self, members: int) -> Size:
+        """How much it is to make so many members."""
+        spec = self.model.spec
+        return Size(
+            states=len(self.states),
+            members=members,
+            evaluations=self.evaluations * members // max(1, self.members),
+            outputs=len(spec.outputs.names),
+            coarse=len(self._inputs.kept),
+            points=math.prod(spec.output_grid.shape),
+            coarse_points=math.prod(spec.input_grid.shape),
+            channels=spec.condition_channels,
+            bounded=bool(self._bounds),
+        )
+
+    def _judge(self, missing: int) -> None:
+        """Refuse what does not fit where it is written to; say how much it is, if it is much.
+
+        Raises
+        ------
+        InputError
+            If it does not fit
+        """
+        size = self._size(missing)
+        free = self.output.check_room(size)
+        if size.large:
+            logger.info("a large run: {}{}", size.text, f", {free}" if free else "")
+
+    def _choose_seed(self) -> int:
+        """The seed asked for, else the store's on resume, else the model's, else a new one."""
+        if self.options.seed is not None:
+            return int(self.options.seed)
+        if self.options.resume and "seed" in self.output.recorded():
+            return int(self.output.recorded()["seed"])
+        return int(self.model.seed) if self.model.seed is not None else fresh_seed()
+
+    def _choose_bounds(self) -> dict[str, Bound]:
+        """Of the outputs that are not kept without loss."""
+        outputs, asked = self.model.spec.outputs, self.options.compress
+        return {} if asked is None else asked.of(outputs.names, outputs.center, outputs.scale)
+
+    @property
+    def times(self) -> Times:
+        """Valid times of analyses, or reference times of forecasts."""
+        return self.states.times
+
+    @property
+    def members(self) -> int:
+        """Members of the whole run, over all states."""
+        return len(self.states) * self.model.number_of_samples
+
+    @property
+    def evaluations(self) -> int:
+        """Denoising steps of the whole run, over all members."""
+        regression = self.model.spec.inference_mode == "regression"
+        return 0 if regression else self.members * self.model.downscaler.sampling.calls
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Time spent waiting, by stage."""
+        return self._tally.seconds
+
+    @property
+    def written(self) -> int:
+        """Members computed and written so far."""
+        return self._tally.written
+
+    @property
+    def failed(self) -> dict[int, str]:
+        """States that the run went on without, and why."""
+        return self._tally.failed
+
+    def __iter__(self) -> Iterator[tuple[np.datetime64, int]]:
+        """Do the run; yield the valid time and number of each member when it is written.
+
+        The first input is fetched and checked, and the output opened, before the iterator is returned:
+        until then nothing is computed, and nothing that was there is replaced.
+
+        Raises
+        ------
+        InputError
+            If the input cannot be fetched or used, or the output cannot be opened or is another run's
+        """
+        ranks = self.options.ranks
+        try:
+            if not ranks.first:
+                return self._follow(ranks.hear())
+            with ranks.refusals():
+                work = self._lead()
+            ranks.tell(seed=self.seed, replaces=self.output.replaces)
+            return work
+        except BaseException:
+            self.output.close()
+            raise
+
+    def _lead(self) -> Iterator[tuple[np.datetime64, int]]:
+        """Open the output, as the first process or the only one."""
+        if self.options.resume:
+            found = self._resumed()
+            if found is not None:
+                missing = found.all_missing()
+                self._judge(sum(map(len, missing)))
+                return self._work(found, missing, self._first(missing, found.layout.lowres))
+        self._judge(self.members)
+        missing = [list(range(self.model.number_of_samples))] * len(self.states)
+        names = self._inputs.kept
+        ready = self._first(missing, names)
+        if len(names) > len(self.model.input_variables) and all(x[-1].isnan().all() for x in ready.values()):
+            names = names[:-1]  # the archive has it, but not here
+        with self._tally.clock("write"):
+            store = self.output.create(self._layout(names))
+        return self._work(store, missing, ready)
+
+    def _resumed(self) -> Store | None:
+        """The store of an earlier run, or of one that has begun just now, without its damaged members."""
+        self.output.enter()
+        self.seed = self._choose_seed()
+        store = self.output.existing(self._layout(self._inputs.kept))
+        if store is not None:
+            store.take_back(self.model.input_variables, self.options.check, self.output.claims)
+        return store
+
+    def _follow(self, said: dict[str, Any]) -> Iterator[tuple[np.datetime64, int]]:
+        """Join the first process at the store that it has opened."""
+        if "refused" in said:
+            raise InputError(said["refused"])
+        self.seed = int(said["seed"])
+        store = self.output.join(self._layout(self._inputs.kept), bool(said["replaces"]))
+        return self._work(store, store.all_missing(), {})
+
+    def _first(self, missing: list[list[int]], names: tuple[str, ...]) -> dict[int, Tensor]:
+        """Number and input of the first state that misses members; none where none does."""
+        wanted = [number for number, members in enumerate(missing) if members]
+        with self._tally.clock("fetch"):
+            return self._inputs.first(wanted, names, self.failed if self.options.keep_going else None)
+
+    def _work(
+        self, store: Store | Plain, missing: list[list[int]], ready: dict[int, Tensor]
+    ) -> Iterator[tuple[np.datetime64, int]]:
+        """Compute and write what is missing; ``ready`` has inputs that are fetched already."""
+        self.found = self.members - sum(map(len, missing))
+        if self.options.ranks.first and self.found:
+            self._advance(self.found * self.evaluations // self.members)
+        claims, failed = self.output.claims, self.failed if self.options.keep_going else None
+        share = Share(store.missing, store.layout.members, claims, self.options.ranks, self.failed)
+        pieces = share.of(missing, self._batch or self.model.downscaler.default_batch())
+        work = Work(self.model.downscaler, store, self._tally, self._batch, self._advance, failed)
+
+        def fetch(number: int) -> Tensor:
+            return self._inputs.fetch(number, store.layout.lowres)
+
+        try:
+            for number, member in work(jobs(pieces, fetch, ready, failed)):
+                yield self.states[number].valid, member
+            if self.options.ranks.first:
+                self.kept = store.finish()
+        finally:
+            self.output.close()
+
+    def _advance(self, steps: int) -> None:
+        if self.progress is not None:
+            self.progress(steps)
+
+    def _seeds(self) -> NDArray[np.int64]:
+        """Of all members, computed once: it takes some 10 μs for each."""
+        of = (self.seed, self.model.number_of_samples)
+        if of not in self._known_seeds:
+            self._known_seeds = {of: member_seeds(self.states, *of)}
+        return self._known_seeds[of]
+
+    def _layout(self, lowres: tuple[str, ...]) -> Layout:
+        spec, model = self.model.spec, self.model
+        fields = spec.invariant_fields if spec.invariant_fields is not None else ()
+        return Layout(
+            states=self.states,
+            seeds=self._seeds(),
+            outputs=spec.outputs.names,
+            lowres=lowres,
+            output_grid=spec.output_grid,
+            input_grid=spec.input_grid,
+            attributes=provenance(
+                model.downscaler, self.source.name, self.source.synthetic, self.seed, self.options.command
+            )
+            | compression(self._bounds),
+            static=dict(zip(spec.invariants.names, fields, strict=True)),
+            bounds=self._bounds,
+        )
+
+
+def downscale(
+    time: TimeLike | Iterable[TimeLike],
+    model: CorrDiff,
+    data: Source | Any,
+    io: Any,
+    *,
+    number_of_samples: int | None = None,
+    options: Options | None = None,
+    progress: Callable[[int], None] | None = None,
+    lead_time: Any = None,
+) -> Any:
+    """Downscale the weather of these times into an ensemble, and write it.
+
+    Parameters
+    ----------
+    time : time or times
+        Valid times, or those that forecasts start from, UTC: datetimes, datetime64, ISO 8601 text, periods
+    model : CorrDiff
+        Model on the device that it shall run on
+    data : Source, Forecast, DataSource, ForecastSource, or several ForecastSources
+        From ``make_source`` or ``make_forecast``, or any of Earth2Studio's; several are coarse members
+    io : IOBackend | str | Path
+        Earth2Studio backend, or the path of a Zarr store to make (or to resume: see ``Options``)
+    number_of_samples : int | None, optional
+        Members per time, by default the model's
+    options : Options | None, optional
+        Seed, batch, overwrite and resume
+    progress : Callable[[int], None] | None, optional
+        Called with the number of denoising steps just done, over all members
+    lead_time : lead time or lead times, optional
+        Of forecasts: timedeltas, hours, or text like ``0/48/6h``
+
+    Returns
+    -------
+    IOBackend
+        What was written to
+
+    Raises
+    ------
+    InputError
+        If anything that was asked for or handed in cannot be used; with ``keep_going`` at the end
+    """
+    if number_of_samples is not None:
+        model.number_of_samples = check_count("number_of_samples", number_of_samples)
+    run = Downscaling(time, model, data, io, options, progress, lead_time)
+    for when, member in run:
+        logger.debug("wrote member {} of {}", member, time_text(when))
+    if run.failed:
+        failed = "; ".join(f"{run.states[number]}: {why}" for number, why in sorted(run.failed.items()))
+        raise InputError(
+            f"{len(run.failed)} of {len(run.states)} states failed: {failed}; the others are written, "
+            "go on with --resume"
+        )
+    return ZarrBackend(str(io)) if isinstance(io, str | Path) else io

@@ -1,0 +1,285 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The loop of a run: members are computed while the next input is fetched and the last block written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from earth2_corrdiff.base.background import Background, ahead
+from earth2_corrdiff.base.errors import InputError, MemberError
+from earth2_corrdiff.model.downscaler import Downscaler, Progress
+from earth2_corrdiff.store.writer import Plain, Store
+
+T = TypeVar("T")
+STAGES = ("fetch", "compute", "write")
+IDLE = "wait"  # for other processes, where there are any
+
+
+@dataclass
+class Tally:
+    """What a run has done so far.
+
+    Attributes
+    ----------
+    seconds : dict[str, float]
+        Time that it waited for the input, for the networks, for the disk, and at the end for other
+        processes where there are any. What went on beside the compute took longer: nobody waited for it
+    written : int
+        Members computed and written
+    failed : dict[int, str]
+        States whose input could not be used, or with members that are not finite, where the run went on
+        without them, and why
+    """
+
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    written: int = 0
+    failed: dict[int, str] = field(default_factory=dict)
+
+    @contextmanager
+    def clock(self, stage: str) -> Iterator[None]:
+        """Count the time of the block."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += perf_counter() - start
+
+    def timed(self, stage: str, values: Iterable[T]) -> Iterator[T]:
+        """The same values; the time until each of them is there counts, until a None as idle."""
+        start = perf_counter()
+        for value in values:
+            spent = stage if value is not None else IDLE
+            self.seconds[spent] = self.seconds.get(spent, 0.0) + perf_counter() - start
+            yield value
+            start = perf_counter()
+        self.seconds[stage] += perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Job:
+    """Members of one state to compute.
+
+    Attributes
+    ----------
+    state : int
+        Which
+    members : list[int]
+        Rising numbers
+    coarse : Tensor
+        ``[C (+ 1), h, w]``: the model's input, checked, and what else is kept of the coarse weather
+    """
+
+    state: int
+    members: list[int]
+    coarse: Tensor
+
+
+def jobs(
+    pieces: Iterable[tuple[int, list[int]] | None],
+    fetch: Callable[[int], Tensor],
+    ready: dict[int, Tensor],
+    failed: dict[int, str] | None = None,
+) -> Iterator[Job | None]:
+    """The input to each piece of work; of the pieces of one state it is fetched once.
+
+    Parameters
+    ----------
+    pieces : Iterable[tuple[int, list[int]] | None]
+        States with members to compute; None where there is nothing to do for a while
+    fetch : Callable[[int], Tensor]
+        Fetches and checks the input of a state
+    ready : dict[int, Tensor]
+        Inputs that are fetched already
+    failed : dict[int, str] | None, optional
+        Gets the states whose input cannot be used, and why; by default there must be none
+
+    Raises
+    ------
+    InputError
+        If the input of a state cannot be fetched or used
+    """
+    for piece in pieces:
+        if piece is None:
+            yield None
+            continue
+        state, members = piece
+        try:
+            ready = ready if state in ready else {state: fetch(state)}
+        except InputError as error:
+            if failed is None:
+                raise
+            failed[state] = str(error)
+        else:
+            yield Job(state, members, ready[state])
+
+
+class Work:
+    """Computes jobs and writes them.
+
+    Parameters
+    ----------
+    downscaler : Downscaler
+        The pipeline
+    store : Store or Plain
+        Where the members go; has their seeds
+    tally : Tally
+        Is kept up to date
+    max_batch : int or None
+        Most members in one network call
+    progress : Callable, optional
+        Called with the number of denoising steps just done, over all members
+    failed : dict[int, str] or None
+        Gets the states with members that cannot be kept, and why; by default there must be none
+    """
+
+    def __init__(
+        self,
+        downscaler: Downscaler,
+        store: Store | Plain,
+        tally: Tally,
+        max_batch: int | None = None,
+        progress: Progress | None = None,
+        failed: dict[int, str] | None = None,
+    ) -> None:
+        self.downscaler, self.store, self.tally = downscaler, store, tally
+        self.progress, self._batch, self.failed = progress, max_batch, failed
+
+    def __call__(self, jobs: Iterable[Job | None]) -> Iterator[tuple[int, int]]:
+        """Do the jobs; yield the state and number of each member once it is written.
+
+        While the members of a block are computed, the block before it is on its way to the disk: never
+        more than one, so the memory does not grow with the members. None among the jobs is a while in
+        which there was nothing to do.
+
+        Raises
+        ------
+        InputError
+            That of the jobs, or if one member alone does not fit the memory, or the disk is full, or a
+            member is not finite
+        """
+        writing: _Writing | None = None
+        try:
+            for job in self.tally.timed("fetch", ahead(jobs)):
+                if job is None:
+                    yield from self._finish(writing)
+                    self._look()
+                    continue
+                lowres: Tensor | None = job.coarse
+                for first, block in self._blocks(job):
+                    yield from self._finish(writing)
+                    writing = self._write(job.state, first, block, lowres)
+                    lowres = None
+            yield from self._finish(writing)
+        except InputError:
+            yield from self._finish(writing)  # what was done before it counts
+            raise
+        finally:
+            if writing is not None:
+                writing.done.wait()  # nothing is written once a run has ended, however it ended
+
+    def _look(self) -> None:
+        """Let the progress look how far other processes are."""
+        if self.progress is not None:
+            self.progress(0)
+
+    def _blocks(self, job: Job) -> Iterator[tuple[int, Tensor]]:
+        """Members as blocks ``[m, Co, H, W]`` of neighbours with the first one's number."""
+        inputs = len(self.downscaler.spec.inputs.names)
+        coarse = job.coarse[None, :inputs].to(self.downscaler.device)
+        lead = self.store.layout.states[job.state].lead
+        hours = [None if lead is None else float(lead / np.timedelta64(1, "h"))]
+        for run in _consecutive(job.members):
+            seeds = [int(seed) for seed in self.store.layout.state_seeds(job.state)[run]]
+            blocks = self.downscaler.members(coarse, seeds, self._batch, self.progress, hours)
+            left = len(run)
+            for _, first, block in self.tally.timed("compute", blocks):
+                yield run[0] + first, block
+                if len(block) < left:
+                    self._batch = len(block)  # what fits the memory: do not try more at the next state
+                left -= len(block)
+
+    def _write(self, state: int, first: int, block: Tensor, lowres: Tensor | None) -> _Writing:
+        host, ready = _to_host(block)
+
+        def write() -> None:
+            ready()
+            if lowres is not None:
+                self.store.write_lowres(state, lowres[: len(self.store.layout.lowres)])
+            self.store.write_members(state, first, host)
+
+        return _Writing(state, first, len(block), ready, Background(write))
+
+    def _finish(self, writing: _Writing | None) -> Iterator[tuple[int, int]]:
+        """Wait until a block is written, unless that is known; yield its members.
+
+        Raises
+        ------
+        MemberError
+            After that, if some of them cannot be kept and the run shall not go on without them
+        """
+        if writing is None or writing.told:
+            return
+        writing.told = True
+        with self.tally.clock("compute"):
+            writing.ready()
+        refused: MemberError | None = None
+        with self.tally.clock("write"):
+            try:
+                writing.done.result()
+            except MemberError as error:
+                refused = error
+        members = range(writing.first, writing.first + writing.members)
+        kept = [i for i in members if refused is None or i not in refused.members]
+        self.tally.written += len(kept)
+        yield from ((writing.state, i) for i in kept)
+        if refused is not None and self.failed is None:
+            raise refused
+        if refused is not None and self.failed is not None:
+            before = self.failed.get(writing.state)
+            self.failed[writing.state] = str(refused) if before is None else f"{before}; {refused}"
+
+
+@dataclass
+class _Writing:
+    """A block on its way to the disk; ``ready`` waits until it has left the device."""
+
+    state: int
+    first: int
+    members: int
+    ready: Callable[[], None]
+    done: Background[None]
+    told: bool = False
+
+
+def _to_host(block: Tensor) -> tuple[Tensor, Callable[[], None]]:
+    """The block on the CPU, and what to call before it is read.
+
+    From a GPU it is copied while the next members are computed there.
+    """
+    if block.device.type != "cuda":
+        return block.cpu(), lambda: None
+    host = torch.empty(block.shape, dtype=block.dtype, pin_memory=True)
+    host.copy_(block, non_blocking=True)
+    copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    copied.record(torch.cuda.current_stream(block.device))
+    return host, copied.synchronize
+
+
+def _consecutive(members: list[int]) -> list[list[int]]:
+    """Split rising numbers into runs without gaps."""
+    runs: list[list[int]] = []
+    for i in members:
+        if runs and runs[-1][-1] == i - 1:
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    return runs

@@ -1,0 +1,47 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""How a run goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from earth2_corrdiff.base.processes import Processes
+from earth2_corrdiff.store.error_bounds import Compression
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run goes, apart from what the model says.
+
+    Attributes
+    ----------
+    seed : int | None
+        Of the run, by default the model's, else one that is drawn; recorded in the store
+    max_batch : int | None
+        Most members in one network call, by default the model's
+    overwrite, resume : bool
+        What to do with an output that exists; by default refuse. A store is replaced when its new run
+        is complete; one to resume must be of the same run, and without a seed its own is taken
+    command : str
+        For the provenance in the store
+    keep_going : bool
+        Go on without states whose input cannot be used: see ``Downscaling.failed``
+    ranks : Processes
+        This process among those of its job, which share the members and fill one store
+    compress : Compression | None
+        Largest errors of the outputs in a Zarr store; by default there are none
+    check : bool
+        Read every byte of a store that is resumed, in search of damage; by default the newest members, and
+        of all others look at the size of the files
+    """
+
+    seed: int | None = None
+    max_batch: int | None = None
+    overwrite: bool = False
+    resume: bool = False
+    command: str = "earth2_corrdiff.downscale"
+    keep_going: bool = False
+    ranks: Processes = Processes()
+    compress: Compression | None = None
+    check: bool = False

@@ -1,0 +1,120 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Fields of a store that are kept within a bound: checked before they are written, read again, recorded.
+
+The largest error of each member is written before its seed, as the fields are. So it is known of every
+member that is there, whoever wrote it, and the maximum over a complete store is the same in any order.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from torch import Tensor
+
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.store.codecs import check_readable, consolidate
+from earth2_corrdiff.store.error_bounds import Kept, largest_error
+from earth2_corrdiff.store.layout import ERROR, MAX_ERROR, Layout
+
+
+class BoundedFields:
+    """The fields of a store that have a bound; there may be none.
+
+    Parameters
+    ----------
+    root : zarr.Group
+        The store, laid out
+    layout : Layout
+        What it holds
+    place : object
+        Its path, for messages
+
+    Raises
+    ------
+    InputError
+        If the package that decodes them is not installed
+    """
+
+    def __init__(self, root: zarr.Group, layout: Layout, place: object) -> None:
+        self.root, self.layout, self.place = root, layout, place
+        check_readable((self._array(name) for name in layout.bounds), place)
+
+    def check(self, state: int, member: int, fields: Tensor) -> None:
+        """Refuse a member ``[Co, H, W]`` that cannot be kept within the bounds, before it is written.
+
+        Raises
+        ------
+        InputError
+            If a field is not finite, or too large for its bound
+        """
+        for name, field in self._fields(fields):
+            self.layout.bounds[name].check(self._named(name, state, member), field)
+
+    def verify(self, state: int, member: int, fields: Tensor) -> None:
+        """Read a member again that was just written, and record its largest errors.
+
+        Raises
+        ------
+        InputError
+            If an error is larger than its bound: what was read is not what was written
+        """
+        where = (*self.layout.states.index(state), member)
+        errors = []
+        for name, field in self._fields(fields):
+            error, bound = largest_error(field, self._array(name)[where]), self.layout.bounds[name].absolute
+            if not error <= bound:  # nor NaN
+                raise InputError(
+                    f"{self._named(name, state, member)} was read from {self.place} with an error of "
+                    f"{error:g}, beyond its bound of {bound:g}; check the disk, then --resume"
+                )
+            errors.append(error)
+        if errors:
+            self._array(ERROR)[where] = np.array(errors)
+
+    def finish(self, complete: Callable[[], bool]) -> dict[str, Kept]:
+        """What became of each variable; in a complete store its largest error becomes an attribute.
+
+        Any number of processes may do it, at once or again: they write the same bytes.
+        """
+        if not self.layout.bounds:
+            return {}
+        errors = self._array(ERROR)[:].reshape(-1, len(self.layout.bounds))
+        written = np.isfinite(errors).all(-1)
+        if not written.any():
+            return {}
+        most = dict(zip(self.layout.bounds, errors[written].max(0).tolist(), strict=True))
+        if complete():
+            self._label(most)
+        raw = 4 * int(np.prod(self.layout.output_grid.shape)) * int(written.sum())
+        return {
+            name: Kept(bound.absolute, most[name], raw, self._array(name).nbytes_stored())
+            for name, bound in self.layout.bounds.items()
+        }
+
+    def _label(self, most: dict[str, float]) -> None:
+        store = self.root.store
+        with warnings.catch_warnings():  # that other readers may not know the codecs
+            warnings.simplefilter("ignore")
+            said = zarr.open_group(store, mode="r")  # by the consolidated copy, which is written last
+            if all(said[name].attrs.get(MAX_ERROR) == error for name, error in most.items()):
+                return
+            root = zarr.open_group(store, mode="r+", use_consolidated=False)
+            for name, error in most.items():
+                root[name].attrs.update({MAX_ERROR: error})
+            consolidate(store)
+
+    def _fields(self, fields: Tensor) -> list[tuple[str, NDArray[np.float32]]]:
+        pairs = zip(self.layout.outputs, fields.cpu().numpy(), strict=True)
+        return [(name, field) for name, field in pairs if name in self.layout.bounds]
+
+    def _array(self, name: str) -> Any:
+        return self.root[name]
+
+    def _named(self, name: str, state: int, member: int) -> str:
+        return f"{name} of member {member} at {self.layout.states[state]}"

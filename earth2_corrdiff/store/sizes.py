@@ -1,0 +1,176 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Sizes of a run, judged before the work: members, bytes and files of its store, memory of one member."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from earth2_corrdiff.base.errors import InputError
+
+FLOAT = 4  # bytes of float32
+LEAST = {False: 0.25, True: 0.04}
+"""Smallest part of their bytes that fields take as they are stored: without loss, and within bounds."""
+ENTRY = 64
+"""Bytes of memory that a state or a member takes whatever the grid: its seed, its place in the work."""
+SAID = {"states": 1000, "evaluations": 10**6, "bytes": 10**10}
+"""From what on a run is called large."""
+UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much a run is.
+
+    Attributes
+    ----------
+    states, members : int
+        Times or forecasts, and members of all of them together
+    evaluations : int
+        Of the network, over all members
+    outputs, coarse : int
+        Fields of a member, and of the coarse input that is kept of a state
+    points, coarse_points : int
+        Of their grids
+    channels : int
+        Of the condition of one member
+    bounded : bool
+        Whether fields are kept within bounds of their error
+    """
+
+    states: int
+    members: int
+    evaluations: int
+    outputs: int
+    coarse: int
+    points: int
+    coarse_points: int
+    channels: int
+    bounded: bool = False
+
+    @property
+    def bytes(self) -> int:
+        """Of all fields as float32."""
+        coarse = self.states * self.coarse * self.coarse_points
+        return FLOAT * (self.members * self.outputs * self.points + coarse)
+
+    @property
+    def stored(self) -> int:
+        """The same on the disk, at the very least."""
+        return int(LEAST[self.bounded] * self.bytes)
+
+    @property
+    def files(self) -> int:
+        """Of the store: a chunk is a file, and a member's seed, too."""
+        return self.members * (self.outputs + 1 + self.bounded) + self.states * self.coarse
+
+    @property
+    def memory(self) -> int:
+        """Bytes for one member, at the very least: its condition, its state, and its output."""
+        return FLOAT * self.points * (self.channels + 3 * self.outputs)
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        counts = {"state": self.states, "member": self.members, "evaluation": self.evaluations}
+        return f"{', '.join(_count(*pair) for pair in counts.items())}, {size_text(self.bytes)} as float32"
+
+    @property
+    def large(self) -> bool:
+        """Whether somebody should know before it starts."""
+        return any(getattr(self, name) >= least for name, least in SAID.items())
+
+
+def check_memory(size: Size, free: int, device: str, on_device: int) -> None:
+    """Refuse a run whose members cannot be counted, or of which one member does not fit.
+
+    Parameters
+    ----------
+    size : Size
+        Of the run
+    free : int
+        Bytes of the machine's memory that can be had
+    device : str
+        Where the networks run
+    on_device : int
+        Bytes that can be had there
+
+    Raises
+    ------
+    InputError
+        Names what is needed and what there is
+    """
+    entries = ENTRY * (size.states + size.members)
+    if entries > free:
+        counts = f"{_count('state', size.states)} with {_count('member', size.members)}"
+        raise InputError(
+            f"{counts} need {size_text(entries)} of memory for their seeds alone, and {size_text(free)} are "
+            "free; ask for fewer times or members in one run"
+        )
+    if size.memory > on_device:
+        raise InputError(
+            f"one member on {size.points} points needs {size_text(size.memory)} of memory at least, and "
+            f"{size_text(on_device)} are free on {device}; use a smaller domain, or another device"
+        )
+
+
+def check_in_memory(size: Size, free: int) -> None:
+    """Refuse fields that do not fit the memory where they are kept there.
+
+    Raises
+    ------
+    InputError
+        Names what is needed and what is free
+    """
+    if size.bytes > free:
+        raise InputError(
+            f"the fields need {size_text(size.bytes)} of memory, and {size_text(free)} are free; ask for "
+            "fewer times or members, or give the path of a store"
+        )
+
+
+def check_disk(size: Size, path: Path) -> str:
+    """Refuse a store that cannot fit its disk; otherwise what is free there, in words.
+
+    Parameters
+    ----------
+    size : Size
+        Of what is still to be written
+    path : Path
+        Where
+
+    Raises
+    ------
+    InputError
+        Names what is needed and what is free
+    """
+    folder = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    free = shutil.disk_usage(folder).free
+    if size.stored > free:
+        raise InputError(
+            f"the store {path} needs {size_text(size.stored)} at least ({size.text}), and {size_text(free)} "
+            "are free on its disk; ask for fewer times or members, or give another --output"
+        )
+    about = os.statvfs(folder)
+    if about.f_files and size.files > about.f_favail:
+        raise InputError(
+            f"the store {path} needs {size.files} files ({size.text}), and its disk takes {about.f_favail} "
+            "more; ask for fewer times or members, or give another --output"
+        )
+    return f"{size_text(free)} free"
+
+
+def _count(what: str, number: int) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def size_text(number: float) -> str:
+    """``1.5 GB``."""
+    for unit in UNITS:
+        number /= 1000
+        if number < 999.5 or unit == UNITS[-1]:
+            break
+    return f"{number:.3g} {unit}"

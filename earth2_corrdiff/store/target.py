@@ -1,0 +1,193 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Where a run writes to: made anew, resumed, joined by several processes, or replaced once complete."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from earth2studio.io import KVBackend, XarrayBackend, ZarrBackend
+from loguru import logger
+from zarr.storage import LocalStore, MemoryStore
+
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.free_memory import free_bytes
+from earth2_corrdiff.store.claims import SECOND, Claims
+from earth2_corrdiff.store.layout import Layout
+from earth2_corrdiff.store.paths import (
+    beside,
+    check_target,
+    exchange,
+    recorded,
+    remove_replacement,
+    replacement,
+    tidy,
+    writing,
+)
+from earth2_corrdiff.store.sizes import Size, check_disk, check_in_memory
+from earth2_corrdiff.store.writer import Plain, Store
+
+
+class Output:
+    """The target of a run.
+
+    Parameters
+    ----------
+    target : str | Path | IOBackend
+        Path of a Zarr store, or an Earth2Studio backend that is already open
+    overwrite, resume : bool, optional
+        What to do with what is there, by default refuse it
+
+    Attributes
+    ----------
+    claims : Claims | None
+        Of this process, once a store at a path is open; other backends are nobody else's
+    replaces : bool
+        Whether the store grows beside another one, which it replaces when it is complete
+
+    Raises
+    ------
+    InputError
+        If there is something at the path that may not be replaced, or it cannot be written
+    """
+
+    def __init__(self, target: Any, overwrite: bool = False, resume: bool = False) -> None:
+        self.target = Path(target) if isinstance(target, str | Path) else target
+        self.overwrite, self.resume = overwrite, resume
+        self.claims: Claims | None = None
+        self.replaces = False
+        self._store: Store | None = None
+        if isinstance(self.target, Path):
+            check_target(self.target, overwrite, resume)
+
+    @property
+    def keeps(self) -> str:
+        """What is left of a run that ends early, as part of a sentence."""
+        if self.replaces:
+            return f"{self.target} is as it was, what is done of the new one is kept; go on with --resume"
+        return f"{self.target} keeps what is done; go on with --resume"
+
+    def recorded(self) -> dict[str, Any]:
+        """Attributes of the store that a resumed run goes on with; none if there is no store of a run."""
+        if isinstance(self.target, Path):
+            return recorded(replacement(self.target)) or recorded(self.target) or {}
+        return dict(self.target.root.attrs) if isinstance(self.target, ZarrBackend) else {}
+
+    def check_room(self, size: Size) -> str:
+        """Refuse what does not fit; otherwise what is free, in words, where it is written to.
+
+        Raises
+        ------
+        InputError
+            If the disk, or the memory for a backend that keeps its fields there, is too small
+        """
+        store = getattr(self.target, "store", None)
+        if isinstance(self.target, Path):
+            return check_disk(size, self.target)
+        if isinstance(store, LocalStore):
+            return check_disk(size, store.root)
+        if isinstance(store, MemoryStore) or isinstance(self.target, XarrayBackend | KVBackend):
+            check_in_memory(size, free_bytes(torch.device("cpu")))
+        return ""
+
+    def enter(self) -> None:
+        """Be at work at the path; waits while somebody else makes the store.
+
+        Raises
+        ------
+        InputError
+            If the folder cannot be written
+        """
+        if not isinstance(self.target, Path) or self.claims is not None:
+            return
+        with writing(self.target, kept=False):
+            self.target.resolve().parent.mkdir(parents=True, exist_ok=True)
+            self.claims = Claims(beside(self.target, "lock"))
+
+    def existing(self, layout: Layout) -> Store | None:
+        """What an earlier run left, where it shall be resumed.
+
+        A replacement that was interrupted is gone on with, unless it is another run's and the store in its
+        place is this one's.
+
+        Raises
+        ------
+        InputError
+            If it is another run's, or no store that can be resumed
+        """
+        if isinstance(self.target, Path):
+            self.enter()
+            return self._resumed(layout)
+        if isinstance(self.target, ZarrBackend):
+            return Store(self.target, layout, resume=True) if len(self.target.root) else None
+        raise InputError("only a Zarr store can be resumed; give a path, or a ZarrBackend")
+
+    def _resumed(self, layout: Layout) -> Store | None:
+        if recorded(replacement(self.target)) is not None:
+            try:
+                return self.join(layout, replaces=True)
+            except InputError as error:
+                if recorded(self.target) is None:
+                    raise
+                logger.debug("{} is not gone on with: {}", replacement(self.target), error)
+        return self.join(layout) if self.target.exists() else None
+
+    def join(self, layout: Layout, replaces: bool = False) -> Store:
+        """Open the store at the path, or the one that grows beside it, and be at work there beside others.
+
+        Raises
+        ------
+        InputError
+            If it is another run's, or damaged
+        """
+        self.enter()
+        store = Store.resume(replacement(self.target) if replaces else self.target, layout, self.target)
+        if self._alone:
+            tidy(self.target)
+        return self._opened(store, replaces)
+
+    def create(self, layout: Layout) -> Store | Plain:
+        """Make it; where it shall replace another one, beside that.
+
+        Raises
+        ------
+        InputError
+            If it cannot be written, or other processes are at work there
+        """
+        if not isinstance(self.target, Path):
+            return (Store if isinstance(self.target, ZarrBackend) else Plain)(self.target, layout)
+        self.enter()
+        if not self._alone:
+            raise InputError(
+                f"another process is writing {self.target}; join it with --resume, or wait until it has ended"
+            )
+        check_target(self.target, self.overwrite, resume=False)
+        remove_replacement(self.target)
+        replaces = self.target.exists()
+        path = replacement(self.target) if replaces else self.target
+        return self._opened(Store.create(path, layout, self.target), replaces)
+
+    def close(self) -> None:
+        """Leave it to others; the last one to leave lets a complete replacement take its place."""
+        if self.claims is None:
+            return
+        self.claims.close()
+        self.claims = None
+        if self.replaces and self._store is not None:
+            with writing(self.target), Claims(beside(self.target, "lock"), join=False) as claims:
+                path = replacement(self.target)
+                if claims.alone and path.exists() and not any(self._store.all_missing()):
+                    exchange(path, self.target)
+
+    @property
+    def _alone(self) -> bool:
+        return self.claims is not None and self.claims.alone
+
+    def _opened(self, store: Store, replaces: bool) -> Store:
+        self._store, self.replaces = store, replaces
+        if self.claims is not None:
+            self.claims.first = SECOND if replaces else 0
+            self.claims.share()
+        return store

@@ -1,0 +1,407 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The output: one Zarr store through Earth2Studio's ``ZarrBackend``, resumable after any interruption.
+
+A member of a state is an address in the store. Its fields are written first, flushed to the disk, and its
+seed last, so a seed that is there says that the member is complete: what is done is a property of the store.
+No two members share a chunk, so several processes can fill one store.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from earth2studio.io import ZarrBackend
+from earth2studio.utils.coords import split_coords
+from loguru import logger
+from numpy.typing import NDArray
+from torch import Tensor
+from zarr.storage import LocalStore
+
+from earth2_corrdiff.base.errors import InputError, MemberError, first_line
+from earth2_corrdiff.store.arrays import lay_out
+from earth2_corrdiff.store.bounded_error import BoundedFields
+from earth2_corrdiff.store.claims import Claims
+from earth2_corrdiff.store.error_bounds import Kept
+from earth2_corrdiff.store.integrity import Integrity, chunk_files, chunks_there, restore
+from earth2_corrdiff.store.layout import ERROR, SEED, UNWRITTEN, Layout
+from earth2_corrdiff.store.paths import flush, metadata_fault, replaced, same_folder, writing
+
+LISTED = 5
+"""Damaged members that are named."""
+UNREADABLE = -2
+
+
+class Store:
+    """One store, laid out and ready to be filled.
+
+    Parameters
+    ----------
+    io : ZarrBackend
+        Holding nothing, or, to resume it, what an earlier run of the same layout left
+    layout : Layout
+        What it shall hold
+    resume : bool, optional
+        Go on with what is there, by default refuse it
+    place : Path | None, optional
+        Its path, for messages
+
+    Raises
+    ------
+    InputError
+        If the backend holds something else, or was filled for other times, members, grids or settings: the
+        message names them; or its codecs are not installed, or are the backend's own
+    """
+
+    def __init__(
+        self, io: ZarrBackend, layout: Layout, resume: bool = False, place: Path | None = None
+    ) -> None:
+        self.io, self.layout, self.place = io, layout, place or io.root.store
+        if SEED in io.root and resume:
+            kept = tuple(name for name in layout.lowres if f"{name}_lowres" in io.root)
+            self.layout = replace(layout, lowres=kept)
+            with _readable(self.place):
+                _check_same(io, layout, self.place)
+        elif len(io.root):
+            raise InputError(f"{self.place} is not empty; give an empty backend, or ask to resume its run")
+        elif layout.bounds and io.zarr_codecs is not None:
+            raise InputError("the ZarrBackend has zarr_codecs of its own; leave them out, or do not compress")
+        else:
+            with writing(self.place, kept=False):
+                lay_out(io, layout)
+        store = io.root.store
+        self._folder = store.root if isinstance(store, LocalStore) else None
+        self._stat = None if self._folder is None else self._folder.stat()
+        self._bounded = BoundedFields(io.root, self.layout, self.place)
+
+    @classmethod
+    def create(cls, path: Path, layout: Layout, place: Path | None = None) -> Store:
+        """Make a store beside its path and move it there, so that there is a whole one or none.
+
+        Parameters
+        ----------
+        path : Path
+            Where it shall be; a store that is there is replaced
+        layout : Layout
+            What it shall hold
+        place : Path | None, optional
+            As messages call it, by default its path
+
+        Raises
+        ------
+        InputError
+            If the path cannot be written
+        """
+        place = place or path
+        with replaced(path, place) as fresh:
+            cls(ZarrBackend(str(fresh)), layout, place=place)
+        return cls.resume(path, layout, place)
+
+    @classmethod
+    def resume(cls, path: Path, layout: Layout, place: Path | None = None) -> Store:
+        """Open the store of an interrupted run; coordinates that are damaged are written again.
+
+        Raises
+        ------
+        InputError
+            If it was made for other times, members, grids or settings: the message names them; or if its
+            metadata are damaged
+        """
+        place = place or path
+        if fault := metadata_fault(path):
+            raise InputError(f"the store {place} is damaged ({fault}); use --overwrite")
+        with _readable(place):
+            # not the consolidated copy of the metadata: that one cannot be changed
+            root = zarr.open_group(str(path), mode="r+", use_consolidated=False)
+            _restore(root, layout, place)
+            io = ZarrBackend(str(path))
+            io.root = root
+            return cls(io, layout, resume=True, place=place)
+
+    def missing(self, state: int) -> list[int]:
+        """Members of a state that are not written."""
+        where = self.layout.states.index(state)
+        return _missing(_seeds(self.io.root, where), self.layout.seeds[where])
+
+    def all_missing(self) -> list[list[int]]:
+        """Members of every state that are not written."""
+        shape = (-1, self.layout.members)
+        pairs = zip(_seeds(self.io.root).reshape(shape), self.layout.seeds.reshape(shape), strict=True)
+        return [_missing(found, seeds) for found, seeds in pairs]
+
+    def take_back(
+        self, variables: Sequence[str], every_byte: bool = False, claims: Claims | None = None
+    ) -> int:
+        """Look for damaged members, and take back that they are complete; return how many there are.
+
+        Parameters
+        ----------
+        variables : Sequence[str]
+            Of the coarse input, those that have a number everywhere
+        every_byte : bool, optional
+            Read all members; by default the newest ones, and of all others look at the size of the files
+        claims : Claims | None, optional
+            Of this process: members that others are working on are theirs
+        """
+        integrity = Integrity(self.io.root, self.layout, variables)
+        found = 0
+        for state, member, fault in self._faults(integrity, every_byte):
+            piece = state * self.layout.members + member
+            if claims is not None and not claims.take(piece):
+                continue
+            if member in self.missing(state) or integrity.fault(state, member):
+                with writing(self.place):
+                    self.io.root[SEED][*self.layout.states.index(state), member] = UNWRITTEN
+                found += 1
+                if found <= LISTED:
+                    logger.warning(
+                        "member {} at {} is damaged and is computed again: {}",
+                        *(member, self.layout.states[state], fault),
+                    )
+            if claims is not None:
+                claims.drop(piece)
+        if found > LISTED:
+            logger.warning("{} members are damaged and are computed again", found)
+        return found
+
+    def _faults(self, integrity: Integrity, every_byte: bool) -> Iterator[tuple[int, int, str]]:
+        """State, number and fault of each damaged member: of its seed, or of its fields."""
+        seeds = _seeds(self.io.root)
+        for where in np.argwhere((seeds != self.layout.seeds) & (seeds != UNWRITTEN)):
+            state = int(np.ravel_multi_index(tuple(where[:-1]), self.layout.states.shape))
+            yield state, int(where[-1]), f"{SEED} is not that of the member"
+        every = range(self.layout.members)
+        written = [[i for i in every if i not in missing] for missing in map(set, self.all_missing())]
+        yield from integrity.damaged(written, every_byte)
+
+    def write_lowres(self, state: int, x: Tensor) -> None:
+        """Write the coarse input ``[C, h, w]`` of a state."""
+        names = [f"{name}_lowres" for name in self.layout.lowres]
+        leading = (1,) * len(self.layout.states.shape)
+        with writing(self.place):
+            self._check_there()
+            fields = [field.cpu().reshape(*leading, *field.shape) for field in x]
+            self._write(fields, self.layout.lowres_coords(state), names)
+            self._flush(names, self.layout.states.index(state))
+
+    def write_members(self, state: int, first: int, block: Tensor) -> None:
+        """Write members ``first, first + 1, …`` of a state: ``[m, Co, H, W]``; their seeds last.
+
+        Raises
+        ------
+        MemberError
+            If some are not finite, or too large for their bounds: the others are written
+        InputError
+            If the disk is full, or the store is no longer there
+        """
+        refused = {}
+        with writing(self.place):
+            for i, fields in enumerate(block, first):
+                try:
+                    check_finite(self.layout, state, i, fields)
+                    self._bounded.check(state, i, fields)
+                except InputError as error:
+                    refused[i] = str(error)
+                else:
+                    self._write_member(state, i, fields)
+        if refused:
+            raise MemberError(refused)
+
+    def _write_member(self, state: int, i: int, fields: Tensor) -> None:
+        coords, where = self.layout.output_coords(state), self.layout.states.index(state)
+        coords["sample"] = np.array([i])
+        self._check_there()
+        self._write(*_variables(fields[None], coords, self.layout))
+        self._bounded.verify(state, i, fields)
+        errors = (ERROR,) if self.layout.bounds else ()
+        self._flush((*self.layout.outputs, *errors), (*where, i))
+        self._check_there()
+        self.io.root[SEED][*where, i] = self.layout.seeds[*where, i]
+        self._flush((SEED,), (*where, i))
+
+    def _write(self, fields: Any, coords: OrderedDict[str, Any], names: Any) -> None:
+        """Write fields through the backend; those of some write in the background."""
+        self.io.write(fields, coords, names)
+        if hasattr(self.io, "flush"):
+            self.io.flush()
+
+    def _flush(self, names: Iterable[str], where: Sequence[int]) -> None:
+        """Wait until a part of some arrays is on the disk: a power failure must not leave a seed alone."""
+        if self._folder is not None:
+            files = [file for name in names for file in chunk_files(self._array(name), where)]
+            flush((file for file in files if file.exists()), self._folder)
+
+    def _check_there(self) -> None:
+        """Refuse to go on where the store was removed, or another one has its place: Zarr would not."""
+        if self._folder is not None and not same_folder(self._folder, self._stat):
+            raise InputError(
+                f"{self.place} was removed or replaced while the run was writing it; remove what is left of "
+                "it, and start again without --resume"
+            )
+
+    def _array(self, name: str) -> Any:
+        return self.io.root[name]
+
+    def finish(self) -> dict[str, Kept]:
+        """What became of the variables that are not kept without loss; once all is written, recorded.
+
+        Any number of processes may call it, at once or again: they write the same bytes.
+        """
+        with writing(self.place):
+            self._check_there()
+            return self._bounded.finish(lambda: not any(self.all_missing()))
+
+
+class Plain:
+    """Any other Earth2Studio backend: the fields alone, without provenance, and not resumable."""
+
+    def __init__(self, io: Any, layout: Layout) -> None:
+        if layout.bounds:
+            raise InputError("only a Zarr store can be compressed; give a path or a ZarrBackend, or leave it")
+        self.io, self.layout = io, layout
+        try:
+            io.add_array(layout.output_coords(), list(layout.outputs))
+        except Exception as error:  # before anything is computed: whatever it is, another backend will do
+            raise InputError(
+                f"the backend {type(io).__name__} cannot hold the output ({first_line(error)}); give the "
+                "path of a store, or a ZarrBackend"
+            ) from error
+
+    def missing(self, state: int) -> list[int]:
+        """All members."""
+        return list(range(self.layout.members))
+
+    def all_missing(self) -> list[list[int]]:
+        """All members of every state."""
+        return [self.missing(state) for state in range(len(self.layout.states))]
+
+    def write_lowres(self, state: int, x: Tensor) -> None:
+        """Kept by Zarr stores only."""
+
+    def write_members(self, state: int, first: int, block: Tensor) -> None:
+        """Write members ``first, first + 1, …`` of a state: ``[m, Co, H, W]``.
+
+        Raises
+        ------
+        MemberError
+            If some are not finite: the others are written
+        """
+        coords, refused = self.layout.output_coords(state), {}
+        for i, fields in enumerate(block, first):
+            try:
+                check_finite(self.layout, state, i, fields)
+            except InputError as error:
+                refused[i] = str(error)
+        for i in range(first, first + len(block)):
+            if refused and i not in refused:
+                coords["sample"] = np.array([i])
+                self.io.write(*_variables(block[i - first, None], coords, self.layout))
+        if refused:
+            raise MemberError(refused)
+        coords["sample"] = np.arange(first, first + len(block))
+        self.io.write(*_variables(block, coords, self.layout))
+
+    def finish(self) -> dict[str, Kept]:
+        """Nothing is compressed here."""
+        return {}
+
+
+def check_finite(layout: Layout, state: int, member: int, fields: Tensor) -> None:
+    """Refuse a member ``[Co, H, W]`` that is not finite everywhere: it must never count as complete.
+
+    Raises
+    ------
+    InputError
+        Names the variables, the member and the time
+    """
+    finite = fields.isfinite().flatten(1).double().mean(1).tolist()
+    bad = {name: share for name, share in zip(layout.outputs, finite, strict=True) if share < 1}
+    if bad:
+        raise InputError(
+            f"{', '.join(bad)} of member {member} at {layout.states[state]} is not finite at "
+            f"{100 * (1 - min(bad.values())):.3g} % of the points; look at the package's weights and at the "
+            "input, the member is not written and --resume computes it again"
+        )
+
+
+def _missing(found: Any, seeds: Any) -> list[int]:
+    return [int(i) for i in np.flatnonzero(found != seeds)]
+
+
+def _seeds(root: zarr.Group, where: Sequence[int] = ()) -> NDArray[np.int64]:
+    """Seeds of the members, of one state or ``[*S, M]`` of all; ``UNREADABLE`` where they are damaged."""
+    array: Any = root[SEED]
+    shape = array.shape[len(where) :]
+    there = chunks_there(array, where)
+    if there is None or 2 * len(there) > np.prod(shape):
+        try:
+            return np.asarray(array[*where, ...])
+        except Exception:  # codecs and stores have no class in common for what is damaged
+            there = list(np.ndindex(shape))
+    found = np.full(shape, UNWRITTEN, dtype=np.int64)
+    for place in there:
+        try:
+            found[place] = array[*where, *place]
+        except Exception:  # as above
+            found[place] = UNREADABLE
+    return found
+
+
+@contextmanager
+def _readable(place: object) -> Iterator[None]:
+    """Turn whatever a damaged store raises into one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # codecs and stores have no class in common for what is damaged
+        raise InputError(f"the store {place} is damaged ({first_line(error)}); use --overwrite") from error
+
+
+def _restore(root: zarr.Group, layout: Layout, place: object) -> None:
+    """Write damaged coordinates again, if all that can be read says that the store is this run's."""
+    array: Any = root.get(SEED)
+    if array is None or array.shape != layout.seeds.shape or layout.other_settings(dict(root.attrs)):
+        return
+    found = _seeds(root)
+    if ((found >= 0) & (found != layout.seeds)).any():
+        return
+    with writing(place):
+        for name in restore(root, layout):
+            logger.warning("{} of {} was damaged and is written again", name, place)
+
+
+def _variables(block: Tensor, coords: OrderedDict[str, Any], layout: Layout) -> tuple[Any, Any, Any]:
+    """Members ``[m, Co, H, W]`` of one state as Earth2Studio's backends take them: a list over variables."""
+    leading = (1,) * len(layout.states.shape)
+    fields = block.transpose(0, 1).cpu()
+    fields = fields.reshape(fields.shape[0], *leading, *fields.shape[1:])
+    variable = OrderedDict(variable=np.array(layout.outputs), **coords)
+    found: tuple[Any, Any, Any] = split_coords(fields, variable)
+    return found
+
+
+def _check_same(io: ZarrBackend, layout: Layout, place: object) -> None:
+    """Compare everything that makes two runs the same before one goes on with the other's store."""
+    attributes = dict(io.root.attrs)
+    other = layout.differences(attributes, {name: io.root[name] for name in io.root})
+    if not other:
+        found = _seeds(io.root)
+        written = found[found >= 0]
+        if written.size and not np.isin(written, layout.seeds).any():
+            other = ["other seeds of its members"]
+    if other:
+        raise InputError(
+            f"{place} belongs to another run, it has {'; '.join(other)}; use --overwrite or another --output"
+        )
+    if attributes.get("versions") != layout.attributes.get("versions"):
+        logger.warning(
+            "{} was begun with other software versions: members may differ in the last bits", place
+        )

@@ -1,0 +1,239 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""One forecast of one quantity at one time: everything about it that may be averaged over times.
+
+Nothing here grows with the number of members: their fields come one by one, and where a score needs all
+of them at a point (CRPS, ranks), in blocks of rows.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.verification.distribution import Histogram
+from earth2_corrdiff.verification.fractions import Fractions, odd_windows
+from earth2_corrdiff.verification.geometry import cell_areas, spacing
+from earth2_corrdiff.verification.pointwise import crps, rank_weights
+from earth2_corrdiff.verification.spectrum import Rings, radial_power
+from earth2_corrdiff.verification.targets import Target
+
+Array = NDArray[np.float64]
+BLOCK_BYTES = 64 * 2**20
+"""Most memory for one block of all members."""
+SCALES_KM = (0.0, 25.0, 50.0, 100.0, 200.0)
+POINTWISE = ("error", "absolute_error", "squared_error", "variance", "crps", "crps_biased")
+
+
+class NotFiniteError(InputError):
+    """A member holds NaN or infinity where it was said to be written."""
+
+
+@dataclass(frozen=True, eq=False)
+class Domain:
+    """The grid with what is computed from it once.
+
+    Attributes
+    ----------
+    grid : Grid
+        ``[H, W]``
+    area : Tensor
+        ``[H, W]`` of its cells, mean 1
+    spacing : tuple[float, float]
+        km between neighbours along each axis
+    rings : Rings
+        Of the spectra
+    windows : tuple[int, ...]
+        S sizes in cells, of the fractions skill score
+    """
+
+    grid: Grid
+    area: Tensor
+    spacing: tuple[float, float]
+    rings: Rings
+    windows: tuple[int, ...]
+
+    @classmethod
+    def of(cls, grid: Grid, scales: Sequence[float] = SCALES_KM) -> Domain:
+        """The domain of a grid; scales of the fractions skill score in km, 0 for single cells."""
+        if not all(0 <= scale < 1e5 for scale in scales):
+            raise InputError(f"the scales must be lengths in km, got {list(scales)}")
+        apart = spacing(grid)
+        cell = (apart[0] * apart[1]) ** 0.5
+        windows = odd_windows(scales, cell, grid.shape)
+        return cls(grid, cell_areas(grid), apart, Rings.of(grid.shape, apart), tuple(windows))
+
+    @property
+    def scales(self) -> Array:
+        """Sides of the windows in km."""
+        cell = (self.spacing[0] * self.spacing[1]) ** 0.5
+        return np.array([n * cell for n in self.windows])
+
+
+class CaseTruth:
+    """The truth of one quantity at one time.
+
+    Parameters
+    ----------
+    truth : Tensor
+        ``[H, W]``; NaN where it is not known
+    domain : Domain
+        Its grid
+    target : Target
+        What it is
+    """
+
+    def __init__(self, truth: Tensor, domain: Domain, target: Target) -> None:
+        if truth.shape != domain.area.shape:
+            raise InputError(f"a truth of shape {list(truth.shape)} is not on the grid {domain.grid.shape}")
+        known = torch.isfinite(truth)
+        self.domain, self.target = domain, target
+        self.truth = torch.where(known, truth, 0.0).to(torch.float64)
+        self.weights = domain.area * known
+        self.known = float(self.weights.sum() / domain.area.sum())
+        H, W = truth.shape
+        self.power = radial_power(self.truth, domain.rings) if known.all() else _nan(domain.rings)
+        self._coords = OrderedDict(y=np.arange(H), x=np.arange(W))
+
+    def area_mean(self, fields: Tensor) -> Array:
+        """Mean over the area where the truth is known: ``[N, H, W] → [N]``."""
+        return np.asarray(((fields * self.weights).sum((-2, -1)) / self.weights.sum()).numpy())
+
+    def moments(self, members: Members) -> tuple[Tensor, Tensor]:
+        """Mean and unbiased variance of the members, one after the other: ``[H, W]`` each."""
+        from earth2studio import statistics
+
+        mean = statistics.mean(["sample"], batch_update=True)
+        variance = statistics.variance(["sample"], batch_update=True)
+        for member in members:
+            coords = OrderedDict(sample=np.zeros(1), **self._coords)
+            (average, _), (spread, _) = mean(member[None], coords), variance(member[None], coords)
+        return average, spread if members.size > 1 else torch.full_like(average, torch.nan)
+
+
+def _nan(rings: Rings) -> Tensor:
+    return torch.full((len(rings.count),), torch.nan, dtype=torch.float64)
+
+
+class Members:
+    """The members of one quantity at one time; held where they fit into ``BLOCK_BYTES``, else read again.
+
+    Parameters
+    ----------
+    read : Callable[[int], Tensor]
+        Gives the field ``[H, W]`` of a member
+    size : int
+        Number of members
+    what : str
+        For messages: which forecast, quantity and time
+
+    Raises
+    ------
+    NotFiniteError
+        By whatever reads a member that is not finite everywhere
+    """
+
+    def __init__(self, read: Callable[[int], Tensor], size: int, what: str = "the forecast") -> None:
+        self.read, self.size, self.what = read, size, what
+        self._held: dict[int, Tensor] = {}
+
+    def __getitem__(self, i: int) -> Tensor:
+        if i in self._held:
+            return self._held[i]
+        field = self.read(i).to(torch.float64)
+        holes = 1 - float(torch.isfinite(field).double().mean())
+        if holes:
+            raise NotFiniteError(
+                f"member {i} of {self.what} is NaN or infinite at {100 * holes:.3g} % of the points: not "
+                "written, or broken; finish or repeat the run, or leave such times out (--skip-incomplete)"
+            )
+        if self.size * field.numel() * 8 <= BLOCK_BYTES:
+            self._held[i] = field
+        return field
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(self.size))
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """All members, some rows at a time: the rows, and ``[M, rows, W]``."""
+        H, W = self[0].shape
+        rows = min(max(BLOCK_BYTES // (self.size * W * 8), 1), H)
+        for start in range(0, H, rows):
+            part = slice(start, min(start + rows, H))
+            yield part, torch.stack([member[part] for member in self])
+
+
+def score(members: Members, case: CaseTruth) -> tuple[dict[str, Array], Histogram]:
+    """Statistics of one forecast of one quantity at one time.
+
+    Parameters
+    ----------
+    members : Members
+        The forecast; one member is a single field without spread
+    case : CaseTruth
+        The truth, known somewhere
+
+    Returns
+    -------
+    dict[str, np.ndarray]
+        What may be averaged over times with ``weight``: ``POINTWISE`` (errors are those of the ensemble
+        mean), ``rank`` [M + 1] in shares of the area, ``power`` and ``power_truth`` [K], and those of
+        :class:`Fractions`
+    Histogram
+        Of the members' values
+
+    Raises
+    ------
+    NotFiniteError
+        If a member is not finite everywhere
+    """
+    mean, variance = case.moments(members)
+    fair, biased = torch.empty_like(mean), torch.empty_like(mean)
+    rank = torch.zeros(members.size + 1, dtype=torch.float64)
+    for rows, block in members.blocks():
+        truth = case.truth[rows]
+        fair[rows], biased[rows] = crps(block, truth)
+        rank += _ranks(block, truth, case.weights[rows], case.target.floor)
+    error = mean - case.truth
+    points = case.area_mean(torch.stack([error, error.abs(), error.square(), variance, fair, biased]))
+    found = dict(zip(POINTWISE, points, strict=True))
+    found |= {"weight": np.array(case.known), "rank": (rank / case.weights.sum()).numpy()}
+    rest, histogram = _whole_fields(members, case)
+    return found | rest, histogram
+
+
+def _ranks(block: Tensor, truth: Tensor, weights: Tensor, floor: float | None) -> Tensor:
+    """Weight of each rank; with a floor of the points at which the truth or any member reaches it.
+
+    Dry points would hide the rest: all is equal there. The choice treats the truth as one more member, so
+    a reliable ensemble stays flat.
+    """
+    if floor is None:
+        return rank_weights(block, truth, weights)
+    there = (block.amax(0) >= floor) | (truth >= floor)
+    return rank_weights(block.clamp(min=floor), truth.clamp(min=floor), weights * there)
+
+
+def _whole_fields(members: Members, case: CaseTruth) -> tuple[dict[str, Array], Histogram]:
+    """Statistics that need neighbours, one member after the other."""
+    domain, histogram = case.domain, Histogram()
+    thresholds = case.target.thresholds
+    fractions = Fractions(case.truth, case.weights, thresholds, domain.windows) if thresholds else None
+    power = torch.zeros_like(case.power)
+    for member in members:
+        histogram.add(member, case.weights)
+        if not case.power.isnan().any():
+            power += radial_power(member, domain.rings) / members.size
+        if fractions is not None:
+            fractions.add(member)
+    found = {"power": power if not case.power.isnan().any() else case.power, "power_truth": case.power}
+    found |= {} if fractions is None else fractions.statistics()
+    return {name: value.numpy() for name, value in found.items()}, histogram
