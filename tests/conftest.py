@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
+from reasons import NO_BROWSER
 
 # Before PyTorch is imported: idle threads sleep instead of spinning, as the commands have it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -18,8 +19,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("EARTH2_CORRDIFF_TUNED", "0")
 # What a shell starts in the background ignores Ctrl-C, and so would the processes that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-NO_BROWSER = "there is no Chromium with its driver, or no selenium"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -20,7 +20,7 @@ SHOWN = 60  # lines about what did not pass
 
 def run(record: Record) -> None:
     """Run the tests that are marked ``gpu``; ``pytest.txt`` has what they print."""
-    tests = sorted((ROOT / "tests").glob("test_*.py"))
+    tests = sorted((ROOT / "tests").rglob("test_*.py"))
     files = [str(p.relative_to(ROOT)) for p in tests if MARKED.search(p.read_text(encoding="utf-8"))]
     if not files or not _has("pytest"):
         record.put("left out", "tests", value="the project's tests, or pytest, are not here")
@@ -39,7 +39,7 @@ def _run(record: Record, files: list[str]) -> None:
     ]
     if _has("xdist") and record.cuda:
         command += ["-n", "6", "--dist", "load"]
-    folders = [str(ROOT / "tests"), *filter(None, sys.path)]
+    folders = [str(ROOT / "tests" / "kits"), *filter(None, sys.path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "2"}
     said = record.task.out / "pytest.txt"
     with said.open("w", encoding="utf-8") as file:
