@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The states that a run downscales: times of analyses, or forecasts by time, lead time and coarse member.
+"""The cases that a run downscales: times of analyses, or forecasts by time, lead time and coarse member.
 
-A state is addressed by its number, counted over the axes in their order with the last one fastest.
+A case is addressed by its number, counted over the axes in their order with the last one fastest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from earth2_corrdiff.base.times import Leads, Times, lead_text, time_text
 
 @dataclass(frozen=True)
 class Case:
-    """One state of the coarse weather.
+    """One case of the coarse weather.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Cases:
-    """All states of a run.
+    """All cases of a run.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class Cases:
         return int(np.prod(self.shape))
 
     def index(self, number: int) -> tuple[int, ...]:
-        """Position of a state along the axes."""
+        """Position of a case along the axes."""
         return tuple(map(int, np.unravel_index(number, self.shape)))
 
     def __getitem__(self, number: int) -> Case:

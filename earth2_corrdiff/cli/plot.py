@@ -143,13 +143,13 @@ def plot(args: argparse.Namespace) -> None:
 def _times(ds: xr.Dataset, lead: str | None) -> list[int]:
     """Positions of the times to plot: all, or those of some lead times."""
     from earth2_corrdiff.base.times import chosen_leads
-    from earth2_corrdiff.plotting import states
+    from earth2_corrdiff.plotting import cases
 
-    every = states(ds)
+    every = cases(ds)
     if lead is None:
         return list(range(len(every)))
     wanted = chosen_leads(lead, every.leads)
-    return [index for index, state in enumerate(every) if state.lead in wanted]
+    return [index for index, case in enumerate(every) if case.lead in wanted]
 
 
 def parse_samples(words: Sequence[str], option: str = "--samples") -> list[int]:
@@ -181,7 +181,7 @@ def _plottable(
     """The written ones of the members to plot, at each of the times; the others are warned of."""
     from loguru import logger
 
-    from earth2_corrdiff.plotting import fields, states
+    from earth2_corrdiff.plotting import cases, fields
 
     asked = _members(ds, samples, coarse)
     written = {index: fields.written_members(ds, index) for index in times}
@@ -192,7 +192,7 @@ def _plottable(
         raise InputError(
             "none of the members to plot has been written: finish the run with run-corrdiff --resume"
         )
-    every = states(ds)
+    every = cases(ds)
     for index, members in found.items():
         for sample in sorted(set(asked) - set(members)):
             name = fields.member_text(ds, sample).replace("member", "sample", 1)
@@ -239,8 +239,8 @@ def _pictures(
 
     from earth2_corrdiff import plotting
 
-    state = plotting.states(ds)[index]
-    stem = f"corrdiff-{plotting.state_label(state)}"
+    case = plotting.cases(ds)[index]
+    stem = f"corrdiff-{plotting.case_label(case)}"
     scales = plotting.color_scales(ds, index)
     for sample in members:
         figure = plotting.plot_member(ds, index, sample, scales)
@@ -248,7 +248,7 @@ def _pictures(
     if args.plot_lowres:
         yield from _coarse_pictures(ds, index, coarse, stem, scales, args.format)
     if args.ensemble and len(plotting.written_members(ds, index)) < 2:
-        logger.warning("Only one member has been written at {}: no ensemble picture.", state)
+        logger.warning("Only one member has been written at {}: no ensemble picture.", case)
     elif args.ensemble:
         figure = plotting.plot_ensemble(ds, index, thresholds, scales=scales)
         yield f"{stem}-ensemble.{args.format}", _saving(figure, args.format)
@@ -275,13 +275,13 @@ def _animations(ds: xr.Dataset, choice: Choice) -> Iterator[tuple[str, Save]]:
     from earth2_corrdiff import plotting
     from earth2_corrdiff.plotting import panels
 
-    every = plotting.states(ds)
+    every = plotting.cases(ds)
     groups: dict[object, list[int]] = {}
     for index in choice.members:
         groups.setdefault(None if every.leads is None else every[index].time, []).append(index)
     for times in groups.values():
         scales = panels.common_scales(ds, {index: choice.members[index] for index in times})
-        first, last = (plotting.state_label(every[index]) for index in (times[0], times[-1]))
+        first, last = (plotting.case_label(every[index]) for index in (times[0], times[-1]))
         span = first if len(times) == 1 else f"{first}-to-{last}"
         for sample in sorted({sample for index in times for sample in choice.members[index]}):
             at = [index for index in times if sample in choice.members[index]]

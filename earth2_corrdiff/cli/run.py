@@ -92,8 +92,8 @@ def run(args: argparse.Namespace, ranks: Processes) -> int:
     """Check what can be checked at once, load, run, and say what was written; the exit status."""
     _check(args)
     source = _source(args)
-    states = source.states(args.times, args.lead)
-    args.output = args.output or Path("outputs") / f"corrdiff-{_label(states)}.zarr"
+    cases = source.cases(args.times, args.lead)
+    args.output = args.output or Path("outputs") / f"corrdiff-{_label(cases)}.zarr"
     start = perf_counter()
     if sys.stderr.isatty() and ranks.first:  # in a log file it says nothing, and an error shall be one line
         print(f"{NAME}: loading the package {args.package} …", file=sys.stderr, flush=True)
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace, ranks: Processes) -> int:
         ranks.hear()  # the first process downloads it, the others find it in the cache
     _take_device(args, ranks)
     model = load(args)
-    announce(model, source, states, args, ranks.world)
+    announce(model, source, cases, args, ranks.world)
     loaded = perf_counter() - start
     if args.shard_patches and _follows(model, ranks):
         return 0
@@ -150,16 +150,16 @@ def _source(args: argparse.Namespace) -> Any:
     return make_forecast(args.source, args.coarse_members, rename=rename)
 
 
-def _label(states: Cases) -> str:
+def _label(cases: Cases) -> str:
     from earth2_corrdiff.base.times import lead_text
 
-    times = states.times
+    times = cases.times
     stamps = [str(t.astype("datetime64[m]")).replace(":", "") for t in (times[0], times[-1])]
     label = stamps[0] if len(times) == 1 else "-to-".join(stamps)
-    if states.leads is None:
+    if cases.leads is None:
         return label
-    leads = [lead_text(lead).replace(" ", "") for lead in (states.leads[0], states.leads[-1])]
-    return f"{label}-lead-{leads[0] if len(states.leads) == 1 else '-to-'.join(leads)}"
+    leads = [lead_text(lead).replace(" ", "") for lead in (cases.leads[0], cases.leads[-1])]
+    return f"{label}-lead-{leads[0] if len(cases.leads) == 1 else '-to-'.join(leads)}"
 
 
 def _take_device(args: argparse.Namespace, ranks: Processes) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def announce(
-    model: CorrDiff, source: Source | Forecast, states: Cases, args: argparse.Namespace, world: int
+    model: CorrDiff, source: Source | Forecast, cases: Cases, args: argparse.Namespace, world: int
 ) -> None:
     """Log what will be done, and what is to be known about it."""
     from loguru import logger
@@ -29,7 +29,7 @@ def announce(
         logger.info("the model was trained on ERA5; how it does on {} has not been evaluated", args.source)
     logger.info(
         "{}{}, {} with {}, {}, on {}{}",
-        *(what, extent(states, model.number_of_samples), model.solver),
+        *(what, extent(cases, model.number_of_samples), model.solver),
         *(count(model.number_of_steps, "step"), model.downscaler.precision, model.downscaler.device),
         f", {world} processes" if world > 1 else "",
     )
@@ -51,9 +51,9 @@ def report(run: Downscaling, output: Path, loaded: float) -> str:
             f"completed {output} ({run.members - run.found} of {count(run.members, 'member')} were missing)"
         )
     if run.failed:
-        done += f" but for {len(run.failed)} of {count(len(run.states), _state(run.states))} that failed"
+        done += f" but for {len(run.failed)} of {count(len(run.cases), _case(run.cases))} that failed"
     return (
-        f"{done}: {extent(run.states, model.number_of_samples)} of {', '.join(model.output_variables)} "
+        f"{done}: {extent(run.cases, model.number_of_samples)} of {', '.join(model.output_variables)} "
         f"on {H} x {W} points{synthetic}; seed {run.seed}; {stages}{_compressed(run)}"
     )
 
@@ -73,9 +73,9 @@ def _compressed(run: Downscaling) -> str:
 
 
 def report_failures(name: str, run: Downscaling) -> None:
-    """One line on stderr for each state that the run went on without, and one about the way out."""
+    """One line on stderr for each case that the run went on without, and one about the way out."""
     for number, error in sorted(run.failed.items()):
-        print(f"{name}: failed: {run.states[number]}: {error}", file=sys.stderr)
+        print(f"{name}: failed: {run.cases[number]}: {error}", file=sys.stderr)
     if run.failed:
         kept = f"{run.output.target} keeps the others"
         if run.output.replaces:
@@ -83,11 +83,11 @@ def report_failures(name: str, run: Downscaling) -> None:
         print(f"{name}: {kept}; try the failed ones again with --resume", file=sys.stderr)
 
 
-def extent(states: Cases, members: int) -> str:
+def extent(cases: Cases, members: int) -> str:
     """``2 times x 4 members``, or ``1 forecast x 9 lead times x 5 coarse members x 4 members``."""
-    parts = [count(len(states.times), _state(states, "forecast"))]
-    parts += [] if states.leads is None else [count(len(states.leads), "lead time")]
-    parts += [] if states.coarse is None else [count(len(states.coarse), "coarse member")]
+    parts = [count(len(cases.times), _case(cases, "forecast"))]
+    parts += [] if cases.leads is None else [count(len(cases.leads), "lead time")]
+    parts += [] if cases.coarse is None else [count(len(cases.coarse), "coarse member")]
     return " x ".join([*parts, count(members, "member")])
 
 
@@ -96,8 +96,8 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _state(states: Cases, forecast: str = "state") -> str:
-    return "time" if states.leads is None else forecast
+def _case(cases: Cases, forecast: str = "case") -> str:
+    return "time" if cases.leads is None else forecast
 
 
 NOT_ERA5 = ("gfs", "gfs_fx", "gefs_fx", "ifs_fx", "ifs_ens_fx")

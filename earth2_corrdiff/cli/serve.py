@@ -38,9 +38,9 @@ LATER = (
 NEEDS = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 # Settings that are options of their own name: type, metavar, help
 LIMITS: dict[str, tuple[type, str, str]] = {
-    "max_samples": (int, "N", "most members per state of one request (default: 64)"),
+    "max_samples": (int, "N", "most members per case of one request (default: 64)"),
     "max_steps": (int, "N", "most steps of one request (default: 100)"),
-    "max_states": (int, "N", "most states in the array of one request (default: 16)"),
+    "max_cases": (int, "N", "most cases in the array of one request (default: 16)"),
     "queue": (int, "N", "most requests that wait or are worked on (default: 32)"),
     "clients": (int, "N", "most requests received or answered at one time (default: 64)"),
     "streams": (int, "N", "most downloads and streams of events at one time (default: 32)"),
@@ -134,12 +134,12 @@ def _write_example(args: argparse.Namespace) -> None:
 
     args.samples, args.device = None, "cpu"
     source = make_source((args.source or ["demo"])[0])
-    states = source.states(args.time)
+    cases = source.cases(args.time)
     configure_log(NAME, args.debug)
     spec = load(args).spec
     source.check_variables(spec.inputs.names)
-    inputs = Inputs(source, states, spec.inputs.names, spec.input_grid)
-    fields = np.stack([inputs.fetch(number, spec.inputs.names).numpy() for number in range(len(states))])
+    inputs = Inputs(source, cases, spec.inputs.names, spec.input_grid)
+    fields = np.stack([inputs.fetch(number, spec.inputs.names).numpy() for number in range(len(cases))])
     try:
         with args.write_example.open("wb") as file:  # numpy would add an ending to the name
             np.save(file, fields.astype(np.float32))

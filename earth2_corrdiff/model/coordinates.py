@@ -15,7 +15,7 @@ from earth2_corrdiff.base.errors import InputError
 
 TOLERANCE = 1e-4  # degrees within which two grids are the same: float32 longitudes differ by 1e-5
 LEADS = "lead_hours"
-"""Of every state, among the coordinates that a decorated call gets."""
+"""Of every case, among the coordinates that a decorated call gets."""
 
 
 def match_coords(coords: CoordSystem, want: CoordSystem) -> bool:
@@ -54,8 +54,8 @@ def _range(axis: Any) -> str:
     return f"{axis.size} from {flat[0]:g} to {flat[-1]:g}" if axis.size else "none"
 
 
-class fold_states(batch_func):  # type: ignore[misc] # noqa: N801 (a decorator, as Earth2Studio's)
-    """Earth2Studio's ``batch_func``, which also keeps the lead time of every state that it folds."""
+class fold_cases(batch_func):  # type: ignore[misc] # noqa: N801 (a decorator, as Earth2Studio's)
+    """Earth2Studio's ``batch_func``, which also keeps the lead time of every case that it folds."""
 
     def _compress_batch(self, model: Any, x: Any, coords: CoordSystem) -> Any:
         x, flat, leading, shape = super()._compress_batch(model, x, coords)

@@ -20,7 +20,7 @@ from earth2_corrdiff.model.packages.check import check_networks, patching_of
 from earth2_corrdiff.model.spec import CorrDiffSpec
 from earth2_corrdiff.networks.preconditioned import Denoiser, Regression
 
-Leads = Sequence[float | None] | None  # hours, one per state
+Leads = Sequence[float | None] | None  # hours, one per case
 MAX_BATCH = 16  # images that share a network call on a GPU where nothing else is asked for
 KEPT = 4  # what is kept of all patches may take this part of the free memory
 
@@ -168,7 +168,7 @@ class DomainDenoiser:
             logger.warning(what, "1 patch" if self._last == 1 else f"{self._last} patches", self._most)
             return batch
         logger.warning("out of memory with {} members at once; going on with {}", batch, batch // 2)
-        self._most = min(self._most, batch // 2)  # for the next states, too
+        self._most = min(self._most, batch // 2)  # for the next cases, too
         return batch // 2
 
     def _say(self, kept: str) -> None:

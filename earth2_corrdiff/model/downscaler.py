@@ -4,7 +4,7 @@
 
 Dimensions
 ----------
-B      states (times), M members, C coarse variables, Co fine variables, Cc conditioning channels
+B      cases (times), M members, C coarse variables, Co fine variables, Cc conditioning channels
 h, w   coarse grid; H, W fine grid
 """
 
@@ -32,12 +32,12 @@ Progress = Callable[[int], None]
 
 
 class Prepared(NamedTuple):
-    """What all members of a state share: made by :meth:`Downscaler.prepare`, for :meth:`Downscaler.sample`.
+    """What all members of a case share: made by :meth:`Downscaler.prepare`, for :meth:`Downscaler.sample`.
 
     Attributes
     ----------
     cond : Tensor
-        ``[1, Cc, H, W]``, normalised; of several states with one label ``[m, Cc, H, W]``, one per member
+        ``[1, Cc, H, W]``, normalised; of several cases with one label ``[m, Cc, H, W]``, one per member
     mean : Tensor
         The regression's, ``[1, Co, H, W]`` or ``[m, Co, H, W]``, normalised
     label : int | None
@@ -215,8 +215,8 @@ class Downscaler(nn.Module):
     @torch.inference_mode()
     def mean(self, coarse: Tensor, lead_hours: Leads = None) -> Tensor:
         """The regression alone in physical units: ``[B, C, h, w] → [B, Co, H, W]``."""
-        states = zip(self._check_input(coarse), self._labels(len(coarse), lead_hours), strict=True)
-        return torch.cat([self.physical(self._prepared(*state).mean) for state in states])
+        cases = zip(self._check_input(coarse), self._labels(len(coarse), lead_hours), strict=True)
+        return torch.cat([self.physical(self._prepared(*case).mean) for case in cases])
 
     @torch.inference_mode()
     def members(
@@ -234,19 +234,19 @@ class Downscaler(nn.Module):
         coarse : Tensor
             ``[B, C, h, w]`` in physical units, in the order of ``spec.inputs``
         seeds : Sequence[int]
-            One seed per member, the same for every state
+            One seed per member, the same for every case
         max_batch : int | None, optional
             Most members in one network call; halved when memory runs out. By default 1 on the CPU,
             and on a GPU what its free memory holds
         progress : Callable[[int], None], optional
             Called after each network evaluation with the number of members in it
         lead_hours : Sequence[float | None] | None, optional
-            Lead time of each state, for networks that were trained with some
+            Lead time of each case, for networks that were trained with some
 
         Yields
         ------
         tuple[int, int, Tensor]
-            Index of the state, index of the block's first member, and the block ``[m, Co, H, W]``
+            Index of the case, index of the block's first member, and the block ``[m, Co, H, W]``
 
         Raises
         ------
@@ -261,11 +261,11 @@ class Downscaler(nn.Module):
         labels = self._labels(len(coarse), lead_hours)
         for b, x in enumerate(self._check_input(coarse)):
             ahead = self._ahead(seeds[:batch])
-            state, first = self._prepared(x, labels[b]), 0
+            case, first = self._prepared(x, labels[b]), 0
             while first < len(seeds):
                 noise, ahead = ahead, None
                 try:
-                    block = self.sample(state, seeds[first : first + batch], progress, noise)
+                    block = self.sample(case, seeds[first : first + batch], progress, noise)
                 except (RuntimeError, MemoryError) as error:
                     batch = self.view.smaller(batch, error)
                     continue
@@ -276,15 +276,15 @@ class Downscaler(nn.Module):
         """Noise whose drawing begins before the regression runs; None where nothing is sampled."""
         return None if self.spec.inference_mode == "regression" else self.noise(seeds)
 
-    def _labels(self, states: int, lead_hours: Leads) -> list[int | None]:
-        """The label of each state's lead time; None for networks that were trained with none."""
-        if lead_hours is not None and len(lead_hours) != states:
-            raise InputError(f"{states} states need as many lead times, got {len(lead_hours)}")
-        return [self.spec.lead_label(hours) for hours in lead_hours or [None] * states]
+    def _labels(self, cases: int, lead_hours: Leads) -> list[int | None]:
+        """The label of each case's lead time; None for networks that were trained with none."""
+        if lead_hours is not None and len(lead_hours) != cases:
+            raise InputError(f"{cases} cases need as many lead times, got {len(lead_hours)}")
+        return [self.spec.lead_label(hours) for hours in lead_hours or [None] * cases]
 
     @torch.inference_mode()
     def prepare(self, x: Tensor, lead_hours: float | None = None) -> Prepared:
-        """What all members of one state share: conditioning and regression.
+        """What all members of one case share: conditioning and regression.
 
         Parameters
         ----------
@@ -298,8 +298,8 @@ class Downscaler(nn.Module):
         InputError
             If the input has another shape, the networks know no such lead time, or the memory is too small
         """
-        (state,) = self._check_input(x)
-        return self._prepared(state, self.spec.lead_label(lead_hours))
+        (case,) = self._check_input(x)
+        return self._prepared(case, self.spec.lead_label(lead_hours))
 
     def _prepared(self, x: Tensor, label: int | None) -> Prepared:
         try:
@@ -312,7 +312,7 @@ class Downscaler(nn.Module):
     @torch.inference_mode()
     def sample(
         self,
-        state: Prepared,
+        case: Prepared,
         seeds: Sequence[int],
         progress: Progress | None = None,
         noise: MemberNoise | None = None,
@@ -321,7 +321,7 @@ class Downscaler(nn.Module):
 
         Parameters
         ----------
-        state : Prepared
+        case : Prepared
             Of :meth:`prepare`
         seeds : Sequence[int]
             One per member
@@ -335,7 +335,7 @@ class Downscaler(nn.Module):
         RuntimeError, MemoryError
             If memory runs out: :meth:`members` goes on with smaller blocks then
         """
-        cond, mean, label = state
+        cond, mean, label = case
         mode = self.spec.inference_mode
         if mode == "regression":
             return self.physical(mean.expand(len(seeds), -1, -1, -1))

@@ -18,7 +18,7 @@ from loguru import logger
 from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError, first_line
-from earth2_corrdiff.model.coordinates import LEADS, fold_states, match_coords
+from earth2_corrdiff.model.coordinates import LEADS, fold_cases, match_coords
 from earth2_corrdiff.model.diffusion.noise import consecutive_seeds, drawn_seeds, fresh_seed
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.diffusion.solvers import Churn
@@ -217,12 +217,12 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
             lon=grid.lon,
         )
 
-    @fold_states()
+    @fold_cases()
     def __call__(self, x: Tensor, coords: CoordSystem) -> tuple[Tensor, CoordSystem]:
         """Downscale ``x [batch, variable, lat, lon]``.
 
         Leading dimensions of any name (time, lead_time, ensemble) are folded into the batch and come
-        back; ``sample`` follows them. As in the stock class, all states of a call share their members'
+        back; ``sample`` follows them. As in the stock class, all cases of a call share their members'
         noise; ``earth2_corrdiff.downscale`` gives each time its own.
 
         Returns

@@ -13,7 +13,7 @@
 """
 
 from earth2_corrdiff.plotting.animation import animate, animate_times, frames, frames_over_times
-from earth2_corrdiff.plotting.fields import open_store, state_label, states, time_label, written_members
+from earth2_corrdiff.plotting.fields import case_label, cases, open_store, time_label, written_members
 from earth2_corrdiff.plotting.figures import color_scales, plot_ensemble, plot_lowres, plot_member
 
 __all__ = [
@@ -26,8 +26,8 @@ __all__ = [
     "plot_ensemble",
     "plot_lowres",
     "plot_member",
-    "state_label",
-    "states",
+    "case_label",
+    "cases",
     "time_label",
     "written_members",
 ]

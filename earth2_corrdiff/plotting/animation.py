@@ -92,7 +92,7 @@ def animate_times(
 
 def _written_times(ds: xr.Dataset, sample: int, times: Sequence[Time] | None) -> list[int]:
     fields.checked_samples(ds, [sample])
-    wanted = range(len(fields.states(ds))) if times is None else [fields.time_index(ds, t) for t in times]
+    wanted = range(len(fields.cases(ds))) if times is None else [fields.time_index(ds, t) for t in times]
     chosen = [index for index in wanted if fields.is_written(ds, index, sample)]
     if not chosen:
         raise InputError(

@@ -5,7 +5,7 @@
 Dimension names: T times, M members, H x W the fine (or, for ``*_lowres``, the coarse) mesh.
 
 A store of forecasts has further axes: ``lead_time``, and ``ensemble`` for coarse members. Its times are here
-the pairs of start and lead time (`states`), numbered with the lead times fastest; the members of all coarse
+the pairs of start and lead time (`cases`), numbered with the lead times fastest; the members of all coarse
 members are numbered through, those of the first coarse member first.
 """
 
@@ -40,7 +40,7 @@ MEND = "the run's command with --resume --check computes it again"
 REMAKE = "the run's command with --overwrite makes it anew"
 """What helps where metadata are damaged: the fields cannot be told without them."""
 Time = int | TimeLike | Case
-"""A position in `states`, a valid time (UTC), or a state of `states`."""
+"""A position in `cases`, a valid time (UTC), or a case of `cases`."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def coarse_variables(ds: xr.Dataset) -> list[str]:
     return [n.removesuffix(COARSE) for n in names if n.endswith(COARSE) and _spans(ds, n, dims)]
 
 
-def states(ds: xr.Dataset) -> Cases:
+def cases(ds: xr.Dataset) -> Cases:
     """Times of analyses, or starts and lead times of forecasts; coarse members are no part of them."""
     times = ds["time"].to_numpy().astype("datetime64[ns]")
     leads = ds[LEAD].to_numpy().astype("timedelta64[ns]") if LEAD in ds.dims else None
@@ -167,18 +167,18 @@ def states(ds: xr.Dataset) -> Cases:
 
 
 def time_index(ds: xr.Dataset, time: Time) -> int:
-    """Position in `states` of a time; of several forecasts for one valid time that of the latest start.
+    """Position in `cases` of a time; of several forecasts for one valid time that of the latest start.
 
     Raises
     ------
     InputError
         Where the store has no such time.
     """
-    every = states(ds)
+    every = cases(ds)
     if isinstance(time, int | np.integer):
         found = [int(time)] if 0 <= time < len(every) else []
     elif isinstance(time, Case):
-        found = [i for i, state in enumerate(every) if (state.time, state.lead) == (time.time, time.lead)]
+        found = [i for i, case in enumerate(every) if (case.time, case.lead) == (time.time, time.lead)]
     else:
         valid = np.flatnonzero(every.valid_times.ravel() == to_times(time)[0]).tolist()
         found = sorted(valid, key=lambda i: every[i].time)
@@ -188,8 +188,8 @@ def time_index(ds: xr.Dataset, time: Time) -> int:
 
 
 def _listed(every: Cases) -> str:
-    """All states, of many the ends."""
-    texts = [str(state) for state in every]
+    """All cases, of many the ends."""
+    texts = [str(case) for case in every]
     if len(texts) > 6:
         return f"{texts[0]} to {texts[-1]} ({len(texts)} in all)"
     return ", ".join(texts) or "none"
@@ -200,13 +200,13 @@ def time_label(time: np.datetime64) -> str:
     return time_text(time).replace(":", "")
 
 
-def state_label(state: Case) -> str:
+def case_label(case: Case) -> str:
     """As in file names: the time, for forecasts start and lead time like ``2024-07-24T0000+006h``."""
-    if state.lead is None:
-        return time_label(state.time)
-    minutes = int(state.lead / np.timedelta64(1, "m"))
+    if case.lead is None:
+        return time_label(case.time)
+    minutes = int(case.lead / np.timedelta64(1, "m"))
     rest = f"{minutes % 60:02d}" if minutes % 60 else ""
-    return f"{time_label(state.time)}+{minutes // 60:03d}h{rest}"
+    return f"{time_label(case.time)}+{minutes // 60:03d}h{rest}"
 
 
 def field(ds: xr.Dataset, name: str, time: int, sample: int | None = None, coarse: int = 0) -> Array:
@@ -220,7 +220,7 @@ def field(ds: xr.Dataset, name: str, time: int, sample: int | None = None, coars
     values = _field(ds, name, where)
     if not np.isfinite(values).any() and _is_lost(ds, name, where):
         what = "the input" if sample is None else f"sample {sample}"
-        raise DamageError(f"{name} of {what} at {states(ds)[time]} is lost, the store is damaged; {MEND}")
+        raise DamageError(f"{name} of {what} at {cases(ds)[time]} is lost, the store is damaged; {MEND}")
     return values
 
 
@@ -266,8 +266,8 @@ def read_values(array: xr.DataArray, name: str) -> Any:
 
 
 def _time_place(ds: xr.Dataset, index: int) -> dict[str, int]:
-    """Position of a state along the axes."""
-    every = states(ds)
+    """Position of a case along the axes."""
+    every = cases(ds)
     return dict(zip(every.axes, every.index(index), strict=True))
 
 
@@ -349,6 +349,6 @@ def require_members(ds: xr.Dataset, index: int, samples: Iterable[int] | None = 
     found = [sample for sample in wanted if is_written(ds, index, sample)]
     if not found:
         which = "sample " + ", ".join(map(str, wanted)) if samples is not None else "sample"
-        when = states(ds)[index]
+        when = cases(ds)[index]
         raise InputError(f"no {which} has been written at {when}: finish the run with run-corrdiff --resume")
     return found

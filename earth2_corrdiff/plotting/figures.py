@@ -48,8 +48,8 @@ def plot_member(ds: xr.Dataset, time: Time = 0, sample: int = 0, scales: Scales 
     ds : xr.Dataset
         From `open_store`.
     time : int, str, datetime, np.datetime64 or Case
-        Position or value (UTC) of the valid time; of forecasts a position in `fields.states`, one of these
-        states, or a valid time, which stands for the latest forecast of it.
+        Position or value (UTC) of the valid time; of forecasts a position in `fields.cases`, one of these
+        cases, or a valid time, which stands for the latest forecast of it.
     sample : int
         The member's number in the store; the members of all coarse members are numbered through.
     scales : dict, optional
@@ -146,13 +146,13 @@ def _heading(ds: xr.Dataset, index: int, what: str, notes: list[str], fine: bool
         made_up = SYNTHETIC_WEATHER
     elif int(synthetic) and fine:
         made_up = SYNTHETIC_MODEL
-    return Heading(what, _when(fields.states(ds)[index]), " · ".join(notes), made_up)
+    return Heading(what, _when(fields.cases(ds)[index]), " · ".join(notes), made_up)
 
 
-def _when(state: Case) -> str:
+def _when(case: Case) -> str:
     """``valid 2024-07-24 06:00 UTC``, and where a forecast is valid then also its start and lead time."""
-    valid, start = (time_text(time).replace("T", " ") for time in (state.valid, state.time))
-    lead = "" if state.lead is None else f", start {start} UTC + {lead_text(state.lead)}"
+    valid, start = (time_text(time).replace("T", " ") for time in (case.valid, case.time))
+    lead = "" if case.lead is None else f", start {start} UTC + {lead_text(case.lead)}"
     return f"valid {valid} UTC{lead}"
 
 

@@ -61,7 +61,7 @@ class Downscaling:
 
     Attributes
     ----------
-    states : States
+    cases : Cases
         What is downscaled: times, or forecasts by time, lead time and coarse member
     seconds : dict[str, float]
         Time spent waiting for the input, for the networks and for the disk, so far
@@ -70,7 +70,7 @@ class Downscaling:
     found : int
         Members that were there already
     failed : dict[int, str]
-        Numbers of the states whose input could not be used, where ``keep_going`` is asked for, and why
+        Numbers of the cases whose input could not be used, where ``keep_going`` is asked for, and why
     kept : dict[str, Kept]
         At the end, in the first process: what became of the variables that are not kept without loss
 
@@ -93,9 +93,9 @@ class Downscaling:
     ) -> None:
         self.model, self.source = model, as_source(data)
         self.options, self.progress = options or Options(), progress
-        self.states, self._tally, self.found = self.source.states(time, lead_time), Tally(), 0
+        self.cases, self._tally, self.found = self.source.cases(time, lead_time), Tally(), 0
         self.source.check_variables(model.input_variables)
-        for lead in [None] if self.states.leads is None else self.states.leads / np.timedelta64(1, "h"):
+        for lead in [None] if self.cases.leads is None else self.cases.leads / np.timedelta64(1, "h"):
             model.spec.lead_label(lead)  # raises where the networks know no such lead time
         ranks = self.options.ranks
         how = (self.options.overwrite, self.options.resume) if ranks.first else (False, True)
@@ -107,7 +107,7 @@ class Downscaling:
         given = self.options.max_batch
         self._batch = model.max_batch if given is None else check_count("max_batch", given)
         self._bounds, self.kept = self._choose_bounds(), dict[str, Kept]()
-        self._inputs = Inputs(self.source, self.states, model.input_variables, model.spec.input_grid)
+        self._inputs = Inputs(self.source, self.cases, model.input_variables, model.spec.input_grid)
         device = model.downscaler.device
         memory = free_bytes(torch.device("cpu"))
         check_memory(self._size(self.members), memory, str(device), free_bytes(device))
@@ -116,7 +116,7 @@ class Downscaling:
         """How much it is to make so many members."""
         spec = self.model.spec
         return Size(
-            states=len(self.states),
+            cases=len(self.cases),
             members=members,
             evaluations=self.evaluations * members // max(1, self.members),
             outputs=len(spec.outputs.names),
@@ -156,12 +156,12 @@ class Downscaling:
     @property
     def times(self) -> Times:
         """Valid times of analyses, or reference times of forecasts."""
-        return self.states.times
+        return self.cases.times
 
     @property
     def members(self) -> int:
-        """Members of the whole run, over all states."""
-        return len(self.states) * self.model.number_of_samples
+        """Members of the whole run, over all cases."""
+        return len(self.cases) * self.model.number_of_samples
 
     @property
     def evaluations(self) -> int:
@@ -181,7 +181,7 @@ class Downscaling:
 
     @property
     def failed(self) -> dict[int, str]:
-        """States that the run went on without, and why."""
+        """Cases that the run went on without, and why."""
         return self._tally.failed
 
     def __iter__(self) -> Iterator[tuple[np.datetime64, int]]:
@@ -216,7 +216,7 @@ class Downscaling:
                 self._judge(sum(map(len, missing)))
                 return self._work(found, missing, self._first(missing, found.layout.lowres))
         self._judge(self.members)
-        missing = [list(range(self.model.number_of_samples))] * len(self.states)
+        missing = [list(range(self.model.number_of_samples))] * len(self.cases)
         names = self._inputs.kept
         ready = self._first(missing, names)
         if len(names) > len(self.model.input_variables) and all(x[-1].isnan().all() for x in ready.values()):
@@ -243,7 +243,7 @@ class Downscaling:
         return self._work(store, store.all_missing(), {})
 
     def _first(self, missing: list[list[int]], names: tuple[str, ...]) -> dict[int, Tensor]:
-        """Number and input of the first state that misses members; none where none does."""
+        """Number and input of the first case that misses members; none where none does."""
         wanted = [number for number, members in enumerate(missing) if members]
         with self._tally.clock("fetch"):
             return self._inputs.first(wanted, names, self.failed if self.options.keep_going else None)
@@ -265,7 +265,7 @@ class Downscaling:
 
         try:
             for number, member in work(jobs(pieces, fetch, ready, failed)):
-                yield self.states[number].valid, member
+                yield self.cases[number].valid, member
             if self.options.ranks.first:
                 self.kept = store.finish()
         finally:
@@ -279,14 +279,14 @@ class Downscaling:
         """Of all members, computed once: it takes some 10 μs for each."""
         of = (self.seed, self.model.number_of_samples)
         if of not in self._known_seeds:
-            self._known_seeds = {of: member_seeds(self.states, *of)}
+            self._known_seeds = {of: member_seeds(self.cases, *of)}
         return self._known_seeds[of]
 
     def _layout(self, lowres: tuple[str, ...]) -> Layout:
         spec, model = self.model.spec, self.model
         fields = spec.invariant_fields if spec.invariant_fields is not None else ()
         return Layout(
-            states=self.states,
+            cases=self.cases,
             seeds=self._seeds(),
             outputs=spec.outputs.names,
             lowres=lowres,
@@ -349,9 +349,9 @@ def downscale(
     for when, member in run:
         logger.debug("wrote member {} of {}", member, time_text(when))
     if run.failed:
-        failed = "; ".join(f"{run.states[number]}: {why}" for number, why in sorted(run.failed.items()))
+        failed = "; ".join(f"{run.cases[number]}: {why}" for number, why in sorted(run.failed.items()))
         raise InputError(
-            f"{len(run.failed)} of {len(run.states)} states failed: {failed}; the others are written, "
+            f"{len(run.failed)} of {len(run.cases)} cases failed: {failed}; the others are written, "
             "go on with --resume"
         )
     return ZarrBackend(str(io)) if isinstance(io, str | Path) else io

@@ -36,7 +36,7 @@ class Tally:
     written : int
         Members computed and written
     failed : dict[int, str]
-        States whose input could not be used, or with members that are not finite, where the run went on
+        Cases whose input could not be used, or with members that are not finite, where the run went on
         without them, and why
     """
 
@@ -66,11 +66,11 @@ class Tally:
 
 @dataclass(frozen=True)
 class Job:
-    """Members of one state to compute.
+    """Members of one case to compute.
 
     Attributes
     ----------
-    state : int
+    case : int
         Which
     members : list[int]
         Rising numbers
@@ -78,7 +78,7 @@ class Job:
         ``[C (+ 1), h, w]``: the model's input, checked, and what else is kept of the coarse weather
     """
 
-    state: int
+    case: int
     members: list[int]
     coarse: Tensor
 
@@ -89,37 +89,37 @@ def jobs(
     ready: dict[int, Tensor],
     failed: dict[int, str] | None = None,
 ) -> Iterator[Job | None]:
-    """The input to each piece of work; of the pieces of one state it is fetched once.
+    """The input to each piece of work; of the pieces of one case it is fetched once.
 
     Parameters
     ----------
     pieces : Iterable[tuple[int, list[int]] | None]
-        States with members to compute; None where there is nothing to do for a while
+        Cases with members to compute; None where there is nothing to do for a while
     fetch : Callable[[int], Tensor]
-        Fetches and checks the input of a state
+        Fetches and checks the input of a case
     ready : dict[int, Tensor]
         Inputs that are fetched already
     failed : dict[int, str] | None, optional
-        Gets the states whose input cannot be used, and why; by default there must be none
+        Gets the cases whose input cannot be used, and why; by default there must be none
 
     Raises
     ------
     InputError
-        If the input of a state cannot be fetched or used
+        If the input of a case cannot be fetched or used
     """
     for piece in pieces:
         if piece is None:
             yield None
             continue
-        state, members = piece
+        case, members = piece
         try:
-            ready = ready if state in ready else {state: fetch(state)}
+            ready = ready if case in ready else {case: fetch(case)}
         except InputError as error:
             if failed is None:
                 raise
-            failed[state] = str(error)
+            failed[case] = str(error)
         else:
-            yield Job(state, members, ready[state])
+            yield Job(case, members, ready[case])
 
 
 class Work:
@@ -138,7 +138,7 @@ class Work:
     progress : Callable, optional
         Called with the number of denoising steps just done, over all members
     failed : dict[int, str] or None
-        Gets the states with members that cannot be kept, and why; by default there must be none
+        Gets the cases with members that cannot be kept, and why; by default there must be none
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class Work:
         self.progress, self._batch, self.failed = progress, max_batch, failed
 
     def __call__(self, jobs: Iterable[Job | None]) -> Iterator[tuple[int, int]]:
-        """Do the jobs; yield the state and number of each member once it is written.
+        """Do the jobs; yield the case and number of each member once it is written.
 
         While the members of a block are computed, the block before it is on its way to the disk: never
         more than one, so the memory does not grow with the members. None among the jobs is a while in
@@ -176,7 +176,7 @@ class Work:
                 lowres: Tensor | None = job.coarse
                 for first, block in self._blocks(job):
                     yield from self._finish(writing)
-                    writing = self._write(job.state, first, block, lowres)
+                    writing = self._write(job.case, first, block, lowres)
                     lowres = None
             yield from self._finish(writing)
         except InputError:
@@ -195,28 +195,28 @@ class Work:
         """Members as blocks ``[m, Co, H, W]`` of neighbours with the first one's number."""
         inputs = len(self.downscaler.spec.inputs.names)
         coarse = job.coarse[None, :inputs].to(self.downscaler.device)
-        lead = self.store.layout.states[job.state].lead
+        lead = self.store.layout.cases[job.case].lead
         hours = [None if lead is None else float(lead / np.timedelta64(1, "h"))]
         for run in _consecutive(job.members):
-            seeds = [int(seed) for seed in self.store.layout.state_seeds(job.state)[run]]
+            seeds = [int(seed) for seed in self.store.layout.case_seeds(job.case)[run]]
             blocks = self.downscaler.members(coarse, seeds, self._batch, self.progress, hours)
             left = len(run)
             for _, first, block in self.tally.timed("compute", blocks):
                 yield run[0] + first, block
                 if len(block) < left:
-                    self._batch = len(block)  # what fits the memory: do not try more at the next state
+                    self._batch = len(block)  # what fits the memory: do not try more at the next case
                 left -= len(block)
 
-    def _write(self, state: int, first: int, block: Tensor, lowres: Tensor | None) -> _Writing:
+    def _write(self, case: int, first: int, block: Tensor, lowres: Tensor | None) -> _Writing:
         host, ready = _to_host(block)
 
         def write() -> None:
             ready()
             if lowres is not None:
-                self.store.write_lowres(state, lowres[: len(self.store.layout.lowres)])
-            self.store.write_members(state, first, host)
+                self.store.write_lowres(case, lowres[: len(self.store.layout.lowres)])
+            self.store.write_members(case, first, host)
 
-        return _Writing(state, first, len(block), ready, Background(write))
+        return _Writing(case, first, len(block), ready, Background(write))
 
     def _finish(self, writing: _Writing | None) -> Iterator[tuple[int, int]]:
         """Wait until a block is written, unless that is known; yield its members.
@@ -240,19 +240,19 @@ class Work:
         members = range(writing.first, writing.first + writing.members)
         kept = [i for i in members if refused is None or i not in refused.members]
         self.tally.written += len(kept)
-        yield from ((writing.state, i) for i in kept)
+        yield from ((writing.case, i) for i in kept)
         if refused is not None and self.failed is None:
             raise refused
         if refused is not None and self.failed is not None:
-            before = self.failed.get(writing.state)
-            self.failed[writing.state] = str(refused) if before is None else f"{before}; {refused}"
+            before = self.failed.get(writing.case)
+            self.failed[writing.case] = str(refused) if before is None else f"{before}; {refused}"
 
 
 @dataclass
 class _Writing:
     """A block on its way to the disk; ``ready`` waits until it has left the device."""
 
-    state: int
+    case: int
     first: int
     members: int
     ready: Callable[[], None]

@@ -26,7 +26,7 @@ class Options:
     command : str
         For the provenance in the store
     keep_going : bool
-        Go on without states whose input cannot be used: see ``Downscaling.failed``
+        Go on without cases whose input cannot be used: see ``Downscaling.failed``
     ranks : Processes
         This process among those of its job, which share the members and fill one store
     compress : Compression | None

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""This process's share of a run: pieces of one state each, taken one by one, so that the quick do more."""
+"""This process's share of a run: pieces of one case each, taken one by one, so that the quick do more."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from earth2_corrdiff.store.claims import Claims
 PATIENCE = 60
 """Looks at the work of others before it is said that they are waited for."""
 PIECES = 2
-"""Pieces per process, at least. More would share more evenly, and compute the mean of a state more often."""
+"""Pieces per process, at least. More would share more evenly, and compute the mean of a case more often."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Neighbouring members of one state.
+    """Neighbouring members of one case.
 
     Attributes
     ----------
-    state : int
+    case : int
         Its number
     first, count : int
         The first member's number, and how many there are
     """
 
-    state: int
+    case: int
     first: int
     count: int
 
@@ -45,15 +45,15 @@ class Share:
     Attributes
     ----------
     missing : Callable[[int], list[int]]
-        Members of a state that are not written, by now
+        Members of a case that are not written, by now
     members : int
-        Members of a state
+        Members of a case
     claims : Claims | None
         Beside which other processes may be at work; None where there can be none
     ranks : Processes
         This process among those of its job
     failed : Container[int]
-        States that this process has given up, by now
+        Cases that this process has given up, by now
     """
 
     missing: Callable[[int], list[int]]
@@ -64,7 +64,7 @@ class Share:
     _own: set[tuple[int, int]] = field(default_factory=set, repr=False)
 
     def of(self, missing: list[list[int]], batch: int) -> Iterator[tuple[int, list[int]] | None]:
-        """Yield states with the members that this process is to compute, once they are its own.
+        """Yield cases with the members that this process is to compute, once they are its own.
 
         First what would be its part if all were equally fast, then what nobody has taken yet. The first
         process of a job goes on until nothing is missing, and takes over what the dead have left.
@@ -72,7 +72,7 @@ class Share:
         Parameters
         ----------
         missing : list[list[int]]
-            Members of each state that are not written
+            Members of each case that are not written
         batch : int
             Members that share a network call: a piece has no fewer if it need not
 
@@ -89,8 +89,8 @@ class Share:
             for piece in left:
                 members = self._take(piece)
                 if members:
-                    self._own.update((piece.state, i) for i in members)
-                    yield piece.state, members
+                    self._own.update((piece.case, i) for i in members)
+                    yield piece.case, members
                     self._give_back(piece)
             left = [piece for piece in left if self._still(piece)]
             if not left or not r.first:
@@ -101,32 +101,32 @@ class Share:
             yield None
 
     def _pieces(self, missing: list[list[int]], batch: int) -> list[Piece]:
-        """All members that are missing, each state in as many pieces as keep all processes busy."""
-        spans = [(state, members[0], members[-1] + 1) for state, members in enumerate(missing) if members]
+        """All members that are missing, each case in as many pieces as keep all processes busy."""
+        spans = [(case, members[0], members[-1] + 1) for case, members in enumerate(missing) if members]
         parts = 1 if self.ranks.world == 1 else ceil(PIECES * self.ranks.world / max(1, len(spans)))
         pieces = []
-        for state, first, end in spans:
+        for case, first, end in spans:
             size = ceil(ceil((end - first) / parts) / batch) * batch
-            pieces += [Piece(state, at, min(size, end - at)) for at in range(first, end, size)]
+            pieces += [Piece(case, at, min(size, end - at)) for at in range(first, end, size)]
         return pieces
 
     def _still(self, piece: Piece) -> list[int]:
         """Members of a piece that are not written, by now, and that this process has not had."""
-        if piece.state in self.failed:
+        if piece.case in self.failed:
             return []
         inside = range(piece.first, piece.first + piece.count)
-        return [i for i in self.missing(piece.state) if i in inside and (piece.state, i) not in self._own]
+        return [i for i in self.missing(piece.case) if i in inside and (piece.case, i) not in self._own]
 
     def _take(self, piece: Piece) -> list[int]:
         """Members of a piece that nobody else has taken and that are not written."""
         mine = self._still(piece)
         if self.claims is None or not mine:
             return mine
-        taken = {i for i in mine if self.claims.take(piece.state * self.members + i)}
+        taken = {i for i in mine if self.claims.take(piece.case * self.members + i)}
         return [i for i in self._still(piece) if i in taken]  # what was written before it was taken is done
 
     def _give_back(self, piece: Piece) -> None:
         """What failed here: two processes that wait for each other's failures would wait for ever."""
-        if self.claims is not None and self.ranks.first and piece.state in self.failed:
+        if self.claims is not None and self.ranks.first and piece.case in self.failed:
             for i in range(piece.first, piece.first + piece.count):
-                self.claims.drop(piece.state * self.members + i)
+                self.claims.drop(piece.case * self.members + i)

@@ -43,7 +43,7 @@ def in_order(states: Iterable[Case]) -> list[Case]:
 
 def positions(ds: xr.Dataset) -> list[int]:
     """Position in the store of each of its states, which are `in_order`."""
-    return [fields.time_index(ds, state) for state in in_order(fields.states(ds))]
+    return [fields.time_index(ds, state) for state in in_order(fields.cases(ds))]
 
 
 def twin_of(ds: xr.Dataset, quantity: Quantity) -> Quantity | None:

@@ -182,7 +182,7 @@ def _source(name: str, forecasts: bool) -> Source | Forecast:
 
 def _check_source(source: Source | Forecast, times: Times, leads: Leads | None, spec: CorrDiffSpec) -> None:
     try:
-        source.states(times, leads)
+        source.cases(times, leads)
     except InputError as error:
         raise ServiceError(422, sentence(error), "time") from error
     try:

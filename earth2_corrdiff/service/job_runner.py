@@ -138,7 +138,7 @@ def held(source: Source | Forecast, job: Job, spec: CorrDiffSpec, metrics: Metri
     StoppedError
         If the job was stopped meanwhile
     """
-    states = source.states(job.order.times, job.order.lead_time or None)
+    states = source.cases(job.order.times, job.order.lead_time or None)
     inputs, fields = Inputs(source, states, spec.inputs.names, spec.input_grid), []
     wanted, grid = list(inputs.kept), spec.input_grid
     for number in range(len(states)):

@@ -301,7 +301,7 @@ def _figure_names(job: Job) -> list[str]:
     """The names of ``plot-corrdiff``, for each state."""
     kinds = ["ensemble"] if job.order.samples > 1 else []
     kinds += ["lowres", *(f"sample-{member}" for member in range(job.order.samples))]
-    labels = map(plotting.state_label, job_fields.in_order(job.order.states))
+    labels = map(plotting.case_label, job_fields.in_order(job.order.states))
     return [f"corrdiff-{label}-{kind}" for label in labels for kind in kinds]
 
 
@@ -311,7 +311,7 @@ def _drawn(store: Path, name: str) -> bytes:
     match = FIGURE.fullmatch(name)
     assert match is not None  # noqa: S101 - the name is one of ours
     ds = job_fields.opened(store)
-    labels = list(map(plotting.state_label, plotting.states(ds)))
+    labels = list(map(plotting.case_label, plotting.cases(ds)))
     index = labels.index(match["state"])
     draw = {
         "lowres": partial(plotting.plot_lowres, ds, index),

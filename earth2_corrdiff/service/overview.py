@@ -38,7 +38,7 @@ def overview(store: Path) -> dict[str, Any]:
         "cell_km": [round(width, 3), round(height, 3)],
         "north_up": bool(np.median(np.diff(mesh.lat, axis=0)) > 0),
         "east_right": bool(np.median(np.diff(mesh.lon, axis=1)) > 0),
-        **_states(job_fields.in_order(fields.states(ds))),
+        **_states(job_fields.in_order(fields.cases(ds))),
         "members": fields.sample_numbers(ds),
         "quantities": _quantities(ds),
         "overlay": chart.overlay(ds),
@@ -54,7 +54,7 @@ def _states(states: Sequence[Case]) -> dict[str, Any]:
     """Valid times, names as in the figures' file names, and of forecasts the starts: one for each state."""
     return {
         "times": [time_text(state.valid) for state in states],
-        "labels": [fields.state_label(state) for state in states],
+        "labels": [fields.case_label(state) for state in states],
         "starts": None if states[0].lead is None else [time_text(state.time) for state in states],
     }
 

@@ -8,11 +8,11 @@
     x, coords = fetch(source, times, variables, lat, lon)
     check_input(x, variables, source.name)
 
-Forecasts have a lead time and maybe coarse members; each state is a source of its own:
+Forecasts have a lead time and maybe coarse members; each case is a source of its own:
 
     source = make_forecast("gefs_fx", "0-4")         # or gfs_fx, ifs_fx, ifs_ens_fx, demo_fx, file:PATH, …
-    states = source.states(times, "0/48/6h")
-    x, coords = fetch(source.at(states[0]), states[0].time, variables, lat, lon)
+    cases = source.cases(times, "0/48/6h")
+    x, coords = fetch(source.at(cases[0]), cases[0].time, variables, lat, lon)
 
 Every refusal is an ``InputError`` of one sentence. Importing this package costs next to nothing:
 Earth2Studio, xarray and PyTorch are imported when a source first works.

@@ -64,7 +64,7 @@ def fetch(
 
     has = as_source(source)
     if isinstance(has, Forecast):
-        raise InputError(f"the source {has.name} has forecasts; fetch those of one state: source.at(state)")
+        raise InputError(f"the source {has.name} has forecasts; fetch those of one case: source.at(case)")
     valid = to_times(times)
     names = [str(name) for name in variables]
     fields = [_fetch_one(has, time, names, lat, lon) for time in valid]

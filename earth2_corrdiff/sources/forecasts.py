@@ -62,7 +62,7 @@ class Forecast:
     synthetic: bool = False
     _built: dict[int | None, ForecastSource] = field(default_factory=dict, repr=False)
 
-    def states(self, times: TimeLike | Iterable[TimeLike], leads: Any = None) -> Cases:
+    def cases(self, times: TimeLike | Iterable[TimeLike], leads: Any = None) -> Cases:
         """The forecasts of these reference times and lead times, of all coarse members; fetches nothing.
 
         Raises
@@ -77,11 +77,11 @@ class Forecast:
             self.calendar.check(reference, asked, self.name)
         return Cases(reference, asked, self.coarse)
 
-    def at(self, state: Case) -> Source:
+    def at(self, case: Case) -> Source:
         """The fields of one lead time and coarse member as a source of their own."""
-        member = "" if state.coarse is None else f" member {state.coarse}"
-        lead = np.timedelta64(0, "ns") if state.lead is None else state.lead
-        build = partial(_AtLead, partial(self._member, state.coarse), lead)
+        member = "" if case.coarse is None else f" member {case.coarse}"
+        lead = np.timedelta64(0, "ns") if case.lead is None else case.lead
+        build = partial(_AtLead, partial(self._member, case.coarse), lead)
         name = f"{self.name}{member}, lead time {lead_text(lead)}"
         return Source(name, build, self.vocabulary, synthetic=self.synthetic)
 

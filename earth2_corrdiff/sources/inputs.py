@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The coarse input of a run: of each state the model's variables, checked, and what is kept beside them."""
+"""The coarse input of a run: of each case the model's variables, checked, and what is kept beside them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ EXTRA = "refc"  # kept for comparison where the source has it: the coarse twin o
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """Where the coarse fields of a run's states come from.
+    """Where the coarse fields of a run's cases come from.
 
     Attributes
     ----------
     source : Source or Forecast
         Has them
-    states : Cases
+    cases : Cases
         What to downscale
     variables : Sequence[str]
         The model's, in its order
@@ -40,7 +40,7 @@ class Inputs:
     """
 
     source: Source | Forecast
-    states: Cases
+    cases: Cases
     variables: Sequence[str]
     grid: Grid
 
@@ -53,7 +53,7 @@ class Inputs:
     def first(
         self, numbers: Sequence[int], names: Sequence[str], failed: dict[int, str] | None = None
     ) -> dict[int, Tensor]:
-        """Number and fields of the first of these states; none of none.
+        """Number and fields of the first of these cases; none of none.
 
         Parameters
         ----------
@@ -62,7 +62,7 @@ class Inputs:
         names : Sequence[str]
             Variables
         failed : dict[int, str] | None, optional
-            Gets the states that were tried in vain, and why; by default the first one must do
+            Gets the cases that were tried in vain, and why; by default the first one must do
 
         Raises
         ------
@@ -79,15 +79,15 @@ class Inputs:
         return {}
 
     def fetch(self, number: int, names: Sequence[str]) -> Tensor:
-        """Fields ``[C (+ 1), h, w]`` of one state; the model's, checked, come first.
+        """Fields ``[C (+ 1), h, w]`` of one case; the model's, checked, come first.
 
         Raises
         ------
         InputError
             If they cannot be fetched, or are no weather
         """
-        state = self.states[number]
-        source = self.source.at(state)
-        x, coords = fetch(source, state.time, names, self.grid.lat, self.grid.lon)
+        case = self.cases[number]
+        source = self.source.at(case)
+        x, coords = fetch(source, case.time, names, self.grid.lat, self.grid.lon)
         check_input(x[:, : len(self.variables)], self.variables, source, coords["time"])
         return x[0]

@@ -97,7 +97,7 @@ class Source:
 
         return await asyncio.to_thread(self, time, variable)
 
-    def states(self, times: TimeLike | Iterable[TimeLike], leads: Any = None) -> Cases:
+    def cases(self, times: TimeLike | Iterable[TimeLike], leads: Any = None) -> Cases:
         """The analyses of these times, each once; fetches nothing.
 
         Raises
@@ -113,8 +113,8 @@ class Source:
         self.check_times(valid)
         return Cases(valid)
 
-    def at(self, state: Case) -> Source:
-        """The source of a state: this one. Forecasts have one per lead time and coarse member."""
+    def at(self, case: Case) -> Source:
+        """The source of a case: this one. Forecasts have one per lead time and coarse member."""
         return self
 
     def has(self, variable: str) -> bool:

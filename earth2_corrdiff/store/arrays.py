@@ -46,11 +46,11 @@ def lay_out(io: ZarrBackend, layout: Layout) -> None:
 
     The metadata are complete then, so they are consolidated here: readers open an unfinished store, too.
     """
-    io.chunks.update(dict.fromkeys((*layout.states.axes, "sample"), 1))
+    io.chunks.update(dict.fromkeys((*layout.cases.axes, "sample"), 1))
     coords, lowres = layout.output_coords(), layout.lowres_coords()
     for each in (coords, lowres):
         io.add_array(each, [], **plain())
-    forecast = layout.states.leads is not None
+    forecast = layout.cases.leads is not None
     for name in layout.outputs:
         bound = layout.bounds.get(name)
         about = _about(name, forecast) | _kept(bound)
@@ -78,10 +78,10 @@ def _add_seeds(root: zarr.Group, layout: Layout) -> None:
         shape=layout.seeds.shape,
         chunks=(1,) * layout.seeds.ndim,
         dtype="int64",
-        dimension_names=[*layout.states.axes, "sample"],
+        dimension_names=[*layout.cases.axes, "sample"],
         fill_value=UNWRITTEN,
         **small(),
-        attributes=about | ({"coordinates": VALID} if layout.states.leads is not None else {}),
+        attributes=about | ({"coordinates": VALID} if layout.cases.leads is not None else {}),
     )
 
 
@@ -103,13 +103,13 @@ def _add_errors(root: zarr.Group, layout: Layout) -> None:
         **small(),
     )
     array[:] = numbers
-    lead = {"coordinates": VALID} if layout.states.leads is not None else {}
+    lead = {"coordinates": VALID} if layout.cases.leads is not None else {}
     root.create_array(
         ERROR,
         shape=(*layout.seeds.shape, len(names)),
         chunks=(*(1,) * layout.seeds.ndim, len(names)),
         dtype="float64",
-        dimension_names=[*layout.states.axes, "sample", OUTPUT],
+        dimension_names=[*layout.cases.axes, "sample", OUTPUT],
         fill_value=np.nan,
         **small(),
         attributes={"long_name": "largest absolute error of the stored field, in its units", **lead},
@@ -118,7 +118,7 @@ def _add_errors(root: zarr.Group, layout: Layout) -> None:
 
 def _add_valid_times(root: zarr.Group, layout: Layout) -> None:
     """CF: the valid time as an auxiliary coordinate of forecasts; the axes are reference and lead time."""
-    valid = layout.states.valid_times
+    valid = layout.cases.valid_times
     array = root.create_array(
         VALID,
         shape=valid.shape,
@@ -132,7 +132,7 @@ def _add_valid_times(root: zarr.Group, layout: Layout) -> None:
     reference = {"standard_name": "forecast_reference_time", "long_name": "reference time (UTC)"}
     root["time"].attrs.update(reference)
     root["lead_time"].attrs.update({"standard_name": "forecast_period", "long_name": "lead time"})
-    if layout.states.coarse is not None:
+    if layout.cases.coarse is not None:
         root["ensemble"].attrs.update({"long_name": "member of the coarse forecast"})
 
 

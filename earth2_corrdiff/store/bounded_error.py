@@ -45,7 +45,7 @@ class BoundedFields:
         self.root, self.layout, self.place = root, layout, place
         check_readable((self._array(name) for name in layout.bounds), place)
 
-    def check(self, state: int, member: int, fields: Tensor) -> None:
+    def check(self, case: int, member: int, fields: Tensor) -> None:
         """Refuse a member ``[Co, H, W]`` that cannot be kept within the bounds, before it is written.
 
         Raises
@@ -54,9 +54,9 @@ class BoundedFields:
             If a field is not finite, or too large for its bound
         """
         for name, field in self._fields(fields):
-            self.layout.bounds[name].check(self._named(name, state, member), field)
+            self.layout.bounds[name].check(self._named(name, case, member), field)
 
-    def verify(self, state: int, member: int, fields: Tensor) -> None:
+    def verify(self, case: int, member: int, fields: Tensor) -> None:
         """Read a member again that was just written, and record its largest errors.
 
         Raises
@@ -64,13 +64,13 @@ class BoundedFields:
         InputError
             If an error is larger than its bound: what was read is not what was written
         """
-        where = (*self.layout.states.index(state), member)
+        where = (*self.layout.cases.index(case), member)
         errors = []
         for name, field in self._fields(fields):
             error, bound = largest_error(field, self._array(name)[where]), self.layout.bounds[name].absolute
             if not error <= bound:  # nor NaN
                 raise InputError(
-                    f"{self._named(name, state, member)} was read from {self.place} with an error of "
+                    f"{self._named(name, case, member)} was read from {self.place} with an error of "
                     f"{error:g}, beyond its bound of {bound:g}; check the disk, then --resume"
                 )
             errors.append(error)
@@ -116,5 +116,5 @@ class BoundedFields:
     def _array(self, name: str) -> Any:
         return self.root[name]
 
-    def _named(self, name: str, state: int, member: int) -> str:
-        return f"{name} of member {member} at {self.layout.states[state]}"
+    def _named(self, name: str, case: int, member: int) -> str:
+        return f"{name} of member {member} at {self.layout.cases[case]}"

@@ -67,7 +67,7 @@ def chunks_there(array: zarr.Array[Any], where: Sequence[int]) -> list[tuple[int
 
 @dataclass(frozen=True)
 class Part:
-    """What is kept of a member, or of the coarse input of a state.
+    """What is kept of a member, or of the coarse input of a case.
 
     Attributes
     ----------
@@ -103,54 +103,54 @@ class Integrity:
         self._errors = (ERROR,) if layout.bounds else ()
 
     def damaged(self, written: list[list[int]], every_byte: bool) -> Iterator[tuple[int, int, str]]:
-        """State, number and fault of each damaged member.
+        """Case, number and fault of each damaged member.
 
-        Where the coarse input of a state is damaged, it is the first of its members: the input is written
+        Where the coarse input of a case is damaged, it is the first of its members: the input is written
         again with it.
 
         Parameters
         ----------
         written : list[list[int]]
-            Members of each state that should be whole
+            Members of each case that should be whole
         every_byte : bool
             Read all of them; otherwise the newest ones, and of all others look at the size alone
         """
         left = READ
-        for state, member in self._newest_first(written):
-            parts = [self._member(state, member)]
-            if member == written[state][0]:
-                parts.append(self._coarse(state))
+        for case, member in self._newest_first(written):
+            parts = [self._member(case, member)]
+            if member == written[case][0]:
+                parts.append(self._coarse(case))
             for part in parts:
                 fault = self._by_size(part)
                 if fault is None and (every_byte or left > 0):
                     fault = self._by_reading(part)
                     left -= self._size(part)
                 if fault is not None:
-                    yield state, member, fault
+                    yield case, member, fault
                     break
 
-    def fault(self, state: int, member: int) -> str | None:
+    def fault(self, case: int, member: int) -> str | None:
         """What is wrong with a member, or with the coarse input beside it; all of it is read."""
-        parts = (self._member(state, member), self._coarse(state))
+        parts = (self._member(case, member), self._coarse(case))
         return next(filter(None, map(self._by_reading, parts)), None)
 
-    def _member(self, state: int, member: int) -> Part:
+    def _member(self, case: int, member: int) -> Part:
         arrays = (*self.layout.outputs, *self._errors)
-        return Part(arrays, arrays, (*self.layout.states.index(state), member))
+        return Part(arrays, arrays, (*self.layout.cases.index(case), member))
 
-    def _coarse(self, state: int) -> Part:
+    def _coarse(self, case: int) -> Part:
         arrays = tuple(f"{name}_lowres" for name in self.layout.lowres)
-        return Part(arrays, self._variables, self.layout.states.index(state))
+        return Part(arrays, self._variables, self.layout.cases.index(case))
 
     def _newest_first(self, written: list[list[int]]) -> list[tuple[int, int]]:
         """All members, those first that were completed last: they are what a power failure takes."""
         found = []
-        for state, members in enumerate(written):
-            where = self.layout.states.index(state)
+        for case, members in enumerate(written):
+            where = self.layout.cases.index(case)
             for member in members:
                 files = chunk_files(self._array(SEED), (*where, member))
-                found.append((max(map(_time, files), default=0.0), state, member))
-        return [(state, member) for _, state, member in sorted(found, reverse=True)]
+                found.append((max(map(_time, files), default=0.0), case, member))
+        return [(case, member) for _, case, member in sorted(found, reverse=True)]
 
     def _by_size(self, part: Part) -> str | None:
         """The first chunk that is lost or empty."""
@@ -199,8 +199,8 @@ def _constants(layout: Layout) -> dict[str, NDArray[Any]]:
     found: dict[str, NDArray[Any]] = dict(layout.static)
     for coords in (layout.output_coords(), layout.lowres_coords()):
         found |= {**convert_multidim_to_singledim(coords)[0], **coords}
-    if layout.states.leads is not None:
-        found[VALID] = layout.states.valid_times
+    if layout.cases.leads is not None:
+        found[VALID] = layout.cases.valid_times
     return found | ({OUTPUT: np.arange(len(layout.bounds))} if layout.bounds else {})
 
 

@@ -59,7 +59,7 @@ class Layout:
 
     Attributes
     ----------
-    states : Cases
+    cases : Cases
         Times of analyses, or times, lead times and coarse members of forecasts: S axes
     seeds : np.ndarray
         ``[*S, M]`` int64: of each member
@@ -75,7 +75,7 @@ class Layout:
         Of the outputs that are not kept without loss
     """
 
-    states: Cases
+    cases: Cases
     seeds: NDArray[np.int64]
     outputs: tuple[str, ...]
     lowres: tuple[str, ...]
@@ -88,34 +88,34 @@ class Layout:
     @property
     def times(self) -> Times:
         """``[T]``: of the analyses, or reference times of the forecasts."""
-        return self.states.times
+        return self.cases.times
 
     @property
     def members(self) -> int:
-        """Members of each state."""
+        """Members of each case."""
         return int(self.seeds.shape[-1])
 
-    def state_seeds(self, state: int) -> NDArray[np.int64]:
-        """``[M]``: seeds of the members of one state."""
-        seeds: NDArray[np.int64] = self.seeds[self.states.index(state)]
+    def case_seeds(self, case: int) -> NDArray[np.int64]:
+        """``[M]``: seeds of the members of one case."""
+        seeds: NDArray[np.int64] = self.seeds[self.cases.index(case)]
         return seeds
 
-    def output_coords(self, state: int | None = None) -> Coordinates:
-        """Coordinates of the output arrays, or of the part of one state."""
-        leading = self._leading(state)
+    def output_coords(self, case: int | None = None) -> Coordinates:
+        """Coordinates of the output arrays, or of the part of one case."""
+        leading = self._leading(case)
         grid = self.output_grid
         return OrderedDict(**leading, sample=np.arange(self.members), lat=grid.lat, lon=grid.lon)
 
-    def lowres_coords(self, state: int | None = None) -> Coordinates:
-        """Coordinates of the coarse input, or of the part of one state."""
-        leading = self._leading(state)
+    def lowres_coords(self, case: int | None = None) -> Coordinates:
+        """Coordinates of the coarse input, or of the part of one case."""
+        leading = self._leading(case)
         return OrderedDict(**leading, lat_lowres=self.input_grid.lat, lon_lowres=self.input_grid.lon)
 
-    def _leading(self, state: int | None) -> Coordinates:
-        axes = self.states.axes
-        if state is None:
+    def _leading(self, case: int | None) -> Coordinates:
+        axes = self.cases.axes
+        if case is None:
             return axes
-        where = self.states.index(state)
+        where = self.cases.index(case)
         return OrderedDict(
             (name, axis[i : i + 1]) for (name, axis), i in zip(axes.items(), where, strict=True)
         )
@@ -130,7 +130,7 @@ class Layout:
         arrays : Mapping[str, Any]
             Its arrays by name, anything that NumPy indexes
         """
-        lacking = [name for name in (*self.outputs, SEED, *self.states.axes, "sample") if name not in arrays]
+        lacking = [name for name in (*self.outputs, SEED, *self.cases.axes, "sample") if name not in arrays]
         if lacking:
             return [f"no {', '.join(lacking)}"]
         return [*self.other_settings(attributes), *self._other_members(arrays), *self._other_grids(arrays)]
@@ -156,7 +156,7 @@ class Layout:
     def _other_members(self, arrays: Mapping[str, Any]) -> list[str]:
         texts: dict[str, Callable[[Any], str]] = {"time": time_text, "lead_time": lead_text, "ensemble": str}
         other = []
-        for name, axis in self.states.axes.items():
+        for name, axis in self.cases.axes.items():
             have = np.asarray(arrays[name][:])
             if not np.array_equal(have, axis):
                 pair = (_listed([texts[name](value) for value in some]) for some in (have, axis))
@@ -169,7 +169,7 @@ class Layout:
 
     def _surplus(self, arrays: Mapping[str, Any]) -> list[str]:
         """Axes that the store has and the layout has not: a forecast's."""
-        return [name for name in AXES if name in arrays and name not in self.states.axes]
+        return [name for name in AXES if name in arrays and name not in self.cases.axes]
 
     def _other_grids(self, arrays: Mapping[str, Any]) -> list[str]:
         axes = {
@@ -185,18 +185,18 @@ class Layout:
         ]
 
 
-def member_seeds(states: Cases, seed: int, members: int) -> NDArray[np.int64]:
+def member_seeds(cases: Cases, seed: int, members: int) -> NDArray[np.int64]:
     """Seeds of all members, ``[*S, M]``.
 
     They depend on the run's seed, the valid time and the member's number, and for forecasts on what else
-    tells apart two states of one valid time: the lead time, and the number of the coarse member.
+    tells apart two cases of one valid time: the lead time, and the number of the coarse member.
     """
     flat = []
-    for state in states:
-        more = [] if state.lead is None else [int(state.lead / np.timedelta64(1, "s"))]
-        more += [] if state.coarse is None else [state.coarse]
-        flat.append([member_seed(seed, state.valid, i, *more) for i in range(members)])
-    return np.array(flat, dtype=np.int64).reshape(*states.shape, members)
+    for case in cases:
+        more = [] if case.lead is None else [int(case.lead / np.timedelta64(1, "s"))]
+        more += [] if case.coarse is None else [case.coarse]
+        flat.append([member_seed(seed, case.valid, i, *more) for i in range(members)])
+    return np.array(flat, dtype=np.int64).reshape(*cases.shape, members)
 
 
 def provenance(

@@ -15,8 +15,8 @@ FLOAT = 4  # bytes of float32
 LEAST = {False: 0.25, True: 0.04}
 """Smallest part of their bytes that fields take as they are stored: without loss, and within bounds."""
 ENTRY = 64
-"""Bytes of memory that a state or a member takes whatever the grid: its seed, its place in the work."""
-SAID = {"states": 1000, "evaluations": 10**6, "bytes": 10**10}
+"""Bytes of memory that a case or a member takes whatever the grid: its seed, its place in the work."""
+SAID = {"cases": 1000, "evaluations": 10**6, "bytes": 10**10}
 """From what on a run is called large."""
 UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
 
@@ -27,12 +27,12 @@ class Size:
 
     Attributes
     ----------
-    states, members : int
+    cases, members : int
         Times or forecasts, and members of all of them together
     evaluations : int
         Of the network, over all members
     outputs, coarse : int
-        Fields of a member, and of the coarse input that is kept of a state
+        Fields of a member, and of the coarse input that is kept of a case
     points, coarse_points : int
         Of their grids
     channels : int
@@ -41,7 +41,7 @@ class Size:
         Whether fields are kept within bounds of their error
     """
 
-    states: int
+    cases: int
     members: int
     evaluations: int
     outputs: int
@@ -54,7 +54,7 @@ class Size:
     @property
     def bytes(self) -> int:
         """Of all fields as float32."""
-        coarse = self.states * self.coarse * self.coarse_points
+        coarse = self.cases * self.coarse * self.coarse_points
         return FLOAT * (self.members * self.outputs * self.points + coarse)
 
     @property
@@ -65,7 +65,7 @@ class Size:
     @property
     def files(self) -> int:
         """Of the store: a chunk is a file, and a member's seed, too."""
-        return self.members * (self.outputs + 1 + self.bounded) + self.states * self.coarse
+        return self.members * (self.outputs + 1 + self.bounded) + self.cases * self.coarse
 
     @property
     def memory(self) -> int:
@@ -75,7 +75,7 @@ class Size:
     @property
     def text(self) -> str:
         """In words."""
-        counts = {"state": self.states, "member": self.members, "evaluation": self.evaluations}
+        counts = {"case": self.cases, "member": self.members, "evaluation": self.evaluations}
         return f"{', '.join(_count(*pair) for pair in counts.items())}, {size_text(self.bytes)} as float32"
 
     @property
@@ -103,9 +103,9 @@ def check_memory(size: Size, free: int, device: str, on_device: int) -> None:
     InputError
         Names what is needed and what there is
     """
-    entries = ENTRY * (size.states + size.members)
+    entries = ENTRY * (size.cases + size.members)
     if entries > free:
-        counts = f"{_count('state', size.states)} with {_count('member', size.members)}"
+        counts = f"{_count('case', size.cases)} with {_count('member', size.members)}"
         raise InputError(
             f"{counts} need {size_text(entries)} of memory for their seeds alone, and {size_text(free)} are "
             "free; ask for fewer times or members in one run"

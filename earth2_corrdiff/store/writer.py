@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The output: one Zarr store through Earth2Studio's ``ZarrBackend``, resumable after any interruption.
 
-A member of a state is an address in the store. Its fields are written first, flushed to the disk, and its
+A member of a case is an address in the store. Its fields are written first, flushed to the disk, and its
 seed last, so a seed that is there says that the member is complete: what is done is a property of the store.
 No two members share a chunk, so several processes can fill one store.
 """
@@ -125,13 +125,13 @@ class Store:
             io.root = root
             return cls(io, layout, resume=True, place=place)
 
-    def missing(self, state: int) -> list[int]:
-        """Members of a state that are not written."""
-        where = self.layout.states.index(state)
+    def missing(self, case: int) -> list[int]:
+        """Members of a case that are not written."""
+        where = self.layout.cases.index(case)
         return _missing(_seeds(self.io.root, where), self.layout.seeds[where])
 
     def all_missing(self) -> list[list[int]]:
-        """Members of every state that are not written."""
+        """Members of every case that are not written."""
         shape = (-1, self.layout.members)
         pairs = zip(_seeds(self.io.root).reshape(shape), self.layout.seeds.reshape(shape), strict=True)
         return [_missing(found, seeds) for found, seeds in pairs]
@@ -152,18 +152,18 @@ class Store:
         """
         integrity = Integrity(self.io.root, self.layout, variables)
         found = 0
-        for state, member, fault in self._faults(integrity, every_byte):
-            piece = state * self.layout.members + member
+        for case, member, fault in self._faults(integrity, every_byte):
+            piece = case * self.layout.members + member
             if claims is not None and not claims.take(piece):
                 continue
-            if member in self.missing(state) or integrity.fault(state, member):
+            if member in self.missing(case) or integrity.fault(case, member):
                 with writing(self.place):
-                    self.io.root[SEED][*self.layout.states.index(state), member] = UNWRITTEN
+                    self.io.root[SEED][*self.layout.cases.index(case), member] = UNWRITTEN
                 found += 1
                 if found <= LISTED:
                     logger.warning(
                         "member {} at {} is damaged and is computed again: {}",
-                        *(member, self.layout.states[state], fault),
+                        *(member, self.layout.cases[case], fault),
                     )
             if claims is not None:
                 claims.drop(piece)
@@ -172,27 +172,27 @@ class Store:
         return found
 
     def _faults(self, integrity: Integrity, every_byte: bool) -> Iterator[tuple[int, int, str]]:
-        """State, number and fault of each damaged member: of its seed, or of its fields."""
+        """Case, number and fault of each damaged member: of its seed, or of its fields."""
         seeds = _seeds(self.io.root)
         for where in np.argwhere((seeds != self.layout.seeds) & (seeds != UNWRITTEN)):
-            state = int(np.ravel_multi_index(tuple(where[:-1]), self.layout.states.shape))
-            yield state, int(where[-1]), f"{SEED} is not that of the member"
+            case = int(np.ravel_multi_index(tuple(where[:-1]), self.layout.cases.shape))
+            yield case, int(where[-1]), f"{SEED} is not that of the member"
         every = range(self.layout.members)
         written = [[i for i in every if i not in missing] for missing in map(set, self.all_missing())]
         yield from integrity.damaged(written, every_byte)
 
-    def write_lowres(self, state: int, x: Tensor) -> None:
-        """Write the coarse input ``[C, h, w]`` of a state."""
+    def write_lowres(self, case: int, x: Tensor) -> None:
+        """Write the coarse input ``[C, h, w]`` of a case."""
         names = [f"{name}_lowres" for name in self.layout.lowres]
-        leading = (1,) * len(self.layout.states.shape)
+        leading = (1,) * len(self.layout.cases.shape)
         with writing(self.place):
             self._check_there()
             fields = [field.cpu().reshape(*leading, *field.shape) for field in x]
-            self._write(fields, self.layout.lowres_coords(state), names)
-            self._flush(names, self.layout.states.index(state))
+            self._write(fields, self.layout.lowres_coords(case), names)
+            self._flush(names, self.layout.cases.index(case))
 
-    def write_members(self, state: int, first: int, block: Tensor) -> None:
-        """Write members ``first, first + 1, …`` of a state: ``[m, Co, H, W]``; their seeds last.
+    def write_members(self, case: int, first: int, block: Tensor) -> None:
+        """Write members ``first, first + 1, …`` of a case: ``[m, Co, H, W]``; their seeds last.
 
         Raises
         ------
@@ -205,21 +205,21 @@ class Store:
         with writing(self.place):
             for i, fields in enumerate(block, first):
                 try:
-                    check_finite(self.layout, state, i, fields)
-                    self._bounded.check(state, i, fields)
+                    check_finite(self.layout, case, i, fields)
+                    self._bounded.check(case, i, fields)
                 except InputError as error:
                     refused[i] = str(error)
                 else:
-                    self._write_member(state, i, fields)
+                    self._write_member(case, i, fields)
         if refused:
             raise MemberError(refused)
 
-    def _write_member(self, state: int, i: int, fields: Tensor) -> None:
-        coords, where = self.layout.output_coords(state), self.layout.states.index(state)
+    def _write_member(self, case: int, i: int, fields: Tensor) -> None:
+        coords, where = self.layout.output_coords(case), self.layout.cases.index(case)
         coords["sample"] = np.array([i])
         self._check_there()
         self._write(*_variables(fields[None], coords, self.layout))
-        self._bounded.verify(state, i, fields)
+        self._bounded.verify(case, i, fields)
         errors = (ERROR,) if self.layout.bounds else ()
         self._flush((*self.layout.outputs, *errors), (*where, i))
         self._check_there()
@@ -274,29 +274,29 @@ class Plain:
                 "path of a store, or a ZarrBackend"
             ) from error
 
-    def missing(self, state: int) -> list[int]:
+    def missing(self, case: int) -> list[int]:
         """All members."""
         return list(range(self.layout.members))
 
     def all_missing(self) -> list[list[int]]:
-        """All members of every state."""
-        return [self.missing(state) for state in range(len(self.layout.states))]
+        """All members of every case."""
+        return [self.missing(case) for case in range(len(self.layout.cases))]
 
-    def write_lowres(self, state: int, x: Tensor) -> None:
+    def write_lowres(self, case: int, x: Tensor) -> None:
         """Kept by Zarr stores only."""
 
-    def write_members(self, state: int, first: int, block: Tensor) -> None:
-        """Write members ``first, first + 1, …`` of a state: ``[m, Co, H, W]``.
+    def write_members(self, case: int, first: int, block: Tensor) -> None:
+        """Write members ``first, first + 1, …`` of a case: ``[m, Co, H, W]``.
 
         Raises
         ------
         MemberError
             If some are not finite: the others are written
         """
-        coords, refused = self.layout.output_coords(state), {}
+        coords, refused = self.layout.output_coords(case), {}
         for i, fields in enumerate(block, first):
             try:
-                check_finite(self.layout, state, i, fields)
+                check_finite(self.layout, case, i, fields)
             except InputError as error:
                 refused[i] = str(error)
         for i in range(first, first + len(block)):
@@ -313,7 +313,7 @@ class Plain:
         return {}
 
 
-def check_finite(layout: Layout, state: int, member: int, fields: Tensor) -> None:
+def check_finite(layout: Layout, case: int, member: int, fields: Tensor) -> None:
     """Refuse a member ``[Co, H, W]`` that is not finite everywhere: it must never count as complete.
 
     Raises
@@ -325,7 +325,7 @@ def check_finite(layout: Layout, state: int, member: int, fields: Tensor) -> Non
     bad = {name: share for name, share in zip(layout.outputs, finite, strict=True) if share < 1}
     if bad:
         raise InputError(
-            f"{', '.join(bad)} of member {member} at {layout.states[state]} is not finite at "
+            f"{', '.join(bad)} of member {member} at {layout.cases[case]} is not finite at "
             f"{100 * (1 - min(bad.values())):.3g} % of the points; look at the package's weights and at the "
             "input, the member is not written and --resume computes it again"
         )
@@ -336,7 +336,7 @@ def _missing(found: Any, seeds: Any) -> list[int]:
 
 
 def _seeds(root: zarr.Group, where: Sequence[int] = ()) -> NDArray[np.int64]:
-    """Seeds of the members, of one state or ``[*S, M]`` of all; ``UNREADABLE`` where they are damaged."""
+    """Seeds of the members, of one case or ``[*S, M]`` of all; ``UNREADABLE`` where they are damaged."""
     array: Any = root[SEED]
     shape = array.shape[len(where) :]
     there = chunks_there(array, where)
@@ -379,8 +379,8 @@ def _restore(root: zarr.Group, layout: Layout, place: object) -> None:
 
 
 def _variables(block: Tensor, coords: OrderedDict[str, Any], layout: Layout) -> tuple[Any, Any, Any]:
-    """Members ``[m, Co, H, W]`` of one state as Earth2Studio's backends take them: a list over variables."""
-    leading = (1,) * len(layout.states.shape)
+    """Members ``[m, Co, H, W]`` of one case as Earth2Studio's backends take them: a list over variables."""
+    leading = (1,) * len(layout.cases.shape)
     fields = block.transpose(0, 1).cpu()
     fields = fields.reshape(fields.shape[0], *leading, *fields.shape[1:])
     variable = OrderedDict(variable=np.array(layout.outputs), **coords)

@@ -181,8 +181,8 @@ class Regression(OneTime):
 
     def compute(self, time: np.datetime64, coarse: Tensor) -> Tensor:
         """The regression's output."""
-        states = coarse if coarse.ndim == 4 else coarse[None]
-        return self.downscaler.mean(states, [self.hours] * len(states))
+        cases = coarse if coarse.ndim == 4 else coarse[None]
+        return self.downscaler.mean(cases, [self.hours] * len(cases))
 
 
 class Drawn(OneTime):

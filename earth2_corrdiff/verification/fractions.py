@@ -33,7 +33,7 @@ def odd_windows(scales: Sequence[float], spacing: float, shape: tuple[int, int])
 
 
 class Fractions:
-    """Fractions of one state, to which members are added one by one.
+    """Fractions of one case, to which members are added one by one.
 
     Events are values at or above a threshold. Windows lie inside the domain, are weighted by the area at
     their middle, and count if the truth is known in half of their cells or more.

@@ -81,7 +81,7 @@ def open_verification(
     settings, grid = settings or Settings(), grid_of(ds)
     domain, known = Domain.of(grid, settings.scales), open_truth(truth, grid, truth_names)
     others = {name: _Other(path, fields.open_store(path)) for name, path in (compare or {}).items()}
-    every = fields.states(ds).leads
+    every = fields.cases(ds).leads
     wanted = every if leads is None else chosen_leads(leads, every)
 
     def verification(one: xr.Dataset, lead: np.timedelta64 | None = None) -> Verification:
@@ -118,7 +118,7 @@ class _Other:
 
     def at(self, lead: np.timedelta64 | None) -> xr.Dataset:
         """Its fields at a lead time of what is verified; analyses are compared at all of them."""
-        own = fields.states(self.ds).leads
+        own = fields.cases(self.ds).leads
         if own is None:
             return self.ds
         if lead is None and len(own) > 1:

@@ -204,10 +204,10 @@ def test_an_error_of_a_write_ends_the_run(
 ) -> None:
     write = Store.write_members
 
-    def full(self: Store, state: int, first: int, block: torch.Tensor) -> None:
-        if (state, first) == (0, 2):
+    def full(self: Store, case: int, first: int, block: torch.Tensor) -> None:
+        if (case, first) == (0, 2):
             raise InputError("cannot write run.zarr: No space left on device")
-        write(self, state, first, block)
+        write(self, case, first, block)
 
     monkeypatch.setattr(Store, "write_members", full)
     run, done = Downscaling(TIMES, model, Weather(), tmp_path / "run.zarr"), []

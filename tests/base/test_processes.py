@@ -281,17 +281,15 @@ def test_without_locks_everything_is_given(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 8])
-@pytest.mark.parametrize(("states", "members", "batch"), [(1, 5, 1), (1, 64, 4), (3, 4, 1), (40, 2, 2)])
-def test_shares_cover_everything(world: int, states: int, members: int, batch: int) -> None:
+@pytest.mark.parametrize(("cases", "members", "batch"), [(1, 5, 1), (1, 64, 4), (3, 4, 1), (40, 2, 2)])
+def test_shares_cover_everything(world: int, cases: int, members: int, batch: int) -> None:
     """Alone each process would do all; the parts that they begin with are disjoint and of about one size."""
-    every = [list(range(members)) for _ in range(states)]
+    every = [list(range(members)) for _ in range(cases)]
     every[0] = every[0][1:]  # something is there already
-    shares = [
-        Share(lambda state: every[state], members, None, Processes(rank, world)) for rank in range(world)
-    ]
+    shares = [Share(lambda case: every[case], members, None, Processes(rank, world)) for rank in range(world)]
     for share in shares:
-        done = [(state, i) for state, block in share.of(every, batch) for i in block]  # type: ignore[misc]
-        assert sorted(done) == [(state, i) for state, block in enumerate(every) for i in block]
+        done = [(case, i) for case, block in share.of(every, batch) for i in block]  # type: ignore[misc]
+        assert sorted(done) == [(case, i) for case, block in enumerate(every) for i in block]
     pieces = shares[0]._pieces(every, batch)
     assert sum(piece.count for piece in pieces) == sum(map(len, every))
     sizes = [sum(piece.count for piece in pieces[rank::world]) for rank in range(world)]

@@ -38,9 +38,7 @@ def test_condition(bent: bool, invariants: bool) -> None:
     spec, x = make_spec(bent=bent, invariants=invariants), weather(2)
     points = np.stack(spec.output_grid.mesh(), axis=-1)
     axes = (COARSE.lat.astype(float), COARSE.lon.astype(float))
-    fine = np.stack(
-        [[RegularGridInterpolator(axes, field)(points) for field in state] for state in x.double()]
-    )
+    fine = np.stack([[RegularGridInterpolator(axes, field)(points) for field in case] for case in x.double()])
     center, scale = (np.reshape(part, (1, 3, 1, 1)) for part in (INPUTS.center, INPUTS.scale))
     want = (fine - center) / scale
     if spec.invariant_fields is not None:
@@ -258,7 +256,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     finally:
         logger.remove(handler)
     assert torch.equal(got, model(weather(2), SEEDS))
-    assert tight.failures == failures == len(said)  # it stays small for the second state
+    assert tight.failures == failures == len(said)  # it stays small for the second case
     assert all("out of memory" in text for text in said)
 
 

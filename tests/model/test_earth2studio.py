@@ -53,7 +53,7 @@ def coordinates(**leading: Any) -> OrderedDict[str, np.ndarray]:
     return coords
 
 
-def states(*leading: int) -> Tensor:
+def cases(*leading: int) -> Tensor:
     return weather(int(np.prod(leading))).reshape(*leading, 3, 6, 8)
 
 
@@ -82,16 +82,16 @@ def test_batch_func_is_outermost() -> None:
 @pytest.mark.parametrize("bent", [True, False])
 def test_coordinates_of_the_output(bent: bool) -> None:
     model = make_model(bent=bent)
-    y, coords = model(states(2), coordinates(batch=np.arange(2)))
+    y, coords = model(cases(2), coordinates(batch=np.arange(2)))
     grid = model.spec.output_grid
     assert y.shape == (2, 2, 2, 16, 24) and y.dtype == torch.float32
     assert coords["lat"].ndim == (2 if bent else 1)
     assert np.array_equal(coords["lat"], grid.lat) and np.array_equal(coords["lon"], grid.lon)
-    assert torch.equal(y, model.downscaler(states(2), model.member_seeds()))
+    assert torch.equal(y, model.downscaler(cases(2), model.member_seeds()))
 
 
 LEADING = {
-    "one state": {},
+    "one case": {},
     "time": {"time": TIMES},
     "time and lead time": {"time": TIMES, "lead_time": LEADS},
     "ensemble": {"ensemble": [0, 1], "time": TIMES[:2], "lead_time": LEADS},
@@ -102,7 +102,7 @@ LEADING = {
 @pytest.mark.parametrize("leading", LEADING.values(), ids=LEADING.keys())
 def test_leading_dimensions(model: CorrDiff, leading: dict[str, Any]) -> None:
     sizes = [len(values) for values in leading.values()]
-    x, given = states(*sizes), coordinates(**leading)
+    x, given = cases(*sizes), coordinates(**leading)
     y, coords = model(x, given)
     assert list(coords) == [*leading, "sample", "variable", "lat", "lon"]
     for name, values in leading.items():
@@ -117,12 +117,12 @@ def test_leading_dimensions(model: CorrDiff, leading: dict[str, Any]) -> None:
 
 
 def test_latitude_in_either_order(model: CorrDiff) -> None:
-    want, _ = model(states(2), coordinates(time=TIMES[:2]))
+    want, _ = model(cases(2), coordinates(time=TIMES[:2]))
     coords = coordinates(time=TIMES[:2])
     coords["lat"] = COARSE.lat[::-1]
-    x = states(2)
+    x = cases(2)
     got, out = model(x.flip(-2), coords)
-    assert torch.equal(got, want) and torch.equal(x, states(2))
+    assert torch.equal(got, want) and torch.equal(x, cases(2))
     assert np.array_equal(out["lat"], model.spec.output_grid.lat)
 
 
@@ -130,13 +130,13 @@ def test_latitude_in_either_order(model: CorrDiff) -> None:
 def test_longitude_in_either_convention(model: CorrDiff, turn: float) -> None:
     coords = coordinates(time=TIMES[:1])
     coords["lon"] = COARSE.lon.astype(np.float64) + turn
-    assert torch.equal(model(states(1), coords)[0], model(states(1), coordinates(time=TIMES[:1]))[0])
+    assert torch.equal(model(cases(1), coords)[0], model(cases(1), coordinates(time=TIMES[:1]))[0])
 
 
 def test_input_in_double_precision(model: CorrDiff) -> None:
     """GFS comes in float64."""
-    got, _ = model(states(1).double(), coordinates(time=TIMES[:1]))
-    assert got.dtype == torch.float32 and torch.equal(got, model(states(1), coordinates(time=TIMES[:1]))[0])
+    got, _ = model(cases(1).double(), coordinates(time=TIMES[:1]))
+    assert got.dtype == torch.float32 and torch.equal(got, model(cases(1), coordinates(time=TIMES[:1]))[0])
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
@@ -153,14 +153,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("change", "word"), BAD.values(), ids=BAD.keys())
 def test_other_coordinates_are_refused(model: CorrDiff, change: dict[str, Any], word: str) -> None:
     with pytest.raises(InputError, match=word) as raised:
-        model(states(1), coordinates(time=TIMES[:1]) | change)
+        model(cases(1), coordinates(time=TIMES[:1]) | change)
     assert "\n" not in str(raised.value)
 
 
 def test_another_size_is_refused(model: CorrDiff) -> None:
     coords = coordinates(time=TIMES[:1]) | {"lat": COARSE.lat[:5]}
     with pytest.raises(InputError, match="got 5 from 20 to 24 and 8 from 118 to 125; cut them out"):
-        model(states(1)[..., :5, :], coords)
+        model(cases(1)[..., :5, :], coords)
 
 
 # attributes
@@ -207,7 +207,7 @@ def test_max_batch_changes_nothing(model: CorrDiff, max_batch: int) -> None:
     other = make_model()
     other.max_batch = max_batch
     coords = coordinates(time=TIMES[:2])
-    assert torch.equal(other(states(2), coords)[0], model(states(2), coords)[0])
+    assert torch.equal(other(cases(2), coords)[0], model(cases(2), coords)[0])
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_a_seed_that_is_drawn_is_logged_and_makes_the_same_members_again() -> No
     assert torch.equal(model(weather(), coordinates(batch=[0]))[0], first)
 
 
-def test_states_of_a_call_share_their_members_noise(model: CorrDiff) -> None:
+def test_cases_of_a_call_share_their_members_noise(model: CorrDiff) -> None:
     """As in the stock class; downscale() gives each time its own."""
     twice = weather().expand(2, -1, -1, -1)
     y, _ = model(twice, coordinates(time=TIMES[:2]))
@@ -332,10 +332,10 @@ def test_public_names() -> None:
 
 
 class Weather:
-    """A data source of one state per time."""
+    """A data source of one case per time."""
 
     def __call__(self, time: Any, variable: Any) -> xr.DataArray:
-        x = states(len(TIMES)).numpy()[np.searchsorted(TIMES, np.asarray(time, TIMES.dtype))]
+        x = cases(len(TIMES)).numpy()[np.searchsorted(TIMES, np.asarray(time, TIMES.dtype))]
         coords = {"time": time, "variable": variable, "lat": COARSE.lat, "lon": COARSE.lon}
         return xr.DataArray(x, coords, ("time", "variable", "lat", "lon"))
 
@@ -369,6 +369,6 @@ def test_run_deterministic_with_the_diagnostic_wrapper() -> None:
     assert np.array_equal(np.asarray(io["lat"][:]), model.spec.output_grid.lat)
     for i in range(2):
         for lead in range(3):
-            state = states(3)[i] + lead * step
-            want = model.downscaler(state[None], model.member_seeds())[0]
+            case = cases(3)[i] + lead * step
+            want = model.downscaler(case[None], model.member_seeds())[0]
             assert np.array_equal(stored[i, lead], want.numpy()), (i, lead)

@@ -48,7 +48,7 @@ def stock(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.parametrize("accelerated", [False, True])
 def test_equals_upstream(stock: Any, accelerated: bool) -> None:
-    """Both networks see the label of the state's lead time."""
+    """Both networks see the label of the case's lead time."""
     from patch_layouts import theirs_of
     from physicsnemo.diffusion.samplers.legacy_stochastic_sampler import stochastic_sampler
     from physicsnemo.diffusion.utils import StackedRandomGenerator
@@ -105,7 +105,7 @@ def test_what_cannot_be(stock: Any) -> None:
     loaded = read_package(Folder(stock[0]))
     model = Downscaler(loaded.spec, loaded.regression, loaded.denoiser, "fp32")
     for run in (model, lambda x, _, lead_hours=None: model.mean(x, lead_hours)):
-        for leads, words in ((None, "give --lead"), ([7], "not of 7 h"), ([6, 6], "1 states need as many")):
+        for leads, words in ((None, "give --lead"), ([7], "not of 7 h"), ([6, 6], "1 cases need as many")):
             with pytest.raises(InputError, match=words):
                 run(weather(), SEEDS, lead_hours=leads)
     with pytest.raises(InputError, match="needs one: run it on a forecast"):

@@ -256,7 +256,7 @@ def test_noise_on_a_gpu() -> None:
 
 @pytest.mark.parametrize("mode", ["both", "regression"])
 def test_drawing_begins_before_the_regression(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
-    """For the first members of each state; where nothing is sampled, nothing is drawn."""
+    """For the first members of each case; where nothing is sampled, nothing is drawn."""
     events: list[str] = []
     begin, draw = MemberNoise.begin, MemberNoise.__call__
 

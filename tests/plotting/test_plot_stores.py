@@ -77,14 +77,14 @@ def fields_of(figure: object) -> list[np.ndarray]:
 def test_each_forecast_is_shown_under_its_valid_time_start_and_lead(stores: dict[str, Path]) -> None:
     """The fields are those that xarray finds by the coordinates."""
     ds, raw = plotting.open_store(stores["forecasts"]), xr.open_zarr(stores["forecasts"])
-    every = plotting.states(ds)
+    every = plotting.cases(ds)
     assert len(every) == 6
-    for index, state in enumerate(every):
+    for index, case in enumerate(every):
         figure = plotting.plot_member(ds, index, 1)
-        start, valid = (str(time)[:16].replace("T", " ") for time in (state.time, state.valid))
-        lead = int(state.lead / np.timedelta64(1, "h"))
+        start, valid = (str(time)[:16].replace("T", " ") for time in (case.time, case.valid))
+        lead = int(case.lead / np.timedelta64(1, "h"))
         assert f"valid {valid} UTC, start {start} UTC + {lead} h" in texts(figure).replace("\n", " ")
-        there = raw.sel(time=state.time, lead_time=state.lead, sample=1)
+        there = raw.sel(time=case.time, lead_time=case.lead, sample=1)
         np.testing.assert_allclose(fields_of(figure)[1], there["t2m"].values - 273.15, atol=1e-4)
         seed = int(there["member_seed"])
         assert f"member seed {seed}" in texts(figure)

@@ -201,11 +201,11 @@ def test_out_of_memory_halves_the_batch(
     tried: list[int] = []
     original = Downscaler.sample
 
-    def block(self: Downscaler, state: Any, seeds: Any, *how: Any) -> torch.Tensor:
+    def block(self: Downscaler, case: Any, seeds: Any, *how: Any) -> torch.Tensor:
         tried.append(len(seeds))
         if len(seeds) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-        return original(self, state, seeds, *how)
+        return original(self, case, seeds, *how)
 
     monkeypatch.setattr(Downscaler, "sample", block)
     ds = run(load(package), tmp_path / "run.zarr", max_batch=3)

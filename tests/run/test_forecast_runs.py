@@ -61,7 +61,7 @@ def test_dimensions_and_coordinates(store: Path) -> None:
     assert later.sizes["lead_time"] == 2
 
 
-def test_chunks_hold_one_member_of_one_state(store: Path) -> None:
+def test_chunks_hold_one_member_of_one_case(store: Path) -> None:
     root = ZarrBackend(str(store)).root
     assert root["mrr"].chunks == (1, 1, 1, 1, 24, 36) and root["t2m_lowres"].chunks == (1, 1, 1, 36, 40)
     assert root["member_seed"].chunks == (1, 1, 1, 1)

@@ -66,7 +66,7 @@ def test_the_others_are_done(package: Path, whole: Path, tmp_path: Path, gaps: t
 
 
 def test_the_function_raises_at_the_end(package: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"1 of 3 states failed: 2024-07-24T18:00: the input .*; the others"):
+    with pytest.raises(InputError, match=r"1 of 3 cases failed: 2024-07-24T18:00: the input .*; the others"):
         options = Options(seed=SEED, keep_going=True)
         downscale(TIMES, load(package), Gaps(1), tmp_path / "run.zarr", options=options)
     assert written(tmp_path / "run.zarr") == [True, False, True]

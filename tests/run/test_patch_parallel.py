@@ -87,8 +87,8 @@ def test_a_process_is_killed(
     agree(tmp_path / STORE, whole)
 
 
-def test_states_that_fail_are_left_out(argv: tuple[object, ...], tmp_path: Path) -> None:
-    """``--keep-going`` is the first process's affair: the others never see such a state."""
+def test_cases_that_fail_are_left_out(argv: tuple[object, ...], tmp_path: Path) -> None:
+    """``--keep-going`` is the first process's affair: the others never see such a case."""
     path = weather_file(tmp_path / "weather.nc")
     ds = xr.load_dataset(path)
     ds["t2m"][0, 5, 5] = np.nan

@@ -502,8 +502,8 @@ def test_a_section_that_hangs_is_killed_and_what_it_had_is_kept(
     assert found["hangs"]["value"] == 3 and found["hangs"]["killed"] == "out of time at endless"
     assert found["good"]["value"] == 1
     time.sleep(0.2)
-    state = Path(f"/proc/{pids.read_text()}/stat")
-    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+    case = Path(f"/proc/{pids.read_text()}/stat")
+    assert not case.exists() or case.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_what_does_not_fit_the_time_is_skipped(tmp_path: Path, sections: Callable[..., Section]) -> None:

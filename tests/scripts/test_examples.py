@@ -54,7 +54,7 @@ def test_taiwan_step_by_step(offline: Path) -> None:
 def test_forecast_to_corrdiff(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Persistence in Earth2Studio's loop: each lead time is CorrDiff of the first coarse state."""
+    """Persistence in Earth2Studio's loop: each lead time is CorrDiff of the first coarse case."""
     names = {"dxwrapper": "DiagnosticWrapper", "persistence": "Persistence"}
     loop = tiny.earth2studio_module("run")
     px = ModuleType("earth2studio.models.px")  # without the other forecast models, which take long to import

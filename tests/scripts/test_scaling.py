@@ -45,14 +45,14 @@ def test_patches_are_counted_as_physicsnemo_counts_them(domain: tuple[int, int])
 
 def test_targets_by_hand() -> None:
     conus, hour, year = ex.targets(64)
-    assert conus.megapixels == 1.892352 and conus.states == 8760
+    assert conus.megapixels == 1.892352 and conus.cases == 8760
     # 1.89 million points, 8760 hours, 64 members, 4 variables of 4 bytes
     assert (
         conus.terabytes(4)
         == pytest.approx(1.892352e6 * 8760 * 64 * 16 / 1e12)
         == pytest.approx(16.97, abs=0.01)
     )
-    assert hour.megapixels == pytest.approx(56.67, abs=0.01) and year.states == 8760 * hour.states
+    assert hour.megapixels == pytest.approx(56.67, abs=0.01) and year.cases == 8760 * hour.cases
     calls = 1 + 64 * 12
     expected = 8760 * 1.892352 * (15 * 448**2 / (1056 * 1792)) * 0.5 * calls / 3600
     assert conus.hours(0.5, 12) == pytest.approx(expected)

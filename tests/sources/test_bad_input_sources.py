@@ -330,7 +330,7 @@ def test_a_mirror_may_hold_what_the_bucket_has_no_longer(tmp_path: Path) -> None
         name.write_bytes(b"")
     source = make_source(f"gfs:{tmp_path}")
     source.check_times("2020-08-04T18")
-    make_forecast(f"gfs_fx:{tmp_path}").states("2020-08-04T18", "0")
+    make_forecast(f"gfs_fx:{tmp_path}").cases("2020-08-04T18", "0")
     assert "gfs.20200805/00/gfs.t00z.pgrb2.0p25.f000 is missing" in refused(source.check_times, "2020-08-05")
     assert "since 2021-01-01; got 2014-01-01" in refused(source.check_times, "2014-01-01")
     assert "since 2021-01-01; got 2020-08-04" in refused(make_source("gfs").check_times, "2020-08-04T18")

@@ -125,7 +125,7 @@ def test_the_valid_time_of_a_forecast_is_its_time(
     source.check_times("2024-07-24T12")
     assert "has only 2024-07-24T12:00; got 2024-07-24T00:00" in refused(source.check_times, "2024-07-24T00")
     forecast = make_forecast(name)
-    assert forecast.states("2024-07-24T00", "12").shape == (1, 1)
+    assert forecast.cases("2024-07-24T00", "12").shape == (1, 1)
 
 
 def test_cf_has_the_valid_time_beside_the_lead_time(tmp_path: Path) -> None:
@@ -139,18 +139,18 @@ def test_cf_has_the_valid_time_beside_the_lead_time(tmp_path: Path) -> None:
         name = saved(data, tmp_path / f"{len(list(tmp_path.iterdir()))}.nc")
         assert value(name, "2024-07-24T06") == 291
         source = make_forecast(name)
-        state = source.states("2024-07-24T00", "12")[0]
-        x, _ = fetch(source.at(state), state.time, ["t2m"], LAT, LON)
+        case = source.cases("2024-07-24T00", "12")[0]
+        x, _ = fetch(source.at(case), case.time, ["t2m"], LAT, LON)
         assert float(x.mean()) == 292
 
 
 def test_steps_as_plain_numbers_make_forecasts(tmp_path: Path) -> None:
     coords = GRID | {"time": START, "step": ("step", [0.0, 6.0, 12.0], HOURS)}
     name = saved(xr.Dataset({"t2m": field(290.0, step=3)}, coords), tmp_path / "steps.nc")
-    states = make_forecast(name).states("2024-07-24T00", "0/12/6h")
-    assert len(states) == 3 and value(name, "2024-07-24T12") == 292
+    cases = make_forecast(name).cases("2024-07-24T00", "0/12/6h")
+    assert len(cases) == 3 and value(name, "2024-07-24T12") == 292
     assert "has the lead times 0 h, 6 h, 12 h; got 18 h" in refused(
-        make_forecast(name).states, "2024-07-24T00", "18"
+        make_forecast(name).cases, "2024-07-24T00", "18"
     )
 
 
@@ -177,8 +177,8 @@ def test_runs_by_lead_time_give_the_shortest_one(tmp_path: Path, said: list[str]
         assert [value(name, f"2024-07-24T{hour:02d}") for hour in (0, 6, 12, 18)] == [290, 293, 294, 295]
         assert any("2 of 4 valid times are there from several runs" in line for line in said)
         source = make_forecast(name)
-        states = source.states(runs, "0/12/6h")
-        found = [float(fetch(source.at(s), s.time, ["t2m"], LAT, LON)[0].mean()) for s in states]
+        cases = source.cases(runs, "0/12/6h")
+        found = [float(fetch(source.at(s), s.time, ["t2m"], LAT, LON)[0].mean()) for s in cases]
         assert found == [290, 291, 292, 293, 294, 295]
 
 
@@ -191,7 +191,7 @@ def test_runs_that_lack_lead_times(tmp_path: Path) -> None:
     source = make_source(name)
     assert [value(name, "2024-07-24T00"), value(name, "2024-07-24T06")] == [290, 292]
     assert "has 2 times" in refused(source.check_times, "2024-07-24T12")
-    message = refused(make_forecast(name).states, START + np.arange(2) * 6 * HOUR, "0,6")
+    message = refused(make_forecast(name).cases, START + np.arange(2) * 6 * HOUR, "0,6")
     assert "has no forecast of 2024-07-24T06:00 + 6 h" in message
 
 
@@ -374,8 +374,8 @@ def test_overlapping_runs_in_several_files(tmp_path: Path) -> None:
         saved(xr.Dataset({"t2m": field(290.0 + 10 * run, step=3)}, coords), tmp_path / f"run{run}.nc")
     name = f"file:{tmp_path}/run*.nc"
     assert [value(name, f"2024-07-24T{hour:02d}") for hour in (0, 6, 12, 18)] == [290, 300, 301, 302]
-    states = make_forecast(name).states(["2024-07-24T00", "2024-07-24T06"], "0/12/6h")
-    assert len(states) == 6
+    cases = make_forecast(name).cases(["2024-07-24T00", "2024-07-24T06"], "0/12/6h")
+    assert len(cases) == 6
 
 
 def test_members_are_chosen_with_the_lead_time(tmp_path: Path) -> None:
@@ -384,8 +384,8 @@ def test_members_are_chosen_with_the_lead_time(tmp_path: Path) -> None:
     message = refused(make_source, name)
     assert "has the coarse members 0, 5; choose forecasts with --lead, and with --coarse-members" in message
     source = make_forecast(name, "5")
-    (state,) = source.states("2024-07-24T00", "6")
-    x, _ = fetch(source.at(state), state.time, ["t2m"], LAT, LON)
+    (case,) = source.cases("2024-07-24T00", "6")
+    x, _ = fetch(source.at(case), case.time, ["t2m"], LAT, LON)
     assert float(x.mean()) == 293
 
 

@@ -36,31 +36,31 @@ def refused(call: Any, *args: Any, **options: Any) -> str:
     return message
 
 
-# states
+# cases
 
 
-def test_states_are_numbered_with_the_last_axis_fastest() -> None:
-    states = Cases(to_times(TIMES), to_leads(LEADS), (0, 3))
+def test_cases_are_numbered_with_the_last_axis_fastest() -> None:
+    cases = Cases(to_times(TIMES), to_leads(LEADS), (0, 3))
     assert (
-        len(states) == 12
-        and states.shape == (2, 3, 2)
-        and list(states.axes)
+        len(cases) == 12
+        and cases.shape == (2, 3, 2)
+        and list(cases.axes)
         == [
             "time",
             "lead_time",
             "ensemble",
         ]
     )
-    assert [states.index(i) for i in (0, 1, 2, 11)] == [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 2, 1)]
-    assert str(states[3]) == "2024-07-24T00:00 + 6 h, coarse member 3"
-    assert states[3].valid == np.datetime64("2024-07-24T06") and len(list(states)) == 12
-    np.testing.assert_array_equal(states.valid_times, to_times(TIMES)[:, None] + to_leads(LEADS))
+    assert [cases.index(i) for i in (0, 1, 2, 11)] == [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 2, 1)]
+    assert str(cases[3]) == "2024-07-24T00:00 + 6 h, coarse member 3"
+    assert cases[3].valid == np.datetime64("2024-07-24T06") and len(list(cases)) == 12
+    np.testing.assert_array_equal(cases.valid_times, to_times(TIMES)[:, None] + to_leads(LEADS))
 
 
-def test_states_of_analyses() -> None:
-    states = Cases(to_times(TIMES))
-    assert states.shape == (2,) and list(states.axes) == ["time"] and str(states[1]) == "2024-07-24T06:00"
-    assert states[1] == Case(np.datetime64("2024-07-24T06", "ns")) and states[1].valid == states.times[1]
+def test_cases_of_analyses() -> None:
+    cases = Cases(to_times(TIMES))
+    assert cases.shape == (2,) and list(cases.axes) == ["time"] and str(cases[1]) == "2024-07-24T06:00"
+    assert cases[1] == Case(np.datetime64("2024-07-24T06", "ns")) and cases[1].valid == cases.times[1]
 
 
 # what archives have
@@ -138,7 +138,7 @@ def test_ecmwf_has_what_is_allowed(kind: Any) -> None:
     ],
 )
 def test_forecasts_that_an_archive_cannot_have(name: str, time: str, lead: str, says: str) -> None:
-    assert says in refused(make_forecast(name).states, time, lead)
+    assert says in refused(make_forecast(name).cases, time, lead)
 
 
 def test_names_and_members() -> None:
@@ -159,13 +159,13 @@ def test_names_and_members() -> None:
     assert "the source gfs has no lead times; leave out --lead, or use gfs_fx" in refused(
         make_forecast, "gfs"
     )
-    assert "the source arco has no lead times" in refused(make_source("arco").states, "2024-07-24", "6h")
+    assert "the source arco has no lead times" in refused(make_source("arco").cases, "2024-07-24", "6h")
     assert "the source gfs_fx has forecasts; say which, as --lead 0/48/6h" in refused(make_source, "gfs_fx")
-    assert "has forecasts; say which" in refused(make_forecast("gfs_fx").states, "2024-07-24")
+    assert "has forecasts; say which" in refused(make_forecast("gfs_fx").cases, "2024-07-24")
     assert "there is no source 'gfx'; choose one of gfs, arco" in refused(make_forecast, "gfx")
     for folder in ("gfs_fx:none", "ifs_fx:none"):
         assert "needs a folder laid out like NOAA's bucket" in refused(make_forecast, folder)
-    assert "fetch those of one state" in refused(fetch, make_forecast("demo_fx"), TIMES[0], ["t2m"], [0], [0])
+    assert "fetch those of one case" in refused(fetch, make_forecast("demo_fx"), TIMES[0], ["t2m"], [0], [0])
 
 
 @pytest.mark.parametrize("text", ["", "a", "0-", "-3", "4-2", "0,,1", "1,1", "0-2,2", "1.5", "999999"])
@@ -188,9 +188,9 @@ def test_ecmwf_needs_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "find_spec", lambda package: None)
     for name, members in (("ifs_fx", None), ("ifs_ens_fx", "1-2")):
         source = make_forecast(name, members)
-        state = source.states("2024-07-24", "6h")[0]
+        case = source.cases("2024-07-24", "6h")[0]
         assert "run: pip install ecmwf-opendata" in refused(
-            fetch, source.at(state), state.time, ["t2m"], [0], [0]
+            fetch, source.at(case), case.time, ["t2m"], [0], [0]
         )
 
 
@@ -218,16 +218,16 @@ def test_gfs_forecasts_of_a_mirror(tmp_path: Path) -> None:
                 run / name.replace("f000", f"f{hours:03d}"),
             )
     source = make_forecast(f"gfs_fx:{folder}")
-    states = source.states("2024-08-04T12", "6,12")
+    cases = source.cases("2024-08-04T12", "6,12")
     lat, lon = np.linspace(48, 56, 33), np.linspace(13, 25, 49)
-    for state, grib in zip(states, (POLAND, LATER), strict=True):
-        x, _ = fetch(source.at(state), state.time, [*NAMES, "refc"], lat, lon)
+    for case, grib in zip(cases, (POLAND, LATER), strict=True):
+        x, _ = fetch(source.at(case), case.time, [*NAMES, "refc"], lat, lon)
         found = tool.read_source(str(grib))
         for i, name in enumerate([*NAMES, "refc"]):
             expected = found[name].values[::-1] * (9.81 if name[0] == "z" else 1)
             np.testing.assert_allclose(x[0, i], expected, rtol=2e-7, atol=1e-5)
-        check_input(x[:, :12], NAMES, source.at(state))
-    message = refused(source.states, "2024-08-04T12", "6/18/6h")
+        check_input(x[:, :12], NAMES, source.at(case))
+    message = refused(source.cases, "2024-08-04T12", "6/18/6h")
     assert "has no forecast of 2024-08-04T12:00 + 18 h: the file" in message and "f018 is missing" in message
 
 
@@ -271,19 +271,19 @@ def test_gefs_members_of_a_mirror(tmp_path: Path) -> None:
             shifted = {name: value + 10 * number + hours for name, value in base.items()}
             write_gefs(tmp_path, member, hours, shifted)
     source = make_forecast(f"gefs_fx:{tmp_path}", "0,3")
-    states = source.states("2024-07-24T06", "0,3h")
-    assert [(state.coarse, lead_text(state.lead)) for state in states] == [
+    cases = source.cases("2024-07-24T06", "0,3h")
+    assert [(case.coarse, lead_text(case.lead)) for case in cases] == [
         *((0, "0 h"), (3, "0 h"), (0, "3 h"), (3, "3 h"))
     ]
     lon = np.interp(COARSE.lon, np.arange(720) / 2, np.linspace(0, 5, 720))
-    for state in states:
-        x, _ = fetch(source.at(state), state.time, NAMES, COARSE.lat, COARSE.lon)
+    for case in cases:
+        x, _ = fetch(source.at(case), case.time, NAMES, COARSE.lat, COARSE.lon)
         for i, name in enumerate(NAMES):
-            value = base[name] + 10 * state.coarse + int(state.lead / HOUR)
+            value = base[name] + 10 * case.coarse + int(case.lead / HOUR)
             expected = np.broadcast_to(value + lon, (36, 40)) * (9.81 if name[0] == "z" else 1)
             np.testing.assert_allclose(x[0, i], expected, atol=0.2)
-    assert make_forecast(f"gefs_fx:{tmp_path}").states("2024-07-24T06", "0").coarse is None
-    message = refused(make_forecast(f"gefs_fx:{tmp_path}", "0-3").states, "2024-07-24T06", "0")
+    assert make_forecast(f"gefs_fx:{tmp_path}").cases("2024-07-24T06", "0").coarse is None
+    message = refused(make_forecast(f"gefs_fx:{tmp_path}", "0-3").cases, "2024-07-24T06", "0")
     assert "gep01.t06z.pgrb2a.0p50.f000 is missing" in message
 
 
@@ -308,12 +308,12 @@ def test_forecasts_of_a_file(tmp_path: Path, members: tuple[int, ...] | None, la
     saved.to_netcdf(path)
     source = make_forecast(f"file:{path}", None if members is None else "3,0")
     source.check_variables(NAMES)
-    states = source.states(TIMES, LEADS)
-    assert states.shape == ((2, 3) if members is None else (2, 3, 2))
-    for state in states:
-        x, _ = fetch(source.at(state), state.time, NAMES, COARSE.lat, COARSE.lon)
-        expected = data.sel(time=state.time, lead_time=state.lead)
-        expected = expected if members is None else expected.sel(ensemble=state.coarse)
+    cases = source.cases(TIMES, LEADS)
+    assert cases.shape == ((2, 3) if members is None else (2, 3, 2))
+    for case in cases:
+        x, _ = fetch(source.at(case), case.time, NAMES, COARSE.lat, COARSE.lon)
+        expected = data.sel(time=case.time, lead_time=case.lead)
+        expected = expected if members is None else expected.sel(ensemble=case.coarse)
         np.testing.assert_array_equal(x[0], expected.to_dataarray()[[list(data).index(n) for n in NAMES]])
 
 
@@ -321,9 +321,9 @@ def test_what_a_forecast_file_lacks(tmp_path: Path) -> None:
     path = forecast_file(tmp_path / "forecast.nc", (0, 3))
     source = make_forecast(f"file:{path}", "0")
     assert "has forecasts from 2024-07-24T00:00, 2024-07-24T06:00; got 2024-07-24T12:00" in refused(
-        source.states, "2024-07-24T12", "6"
+        source.cases, "2024-07-24T12", "6"
     )
-    assert "has the lead times 0 h, 6 h, 12 h; got 18 h" in refused(source.states, TIMES[0], "6/18/6")
+    assert "has the lead times 0 h, 6 h, 12 h; got 18 h" in refused(source.cases, TIMES[0], "6/18/6")
     assert "has the coarse members (0, 3); got 1" in refused(make_forecast, f"file:{path}", "0-1")
     assert "has the coarse members 0 to 3; say which, as --coarse-members" in refused(
         make_forecast, f"file:{path}"
@@ -348,15 +348,15 @@ def test_grib_files_make_forecasts(tmp_path: Path) -> None:
         (tmp_path / grib.name).symlink_to(grib)
     source = make_forecast(f"file:{tmp_path}/*.grib2")
     lat, lon = np.linspace(48, 56, 33), np.linspace(13, 25, 49)
-    states = source.states("2020-08-04T12", "6,12h")
-    for state, grib in zip(states, (POLAND, LATER), strict=True):
-        x, _ = fetch(source.at(state), state.time, [*NAMES, "refc"], lat, lon)
+    cases = source.cases("2020-08-04T12", "6,12h")
+    for case, grib in zip(cases, (POLAND, LATER), strict=True):
+        x, _ = fetch(source.at(case), case.time, [*NAMES, "refc"], lat, lon)
         found = load_tool().read_source(str(grib))
         for i, name in enumerate([*NAMES, "refc"]):
             expected = found[name].values[::-1] * (9.81 if name[0] == "z" else 1)
             np.testing.assert_array_equal(x[0, i], expected.astype(np.float32))
     assert source.coarse is None and source.has("refc") and not source.has("mrr")
-    assert "has the lead times 6 h, 12 h; got 18 h" in refused(source.states, "2020-08-04T12", "18")
+    assert "has the lead times 6 h, 12 h; got 18 h" in refused(source.cases, "2020-08-04T12", "18")
 
 
 # sources of the user's own
@@ -369,15 +369,15 @@ def test_own_sources() -> None:
     )
     several = as_source([Forecasts(0), Forecasts(2)])
     assert isinstance(several, Forecast) and several.coarse == (0, 1)
-    states = several.states(TIMES, LEADS)
-    x = [fetch(several.at(states[i]), states[i].time, ["t2m"], COARSE.lat, COARSE.lon)[0] for i in (2, 3)]
+    cases = several.cases(TIMES, LEADS)
+    x = [fetch(several.at(cases[i]), cases[i].time, ["t2m"], COARSE.lat, COARSE.lon)[0] for i in (2, 3)]
     assert np.allclose(x[1] - x[0], 2, atol=1e-4)
     stock, _ = fetch_data(Forecasts(2), to_times(TIMES[:1]), np.array(["t2m"]), to_leads("6h"))
     np.testing.assert_array_equal(x[1][0], stock[0, 0])
     assert as_source(GFS_FX(verbose=False)).name == "gfs_fx"
     ensemble = as_source([GEFS_FX("gec00", verbose=False), GEFS_FX("gep01", verbose=False)])
     assert ensemble.name == "gefs_fx" and ensemble.has("t2m") and not ensemble.has("mrr")
-    assert "has lead times every 3 hours" in refused(ensemble.states, TIMES[0], "1h")
+    assert "has lead times every 3 hours" in refused(ensemble.cases, TIMES[0], "1h")
     for wrong in ([], [42], [Forecasts(), 42], 42):
         assert "a data source is called with (time, variable)" in refused(as_source, wrong)
 
@@ -386,12 +386,12 @@ def test_the_demo_has_forecasts() -> None:
     """The control is perfect, the members spread with the lead time, and it says that it is synthetic."""
     source = make_forecast("demo_fx", "0-4")
     assert source.synthetic and source.has("refc")
-    states = source.states("2024-07-24T12", "0,48h")
+    cases = source.cases("2024-07-24T12", "0,48h")
     fields = {
-        (state.coarse, int(state.lead / HOUR)): fetch(
-            source.at(state), state.time, NAMES, COARSE.lat, COARSE.lon
+        (case.coarse, int(case.lead / HOUR)): fetch(
+            source.at(case), case.time, NAMES, COARSE.lat, COARSE.lon
         )[0]
-        for state in states
+        for case in cases
     }
     truth, _ = fetch(make_source("demo"), "2024-07-26T12", NAMES, COARSE.lat, COARSE.lon)
     np.testing.assert_array_equal(fields[0, 48], truth)
@@ -416,7 +416,7 @@ def test_messages_name_the_forecast() -> None:
         (hot, "the input from Forecasts member 1, lead time 6 h at 2024-07-24T00:00 cannot be used: t2m is"),
     ):
         source = as_source([Forecasts(0), Forecasts(1, spoil)])
-        states = source.states(TIMES, LEADS)
-        inputs = Inputs(source, states, NAMES, COARSE)
+        cases = source.cases(TIMES, LEADS)
+        inputs = Inputs(source, cases, NAMES, COARSE)
         assert inputs.fetch(2, NAMES).shape == (12, 36, 40)
         assert refused(inputs.fetch, 3, NAMES).startswith(says)

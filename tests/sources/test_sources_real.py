@@ -152,8 +152,8 @@ def test_two_messages_for_one_variable(tmp_path: Path) -> None:
         logger.remove(handle)
         np.testing.assert_allclose(x[0, 0].numpy(), analysis.values, atol=1e-3)
         assert any("shortest lead time is taken, 0 h for 2020-08-05T00:00" in line for line in lines)
-        states = make_forecast(f"file:{path}").states("2020-08-04T12", "12")
-        assert len(states) == 1
+        cases = make_forecast(f"file:{path}").cases("2020-08-04T12", "12")
+        assert len(cases) == 1
     path.write_bytes(forecast.tostring() * 2)
     with pytest.raises(
         InputError, match=r"t2m at 2020-08-05T00:00, lead time 12 h, twice: messages 1 .* and 2"
@@ -180,11 +180,11 @@ def test_members_of_a_grib(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has the coarse members 0 to 3; say which"):
         make_forecast(f"file:{path}")
     source = make_forecast(f"file:{path}", "3,0")
-    states = source.states("2020-08-04T12", "12")
-    assert [state.coarse for state in states] == [3, 0]
-    for state in states:
-        x, _ = fetch(source.at(state), state.time, ["t2m"], *BOX)
-        expected = original + state.coarse
+    cases = source.cases("2020-08-04T12", "12")
+    assert [case.coarse for case in cases] == [3, 0]
+    for case in cases:
+        x, _ = fetch(source.at(case), case.time, ["t2m"], *BOX)
+        expected = original + case.coarse
         np.testing.assert_allclose(x[0, 0].numpy(), expected, atol=0.05)
     message["productDefinitionTemplateNumber"] = 2
     message = pygrib.fromstring(message.tostring())

@@ -398,8 +398,8 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[int]]:
     seeds: set[int] = set()
     original = Downscaler.sample
 
-    def sample(self: Downscaler, state: Any, some: Any, *how: Any) -> torch.Tensor:
-        out = original(self, state, some, *how)
+    def sample(self: Downscaler, case: Any, some: Any, *how: Any) -> torch.Tensor:
+        out = original(self, case, some, *how)
         for i, seed in enumerate(some):
             if int(seed) in seeds:
                 out[i, 1, 3, 5] = torch.inf

@@ -57,7 +57,7 @@ def test_numbers_by_hand(package: Path, tmp_path: Path) -> None:
     run = Downscaling(TIMES, model, Weather(), tmp_path / "run.zarr")
     size = run._size(run.members)
     h, w = model.spec.input_grid.shape
-    assert (size.states, size.members, size.points) == (2, 6, H * W)
+    assert (size.cases, size.members, size.points) == (2, 6, H * W)
     assert size.bytes == 4 * (6 * 2 * H * W + 2 * 3 * h * w)
     assert size.files == 6 * (2 + 1) + 2 * 3 and size.evaluations == run.evaluations
     list(run)
@@ -75,7 +75,7 @@ def test_a_store_that_cannot_fit_its_disk_is_refused(
     disk(monkeypatch, bytes_ // 5)
     for where in (tmp_path / "run.zarr", tmp_path / "deep/er/run.zarr"):
         with pytest.raises(
-            InputError, match=r"run.zarr needs 1.54 MB at least \(2 states, 2000 members, .* as"
+            InputError, match=r"run.zarr needs 1.54 MB at least \(2 cases, 2000 members, .* as"
         ):
             iter(Downscaling(TIMES, model, source, where))
     assert not source.asked and not list(tmp_path.iterdir())
@@ -112,7 +112,7 @@ def test_a_disk_takes_so_many_files(package: Path, tmp_path: Path, monkeypatch: 
 def test_members_that_cannot_be_counted(package: Path, tmp_path: Path, samples: int) -> None:
     """Refused at once, whatever the machine: nothing as long as the members is made."""
     start = time.monotonic()
-    with pytest.raises(InputError, match=f"2 states with {2 * samples} members need .*|the store .* needs "):
+    with pytest.raises(InputError, match=f"2 cases with {2 * samples} members need .*|the store .* needs "):
         model = load(package, number_of_samples=samples)
         iter(Downscaling(TIMES, model, Weather(), tmp_path / "run.zarr"))
     assert time.monotonic() - start < 20 and not list(tmp_path.iterdir())
@@ -138,7 +138,7 @@ def test_what_is_large_says_its_size_and_goes_on(
     disk(monkeypatch, 10**12)
     model = load(package, number_of_samples=1)
     members = iter(Downscaling("2024-01-01T00/2024-03-01T00/1h", model, Weather(), tmp_path / "run.zarr"))
-    assert len(lines) == 1 and lines[0].startswith("a large run: 1441 states, 1441 members, ")
+    assert len(lines) == 1 and lines[0].startswith("a large run: 1441 cases, 1441 members, ")
     assert lines[0].endswith(" MB as float32, 1 TB free\n")
     assert next(members)[1] == 0
 
@@ -156,7 +156,7 @@ def test_many_lead_times_take_no_time(package: Path, tmp_path: Path) -> None:
     leads = to_leads("0/72000/1h")
     assert time.monotonic() - start < 5
     assert len(leads) == 72001 and leads[-1] == np.timedelta64(72000, "h")
-    assert len(make_forecast("demo_fx").states(TIMES, leads)) == 2 * 72001
+    assert len(make_forecast("demo_fx").cases(TIMES, leads)) == 2 * 72001
     for text, says in (("3,6,0/12/6h", "6 h is given twice"), ("9,3,9", "9 h is given twice")):
         with pytest.raises(InputError, match=says):
             to_leads(text)
