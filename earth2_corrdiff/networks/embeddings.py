@@ -37,7 +37,8 @@ class NoiseEmbedding(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         half = channels // 2
-        ramp = torch.arange(half, dtype=torch.float32) / (half - 1)
+        # never on the meta device: there PyTorch decomposes it in Python and imports its compiler, 0.8 s
+        ramp = torch.arange(half, dtype=torch.float32, device="cpu") / (half - 1)
         self.register_buffer("freqs", (1 / 10000) ** ramp)
 
     def forward(self, labels: Tensor) -> Tensor:
