@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.errors import InputError, UnavailableError
 from earth2_corrdiff.cli.common import INPUT_ERROR, calm_bars, run_command, share_cores
-from earth2_corrdiff.cli.run_log import HeldLog, configure_log
+from earth2_corrdiff.cli.log import HeldLog, configure_log
 from earth2_corrdiff.cli.run_options import NAME, run_parser
 from earth2_corrdiff.cli.run_report import announce, report, report_failures
 
