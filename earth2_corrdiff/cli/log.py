@@ -1,59 +1,81 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What ``run-corrdiff`` says on stderr: its own log, and what libraries log and warn."""
+"""The log of a command: what this package and its libraries log and warn, as one line each on stderr."""
 
 from __future__ import annotations
 
 import sys
+import warnings
 
 
-class HeldLog:
-    """Log lines on stderr, held back until the run has started: what is refused before that is one line."""
-
-    def __init__(self, held: bool) -> None:
-        self.lines: list[str] | None = [] if held else None
-
-    def write(self, line: str) -> None:
-        """Take what a logger says: this is the file that it writes to."""
-        from tqdm import tqdm
-
-        if self.lines is None:
-            tqdm.write(line, file=sys.stderr, end="")
-        else:
-            self.lines.append(line)
-
-    def release(self) -> None:
-        """Show what was held back, and from now on every line at once."""
-        lines, self.lines = self.lines or [], None
-        for line in lines:
-            self.write(line)
-
-
-def configure_log(name: str, debug: bool, first: bool = True) -> HeldLog:
-    """One place for all that the libraries log, after Earth2Studio's imports have set up theirs.
+class Log:
+    """Log lines on stderr under the command's name, above a progress bar if there is one.
 
     Parameters
     ----------
     name : str
         The command's, in front of every line
-    debug : bool
-        Show every message at once
-    first : bool, optional
-        Whether this is the process that speaks for its job: the others only warn
+    level : str, optional
+        Least severe level that is shown
+    debug : bool, optional
+        True if every message is shown at once, with its time and module
+    held : bool, optional
+        True if lines wait for :meth:`release`: what is refused before that is one line
     """
-    import logging
 
-    import earth2studio.data
-    import earth2studio.io  # noqa: F401
-    from loguru import logger
+    def __init__(self, name: str, level: str = "WARNING", debug: bool = False, held: bool = False) -> None:
+        self.level = "DEBUG" if debug else level
+        self.format = name + (": {time} {level.name} {name}: " if debug else ": {level.name}: ") + "{message}"
+        self._waiting: list[str] | None = [] if held and not debug else None
+        self.attach()
+        import logging
 
-    log = HeldLog(held=not debug)
-    logging.basicConfig(stream=log, format=name + ": %(levelname)s: %(message)s")
-    logging.captureWarnings(True)
-    logger.remove()
-    logger.add(
-        log,
-        level="DEBUG" if debug else "INFO" if first else "WARNING",
-        format=name + ": {level.name}: {message}" if not debug else "{time} {level.name} {name}: {message}",
-    )
-    return log
+        logging.basicConfig(stream=self, format=name + ": %(levelname)s: %(message)s")
+        logging.captureWarnings(True)
+
+    def attach(self) -> None:
+        """Take the place of all other sinks of loguru."""
+        from loguru import logger
+
+        logger.remove()
+        # Without the values of variables in tracebacks: they may hold a key.
+        logger.add(self, level=self.level, format=self.format, diagnose=False, backtrace=False)
+
+    def import_earth2studio(self, *sources: str) -> None:
+        """Import what replaces loguru's sinks when it is imported, and take their place again.
+
+        The archives take seconds to import: they are left out where no source needs them. For each optional
+        package that is missing Earth2Studio reads the source of the whole call stack, so this is imported
+        from near its end.
+
+        Parameters
+        ----------
+        *sources : str
+            Names of the sources that will be used, like ``gfs`` or ``file:PATH``
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of upstream packages, while they are imported
+            import earth2studio.io
+            import earth2studio.models.auto  # noqa: F401
+
+            if any(source.partition(":")[0] not in ("demo", "demo_fx", "file") for source in sources):
+                import earth2studio.data  # noqa: F401
+        self.attach()
+
+    def write(self, line: str) -> None:
+        """Show a line, or keep it until :meth:`release`."""
+        from tqdm import tqdm
+
+        if self._waiting is None:
+            tqdm.write(line, file=sys.stderr, end="")
+        else:
+            self._waiting.append(line)
+
+    def flush(self) -> None:
+        """Do nothing: stderr keeps nothing back."""
+
+    def release(self) -> None:
+        """Show what was held back, and from now on every line at once."""
+        lines, self._waiting = self._waiting or [], None
+        for line in lines:
+            self.write(line)

@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.errors import InputError, UnavailableError
 from earth2_corrdiff.cli.common import INPUT_ERROR, calm_bars, run_command, share_cores
-from earth2_corrdiff.cli.log import HeldLog, configure_log
+from earth2_corrdiff.cli.log import Log
+from earth2_corrdiff.cli.measure import trace_path, traced
 from earth2_corrdiff.cli.run_options import NAME, run_parser
 from earth2_corrdiff.cli.run_report import announce, report, report_failures
 
@@ -56,6 +57,7 @@ def _work(arguments: list[str]) -> int:
     args = _parsed(arguments, ranks)
     share_cores()
     calm_bars()
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # PyTorch's profiler writes about GPUs that are missing
     if ranks.world > 1:  # of a process that is gone PyTorch writes stack traces of C++
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     ranks = meet(ranks, os.environ)
@@ -90,20 +92,24 @@ def _parsed(arguments: list[str], ranks: Processes) -> argparse.Namespace:
 
 def run(args: argparse.Namespace, ranks: Processes) -> int:
     """Check what can be checked at once, load, run, and say what was written; the exit status."""
+    from earth2_corrdiff.model.packages.names import check_name
+    from earth2_corrdiff.store.paths import check_target
+
     _check(args)
+    log = Log(NAME, "INFO" if ranks.first else "WARNING", args.debug, held=True)
     source = _source(args)
     cases = source.cases(args.times, args.lead)
     args.output = args.output or Path("outputs") / f"corrdiff-{_label(cases)}.zarr"
+    check_name(args.package)
+    if ranks.first:
+        check_target(args.output, args.overwrite, args.resume)
     start = perf_counter()
     if sys.stderr.isatty() and ranks.first:  # in a log file it says nothing, and an error shall be one line
         print(f"{NAME}: loading the package {args.package} …", file=sys.stderr, flush=True)
+    log.import_earth2studio(args.source)
     from earth2_corrdiff.cli.loading import load
-    from earth2_corrdiff.store.paths import check_target
 
-    log = configure_log(NAME, args.debug, ranks.first)
-    if ranks.first:
-        check_target(args.output, args.overwrite, args.resume)
-    elif args.package == "taiwan" or "://" in args.package:
+    if not ranks.first and (args.package == "taiwan" or "://" in args.package):
         ranks.hear()  # the first process downloads it, the others find it in the cache
     _take_device(args, ranks)
     model = load(args)
@@ -113,6 +119,8 @@ def run(args: argparse.Namespace, ranks: Processes) -> int:
         return 0
     downscaling = _downscale(model, source, args, log, ranks)
     if ranks.first:
+        if args.profile:
+            print(f"wrote the profile {trace_path(args.output)}; open it with https://ui.perfetto.dev")
         print(report(downscaling, args.output, loaded))
         report_failures(NAME, downscaling)
     ranks.leave()
@@ -196,8 +204,13 @@ def _leads(downscaling: Downscaling, args: argparse.Namespace, ranks: Processes)
         yield
 
 
+def _profiled(args: argparse.Namespace, ranks: Processes) -> AbstractContextManager[None]:
+    """With ``--profile``, the trace of the first process."""
+    return traced(trace_path(args.output)) if args.profile and ranks.first else nullcontext()
+
+
 def _downscale(
-    model: CorrDiff, source: Any, args: argparse.Namespace, log: HeldLog, ranks: Processes
+    model: CorrDiff, source: Any, args: argparse.Namespace, log: Log, ranks: Processes
 ) -> Downscaling:
     from tqdm import tqdm
 
@@ -216,7 +229,7 @@ def _downscale(
     with tqdm(total=downscaling.evaluations, disable=not ranks.first, **look) as bar:
         downscaling.progress = steps = Steps(own, bar.update)
         try:
-            with _leads(downscaling, args, ranks):
+            with _leads(downscaling, args, ranks), _profiled(args, ranks):
                 for _ in members:
                     pass
         except (KeyboardInterrupt, InputError) as stop:

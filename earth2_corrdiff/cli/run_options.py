@@ -81,6 +81,7 @@ def run_parser() -> ArgumentParser:
     add("--check", action="store_true", help="with --resume: read every byte of what is there")
     add("--keep-going", action="store_true", help="report times that fail at the end, and do the others")
     add("--demo", action="store_true", help="synthetic weather and the embedded model: needs no network")
+    add("--profile", action="store_true", help="write a trace of PyTorch's profiler beside the output")
     add("--debug", action="store_true", help="show debug messages, and the traceback of an error")
     _add_domain(parser)
     return parser

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from earth2_corrdiff.cli.measure import peak_memory
+
 if TYPE_CHECKING:
     from earth2_corrdiff.base.cases import Cases
     from earth2_corrdiff.model.earth2studio import CorrDiff
@@ -54,7 +56,8 @@ def report(run: Downscaling, output: Path, loaded: float) -> str:
         done += f" but for {len(run.failed)} of {count(len(run.cases), _case(run.cases))} that failed"
     return (
         f"{done}: {extent(run.cases, model.number_of_samples)} of {', '.join(model.output_variables)} "
-        f"on {H} x {W} points{synthetic}; seed {run.seed}; {stages}{_compressed(run)}"
+        f"on {H} x {W} points{synthetic}; seed {run.seed}; {stages}; "
+        f"{peak_memory(model.downscaler.device)}{_compressed(run)}"
     )
 
 

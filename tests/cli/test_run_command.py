@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import re
@@ -49,6 +50,7 @@ from run_kit import (
 
 from earth2_corrdiff import CorrDiffTaiwan, InputError, downscale
 from earth2_corrdiff.cli.common import TRY_LATER
+from earth2_corrdiff.cli.measure import peak_memory
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.packages.reader import TAIWAN_ZIP, Folder
 from earth2_corrdiff.run.downscaling import Options
@@ -114,6 +116,42 @@ def test_the_script_is_the_console_command() -> None:
         assert f"from {module} import {function}" in source and f"sys.exit({function}())" in source
 
 
+def test_what_is_wrong_at_once_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    """An output that exists, a wrong time, a source or a package that is not there."""
+    Path("outputs/taken.zarr").mkdir(parents=True)
+    wrong = {
+        "exists": ["2024-07-24T12:00", "--demo", "--output", "outputs/taken.zarr"],
+        "yesterday": ["yesterday", "--demo"],
+        "2024-07-24T13:00": ["2024-07-24T13:00"],
+        "lies in the future": ["2199-01-01", "--lead", "6h", "--source", "gfs_fx"],
+        "no package folder": ["2024-07-24T12:00", "--package", "none"],
+        "no source": ["2024-07-24T12:00", "--source", "none"],
+    }
+    code = (
+        "import sys; from earth2_corrdiff.cli.run import main\n"
+        f"for argv in {list(wrong.values())}: assert main(argv) == 2\n"
+        "print(sorted({'torch', 'earth2studio', 'xarray', 'zarr', 'pandas'} & set(sys.modules)))"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ)
+    assert done.returncode == 0 and done.stdout == "[]\n", done.stderr
+    for said, line in zip(wrong, done.stderr.splitlines(), strict=True):
+        assert line.startswith("run-corrdiff: error: ") and said in line
+
+
+def test_the_demo_imports_no_archive_and_no_compiler(package: Path) -> None:
+    """They take half of the time until the first member is written."""
+    heavy = {"earth2studio.data", "torch._dynamo", "sympy", "matplotlib", "cartopy", "pygrib"}
+    code = (
+        "import sys; from earth2_corrdiff.cli.run import main\n"
+        f"assert main(['{TIMES[0]}', '--source', 'demo', '--package', {str(package)!r}]) == 0\n"
+        f"print(sorted({heavy} & set(sys.modules)))"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+
+
 # a run
 
 
@@ -124,7 +162,8 @@ def test_the_main_job(package: Path, capfd: pytest.CaptureFixture[str]) -> None:
     final = re.fullmatch(
         r"wrote outputs/corrdiff-2024-07-24T1200\.zarr: 1 time x 2 members of mrr, t2m, u10m, v10m "
         r"on 24 x 36 points of synthetic demo weather; seed 5; "
-        r"load \d+\.\d s, fetch \d+\.\d s, compute \d+\.\d s, write \d+\.\d s\n",
+        r"load \d+\.\d s, fetch \d+\.\d s, compute \d+\.\d s, write \d+\.\d s; "
+        r"peak (resident|device) memory \d+\.\d\d GB\n",
         out,
     )
     assert final
@@ -134,6 +173,37 @@ def test_the_main_job(package: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"denoising: 100%\|█+\| 14/14 ", err)  # 1 time x 2 members x 7 evaluations
     ds = xr.open_zarr("outputs/corrdiff-2024-07-24T1200.zarr")
     assert ds.attrs["command"] == f"run-corrdiff {' '.join(map(str, argv))}" and ds.mrr.notnull().all()
+
+
+def test_peak_memory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a GPU what PyTorch allocated; of a CPU what the system says of this process."""
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7_504_000_000)
+    assert peak_memory(torch.device("cuda")) == "peak device memory 7.50 GB"
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    gigabytes = int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024 / 1e9
+    found = re.fullmatch(r"peak resident memory (\d+\.\d\d) GB", peak_memory(torch.device("cpu")))
+    assert found and float(found[1]) == pytest.approx(gigabytes, rel=0.2)
+
+
+def test_a_profile_beside_the_output(package: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A trace of PyTorch's profiler, on a CPU too, as the published program has it."""
+    argv = (TIMES[0], "--package", package, "--source", "demo", "--samples", 1, "--device", "cpu")
+    status, out, _ = command(capfd, *argv, "--output", "results/run.zarr", "--profile")
+    first, last = out.splitlines()
+    assert status == 0 and first.startswith("wrote the profile results/run-profile.json.gz; ")
+    assert last.startswith("wrote results/run.zarr: ")
+    with gzip.open("results/run-profile.json.gz", "rt") as file:
+        events = json.load(file)["traceEvents"]
+    names = {event.get("name") for event in events}
+    assert "aten::addmm" in names or "aten::matmul" in names
+    assert sorted(path.name for path in Path("results").iterdir()) == ["run-profile.json.gz", "run.zarr"]
+
+
+def test_a_profile_that_cannot_be_written(package: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("run-profile.json.gz").mkdir()
+    argv = (TIMES[0], "--package", package, "--source", "demo", "--samples", 1, "--output", "run.zarr")
+    status, _, err = command(capfd, *argv, "--profile")
+    assert status == 2 and "cannot write the profile run-profile.json.gz" in err.splitlines()[-1]
 
 
 def test_every_option_arrives(package: Path, weather: Path, capfd: pytest.CaptureFixture[str]) -> None:
