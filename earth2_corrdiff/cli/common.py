@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What every command shares: one line per error, and the exit status that belongs to it."""
+"""Parser, exit status, error line and progress bar of every command."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ import io
 import os
 import platform
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn, TypeVar
 
 from earth2_corrdiff.base.errors import InputError, UnavailableError
 
 Args = TypeVar("Args")
+Value = TypeVar("Value")
 
-MATTERS = ("earth2studio", "torch", "nvidia-physicsnemo", "numpy", "xarray", "zarr")
+PACKAGES = ("earth2studio", "torch", "nvidia-physicsnemo", "numpy", "xarray", "zarr")
 """Packages whose version ``--version`` prints, where they are installed."""
 REPLACING = "earth2_corrdiff.plain"
-"""Name under which Python knows how to replace characters."""
+"""Name under which Python finds the replacement of characters."""
 PLAIN = {
     **{"…": "...", "–": "-", "—": "-", "−": "-", "×": "x", "·": ".", "→": "->", "≥": ">=", "≤": "<="},
     **{"°": "deg", "±": "+/-", "²": "2", "³": "3", "µ": "u", "σ": "sigma", "’": "'", "“": '"', "”": '"'},
 }
+TRACEBACK = "show the traceback of an error"
 
 INPUT_ERROR = 2  # as argparse
 TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
@@ -34,9 +38,9 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """An ``argparse`` parser with ``--version``, whose errors are one line too: no usage before the message.
+    """An ``argparse`` parser with ``--version`` and errors of one line, without usage before them.
 
-    What it prints, and what its command prints later, arrives on terminals of any encoding.
+    Its output, and later that of its command, is readable on terminals of any encoding.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -59,9 +63,9 @@ class Versions(argparse.Action):
     """Print one line with the versions of the command and of what it runs on, and exit."""
 
     def __call__(self, parser: argparse.ArgumentParser, *given: object) -> NoReturn:
-        """Found in the metadata of what is installed: nothing is imported."""
+        """Print the metadata of what is installed: nothing is imported."""
         own = _version("earth2-corrdiff") or "of a checkout that is not installed"
-        found = {name: _version(name) for name in MATTERS}
+        found = {name: _version(name) for name in PACKAGES}
         others = [f"{name} {version}" for name, version in found.items() if version is not None]
         python = f"Python {platform.python_version()}"
         print(f"{parser.prog} {own} (earth2_corrdiff); {', '.join([*others, python])}", flush=True)
@@ -73,6 +77,57 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def command_parser(
+    name: str, description: str, epilog: str | None = None, debug: str = TRACEBACK
+) -> ArgumentParser:
+    """The parser of a command, with ``--debug``."""
+    parser = ArgumentParser(prog=name, description=description, epilog=epilog)
+    parser.add_argument("--debug", action="store_true", help=debug)
+    return parser
+
+
+def entry_point(
+    name: str,
+    parser: Callable[[], argparse.ArgumentParser],
+    work: Callable[[argparse.Namespace], object],
+    prepare: Callable[[list[str]], list[str]] = list,
+) -> Callable[[Sequence[str] | None], int]:
+    """The ``main`` of a command: it parses its arguments, runs, and returns the exit status.
+
+    Parameters
+    ----------
+    name : str
+        The command's, in front of its error line
+    parser : Callable
+        Makes its parser, which has ``--debug``
+    work : Callable
+        Does what the parsed arguments ask for
+    prepare : Callable, optional
+        Changes the arguments before they are parsed
+    """
+
+    def main(argv: Sequence[str] | None = None) -> int:
+        """Run the command; return its exit status (0, 2 for unusable input, 130 after Ctrl-C)."""
+        args = parser().parse_args(prepare(list(sys.argv[1:] if argv is None else argv)))
+        return run_command(name, work, args, debug=args.debug)
+
+    return main
+
+
+def pairs(option: str, words: Sequence[str], convert: Callable[[str], Value]) -> dict[str, Value]:
+    """``["a=1"]`` as ``{"a": convert("1")}``; `InputError` for anything else."""
+    found = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if not name or not value:
+            raise InputError(f"{option} takes NAME=VALUE, got {word!r}")
+        try:
+            found[name] = convert(value)
+        except ValueError as error:
+            raise InputError(f"{option} takes numbers after NAME=, got {word!r}") from error
+    return found
 
 
 def print_anywhere() -> None:
@@ -96,22 +151,24 @@ def run_command(name: str, function: Callable[[Args], object], args: Args, debug
     Parameters
     ----------
     name : str
-        The command's name, in front of the error line.
+        The command's, in front of the error line
     function : Callable
-        The work; what it returns is ignored.
+        The work; its result is ignored
     args : object
-        The one argument of `function`, normally the parsed command line.
+        The argument of `function`, normally the parsed command line
     debug : bool
-        Let an error of the user, too, pass through with its traceback.
+        True if an error of the user, too, passes through with its traceback
 
     Returns
     -------
     int
         0; 2 after an `InputError`, 75 after one that may pass (`UnavailableError`); 130 after Ctrl-C, with
-        what a `KeyboardInterrupt` says; 141 where the
-        reader of stdout has gone. Anything else is a defect of this package and passes through.
+        the text of the `KeyboardInterrupt`; 141 where the reader of stdout has gone. Anything else is a
+        defect of this package and passes through.
     """
     print_anywhere()
+    share_cores()
+    calm_bars()
     try:
         function(args)
         sys.stdout.flush()
@@ -150,3 +207,20 @@ def calm_bars() -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "10")
         os.environ.setdefault("TQDM_DELAY", "1")
+
+
+def progress_bar(*values: Any, **look: Any) -> Any:
+    """A bar of ``tqdm`` that follows the terminal's width, and in a log file writes a line in 10 s."""
+    from tqdm import tqdm
+
+    return tqdm(*values, dynamic_ncols=True, mininterval=0.1 if sys.stderr.isatty() else 10, **look)
+
+
+@contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Imports of upstream packages without their warnings."""
+    import numpy  # noqa: F401 - before the block: it ignores some warnings for good
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -7,6 +7,11 @@ from __future__ import annotations
 import sys
 import warnings
 
+from earth2_corrdiff.cli.common import quiet_imports
+
+ARCHIVES = ("gfs", "arco", "ncar", "wb2", "cds", "gfs_fx", "gefs_fx", "ifs_fx", "ifs_ens_fx")
+"""Sources that Earth2Studio fetches."""
+
 
 class Log:
     """Log lines on stderr under the command's name, above a progress bar if there is one.
@@ -31,7 +36,13 @@ class Log:
         import logging
 
         logging.basicConfig(stream=self, format=name + ": %(levelname)s: %(message)s")
-        logging.captureWarnings(True)
+        warnings.showwarning = lambda message, *about, **more: self.write(
+            f"{name}: WARNING: {' '.join(str(message).split())}\n"
+        )
+        for kind in (
+            () if debug else (DeprecationWarning, FutureWarning)
+        ):  # for those who write upstream's code
+            warnings.simplefilter("ignore", kind)
 
     def attach(self) -> None:
         """Take the place of all other sinks of loguru."""
@@ -53,12 +64,11 @@ class Log:
         *sources : str
             Names of the sources that will be used, like ``gfs`` or ``file:PATH``
         """
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of upstream packages, while they are imported
+        with quiet_imports():
             import earth2studio.io
             import earth2studio.models.auto  # noqa: F401
 
-            if any(source.partition(":")[0] not in ("demo", "demo_fx", "file") for source in sources):
+            if any(source.partition(":")[0] in ARCHIVES for source in sources):
                 import earth2studio.data  # noqa: F401
         self.attach()
 

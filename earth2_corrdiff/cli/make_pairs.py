@@ -6,21 +6,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-import warnings
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.cli.common import ArgumentParser, calm_bars, run_command
+from earth2_corrdiff.cli.common import (
+    ArgumentParser,
+    command_parser,
+    entry_point,
+    progress_bar,
+    quiet_imports,
+)
+from earth2_corrdiff.cli.log import Log
 
 NAME = "make-pairs"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status (0, 2 for unusable input or failed times, 130 after Ctrl-C)."""
-    args = _parser().parse_args(argv)
-    return run_command(NAME, make_pairs, args, debug=args.debug)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -35,10 +33,10 @@ def _box(text: str) -> tuple[float, ...]:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog=NAME,
-        description="Make a Zarr of coarse and fine pairs, for train-corrdiff, from two data sources.",
-        epilog="The same command goes on with what is missing. Times are UTC.",
+    parser = command_parser(
+        NAME,
+        "Make a Zarr of coarse and fine pairs, for train-corrdiff, from two data sources.",
+        "The same command goes on with what is missing. Times are UTC.",
     )
     add = parser.add_argument
     add(
@@ -67,25 +65,24 @@ def _parser() -> ArgumentParser:
     add("--margin", type=float, metavar="DEGREES", help="of coarse grid around it (default: two cells)")
     add("--grid", type=Path, metavar="FILE", help="interpolate the fine source to lat and lon of this file")
     add("--invariants", type=Path, metavar="FILE", help="fields without time on the fine grid, all are taken")
-    add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
 def make_pairs(args: argparse.Namespace) -> None:
     """Check, say what is cut, make what is missing, report what failed."""
-    calm_bars()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of upstream packages, while they are imported
+    log = Log(NAME)
+    with quiet_imports():
         from earth2_corrdiff.training.convert import Area
         from earth2_corrdiff.training.convert import make_pairs as prepare
         from earth2_corrdiff.training.pairs import Channels
-    _quiet_log()
+    log.import_earth2studio(args.coarse, args.fine)
     area = Area(args.box, args.multiple, args.margin, args.grid, args.invariants)
     channels = Channels(args.inputs, args.outputs)
     conversion = prepare(args.coarse, args.fine, args.times, channels, args.output, area)
     for line in conversion.said:
         print(line, flush=True)
-    _work(conversion)
+    for _ in progress_bar(conversion, total=len(conversion), desc="pairs", unit="time", delay=1):
+        pass
     total = len(conversion.plan.times)
     if conversion.failed:
         for time, reason in conversion.failed.items():
@@ -99,18 +96,4 @@ def make_pairs(args: argparse.Namespace) -> None:
     print(f"{args.output} has {total} pairs")
 
 
-def _work(conversion: Any) -> None:
-    from tqdm import tqdm
-
-    every = 0.2 if sys.stderr.isatty() else 10
-    look = {"desc": "pairs", "unit": "time", "dynamic_ncols": True, "mininterval": every, "delay": 1}
-    for _ in tqdm(conversion, total=len(conversion), **look):
-        pass
-
-
-def _quiet_log() -> None:
-    """Warnings alone, as one line each: after Earth2Studio's imports have set up their own log."""
-    from loguru import logger
-
-    logger.remove()
-    logger.add(sys.stderr, level="WARNING", format=NAME + ": {level.name}: {message}")
+main = entry_point(NAME, _parser, make_pairs)

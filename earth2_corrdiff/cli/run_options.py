@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from earth2_corrdiff.cli.common import ArgumentParser
+from earth2_corrdiff.cli.common import ArgumentParser, command_parser
 
 NAME = "run-corrdiff"
 EVERYWHERE = "the demo needs no network: --demo"
@@ -20,12 +20,13 @@ SOURCES = (
 
 def run_parser() -> ArgumentParser:
     """All of them; what they say is checked when the run begins."""
-    parser = ArgumentParser(
-        prog=NAME,
-        description="Downscale global weather to kilometre scale with CorrDiff and write a Zarr store.",
-        epilog=f"{EVERYWHERE}. Exit status: 0; 2 where something cannot be used; 75 where it may work later "
+    parser = command_parser(
+        NAME,
+        "Downscale global weather to kilometre scale with CorrDiff and write a Zarr store.",
+        f"{EVERYWHERE}. Exit status: 0; 2 where something cannot be used; 75 where it may work later "
         "(no network, not published yet); 3 where some times failed with --keep-going; 130 after Ctrl-C. "
         "Several processes of torchrun or srun share one run; with --resume several commands can, too.",
+        debug="show debug messages, and the traceback of an error",
     )
     add = parser.add_argument
     add("times", nargs="+", metavar="TIME", help=f"{TIMES}; with --lead the times that forecasts start from")
@@ -82,7 +83,6 @@ def run_parser() -> ArgumentParser:
     add("--keep-going", action="store_true", help="report times that fail at the end, and do the others")
     add("--demo", action="store_true", help="synthetic weather and the embedded model: needs no network")
     add("--profile", action="store_true", help="write a trace of PyTorch's profiler beside the output")
-    add("--debug", action="store_true", help="show debug messages, and the traceback of an error")
     _add_domain(parser)
     return parser
 

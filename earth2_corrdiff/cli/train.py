@@ -7,12 +7,11 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earth2_corrdiff.cli.common import ArgumentParser, calm_bars, run_command, share_cores
+from earth2_corrdiff.cli.common import command_parser, entry_point, progress_bar
+from earth2_corrdiff.cli.log import Log
 
 if TYPE_CHECKING:
     from earth2_corrdiff.training.config import StageConfig
@@ -62,10 +61,7 @@ class Bars:
             self._bar.close()
 
     def _make(self, **about: Any) -> Any:
-        from tqdm import tqdm
-
-        every = 0.2 if sys.stderr.isatty() else 10
-        return tqdm(disable=not self._shown, mininterval=every, dynamic_ncols=True, **about)
+        return progress_bar(disable=not self._shown, **about)
 
 
 def _count(text: str) -> int:
@@ -75,10 +71,10 @@ def _count(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = ArgumentParser(
-        prog=NAME,
-        description="Train both stages of CorrDiff on pairs of coarse and fine weather, and write a package.",
-        epilog="The same command goes on with a training that was stopped. torchrun --nproc-per-node N "
+    parser = command_parser(
+        NAME,
+        "Train both stages of CorrDiff on pairs of coarse and fine weather, and write a package.",
+        "The same command goes on with a training that was stopped. torchrun --nproc-per-node N "
         f"scripts/{NAME}.py CONFIG.yaml shares every batch among N processes.",
     )
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="what to train, on what, how long")
@@ -87,14 +83,12 @@ def _parser() -> argparse.ArgumentParser:
         "--work", help="folder of checkpoints and loss curves, instead of the configuration's"
     )
     parser.add_argument("--threads", type=_count, metavar="N", help="threads of PyTorch in each process")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
 def train(args: argparse.Namespace) -> None:
     """Train as the configuration says."""
-    share_cores()
-    calm_bars()
+    Log(NAME)
     from dataclasses import replace
 
     from earth2_corrdiff.training.config import read_config
@@ -121,7 +115,4 @@ def train(args: argparse.Namespace) -> None:
             print(f"the package is in {folder}, the loss curves are in {os.path.join(config.work, '*.png')}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
-    args = _parser().parse_args(argv)
-    return run_command(NAME, train, args, debug=args.debug)
+main = entry_point(NAME, _parser, train)

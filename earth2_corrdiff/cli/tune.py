@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from earth2_corrdiff.base.errors import InputError, first_line
-from earth2_corrdiff.cli.common import ArgumentParser, run_command, share_cores
+from earth2_corrdiff.cli.common import ArgumentParser, run_command
+from earth2_corrdiff.cli.log import Log
 
 if TYPE_CHECKING:
     import torch
@@ -52,13 +52,9 @@ def tune(args: argparse.Namespace) -> None:
     InputError
         If the device is not there, or the table cannot be written
     """
-    share_cores()
-    from loguru import logger
-
+    Log(NAME, "INFO", args.debug)
     from earth2_corrdiff.networks.fast import tuning
 
-    logger.remove()
-    logger.add(sys.stderr, level="DEBUG" if args.debug else "INFO", format="{level.name}: {message}")
     device = _device(args.device)
     print(f"measuring on {device}, under a minute …", flush=True)
     try:

@@ -5,35 +5,33 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import warnings
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.cli.common import ArgumentParser, run_command, share_cores
+from earth2_corrdiff.cli.common import (
+    ArgumentParser,
+    command_parser,
+    entry_point,
+    pairs,
+    progress_bar,
+    quiet_imports,
+)
+from earth2_corrdiff.cli.log import Log
 
 if TYPE_CHECKING:
     from earth2_corrdiff.model.downscaler import Downscaler
-    from earth2_corrdiff.verification import Result, Settings, Verification, VerificationByLead
+    from earth2_corrdiff.verification import Result, Settings
 
 NAME = "verify-corrdiff"
-Value = TypeVar("Value")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status (0, 2 for unusable input, 130 after Ctrl-C)."""
-    args = _parser().parse_args(argv)
-    return run_command(NAME, verify, args, debug=args.debug)
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog=NAME,
-        description="Compare an ensemble that run-corrdiff wrote with the truth: CRPS, spread, ranks, "
-        "spectra, events and tails, with baselines and confidence intervals.",
-        epilog="The report is one HTML file that needs nothing else. Times are UTC.",
+    parser = command_parser(
+        NAME,
+        "Compare an ensemble that run-corrdiff wrote with the truth: CRPS, spread, ranks, spectra, events "
+        "and tails, with baselines and confidence intervals.",
+        "The report is one HTML file that needs nothing else. Times are UTC.",
     )
     add = parser.add_argument
     add("store", type=Path, metavar="STORE", help="the Zarr folder that run-corrdiff wrote")
@@ -113,16 +111,14 @@ def _add_output(parser: ArgumentParser) -> None:
     )
     add("--no-report", action="store_true", help="print the tables only")
     add("--overwrite", action="store_true", help="replace an existing --output")
-    add("--debug", action="store_true", help="show the traceback of an error")
 
 
 def verify(args: argparse.Namespace) -> None:
     """Check what can be checked at once, verify, print the tables, write the files."""
     if args.no_report and args.report is not None:
         raise InputError("--report and --no-report exclude each other")
-    share_cores()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of upstream packages, while they are imported
+    log = Log(NAME)
+    with quiet_imports():
         from earth2_corrdiff.verification import files, open_verification, report, tables
     settings = _settings(args)
     path = None if args.no_report else args.report or _beside(args.store)
@@ -130,17 +126,20 @@ def verify(args: argparse.Namespace) -> None:
         files.check_output(args.output, args.overwrite)
     if path is not None:
         files.check_folder(path)
-    _quiet_log()
+    log.import_earth2studio(args.truth)
     verification = open_verification(
         args.store,
         args.truth,
         settings=settings,
         downscaler=_downscaler(args),
-        compare=_pairs("--compare", args.compare, Path),
-        truth_names=_pairs("--truth-name", args.truth_name, str),
+        compare=pairs("--compare", args.compare, Path),
+        truth_names=pairs("--truth-name", args.truth_name, str),
         leads=args.lead,
     )
-    result = _run(verification)
+    cases = progress_bar(verification, total=len(verification.times), desc="verifying", unit="time", delay=1)
+    for _ in cases:
+        pass
+    result = verification.result()
     if args.output is not None:  # saved first: what follows may end with the terminal
         files.save(result, args.output)
     if path is not None:
@@ -156,25 +155,11 @@ def _settings(args: argparse.Namespace) -> Settings:
 
     return Settings(
         variables=args.variables,
-        thresholds=_pairs("--threshold", args.threshold, _numbers),
+        thresholds=pairs("--threshold", args.threshold, _numbers),
         scales=SCALES_KM if args.scales is None else args.scales,
         bootstrap=Bootstrap(args.bootstrap, args.level, args.block, args.interval, args.seed),
         skip_incomplete=args.skip_incomplete,
     )
-
-
-def _pairs(option: str, words: Sequence[str], convert: Callable[[str], Value]) -> dict[str, Value]:
-    """``["a=1"]`` as ``{"a": convert("1")}``; `InputError` for anything else."""
-    found = {}
-    for word in words:
-        name, sign, value = word.partition("=")
-        try:
-            found[name] = convert(value)
-        except ValueError as error:
-            raise InputError(f"{option} takes numbers after NAME=, got {word!r}") from error
-        if not name or not sign or not value:
-            raise InputError(f"{option} takes NAME=VALUE, got {word!r}")
-    return found
 
 
 def _numbers(text: str) -> list[float]:
@@ -197,23 +182,8 @@ def _downscaler(args: argparse.Namespace) -> Downscaler | None:
     return load(asked).downscaler
 
 
-def _quiet_log() -> None:
-    """Warnings alone, as one line each: after Earth2Studio's imports have set up their own log."""
-    from loguru import logger
-
-    logger.remove()
-    logger.add(sys.stderr, level="WARNING", format=NAME + ": {level.name}: {message}")
-
-
-def _run(verification: Verification | VerificationByLead) -> Result:
-    from tqdm import tqdm
-
-    every = 0.1 if sys.stderr.isatty() else 10
-    look = {"desc": "verifying", "unit": "time", "dynamic_ncols": True, "mininterval": every, "delay": 1}
-    for _ in tqdm(verification, total=len(verification.times), **look):
-        pass
-    return verification.result()
-
-
 def _title(args: argparse.Namespace, result: Result) -> str:
     return result.about.get("title", "CorrDiff downscaling") + f": verification of {args.store.name}"
+
+
+main = entry_point(NAME, _parser, verify)

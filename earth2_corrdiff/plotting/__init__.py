@@ -9,6 +9,7 @@
 `maps`                    projection, coastlines, grid lines, wind directions; no network
 `layout`, `figures`       where things stand, and the figures
 `animation`               the members, or the times, as a GIF
+`pictures`                which members, and the names of their files
 ========================  ===============================================================
 """
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import BoundaryNorm, Colormap, LinearSegmentedColormap, ListedColormap, Normalize
 from matplotlib.ticker import MaxNLocator
+
+from earth2_corrdiff.base.errors import InputError
 
 Kind = Literal["radar", "temperature", "wind", "generic"]
 
@@ -167,6 +170,33 @@ def scale(kind: Kind, low: float, high: float) -> Scale:
         cmap = mpl.colormaps["viridis"].resampled(512)
         steps = _round_limits(low, high)
     return Scale(_extremes(cmap), Normalize(steps[0], steps[-1]))
+
+
+def colormap(name: str) -> Colormap:
+    """Matplotlib's colour map of a name.
+
+    Raises
+    ------
+    InputError
+        If there is none; the message has names that are like it
+    """
+    if name not in mpl.colormaps:
+        near = get_close_matches(name, list(mpl.colormaps), n=3) or ["magma", "viridis", "turbo"]
+        raise InputError(f"{name!r} is not a colour map of Matplotlib; use one like {', '.join(near)}")
+    return mpl.colormaps[name]
+
+
+def recolored(scales: Mapping[str, Scale], cmap: Colormap) -> dict[str, Scale]:
+    """The scales with the colours of another map; their limits and steps stay."""
+    return {key: replace(scale, cmap=_colors(cmap, scale.norm)) for key, scale in scales.items()}
+
+
+def _colors(cmap: Colormap, norm: Normalize) -> Colormap:
+    """As many colours of a map as a norm has steps, or all of them."""
+    if isinstance(norm, BoundaryNorm):
+        cmap = cmap.resampled(norm.Ncmap)
+        cmap.name += " in steps"
+    return _extremes(cmap)
 
 
 def spread_scale(high: float) -> Scale:

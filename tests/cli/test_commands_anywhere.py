@@ -22,20 +22,20 @@ from earth2_corrdiff.cli.common import run_command
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
-    "run-corrdiff": "run",
-    "plot-corrdiff": "plot",
-    "train-corrdiff": "train",
-    "make-pairs": "make_pairs",
-    "verify-corrdiff": "verify",
-    "serve-corrdiff": "serve",
-    "verify-demo": "verify_demo",
-    "bench-solvers": "bench_solvers",
+    "run-corrdiff": "earth2_corrdiff.cli.run",
+    "plot-corrdiff": "earth2_corrdiff.cli.plot",
+    "train-corrdiff": "earth2_corrdiff.cli.train",
+    "make-pairs": "earth2_corrdiff.cli.make_pairs",
+    "verify-corrdiff": "earth2_corrdiff.cli.verify",
+    "serve-corrdiff": "earth2_corrdiff.cli.serve",
+    "verify-demo": "bench.demo_command",
+    "bench-solvers": "bench.solver_command",
 }
 ENCODINGS = ("ascii", "latin-1", "big5", "cp950", "shift_jis", "utf-8")
 
 
 def command(name: str) -> Any:
-    return importlib.import_module(f"earth2_corrdiff.cli.{COMMANDS[name]}").main
+    return importlib.import_module(COMMANDS[name]).main
 
 
 def terminal(monkeypatch: pytest.MonkeyPatch, encoding: str) -> io.BytesIO:

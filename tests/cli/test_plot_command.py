@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import cartopy
+import matplotlib as mpl
+import numpy as np
 import pytest
 import xarray as xr
-from loguru import logger
 from PIL import Image
 from plotting_store import build, write
 
@@ -28,6 +29,13 @@ TIME = "corrdiff-2024-07-24T1200"
 def no_coastlines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for place in ("data_dir", "pre_existing_data_dir"):
         monkeypatch.setitem(cartopy.config, place, tmp_path / "empty")
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small pictures."""
+    monkeypatch.setattr("earth2_corrdiff.plotting.figures._dpi", lambda mesh, plan: 40.0)
+    monkeypatch.setattr("earth2_corrdiff.plotting.animation.FRAME_DPI", 25.0)
 
 
 def names(folder: Path) -> list[str]:
@@ -60,14 +68,125 @@ def test_formats_and_default_folder(
     assert (tmp_path / f"{TIME}-sample-0.{kind}").read_bytes().startswith(start)
 
 
-def test_unwritten_members_are_skipped_with_a_warning(tmp_path: Path) -> None:
-    store, out = build(tmp_path / "s.zarr", unwritten=((0, 1),)), tmp_path / "out"
-    said: list[str] = []
-    sink = logger.add(said.append, level="WARNING", format="{message}")
-    assert main([str(store), "--output-dir", str(out)]) == 0
-    logger.remove(sink)
-    assert names(out) == [f"{TIME}-sample-0.png", f"{TIME}-sample-2.png"]
-    assert [line for line in said if "Sample 1 at 2024-07-24T12:00 has not been written" in line]
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_one_line_about_all_members_that_are_not_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ensemble: bool
+) -> None:
+    unwritten = ((0, 1), (1, 0), (1, 1), (1, 2))
+    store, out = build(tmp_path / "s.zarr", times=2, members=4, unwritten=unwritten), tmp_path / "out"
+    argv = [str(store), "--output-dir", str(out), *(["--ensemble"] if ensemble else [])]
+    assert main(argv) == 0
+    wanted = [*(f"{TIME}-sample-{n}.png" for n in (0, 2, 3)), "corrdiff-2024-07-24T123015-sample-3.png"]
+    assert names(out) == sorted([*wanted, *([f"{TIME}-ensemble.png"] if ensemble else [])])
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "coastlines" not in line]
+    assert line.startswith("plot-corrdiff: WARNING: 4 of 8 members are not written and are left out: ")
+    assert line.endswith(
+        ": sample 1 at 2024-07-24T12:00, sample 0 at 2024-07-24T12:30:15, sample 1 at 2024-07-24T12:30:15, …"
+    )
+
+
+# options of AMD's published programs
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("first", [True, False])
+def test_one_sample(tmp_path: Path, first: bool) -> None:
+    """``--sample N`` takes one number: the store may come after it."""
+    store, out = build(tmp_path / "s.zarr"), tmp_path / "out"
+    argv = ["--sample", "1", str(store)] if first else [str(store), "--sample", "1"]
+    assert main([*argv, "--output-dir", str(out)]) == 0
+    assert names(out) == [f"{TIME}-sample-1.png"]
+
+
+def colors(path: Path) -> set[tuple[int, ...]]:
+    with Image.open(path) as picture:
+        found = picture.convert("RGB").getcolors(2**24)
+    assert found is not None
+    return {color for _, color in found if color[0] != color[1] or color[1] != color[2]}  # type: ignore[index]
+
+
+@pytest.mark.usefixtures("small")
+def test_a_colormap_of_matplotlib(tmp_path: Path) -> None:
+    """All fields, those of the animation too, have its colours, and none of the usual ones."""
+    store, flags = build(tmp_path / "s.zarr", members=2), ["--plot-lowres", "--animate"]
+    for folder, more in {"own": [], "magma": ["--colormap", "magma"]}.items():
+        assert main([str(store), *flags, *more, "--output-dir", str(tmp_path / folder)]) == 0
+    magma = {tuple(map(int, color)) for color in mpl.colormaps["magma"](range(256), bytes=True)[:, :3]}
+    for name in (f"{TIME}-sample-0.png", f"{TIME}-lowres.png"):
+        with_it, without = (colors(tmp_path / folder / name) for folder in ("magma", "own"))
+        assert len(with_it & magma) > 20 and len(without & magma) < 5
+    yellow = (255, 242, 122)  # of the radar's steps
+    assert yellow in colors(tmp_path / "own" / f"{TIME}-sample-0.png")
+    assert yellow not in colors(tmp_path / "magma" / f"{TIME}-sample-0.png")
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("name", ["tab10", "jet"])
+def test_colormaps_of_few_or_many_colours(tmp_path: Path, name: str) -> None:
+    """The radar's steps have as many colours as there are steps."""
+    store, out = build(tmp_path / "s.zarr", members=1), tmp_path / "out"
+    assert main([str(store), "--colormap", name, "--output-dir", str(out)]) == 0
+    last = tuple(int(part) for part in mpl.colormaps[name](1.0, bytes=True)[:3])
+    assert last in colors(out / f"{TIME}-sample-0.png")
+
+
+@pytest.mark.usefixtures("small")
+def test_show_without_a_display(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, out = build(tmp_path / "s.zarr"), tmp_path / "out"
+    assert main([str(store), "--show", "--output-dir", str(out)]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if "display" in line] == [
+        "plot-corrdiff: WARNING: there is no display for --show; the pictures are written and not shown"
+    ]
+    assert len(names(out)) == 3
+
+
+@pytest.mark.usefixtures("small")
+def test_show_opens_a_window_for_each_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is shown is what is written."""
+    import matplotlib.pyplot as plt
+
+    store, out = build(tmp_path / "s.zarr", members=2), tmp_path / "out"
+    shown: dict[str, np.ndarray] = {}
+
+    def show(block: bool) -> None:
+        assert block and len(plt.get_fignums()) == 1
+        window = plt.gcf()
+        shown[plt.get_figlabels()[0]] = np.asarray(window.axes[0].images[0].get_array())
+
+    monkeypatch.setattr(
+        "matplotlib.backends.backend_agg.FigureCanvasAgg.required_interactive_framework", "qt"
+    )
+    monkeypatch.setattr(plt, "show", show)
+    assert main([str(store), "--show", "--plot-lowres", "--output-dir", str(out)]) == 0
+    assert sorted(f"{name}.png" for name in shown) == names(out) and len(shown) == 3
+    for name, pixels in shown.items():
+        with Image.open(out / f"{name}.png") as picture:
+            np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), pixels[..., :3])
+
+
+@pytest.mark.usefixtures("small")
+def test_the_only_store_of_a_date(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AMD's program names its output by the date alone."""
+    monkeypatch.chdir(tmp_path)
+    build(Path("outputs/corrdiff-2024-07-24T1200.zarr"), members=1)
+    build(Path("outputs/corrdiff-2024-07-25T1200.zarr"), members=1)
+    asked = "outputs/corrdiff-2024-07-24.zarr"
+    assert main([asked, "--plot-lowres"]) == 0
+    out, err = capsys.readouterr()
+    assert out.split() == [f"{TIME}-sample-0.png", f"{TIME}-lowres.png"]
+    assert err.splitlines()[0] == f"plot-corrdiff: {asked} stands for outputs/corrdiff-2024-07-24T1200.zarr"
+    build(Path("outputs/corrdiff-2024-07-24T1800.zarr"), members=1)
+    message = complain([asked], capsys)
+    for hour in ("1200", "1800"):
+        assert f"outputs/corrdiff-2024-07-24T{hour}.zarr" in message
+    assert "there is no store" in complain(["outputs/corrdiff-2023-07-24.zarr"], capsys)
+    build(Path(asked), members=1)
+    assert main([asked]) == 0
+    assert "stands for" not in capsys.readouterr().err
 
 
 def complain(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -86,6 +205,7 @@ def complain(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--samples", "3-1"], "--samples takes members like"),
         (["--format", "bmp"], "png, jpg, pdf, svg, got bmp"),
         (["--threshold", "mrr"], "NAME=VALUE"),
+        (["--colormap", "magna"], "'magna' is not a colour map of Matplotlib; use one like magma"),
         (["--threshold", "rain=3"], "no quantity rain"),
         (["--output-dir", "FILE/inside"], "cannot make the folder"),
     ],
