@@ -40,7 +40,7 @@ NEEDS = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 LIMITS: dict[str, tuple[type, str, str]] = {
     "max_samples": (int, "N", "most members per case of one request (default: 64)"),
     "max_steps": (int, "N", "most steps of one request (default: 100)"),
-    "max_cases": (int, "N", "most cases in the array of one request (default: 16)"),
+    "max_states": (int, "N", "most cases in the array of one request (default: 16)"),
     "queue": (int, "N", "most requests that wait or are worked on (default: 32)"),
     "clients": (int, "N", "most requests received or answered at one time (default: 64)"),
     "streams": (int, "N", "most downloads and streams of events at one time (default: 32)"),
