@@ -21,8 +21,8 @@ from earth2_corrdiff.cli.serve_log import Lines, configure_log
 if TYPE_CHECKING:
     import socket
 
-    from earth2_corrdiff.service.door import Door
     from earth2_corrdiff.service.settings import Settings
+    from earth2_corrdiff.service.startup import Door
 
 NAME = "serve-corrdiff"
 KEY = "EARTH2_CORRDIFF_API_KEY"
@@ -100,8 +100,8 @@ def run(args: argparse.Namespace) -> None:
     if args.write_example is not None:
         _write_example(args)
         return
-    from earth2_corrdiff.service.door import Door
     from earth2_corrdiff.service.listening import bind, cannot_listen
+    from earth2_corrdiff.service.startup import Door
 
     settings = _settings(args)
     with bind(args.host, args.port) as sock, _stopped_at_once():  # a taken port is said at once

@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, JSONResponse
 
 from earth2_corrdiff.base.errors import DamageError, InputError
 from earth2_corrdiff.model.earth2studio import CorrDiff
-from earth2_corrdiff.service import about, docs, infer
+from earth2_corrdiff.service import infer, pages, status_api
 from earth2_corrdiff.service.engine import Engine
 from earth2_corrdiff.service.errors import ServiceError, answer
 from earth2_corrdiff.service.job_runner import sentence
@@ -70,7 +70,7 @@ def create_app(settings: Settings, load: Callable[[], CorrDiff]) -> FastAPI:
     app.add_middleware(Gate, settings=settings, metrics=engine.metrics)
     _add_errors(app)
     app.include_router(infer.router(engine, settings))
-    app.include_router(about.router(engine, settings))
+    app.include_router(status_api.router(engine, settings))
     jobs = add_jobs(app, settings, engine)
     _add_docs(app)
     app.openapi()  # takes a while, and is kept
@@ -81,8 +81,8 @@ def _add_docs(app: FastAPI) -> None:
     @app.get("/docs", include_in_schema=False)
     async def documentation(request: Request) -> HTMLResponse:
         example = EXAMPLE.format(url=str(request.base_url).rstrip("/"))
-        headers = {"content-security-policy": docs.POLICY}
-        return HTMLResponse(docs.page(app.openapi(), example), headers=headers)
+        headers = {"content-security-policy": pages.POLICY}
+        return HTMLResponse(pages.page(app.openapi(), example), headers=headers)
 
 
 def _add_errors(app: FastAPI) -> None:

@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from earth2_corrdiff.model.diffusion.noise import fresh_seed
-from earth2_corrdiff.service import archive, decode, forms
+from earth2_corrdiff.service import archives, decode, forms
 from earth2_corrdiff.service.engine import RETRY, Engine
 from earth2_corrdiff.service.errors import GONE, ServiceError
 from earth2_corrdiff.service.openapi import INFER
@@ -175,13 +175,13 @@ class Members:
         """The tar, piece by piece; raises as :meth:`next`."""
         member = first
         for left in reversed(range(self.work.members)):
-            name = archive.member_name(member.sample, member.state)
-            for piece in archive.member_pieces(name, member.values[None, None]):
+            name = archives.member_name(member.sample, member.state)
+            for piece in archives.member_pieces(name, member.values[None, None]):
                 yield piece
             self.ticket.sent()
             if left:
                 member = await self.next()
-        yield archive.END
+        yield archives.END
 
     def close(self) -> None:
         """Give the place back."""
@@ -204,10 +204,10 @@ class TarResponse(StreamingResponse):
     """
 
     def __init__(self, members: Members, first: Member, seed: int) -> None:
-        size = archive.member_size((1, 1, *first.values.shape))
+        size = archives.member_size((1, 1, *first.values.shape))
         headers = {
             "content-disposition": 'attachment; filename="corrdiff.tar"',
-            "content-length": str(members.work.members * size + len(archive.END)),
+            "content-length": str(members.work.members * size + len(archives.END)),
             "x-corrdiff-seed": str(seed),
         }
         self.members = members

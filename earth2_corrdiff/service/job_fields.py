@@ -20,7 +20,7 @@ from earth2_corrdiff.base.cases import Case
 from earth2_corrdiff.plotting import fields, panels
 from earth2_corrdiff.plotting.fields import COARSE, Array
 from earth2_corrdiff.plotting.style import Quantity
-from earth2_corrdiff.service import chart
+from earth2_corrdiff.service import mesh_geometry
 from earth2_corrdiff.service.errors import ServiceError
 
 SHOW = re.compile(r"mean|spread|probability|coarse|member-(\d{1,6})")
@@ -88,7 +88,7 @@ def values(store: Path, name: str, time: int, show: str, part: str = "value") ->
         return value
     if wind is None:
         raise ServiceError(422, f"{show} of {name} has no components", "part", "value")
-    return chart.along_mesh(mesh, *wind)[PARTS.index(part) - 1]
+    return mesh_geometry.along_mesh(mesh, *wind)[PARTS.index(part) - 1]
 
 
 def _shown(ds: xr.Dataset, quantity: Quantity, time: int, show: str) -> tuple[Array, Wind | None]:

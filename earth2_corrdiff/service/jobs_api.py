@@ -22,15 +22,15 @@ from earth2_corrdiff import plotting
 from earth2_corrdiff.base.errors import DamageError
 from earth2_corrdiff.model.diffusion.solvers import SOLVERS
 from earth2_corrdiff.service import job_fields, static
-from earth2_corrdiff.service.beside import Beside
+from earth2_corrdiff.service.bounded_threads import Beside
 from earth2_corrdiff.service.engine import STOPPING, Engine
 from earth2_corrdiff.service.errors import ServiceError
 from earth2_corrdiff.service.job import Job
+from earth2_corrdiff.service.job_overview import overview
 from earth2_corrdiff.service.job_request import DownscaleRequest, read_order
 from earth2_corrdiff.service.job_runner import Runner
 from earth2_corrdiff.service.jobs import Jobs, Keeping
 from earth2_corrdiff.service.openapi import FAULT, faults
-from earth2_corrdiff.service.overview import overview
 from earth2_corrdiff.service.security import MEMBERS
 from earth2_corrdiff.service.settings import Settings
 from earth2_corrdiff.service.zipped import zipped

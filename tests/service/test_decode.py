@@ -21,7 +21,7 @@ from tiny import make_spec
 
 from earth2_corrdiff.base.times import to_times
 from earth2_corrdiff.model.diffusion.noise import member_seed
-from earth2_corrdiff.service import archive, decode
+from earth2_corrdiff.service import archives, decode
 from earth2_corrdiff.service.decode import read_array
 from earth2_corrdiff.service.errors import ServiceError
 from earth2_corrdiff.service.settings import Settings
@@ -256,19 +256,19 @@ def test_seeds_are_those_of_the_other_doors() -> None:
 def test_a_tar_byte_by_byte() -> None:
     """As GNU tar makes it from a file that is read-only, belongs to root and is of 1970."""
     values = np.arange(7, dtype=np.float32).reshape(1, 1, 7)
-    pieces = list(archive.member_pieces(archive.member_name(3, 12), values))
-    data = b"".join(pieces) + archive.END
-    assert len(data) == archive.member_size(values.shape) + 1024
+    pieces = list(archives.member_pieces(archives.member_name(3, 12), values))
+    data = b"".join(pieces) + archives.END
+    assert len(data) == archives.member_size(values.shape) + 1024
     assert data[:11] == b"003_012.npy" and data[100:108] == b"0000444\0" and data[136:148] == b"00000000000\0"
     assert data[257:263] == b"ustar\0" and data[512:640] == npy(values)[:128] and data[-1024:] == bytes(1024)
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         assert tar.getnames() == ["003_012.npy"] and tar.getmember("003_012.npy").size == 128 + 28
-    assert len({b"".join(archive.member_pieces("a", values)) for _ in range(3)}) == 1
+    assert len({b"".join(archives.member_pieces("a", values)) for _ in range(3)}) == 1
 
 
 @pytest.mark.parametrize("shape", [(128,), (1, 1, 2, 96), (3, 1), (1, 1, 4, 300, 301)])
 def test_tar_sizes_are_known_before(shape: tuple[int, ...]) -> None:
     values = np.random.default_rng(0).normal(size=shape)[..., ::-1].astype(np.float32)
-    data = b"".join(archive.member_pieces("a.npy", values))
-    assert len(data) == archive.member_size(shape) and len(data) % 512 == 0
+    data = b"".join(archives.member_pieces("a.npy", values))
+    assert len(data) == archives.member_size(shape) and len(data) % 512 == 0
     assert data[512:].rstrip(b"\0") == npy(np.ascontiguousarray(values)).rstrip(b"\0")

@@ -21,7 +21,7 @@ from earth2_corrdiff.base.cases import Case
 from earth2_corrdiff.base.times import time_text
 from earth2_corrdiff.plotting import fields, figures, panels, style
 from earth2_corrdiff.plotting.style import Quantity, Scale
-from earth2_corrdiff.service import chart, job_fields
+from earth2_corrdiff.service import job_fields, mesh_geometry
 
 SHADES = 128
 SAID = ("package", "source", "solver", "number_of_steps", "seed", "precision", "device")
@@ -32,7 +32,7 @@ def overview(store: Path) -> dict[str, Any]:
     """All that the page needs before it asks for fields: axes, quantities with colours, lines, provenance."""
     ds = job_fields.opened(store)
     mesh = fields.mesh(ds)
-    width, height = chart.cell(mesh)
+    width, height = mesh_geometry.cell(mesh)
     return {
         "shape": list(mesh.lat.shape),
         "cell_km": [round(width, 3), round(height, 3)],
@@ -41,7 +41,7 @@ def overview(store: Path) -> dict[str, Any]:
         **_states(job_fields.in_order(fields.cases(ds))),
         "members": fields.sample_numbers(ds),
         "quantities": _quantities(ds),
-        "overlay": chart.overlay(ds),
+        "overlay": mesh_geometry.overlay(ds),
         "missing": style.MISSING,
         "probability": table(style.probability_scale()),
         "synthetic": _made_up(ds),

@@ -17,11 +17,11 @@ import httpx
 import pytest
 from service_kit import make_model, running, until
 
-from earth2_corrdiff.service import door as door_module
+from earth2_corrdiff.service import startup
 from earth2_corrdiff.service.app import create_app
-from earth2_corrdiff.service.door import DETAIL, Door
 from earth2_corrdiff.service.listening import bind
 from earth2_corrdiff.service.settings import Settings
+from earth2_corrdiff.service.startup import DETAIL, Door
 
 
 @contextmanager
@@ -102,7 +102,7 @@ def test_a_port_that_another_one_took_meanwhile() -> None:
 
 def test_it_needs_nothing_but_the_standard_library() -> None:
     """Or it could not answer before the service can."""
-    tree = ast.parse(Path(door_module.__file__).read_text())
+    tree = ast.parse(Path(startup.__file__).read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name.partition(".")[0] for name in names} <= set(sys.stdlib_module_names)
