@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import socket
 
     from earth2_corrdiff.service.settings import Settings
-    from earth2_corrdiff.service.startup import Door
+    from earth2_corrdiff.service.startup import StartupAnswers
 
 NAME = "serve-corrdiff"
 KEY = "EARTH2_CORRDIFF_API_KEY"
@@ -101,21 +101,21 @@ def run(args: argparse.Namespace) -> None:
         _write_example(args)
         return
     from earth2_corrdiff.service.listening import bind, cannot_listen
-    from earth2_corrdiff.service.startup import Door
+    from earth2_corrdiff.service.startup import StartupAnswers
 
     settings = _settings(args)
     with bind(args.host, args.port) as sock, _stopped_at_once():  # a taken port is said at once
         try:
-            door = Door(sock)
+            answers = StartupAnswers(sock)
         except OSError as error:
             raise cannot_listen(args.host, args.port, error) from error
-        with door:
+        with answers:
             _say(f"loading the package {args.package} …")
             if settings.api_key is None and not _is_loopback(sock):
                 _say(f"WARNING: whoever can reach {args.host} may use the service; give --api-key-file")
             log = configure_log(NAME, args.debug)
             _preload()
-            _serve(args, settings, sock, door, log)
+            _serve(args, settings, sock, answers, log)
 
 
 def _is_loopback(sock: socket.socket) -> bool:
@@ -223,7 +223,9 @@ def _preload() -> None:
     gc.freeze()  # a full collection would go through all of it again, a second on a slow machine
 
 
-def _serve(args: argparse.Namespace, settings: Settings, sock: socket.socket, door: Door, log: Lines) -> None:
+def _serve(
+    args: argparse.Namespace, settings: Settings, sock: socket.socket, answers: StartupAnswers, log: Lines
+) -> None:
     from earth2_corrdiff.cli.loading import load
     from earth2_corrdiff.service.app import create_app
     from earth2_corrdiff.service.server import Server
@@ -242,7 +244,7 @@ def _serve(args: argparse.Namespace, settings: Settings, sock: socket.socket, do
         settings.drain_seconds,
         lambda: _say(f"ready at {url}, see {url}/docs"),
         args.debug,
-        door.close,
+        answers.close,
         on_signal,
     )
     sys.setswitchinterval(SWITCH)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the service allows: every limit in one place."""
+"""Limits and options of a service."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Settings:
-    """Limits and options of a service.
+    """All limits and options of a service.
 
     Attributes
     ----------
     max_samples, max_steps, max_states : int
-        Most members, solver steps and input states of one request
+        Most members, solver steps and coarse input cases of one request
     max_body : int
         Most bytes of a request's body
     queue : int
@@ -28,20 +28,20 @@ class Settings:
         Most requests with a body that are received or answered at one time, and as many without; one more is
         answered 429
     streams : int
-        Most downloads and streams of events at one time: they have places of their own
+        Most downloads and streams of events at one time, counted apart
     seconds : float
         Longest time from a request's arrival to the end of its answer
     drain_seconds : float
-        How long a service that is told to stop may go on with what it has accepted, until its end
+        Longest time from the signal to stop to the end, in which accepted requests are finished
     max_batch : int | None
         Most members in one network call; by default 1 on the CPU, and on a GPU what its memory holds
     sharing : bool
-        Whether members of different requests may share a network call. On a GPU that is faster, but there
-        a member's last bits may depend on its company
+        True if members of different requests may share a network call. That is faster on a GPU, but there
+        the last bits of a member may depend on the others of its call
     api_key : str | None
-        Asked of every request but those for health, the documentation and the page; never logged
+        Required in every request but those for health, the documentation and the page; never logged
     hosts : tuple[str, ...]
-        Names in the ``Host`` header that are answered; all of them where it is empty
+        Accepted names in the ``Host`` header; all of them where it is empty
     jobs : Path
         Folder of the jobs of ``/v1/downscale``
     max_jobs : int
@@ -49,9 +49,9 @@ class Settings:
     max_times : int
         Most times of one job
     keep_jobs : int
-        Finished jobs that are kept; the oldest goes first
+        Most finished jobs that are kept; the oldest is removed first
     sources : tuple[str, ...]
-        What a job may name as its source: nothing else is opened
+        Accepted sources of jobs: nothing else is opened
 
     Raises
     ------
