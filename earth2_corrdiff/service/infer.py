@@ -53,12 +53,9 @@ def router(engine: Engine, settings: Settings) -> APIRouter:
         The answer is a tar of npy files ``{sample:03d}_{batch:03d}.npy``, float32 of the shape
         ``(1, 1, variables, H, W)``; each is sent as soon as it is done.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + settings.seconds
+        deadline = asyncio.get_running_loop().time() + settings.seconds
         engine.check()
-        with await _receive(request, deadline) as body:
-            engine.metrics.stage("receive", settings.seconds - deadline + loop.time())
-            seed, work = await loop.run_in_executor(readers, _read, body, request.headers, engine, settings)
+        seed, work = await read(request, deadline)
         request.scope[MEMBERS] = work.members
         members = Members(engine, work, request.receive, deadline)
         try:
@@ -67,37 +64,30 @@ def router(engine: Engine, settings: Settings) -> APIRouter:
             members.close()
             raise
 
+    async def read(request: Request, deadline: float) -> tuple[int, InferRequest]:
+        """The seed and all else of a request: received here, parsed and checked on a reader's thread."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout_at(deadline):
+                body = await forms.receive(request)
+            with body:
+                engine.metrics.stage("receive", settings.seconds - deadline + loop.time())
+                return await loop.run_in_executor(readers, _checked, body, request.headers, engine, settings)
+        except TimeoutError:
+            raise ServiceError(408, "the request took too long to arrive") from None
+        except OSError as error:
+            logger.error("a request cannot be stored ({})", error)
+            text = "there is no space to store the request now"
+            raise ServiceError(503, text, retry_after=RETRY) from None
+
     return routes
 
 
-async def _receive(request: Request, deadline: float) -> IO[bytes]:
-    """The body of a form.
-
-    Raises
-    ------
-    ServiceError
-        422 for what is not a form, 408 where it takes too long, 503 where there is no space for it
-    """
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await forms.receive(request)
-    except TimeoutError:
-        raise ServiceError(408, "the request took too long to arrive") from None
-    except OSError as error:
-        raise _no_space(error) from None
-
-
-def _no_space(error: OSError) -> ServiceError:
-    logger.error("a request cannot be stored ({})", error)
-    return ServiceError(503, "there is no space to store the request now", retry_after=RETRY)
-
-
-def _read(body: IO[bytes], headers: Headers, engine: Engine, settings: Settings) -> tuple[int, InferRequest]:
-    """The seed (drawn where the request has none) and all else of a request; on a reader's thread."""
-    try:
-        data, texts = forms.take_apart(body, headers)
-    except OSError as error:
-        raise _no_space(error) from None
+def _checked(
+    body: IO[bytes], headers: Headers, engine: Engine, settings: Settings
+) -> tuple[int, InferRequest]:
+    """The seed (drawn where the request has none) and all else that a form asks for."""
+    data, texts = forms.take_apart(body, headers)
     spec, form = engine.spec, decode.read_form(data, texts, settings)
     coarse = decode.read_array(data, spec, settings.max_states)
     times = decode.read_times(form.time, len(coarse))

@@ -125,11 +125,11 @@ class Jobs:
         """
         self.open()
         with self._lock:
+            self.prune()
             busy = sum(not job.ended for job in self._jobs.values())
             if busy >= self.waiting:
                 text = f"{busy} jobs wait or run, and this service takes no more; try again later"
                 raise ServiceError(429, text, retry_after=30)
-            self.prune()
             name = secrets.token_hex(16)
             job = Job(name, order, self.folder / name, synthetic=synthetic)
             self._jobs[name] = job

@@ -6,11 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-import signal
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -19,7 +16,6 @@ from fastapi import FastAPI
 from earth2_corrdiff.service.connection import HEAD, Connection
 from earth2_corrdiff.service.engine import Engine
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SLACK = 2.0  # seconds of the drain, a quarter at most, that answers have to reach their clients
 
 
@@ -79,6 +75,7 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop after a signal."""
         super().handle_exit(sig, frame)
+        self._captured_signals.clear()  # Uvicorn would raise them again at the end
         if self._on_signal is not None:
             self._on_signal()
 
@@ -115,16 +112,3 @@ class Server(uvicorn.Server):
                 if connection.unfinished or loop.time() >= end:
                     connection.abort()
             await asyncio.sleep(0.05)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """As Uvicorn's, but a signal that stopped the service is not raised again."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {name: signal.signal(name, self.handle_exit) for name in SIGNALS}
-        try:
-            yield
-        finally:
-            for name, handler in before.items():
-                signal.signal(name, handler)
