@@ -9,12 +9,12 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Required
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationInfo
+from typing_extensions import TypedDict
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.times import Times, parse_time, to_leads, to_times
@@ -47,40 +47,52 @@ def _solver(text: str) -> str:
     return text
 
 
-_Optional = SkipJsonSchema[None]  # a form has no null
 _Number = BeforeValidator(_whole_number)
 
 
-class InferForm(BaseModel):
+class InferForm(TypedDict, total=False):
     """The fields of a request, which all come as text; only the array is a file."""
 
-    input_array: bytes = Field(
-        description="npy file, float32 `(batch, variables, h, w)` or `(1, batch, variables, h, w)`, "
-        "in physical units; variables and grid as in /v1/metadata"
-    )
-    samples: Annotated[int, _Number] = Field(1, ge=1, description="members per case")
-    steps: Annotated[int | _Optional, _Number] = Field(
-        None, ge=1, description="steps of the solver; by default the package's"
-    )
-    seed: Annotated[int | _Optional, _Number] = Field(
-        None, description="of the ensemble; by default one is drawn, see the header x-corrdiff-seed"
-    )
-    solver: Annotated[str | _Optional, BeforeValidator(_solver)] = Field(
-        None, description="by default the package's", json_schema_extra={"enum": list(SOLVERS)}
-    )
-    time: str | _Optional = Field(
-        None,
-        description="valid time, UTC, as 2024-07-24T12:00; for several cases as many, with commas. "
-        "With it the members are those of run-corrdiff for this seed and time",
-    )
-    lead_time: str | _Optional = Field(
-        None,
-        description="lead time in hours, as 6 or 90min, one for each case; needed by packages that were "
-        "trained with lead times (see /v1/metadata). `time` is the valid time all the same",
-    )
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+    input_array: Required[
+        Annotated[
+            bytes,
+            Field(
+                description="npy file, float32 `(batch, variables, h, w)` or `(1, batch, variables, h, w)`, "
+                "in physical units; variables and grid as in /v1/metadata"
+            ),
+        ]
+    ]
+    samples: Annotated[int, Field(ge=1, description="members per case; by default 1"), _Number]
+    steps: Annotated[int, Field(ge=1, description="of the solver; by default the package's"), _Number]
+    seed: Annotated[
+        int,
+        _Number,
+        Field(description="of the ensemble; by default one is drawn, see the header x-corrdiff-seed"),
+    ]
+    solver: Annotated[
+        str,
+        BeforeValidator(_solver),
+        Field(description="by default the package's", json_schema_extra={"enum": list(SOLVERS)}),
+    ]
+    time: Annotated[
+        str,
+        Field(
+            description="valid time, UTC, as 2024-07-24T12:00; for several cases as many, with commas. "
+            "With it the members are those of run-corrdiff for this seed and time"
+        ),
+    ]
+    lead_time: Annotated[
+        str,
+        Field(
+            description="lead time in hours, as 6 or 90min, one for each case; needed by packages that were "
+            "trained with lead times (see /v1/metadata). `time` is the valid time all the same"
+        ),
+    ]
 
 
-FIELDS = tuple(InferForm.model_fields)
+FIELDS = tuple(InferForm.__annotations__)
+FORM = TypeAdapter(InferForm)
 
 
 def read_form(data: bytes, texts: Mapping[str, str], settings: Settings) -> InferForm:
@@ -96,7 +108,7 @@ def read_form(data: bytes, texts: Mapping[str, str], settings: Settings) -> Infe
         "steps": range(1, settings.max_steps + 1),
         "seed": range(-SEEDS, SEEDS),
     }
-    return InferForm.model_validate({ARRAY: data, **texts}, context=limits)
+    return FORM.validate_python({ARRAY: data, **texts}, context=limits)
 
 
 def read_array(data: bytes, spec: CorrDiffSpec, max_cases: int) -> NDArray[np.float32]:
@@ -192,7 +204,7 @@ def check_weather(values: NDArray[np.float32], spec: CorrDiffSpec, times: Times 
 
 def read_sampling(form: InferForm, default: Sampling) -> Sampling:
     """The default sampling with the steps and solver of a request."""
-    return replace(default, solver=form.solver or default.solver, steps=form.steps or default.steps)
+    return replace(default, solver=form.get("solver", default.solver), steps=form.get("steps", default.steps))
 
 
 def read_times(text: str | None, cases: int) -> Times | None:

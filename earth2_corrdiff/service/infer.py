@@ -31,7 +31,7 @@ OPENAPI: dict[str, Any] = {
     "openapi_extra": {
         "requestBody": {
             "required": True,
-            "content": {"multipart/form-data": {"schema": decode.InferForm.model_json_schema()}},
+            "content": {"multipart/form-data": {"schema": decode.FORM.json_schema()}},
         }
     },
     "responses": {
@@ -90,11 +90,11 @@ def _checked(
     data, texts = forms.take_apart(body, headers)
     spec, form = engine.spec, decode.read_form(data, texts, settings)
     coarse = decode.read_array(data, spec, settings.max_states)
-    times = decode.read_times(form.time, len(coarse))
-    leads = decode.read_leads(form.lead_time, len(coarse), times, spec)
+    times = decode.read_times(form.get("time"), len(coarse))
+    leads = decode.read_leads(form.get("lead_time"), len(coarse), times, spec)
     decode.check_weather(coarse, spec, times)
-    seed = fresh_seed() if form.seed is None else form.seed
-    seeds = decode.seeds_of(seed, form.samples, len(coarse), times, spec.drawn_seeds, leads)
+    seed = form.get("seed", fresh_seed())
+    seeds = decode.seeds_of(seed, form.get("samples", 1), len(coarse), times, spec.drawn_seeds, leads)
     logger.debug("request for {} members, seed {}", sum(map(len, seeds)), seed)
     return seed, InferRequest(coarse, seeds, decode.read_sampling(form, engine.sampling), leads)
 

@@ -193,14 +193,15 @@ def test_what_float32_cannot_hold() -> None:
 # numbers
 
 
-def numbers(**given: str) -> tuple[int, int | None, int | None]:
-    form = decode.read_form(b"", given, Settings(max_samples=8, max_steps=20))
-    return form.samples, form.steps, form.seed
+def numbers(**given: str) -> dict[str, Any]:
+    form = dict(decode.read_form(b"x", given, Settings(max_samples=8, max_steps=20)))
+    assert form.pop("input_array") == b"x"
+    return form
 
 
 def test_numbers() -> None:
-    assert numbers(samples="8", steps=" 20 ", seed="-5") == (8, 20, -5)
-    assert numbers() == (1, None, None) and numbers(seed=str(2**63 - 1)) == (1, None, 2**63 - 1)
+    assert numbers(samples="8", steps=" 20 ", seed="-5") == {"samples": 8, "steps": 20, "seed": -5}
+    assert numbers() == {} and numbers(seed=str(2**63 - 1)) == {"seed": 2**63 - 1}
 
 
 @pytest.mark.parametrize(
