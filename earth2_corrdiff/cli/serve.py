@@ -11,18 +11,18 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.cli.common import ArgumentParser, run_command, share_cores
 from earth2_corrdiff.cli.serve_log import Lines, configure_log
-from earth2_corrdiff.service.settings import MIB, Settings
 
 if TYPE_CHECKING:
     import socket
 
+    from earth2_corrdiff.service.settings import Settings
     from earth2_corrdiff.service.startup import StartupAnswers
 
 NAME = "serve-corrdiff"
@@ -37,8 +37,6 @@ LATER = (
 )
 """Modules that would be imported when they are first used."""
 NEEDS = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
-LIMITS = {item.name: item for item in fields(Settings) if "help" in item.metadata}
-"""Settings that have an option of their name."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,7 +61,7 @@ def _parser() -> ArgumentParser:
     add("--no-sharing", action="store_true", help="requests share no network calls: exact bits on a GPU")
     add("--steps", type=int, metavar="N", help="steps where a request names none (default: the package's)")
     add("--solver", help="solver where a request names none (default: the package's)")
-    for name, item in LIMITS.items():
+    for name, item in limits().items():
         kind, metavar = (float, "S") if isinstance(item.default, float) else (int, "N")
         default = "" if item.default is None else f" (default: {item.default:g})"
         add(f"--{name.replace('_', '-')}", type=kind, metavar=metavar, help=item.metadata["help"] + default)
@@ -81,6 +79,13 @@ def _parser() -> ArgumentParser:
     add("--time", default="2024-07-24T12:00", help="valid time of that example (default: 2024-07-24T12:00)")
     add("--debug", action="store_true", help="show debug messages, and the traceback of an error")
     return parser
+
+
+def limits() -> dict[str, Field[Any]]:
+    """Settings that have an option of their name."""
+    from earth2_corrdiff.service.settings import Settings
+
+    return {item.name: item for item in fields(Settings) if "help" in item.metadata}
 
 
 def run(args: argparse.Namespace) -> None:
@@ -168,14 +173,16 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--port must lie within 0 and 65535, got {args.port}")
     if args.steps is not None and args.steps < 1:
         raise InputError(f"--steps must be 1 or more, got {args.steps}")
-    for name in (*LIMITS, "max_body"):
+    for name in (*limits(), "max_body"):
         value = getattr(args, name)
         if value is not None and not value > 0:
             raise InputError(f"--{name.replace('_', '-')} must be more than 0, got {value:g}")
 
 
 def _settings(args: argparse.Namespace) -> Settings:
-    given = {name: getattr(args, name) for name in (*LIMITS, "jobs")}
+    from earth2_corrdiff.service.settings import MIB, Settings
+
+    given = {name: getattr(args, name) for name in (*limits(), "jobs")}
     given["max_body"] = None if args.max_body is None else int(args.max_body * MIB)
     given["sources"] = args.source and tuple(args.source)
     given["hosts"] = tuple(args.allow_host or ())
