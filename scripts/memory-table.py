@@ -107,7 +107,7 @@ def child(asked: dict[str, Any]) -> None:
             rows.append(("regression", perf_counter() - start, _peak()))
             start = perf_counter()
             x = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))
-            model.view.given(cond, mean)(x, 1.0)
+            model.domain.given(cond, mean)(x, 1.0)
             rows.append(("denoising step", perf_counter() - start, _peak()))
     print(json.dumps({"rows": rows, "placement": str(model.regression.placement(domain, cond.device))}))
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What goes on beside the compute: the next input is fetched, and the last block of members is written.
+"""Background calls beside the compute: the next input is fetched, and the last block is written.
 
 One thread per call, and never more than one call of a kind in flight, so memory stays what it is.
 """
@@ -57,7 +57,7 @@ class Background(Generic[T]):
         return self._outcome[0]
 
 
-def ahead(values: Iterable[T]) -> Iterator[T]:
+def prefetched(values: Iterable[T]) -> Iterator[T]:
     """Yield the same values, each made in the background while its predecessor is worked on.
 
     An error is raised where its value would have been yielded. Leaving early does not wait for the value

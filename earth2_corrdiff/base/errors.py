@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The one exception of this package that means: the user can put this right."""
+"""Errors that a user can put right: ``InputError`` and its kinds."""
 
 
 class InputError(ValueError):
@@ -34,6 +34,10 @@ class MemberError(InputError):
     def __init__(self, members: dict[int, str]) -> None:
         super().__init__("; ".join(dict.fromkeys(members.values())))
         self.members = members
+
+
+class NoMemoryError(InputError):
+    """One member alone does not fit the memory: no smaller batch is left to try."""
 
 
 def first_line(error: BaseException, most: int = 400) -> str:

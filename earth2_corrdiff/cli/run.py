@@ -174,7 +174,7 @@ def _follows(model: CorrDiff, ranks: Processes) -> bool:
     """Do what the first process leads in, if this is another one; whether it was."""
     from earth2_corrdiff.run.patch_parallel import check_shares, follow
 
-    check_shares(model.downscaler.view, ranks.world)
+    check_shares(model.patching, ranks.world)
     if ranks.first:
         return False
     if "refused" in (said := ranks.hear()):
@@ -192,7 +192,7 @@ def _leads(downscaling: Downscaling, args: argparse.Namespace, ranks: Processes)
     from earth2_corrdiff.run.patch_parallel import lead
 
     ranks.tell(seed=downscaling.seed)  # the store is ready
-    with lead(ranks, downscaling.model.downscaler):
+    with lead(ranks, downscaling.model.downscaler) as downscaling.make_members:
         yield
 
 

@@ -152,20 +152,20 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
     @property
     def patching(self) -> PatchGeometry | None:
         """The patches that the denoiser sees the domain in; ``None`` where it sees it in one piece."""
-        return self.downscaler.view.patching
+        return self.downscaler.domain.patching
 
     @patching.setter
     def patching(self, value: PatchGeometry | None) -> None:
-        self.downscaler.view.patching = value
+        self.downscaler.domain.patching = value
 
     @property
     def window(self) -> str:
         """How patches are averaged where they overlap: ``flat`` or ``cosine``."""
-        return self.downscaler.view.window
+        return self.downscaler.domain.window
 
     @window.setter
     def window(self, value: str) -> None:
-        self.downscaler.view.window = value
+        self.downscaler.domain.window = value
 
     @property
     def maps(self) -> str | Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from earth2_corrdiff.base.times import TimeLike, Times, time_text
 from earth2_corrdiff.model.diffusion.noise import fresh_seed
 from earth2_corrdiff.model.earth2studio import CorrDiff
 from earth2_corrdiff.model.spec import check_count
-from earth2_corrdiff.run.loop import Tally, Work, jobs
+from earth2_corrdiff.run.loop import MakeMembers, MemberLoop, Tally, jobs
 from earth2_corrdiff.run.options import Options
 from earth2_corrdiff.run.provenance import provenance
 from earth2_corrdiff.run.share import Share
@@ -94,6 +95,10 @@ class Downscaling:
     ) -> None:
         self.model, self.source = model, as_source(data)
         self.options, self.progress = options or Options(), progress
+        given = self.options.number_of_samples
+        self.samples = model.number_of_samples if given is None else check_count("number_of_samples", given)
+        self.sampling = self.options.sampling or model.downscaler.sampling
+        self.make_members: MakeMembers = model.downscaler.members
         self.cases, self._tally, self.found = self.source.cases(time, lead_time), Tally(), 0
         self.source.check_variables(model.input_variables)
         for lead in [None] if self.cases.leads is None else self.cases.leads / np.timedelta64(1, "h"):
@@ -104,9 +109,9 @@ class Downscaling:
         if ranks.world > 1 and not isinstance(self.output.target, Path):
             raise InputError("several processes share a Zarr store on disk alone; give the output as a path")
         self.seed = self._choose_seed()
-        self._known_seeds: dict[tuple[int, int], NDArray[np.int64]] = {}
+        self._known_seeds: dict[int, NDArray[np.int64]] = {}
         given = self.options.max_batch
-        self._batch = model.max_batch if given is None else check_count("max_batch", given)
+        self._max_batch = model.max_batch if given is None else check_count("max_batch", given)
         self._bounds, self.kept = self._choose_bounds(), dict[str, Kept]()
         self._inputs = Inputs(self.source, self.cases, model.input_variables, model.spec.input_grid)
         device = model.downscaler.device
@@ -162,13 +167,13 @@ class Downscaling:
     @property
     def members(self) -> int:
         """Members of the whole run, over all cases."""
-        return len(self.cases) * self.model.number_of_samples
+        return len(self.cases) * self.samples
 
     @property
     def evaluations(self) -> int:
         """Denoising steps of the whole run, over all members."""
         regression = self.model.spec.inference_mode == "regression"
-        return 0 if regression else self.members * self.model.downscaler.sampling.calls
+        return 0 if regression else self.members * self.sampling.calls
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -217,7 +222,7 @@ class Downscaling:
                 self._judge(sum(map(len, missing)))
                 return self._work(found, missing, self._first(missing, found.layout.lowres))
         self._judge(self.members)
-        missing = [list(range(self.model.number_of_samples))] * len(self.cases)
+        missing = [list(range(self.samples))] * len(self.cases)
         names = self._inputs.kept
         ready = self._first(missing, names)
         if len(names) > len(self.model.input_variables) and all(x[-1].isnan().all() for x in ready.values()):
@@ -258,14 +263,16 @@ class Downscaling:
             self._advance(self.found * self.evaluations // self.members)
         claims, failed = self.output.claims, self.failed if self.options.keep_going else None
         share = Share(store.missing, store.layout.members, claims, self.options.ranks, self.failed)
-        pieces = share.of(missing, self._batch or self.model.downscaler.default_batch())
-        work = Work(self.model.downscaler, store, self._tally, self._batch, self._advance, failed)
+        pieces = share.of(missing, self._max_batch or self.model.downscaler.batch_size())
+        compute, inputs = self.make_members, len(self.model.input_variables)
+        how = (self.sampling, self._max_batch, self._advance)
+        loop = MemberLoop(compute, inputs, store, self._tally, *how, failed)
 
         def fetch(number: int) -> Tensor:
             return self._inputs.fetch(number, store.layout.lowres)
 
         try:
-            for number, member in work(jobs(pieces, fetch, ready, failed)):
+            for number, member in loop(jobs(pieces, fetch, ready, failed)):
                 yield self.cases[number].valid, member
             if self.options.ranks.first:
                 self.kept = store.finish()
@@ -277,14 +284,13 @@ class Downscaling:
             self.progress(steps)
 
     def _seeds(self) -> NDArray[np.int64]:
-        """Of all members, computed once: it takes some 10 μs for each."""
-        of = (self.seed, self.model.number_of_samples)
-        if of not in self._known_seeds:
-            self._known_seeds = {of: member_seeds(self.cases, *of)}
-        return self._known_seeds[of]
+        """Seeds of all members, computed once: it takes some 10 μs for each."""
+        if self.seed not in self._known_seeds:
+            self._known_seeds = {self.seed: member_seeds(self.cases, self.seed, self.samples)}
+        return self._known_seeds[self.seed]
 
     def _layout(self, lowres: tuple[str, ...]) -> Layout:
-        spec, model = self.model.spec, self.model
+        spec = self.model.spec
         fields = spec.invariant_fields if spec.invariant_fields is not None else ()
         return Layout(
             cases=self.cases,
@@ -294,7 +300,8 @@ class Downscaling:
             output_grid=spec.output_grid,
             input_grid=spec.input_grid,
             attributes=provenance(
-                model.downscaler, self.source.name, self.source.synthetic, self.seed, self.options.command
+                *(self.model.downscaler, self.sampling, self.source.name, self.source.synthetic),
+                *(self.seed, self.options.command),
             )
             | compression(self._bounds),
             static=dict(zip(spec.invariants.names, fields, strict=True)),
@@ -344,8 +351,9 @@ def downscale(
     InputError
         If anything that was asked for or handed in cannot be used; with ``keep_going`` at the end
     """
+    options = options or Options()
     if number_of_samples is not None:
-        model.number_of_samples = check_count("number_of_samples", number_of_samples)
+        options = replace(options, number_of_samples=number_of_samples)
     run = Downscaling(time, model, data, io, options, progress, lead_time)
     for when, member in run:
         logger.debug("wrote member {} of {}", member, time_text(when))

@@ -1,18 +1,19 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""How a run goes."""
+"""Options of a run: seed, members, sampling, and what to do with an output that exists."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from earth2_corrdiff.base.processes import Processes
+from earth2_corrdiff.model.spec import Sampling
 from earth2_corrdiff.store.error_bounds import Compression
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a run goes, apart from what the model says.
+    """Options of a run; the model's settings hold where nothing else is given.
 
     Attributes
     ----------
@@ -34,6 +35,10 @@ class Options:
     check : bool
         Read every byte of a store that is resumed, in search of damage; by default the newest members, and
         of all others look at the size of the files
+    number_of_samples : int | None
+        Members of each case, by default the model's number
+    sampling : Sampling | None
+        Solver, steps and noise range, by default the model's
     """
 
     seed: int | None = None
@@ -45,3 +50,5 @@ class Options:
     ranks: Processes = Processes()
     compress: Compression | None = None
     check: bool = False
+    number_of_samples: int | None = None
+    sampling: Sampling | None = None

@@ -9,18 +9,29 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from earth2_corrdiff.model.downscaler import Downscaler
-from earth2_corrdiff.model.spec import CorrDiffSpec
+from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling
 from earth2_corrdiff.networks.kernels import tuned
 
 
 def provenance(
-    downscaler: Downscaler, source: str, synthetic: bool, seed: int, command: str
+    downscaler: Downscaler, sampling: Sampling, source: str, synthetic: bool, seed: int, command: str
 ) -> dict[str, Any]:
-    """What a run is made with, as attributes of its store: all of ``IDENTITY`` that applies, and more.
+    """Attributes of a run's store: all of ``store.layout.IDENTITY`` that applies, and more.
 
-    ``synthetic`` says it of the source; the package speaks for itself.
+    Parameters
+    ----------
+    downscaler : Downscaler
+        The pipeline
+    sampling : Sampling
+        How its members are sampled
+    source : str
+        Name of the coarse weather's source
+    synthetic : bool
+        True if that weather is synthetic; whether the model was trained on such is the package's entry
+    seed, command : int, str
+        Of the run
     """
-    spec, sampling = downscaler.spec, downscaler.sampling
+    spec = downscaler.spec
     packages = ("earth2_corrdiff", "earth2studio", "torch", "numpy", "zarr")
     attributes = {
         "title": f"CorrDiff downscaling{synthetic_note(spec, synthetic)}",
@@ -48,13 +59,13 @@ def provenance(
         attributes["kernels"] = kernels
     if spec.inference_mode != "both":
         attributes["stages"] = spec.inference_mode
-    if downscaler.view.patching is not None:
-        attributes["patches"] = str(downscaler.view)
+    if downscaler.domain.patching is not None:
+        attributes["patches"] = str(downscaler.domain)
     return attributes
 
 
 def synthetic_note(spec: CorrDiffSpec, synthetic: bool) -> str:
-    """What is synthetic about an output, to go on with "downscaling" or "points"; empty if nothing is."""
+    """Words that say what is synthetic about an output, after "downscaling" or "points"; or none."""
     if synthetic:
         return " of synthetic demo weather"
     return " by a demo model trained on synthetic weather" if spec.synthetic else ""

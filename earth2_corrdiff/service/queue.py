@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Who is next: requests and jobs wait in one line, and nobody waits for all of another's work."""
+"""The queue of requests and jobs: each takes turns, and none waits for all the work of another."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from earth2_corrdiff.model.downscaler import Downscaler, Prepared
 from earth2_corrdiff.model.earth2studio import CorrDiff
 from earth2_corrdiff.model.spec import Sampling
 from earth2_corrdiff.service.errors import ServiceError
-from earth2_corrdiff.service.members import State
 
 Steps = Callable[[CorrDiff], Iterator[object]]
 
@@ -83,8 +82,7 @@ class Ticket:
         ahead: int = 1,
     ) -> None:
         self.request, self._deliver, self._changed = request, deliver, changed
-        leads = request.leads or (None,) * len(request.coarse)
-        self.states = [State(x[None], lead) for x, lead in zip(request.coarse, leads, strict=True)]
+        self._prepared: dict[int, Prepared] = {}
         self.todo = deque((b, m) for b, seeds in enumerate(request.seeds) for m in range(len(seeds)))
         self.ahead, self.left, self.unsent = ahead, len(self.todo), 0
         self.cancelled = False
@@ -106,12 +104,20 @@ class Ticket:
         self.unsent += 1
         return Row(self, *self.todo.popleft())
 
+    def prepared(self, state: int, downscaler: Downscaler) -> Prepared:
+        """The conditioning and regression of a state, computed at the first call; on the owner thread."""
+        if state not in self._prepared:
+            lead = None if self.request.leads is None else self.request.leads[state]
+            coarse = torch.from_numpy(self.request.coarse[state : state + 1])
+            self._prepared[state] = downscaler.prepare(coarse, lead)
+        return self._prepared[state]
+
     def finish(self, row: Row) -> bool:
         """Whether somebody still waits for this member, which is done; called in the order of the rows."""
         with self._changed:
             self.left -= 1
             if row.sample == len(self.request.seeds[row.state]) - 1:
-                self.states[row.state].shared = None  # no member of this state is still to come
+                self._prepared.pop(row.state, None)  # no member of this state is still to come
             return not self.cancelled
 
     def give(self, item: Member | ServiceError) -> None:
@@ -143,9 +149,9 @@ class Row:
     sample: int
 
     @property
-    def work(self) -> tuple[State, int]:
-        """Its state and its seed."""
-        return self.ticket.states[self.state], self.ticket.request.seeds[self.state][self.sample]
+    def seed(self) -> int:
+        """The member's seed."""
+        return self.ticket.request.seeds[self.state][self.sample]
 
 
 class Task:
@@ -163,17 +169,15 @@ class Task:
         self.steps, self.future = steps, Future[object]()
         self.done = False
         self._iterator: Iterator[object] | None = None
-        self._settings: dict[str, Any] = {}
 
     def step(self, model: CorrDiff) -> None:
         """One turn."""
         if self.future.cancelled():
             return self._close()
         try:
-            with self._own_settings(model):
-                if self._iterator is None:
-                    self._iterator = iter(self.steps(model))
-                next(self._iterator)
+            if self._iterator is None:
+                self._iterator = iter(self.steps(model))
+            next(self._iterator)
         except StopIteration as stop:
             self.done = True
             if self.future.set_running_or_notify_cancel():
@@ -188,28 +192,6 @@ class Task:
         self.done = True
         if self._iterator is not None and hasattr(self._iterator, "close"):
             self._iterator.close()
-
-    @contextmanager
-    def _own_settings(self, model: CorrDiff) -> Iterator[None]:
-        """What a job sets on the model holds in its turns alone."""
-        before = _settings(model)
-        _set(model, self._settings)
-        try:
-            yield
-        finally:
-            self._settings = _settings(model)
-            _set(model, before)
-
-
-def _settings(model: CorrDiff) -> dict[str, Any]:
-    """All that a caller may change on a model; the solver and its like are in ``sampling``."""
-    names = ("number_of_samples", "seed", "max_batch")
-    return {name: getattr(model, name) for name in names} | {"sampling": model.downscaler.sampling}
-
-
-def _set(model: CorrDiff, settings: dict[str, Any]) -> None:
-    for name, value in settings.items():
-        setattr(model.downscaler if name == "sampling" else model, name, value)
 
 
 class Line:

@@ -8,7 +8,7 @@ for the server's processes alone, which find it through ``WORKFLOW_DIR`` (``eart
 
 from __future__ import annotations
 
-from copy import copy
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -22,7 +22,7 @@ from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.times import distinct, time_text, to_leads, to_times
 from earth2_corrdiff.model.diffusion.solvers import check_solver
 from earth2_corrdiff.model.earth2studio import CorrDiff, CorrDiffTaiwan
-from earth2_corrdiff.model.spec import check_count
+from earth2_corrdiff.model.spec import Sampling, check_count
 from earth2_corrdiff.run.downscaling import Downscaling, Options
 from earth2_corrdiff.sources import Forecast, Source, make_forecast, make_source
 
@@ -99,15 +99,15 @@ class CorrDiffDownscaling(Earth2Workflow):  # type: ignore[misc]
         InputError
             If anything that was asked for cannot be used; the server hands the sentence to the client
         """
-        model = self._with_settings(number_of_samples, number_of_steps, solver)
+        sampling = self._sampling(number_of_steps, solver)
         name = self._allowed(source)
         if lead_time is None:
             weather: Source | Forecast = make_source(name)
         else:
             weather = make_forecast("demo_fx" if name == "demo" else name)
         backend = getattr(io, "io", io)  # the server's wrapper follows lead_time, which is not there
-        options = Options(seed, command=self.name)
-        run = Downscaling(start_time, model, weather, backend, options, lead_time=lead_time)
+        options = Options(seed, command=self.name, number_of_samples=number_of_samples, sampling=sampling)
+        run = Downscaling(start_time, self.model, weather, backend, options, lead_time=lead_time)
         if run.members > self.max_members:
             raise InputError(
                 f"this server makes at most {self.max_members} members a request, over all times; "
@@ -135,16 +135,12 @@ class CorrDiffDownscaling(Earth2Workflow):  # type: ignore[misc]
             check_solver(checked.solver)
         return checked
 
-    def _with_settings(self, samples: int | None, steps: int | None, solver: str | None) -> CorrDiff:
-        """The worker's networks with the settings of one request: the next one starts from the package's."""
-        model = CorrDiff(copy(self.model.downscaler), samples)
-        if steps is not None:
-            if steps > self.max_steps:
-                raise InputError(f"this server takes at most {self.max_steps} steps; got {steps}")
-            model.number_of_steps = steps
-        if solver is not None:
-            model.solver = solver
-        return model
+    def _sampling(self, steps: int | None, solver: str | None) -> Sampling:
+        """How one request is sampled: as the package says, where it names nothing else."""
+        if steps is not None and steps > self.max_steps:
+            raise InputError(f"this server takes at most {self.max_steps} steps; got {steps}")
+        own = self.model.downscaler.sampling
+        return replace(own, steps=own.steps if steps is None else steps, solver=solver or own.solver)
 
     def _allowed(self, source: str | None) -> str:
         if source is None:

@@ -141,29 +141,29 @@ def test_patches_that_cannot_be_set() -> None:
         (PatchGeometry(SHAPE, (15, 16)), "in steps of 2"),
     ):
         with pytest.raises(InputError, match=words):
-            model.view.patching = patching
-    assert model.view.patching == replace(PATCHES, multiple=2)
+            model.domain.patching = patching
+    assert model.domain.patching == replace(PATCHES, multiple=2)
     with pytest.raises(InputError, match="unknown window"):
-        model.view.window = "box"
+        model.domain.window = "box"
     spec = make_spec(SHAPE, bent=False)
     model = Downscaler(spec, *make_networks(spec, additive_pos_embed=True), "fp32")
     with pytest.raises(InputError, match="adds an embedding of the whole domain and cannot take patches"):
-        model.view.patching = PATCHES
+        model.domain.patching = PATCHES
 
 
 def test_a_denoiser_that_sees_patch_and_domain_can_see_it_in_one_piece() -> None:
     """As one patch, beside which the inputs are shown a second time."""
     spec = make_spec(SHAPE, bent=False, patching=PATCHES)
     model = Downscaler(spec, *wide(spec), "fp32", accelerated=False)
-    assert model.view.whole
-    model.view.patching = None
-    assert model.view.patching is not None and model.view.patching.single
+    assert model.domain.whole
+    model.domain.patching = None
+    assert model.domain.patching is not None and model.domain.patching.single
     with torch.inference_mode():
         cond = model.condition(weather())
         mean = model.normalised_mean(cond)
         x = torch.randn(mean.shape, generator=torch.Generator().manual_seed(1))
         want = model.denoiser(x, 0.7, torch.cat([mean, cond, cond], dim=1))
-        assert torch.equal(model.view.given(cond, mean)(x, 0.7), want)
+        assert torch.equal(model.domain.given(cond, mean)(x, 0.7), want)
 
 
 def wide(spec: Any) -> Any:
@@ -314,7 +314,7 @@ class Meagre:
 def test_patches_are_cut_once_where_they_fit(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
     made = []
     for free in (10**12, 0):
-        monkeypatch.setattr("earth2_corrdiff.model.domain_denoiser.free_bytes", lambda _, n=free: n)
+        monkeypatch.setattr("earth2_corrdiff.model.batching.free_bytes", lambda _, n=free: n)
         model = patched_model(accelerated=False)
         denoiser = Meagre(model, 16)
         made.append((model(weather(), SEEDS), denoiser.prepared))
@@ -327,11 +327,11 @@ def test_patches_are_cut_once_where_they_fit(monkeypatch: pytest.MonkeyPatch, sa
 def test_out_of_memory_halves_the_patches_then_the_members(
     monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
-    from earth2_corrdiff.model.domain_denoiser import DomainDenoiser
+    from earth2_corrdiff.model.batching import Batching
 
     want = patched_model(accelerated=False)(weather(2), SEEDS)
-    monkeypatch.setattr(DomainDenoiser, "images", lambda self, _: min(self._most, 8))
-    monkeypatch.setattr("earth2_corrdiff.model.domain_denoiser.free_bytes", lambda _: 10**12)
+    monkeypatch.setattr(Batching, "images", lambda self, *_: min(self.most_images, 8))
+    monkeypatch.setattr("earth2_corrdiff.model.batching.free_bytes", lambda _: 10**12)
     model = patched_model(accelerated=False)
     denoiser = Meagre(model, 2)
     got = model(weather(2), SEEDS, max_batch=2)
@@ -351,10 +351,10 @@ def test_a_run_on_a_large_machine_fills_its_calls(monkeypatch: pytest.MonkeyPatc
     """Members that go together bring as many patches as a call takes."""
     model = patched_model()
     for images, members in ((1, 1), (16, 1), (31, 1), (60, 3)):
-        monkeypatch.setattr(type(model.view), "images", lambda self, _, n=images: n)
-        assert model.default_batch() == members, images
-    model.view.patching = None
-    assert model.default_batch() == 60
+        monkeypatch.setattr(type(model.domain.batching), "images", lambda *_, n=images: n)
+        assert model.batch_size() == members, images
+    model.domain.patching = None
+    assert model.batch_size() == 60
 
 
 def test_the_table_of_domains(capsys: pytest.CaptureFixture[str]) -> None:

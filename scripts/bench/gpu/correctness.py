@@ -133,9 +133,9 @@ def _said_of_waits(record: Record, solver: str, loop: Callable[[str], Tensor]) -
 def default_batch(record: Record, problem: Problem) -> None:
     """Record the automatic batch before a run and after each of two, when PyTorch holds memory."""
     d = Ours(problem, "bf16").downscaler
-    found = [d.default_batch()]
+    found = [d.batch_size()]
     for _ in range(2):
         d(problem.coarse, list(range(4)))
-        found.append(d.default_batch())
+        found.append(d.batch_size())
     record.put("default batch", value=found)
     record.say(f"default batch: {found}")
