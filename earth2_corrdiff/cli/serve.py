@@ -32,7 +32,7 @@ LATE = 1.0  # seconds after the end of the drain in which it may still end by it
 LATER = (
     *("cartopy.mpl.gridliner", "cartopy.mpl.ticker", "matplotlib.backends.backend_agg"),
     *("PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.JpegImagePlugin", "PIL.PngImagePlugin"),
-    *("dask.array", "scipy.sparse", "pyarrow", "earth2_corrdiff.demo", "earth2_corrdiff.cli.loading"),
+    *("dask.array", "scipy.sparse", "pyarrow", "earth2_corrdiff.run.packages"),
 )
 """Modules that are imported when they are first used."""
 NEEDS = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
@@ -129,14 +129,15 @@ def _write_example(args: argparse.Namespace) -> None:
     """An array that the package takes: the weather of a time, or several, on its grid."""
     import numpy as np
 
-    from earth2_corrdiff.cli.loading import load
+    from earth2_corrdiff.cli.loading import model_options
+    from earth2_corrdiff.run.packages import load_model
     from earth2_corrdiff.sources import Inputs, make_source
 
-    args.samples, args.device = None, "cpu"
+    args.device = "cpu"
     source = make_source((args.source or ["demo"])[0])
     cases = source.cases(args.time)
     configure_log(NAME, args.debug)
-    spec = load(args).spec
+    spec = load_model(model_options(args)).spec
     source.check_variables(spec.inputs.names)
     inputs = Inputs(source, cases, spec.inputs.names, spec.input_grid)
     fields = np.stack([inputs.fetch(number, spec.inputs.names).numpy() for number in range(len(cases))])
@@ -224,14 +225,14 @@ def _preload() -> None:
 
 
 def _serve(args: argparse.Namespace, settings: Settings, sock: socket.socket, door: Door, log: Lines) -> None:
-    from earth2_corrdiff.cli.loading import load
+    from earth2_corrdiff.cli.loading import model_options
+    from earth2_corrdiff.run.packages import load_model
     from earth2_corrdiff.service.app import create_app
     from earth2_corrdiff.service.server import Server
 
-    args.samples = None  # a request says how many
     host, port = sock.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    app, signalled = create_app(settings, lambda: load(args)), threading.Event()
+    app, signalled = create_app(settings, lambda: load_model(model_options(args))), threading.Event()
 
     def on_signal() -> None:
         signalled.set()

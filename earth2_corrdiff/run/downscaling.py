@@ -103,10 +103,10 @@ class Downscaling:
         self.source.check_variables(model.input_variables)
         for lead in [None] if self.cases.leads is None else self.cases.leads / np.timedelta64(1, "h"):
             model.spec.lead_label(lead)  # raises where the networks know no such lead time
-        ranks = self.options.ranks
-        how = (self.options.overwrite, self.options.resume) if ranks.first else (False, True)
+        processes = self.options.processes
+        how = (self.options.overwrite, self.options.resume) if processes.first else (False, True)
         self.output = Output(output, *how)
-        if ranks.world > 1 and not isinstance(self.output.target, Path):
+        if processes.size > 1 and not isinstance(self.output.target, Path):
             raise InputError("several processes share a Zarr store on disk alone; give the output as a path")
         self.seed = self._choose_seed()
         self._known_seeds: dict[int, NDArray[np.int64]] = {}
@@ -201,13 +201,13 @@ class Downscaling:
         InputError
             If the input cannot be fetched or used, or the output cannot be opened or is another run's
         """
-        ranks = self.options.ranks
+        processes = self.options.processes
         try:
-            if not ranks.first:
-                return self._follow(ranks.hear())
-            with ranks.refusals():
+            if not processes.first:
+                return self._follow(processes.message())
+            with processes.refusals():
                 work = self._lead()
-            ranks.tell(seed=self.seed, replaces=self.output.replaces)
+            processes.announce(seed=self.seed, replaces=self.output.replaces)
             return work
         except BaseException:
             self.output.close()
@@ -259,10 +259,10 @@ class Downscaling:
     ) -> Iterator[tuple[np.datetime64, int]]:
         """Compute and write what is missing; ``ready`` has inputs that are fetched already."""
         self.found = self.members - sum(map(len, missing))
-        if self.options.ranks.first and self.found:
+        if self.options.processes.first and self.found:
             self._advance(self.found * self.evaluations // self.members)
         claims, failed = self.output.claims, self.failed if self.options.keep_going else None
-        share = Share(store.missing, store.layout.members, claims, self.options.ranks, self.failed)
+        share = Share(store.missing, store.layout.members, claims, self.options.processes, self.failed)
         pieces = share.of(missing, self._max_batch or self.model.downscaler.batch_size())
         compute, inputs = self.make_members, len(self.model.input_variables)
         how = (self.sampling, self._max_batch, self._advance)
@@ -274,7 +274,7 @@ class Downscaling:
         try:
             for number, member in loop(jobs(pieces, fetch, ready, failed)):
                 yield self.cases[number].valid, member
-            if self.options.ranks.first:
+            if self.options.processes.first:
                 self.kept = store.finish()
         finally:
             self.output.close()

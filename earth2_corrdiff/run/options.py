@@ -28,7 +28,7 @@ class Options:
         For the provenance in the store
     keep_going : bool
         Go on without cases whose input cannot be used: see ``Downscaling.failed``
-    ranks : Processes
+    processes : Processes
         This process among those of its job, which share the members and fill one store
     compress : Compression | None
         Largest errors of the outputs in a Zarr store; by default there are none
@@ -47,7 +47,7 @@ class Options:
     resume: bool = False
     command: str = "earth2_corrdiff.downscale"
     keep_going: bool = False
-    ranks: Processes = Processes()
+    processes: Processes = Processes()
     compress: Compression | None = None
     check: bool = False
     number_of_samples: int | None = None

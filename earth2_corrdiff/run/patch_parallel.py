@@ -113,7 +113,7 @@ def _summing(processes: Processes, downscaler: Downscaler) -> Iterator[Downscale
             dist.all_reduce(dense)
         return dense
 
-    rank, world = processes.rank, processes.world
+    rank, world = processes.rank, processes.size
     backend = "cpu:gloo,cuda:nccl" if downscaler.device.type == "cuda" else "gloo"
     with _lost():
         dist.init_process_group(backend, store=processes.board, rank=rank, world_size=world, timeout=PATIENCE)

@@ -50,7 +50,7 @@ class Share:
         Members of a case
     claims : Claims | None
         Beside which other processes may be at work; None where there can be none
-    ranks : Processes
+    processes : Processes
         This process among those of its job
     failed : Container[int]
         Cases that this process has given up, by now
@@ -59,7 +59,7 @@ class Share:
     missing: Callable[[int], list[int]]
     members: int
     claims: Claims | None = None
-    ranks: Processes = Processes()
+    processes: Processes = Processes()
     failed: Container[int] = ()
     _own: set[tuple[int, int]] = field(default_factory=set, repr=False)
 
@@ -81,9 +81,9 @@ class Share:
         tuple[int, list[int]] | None
             None after a while in which there was nothing to do but to wait for other processes
         """
-        pieces, r = self._pieces(missing, batch), self.ranks
-        own = pieces[r.rank :: r.world]
-        others = [piece for i, piece in enumerate(pieces) if i % r.world != r.rank]
+        pieces, r = self._pieces(missing, batch), self.processes
+        own = pieces[r.rank :: r.size]
+        others = [piece for i, piece in enumerate(pieces) if i % r.size != r.rank]
         left = [*own, *reversed(others)]  # from the end: where their owners come last
         for look in count():
             for piece in left:
@@ -103,7 +103,7 @@ class Share:
     def _pieces(self, missing: list[list[int]], batch: int) -> list[Piece]:
         """All members that are missing, each case in as many pieces as keep all processes busy."""
         spans = [(case, members[0], members[-1] + 1) for case, members in enumerate(missing) if members]
-        parts = 1 if self.ranks.world == 1 else ceil(PIECES * self.ranks.world / max(1, len(spans)))
+        parts = 1 if self.processes.size == 1 else ceil(PIECES * self.processes.size / max(1, len(spans)))
         pieces = []
         for case, first, end in spans:
             size = ceil(ceil((end - first) / parts) / batch) * batch
@@ -127,6 +127,6 @@ class Share:
 
     def _give_back(self, piece: Piece) -> None:
         """What failed here: two processes that wait for each other's failures would wait for ever."""
-        if self.claims is not None and self.ranks.first and piece.case in self.failed:
+        if self.claims is not None and self.processes.first and piece.case in self.failed:
             for i in range(piece.first, piece.first + piece.count):
                 self.claims.drop(piece.case * self.members + i)

@@ -12,18 +12,17 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-import torch
 from earth2studio.io import IOBackend
-from earth2studio.models.auto import Package
 from earth2studio.serve.server import Earth2Workflow
 from earth2studio.serve.server.workflow import WorkflowParameters, WorkflowProgress, WorkflowRegistry
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.times import distinct, time_text, to_leads, to_times
 from earth2_corrdiff.model.diffusion.solvers import check_solver
-from earth2_corrdiff.model.earth2studio import CorrDiff, CorrDiffTaiwan
+from earth2_corrdiff.model.options import ModelOptions
 from earth2_corrdiff.model.spec import Sampling, check_count
 from earth2_corrdiff.run.downscaling import Downscaling, Options
+from earth2_corrdiff.run.packages import load_model
 from earth2_corrdiff.sources import Forecast, Source, make_forecast, make_source
 
 
@@ -61,9 +60,7 @@ class CorrDiffDownscaling(Earth2Workflow):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.sources, self.max_members, self.max_steps = tuple(sources), max_members, max_steps
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = load(package, precision).to(device)
+        self.model = load_model(ModelOptions(package, device, precision))
 
     def __call__(
         self,
@@ -166,12 +163,3 @@ class CorrDiffDownscaling(Earth2Workflow):  # type: ignore[misc]
         for when, member in run:
             done += not run.evaluations  # a package without a diffusion model
             tell(f"wrote member {member} of {time_text(when)}")
-
-
-def load(package: str, precision: str) -> CorrDiff:
-    """The model of ``demo``, ``taiwan``, a folder or a URL, on the CPU."""
-    from earth2_corrdiff import demo
-
-    if package == "taiwan":
-        return CorrDiffTaiwan.load_model(CorrDiffTaiwan.load_default_package(), precision=precision)
-    return CorrDiff.load_model(demo.package() if package == "demo" else Package(package), precision=precision)

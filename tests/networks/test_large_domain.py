@@ -118,7 +118,7 @@ def test_options_that_do_not_fit(
 
 
 def test_what_the_package_says_holds_where_nothing_else_is_said(tmp_path: Path) -> None:
-    from earth2_corrdiff.cli.loading import set_patches
+    from earth2_corrdiff.model.options import ModelOptions
 
     own = PatchGeometry(DOMAIN, (12, 16), 2, 1)
     model = load(make_package(tmp_path, straight(DOMAIN), patching=own))
@@ -129,8 +129,9 @@ def test_what_the_package_says_holds_where_nothing_else_is_said(tmp_path: Path) 
         (("12x16", None, 0), replace(own, boundary=0)),
         (("none", None, None), None),
     ):
-        model.patching = own
-        set_patches(model, *asked)
+        patch, overlap, boundary = asked
+        options = ModelOptions(patch=patch, overlap=overlap, boundary=boundary)
+        model.patching = options.patching(own, DOMAIN)
         assert model.patching == (None if want is None else replace(want, multiple=2)), asked
 
 
