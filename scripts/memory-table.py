@@ -96,7 +96,7 @@ def child(asked: dict[str, Any]) -> None:
         randomise(net, seed)
         net.eval().requires_grad_(False)
     model = Downscaler(spec, *nets, asked["precision"])
-    model.regression.place = asked["maps"]
+    model.regression.maps = asked["maps"]
     coarse = torch.tensor(INPUTS.center).view(1, -1, 1, 1).expand(1, -1, *COARSE.shape)
     rows = [("loaded", 0.0, _peak())]
     with torch.inference_mode():
@@ -109,7 +109,7 @@ def child(asked: dict[str, Any]) -> None:
             x = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))
             model.domain.given(cond, mean)(x, 1.0)
             rows.append(("denoising step", perf_counter() - start, _peak()))
-    print(json.dumps({"rows": rows, "placement": str(model.regression.placement(domain, cond.device))}))
+    print(json.dumps({"rows": rows, "placement": str(model.regression.memory_plan(domain, cond.device))}))
 
 
 def _peak() -> int:

@@ -26,7 +26,6 @@ from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.packages.reader import Files, read_package
 from earth2_corrdiff.model.spec import CorrDiffSpec, check_count, check_seed
 from earth2_corrdiff.model.stock_attributes import StockAttributes
-from earth2_corrdiff.networks.fast.accelerate import place_of, set_place
 
 
 class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
@@ -170,11 +169,11 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
     @property
     def maps(self) -> str | Path:
         """Where the regression keeps its feature maps: ``auto``, ``device``, ``host``, or a folder."""
-        return place_of(self.downscaler.regression)
+        return self.downscaler.regression.maps
 
     @maps.setter
     def maps(self, value: str | Path) -> None:
-        set_place(self.downscaler.regression, value)
+        self.downscaler.regression.maps = value
 
     @property
     def noise(self) -> str:

@@ -15,7 +15,7 @@ from earth2_corrdiff.model.diffusion.solvers import check_solver
 from earth2_corrdiff.model.earth2studio import CorrDiff
 from earth2_corrdiff.model.packages.reader import Files
 from earth2_corrdiff.networks.fast.accelerate import check_precision
-from earth2_corrdiff.networks.fast.memory_plan import AUTO, check_place
+from earth2_corrdiff.networks.fast.memory_plan import AUTO, check_maps
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class ModelOptions:
             check_solver(self.solver)
         check_where(self.noise or "host")
         check_window(self.window or "flat")
-        check_place(self.maps or AUTO)
+        check_maps(self.maps or AUTO)
 
     def model_of(self, package: Files) -> CorrDiff:
         """The model of a package with these options.

@@ -23,8 +23,8 @@ from earth2_corrdiff.model.batching import MAX_BATCH, Batching
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.networks.fast import gpu as torch_unet
 from earth2_corrdiff.networks.fast.accelerate import accelerate
-from earth2_corrdiff.networks.fast.executors import Level, TorchEngine
-from earth2_corrdiff.networks.fast.memory_plan import placed
+from earth2_corrdiff.networks.fast.executors import Level, TorchExecutor
+from earth2_corrdiff.networks.fast.memory_plan import plan_memory
 from earth2_corrdiff.networks.kernels.feature_maps import FeatureMap
 from earth2_corrdiff.networks.mdlus import Checkpoint
 from earth2_corrdiff.networks.memory_model import memory_table
@@ -246,7 +246,7 @@ def test_engines_capture_into_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_unet.TorchUNet, "__call__", counted)
     x, cond = fields()
     nets = [make_denoiser(seed=seed).model for seed in (1, 2)]
-    engines = [TorchEngine(net, torch.float32, True) for net in nets]  # type: ignore[arg-type]
+    engines = [TorchExecutor(net, torch.float32, True) for net in nets]  # type: ignore[arg-type]
     for engine in (*engines, *engines):
         engine(x, engine.prepare(cond), Level(0.1))
     warm, captured = (SHARED, 0), ((0, 1), 2)  # once by the pool, once by PyTorch
@@ -328,10 +328,10 @@ def test_a_captured_regression_is_there_once(monkeypatch: pytest.MonkeyPatch) ->
     assert isinstance(net, SongUNet)
     (row,) = memory_table(net, [(1056, 1792)], torch.bfloat16)
     fake, pool = gpu(monkeypatch, int(1.3 * row.whole)), pool_of(GPU)
-    way = placed(net, (1056, 1792), "bf16", GPU)
+    way = plan_memory(net, (1056, 1792), "bf16", GPU)
     assert way.how == "at once" and way.device == row.whole
     graph = captured(fake, pool, row.whole)
-    assert placed(net, (1056, 1792), "bf16", GPU, "device").how == "at once" and graph is not None
+    assert plan_memory(net, (1056, 1792), "bf16", GPU, "device").how == "at once" and graph is not None
     assert free_bytes(GPU) < row.strips  # the pool serves nothing else
 
 

@@ -27,8 +27,8 @@ from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.networks.fast import memory_plan
 from earth2_corrdiff.networks.fast.accelerate import FastRegression, accelerate
-from earth2_corrdiff.networks.fast.executors import CpuEngine, StripEngine
-from earth2_corrdiff.networks.fast.memory_plan import SPARE, placed
+from earth2_corrdiff.networks.fast.executors import CpuExecutor, StripExecutor
+from earth2_corrdiff.networks.fast.memory_plan import SPARE, plan_memory
 from earth2_corrdiff.networks.memory_model import memory_table
 from earth2_corrdiff.networks.unet import SongUNet
 
@@ -209,7 +209,7 @@ def test_the_regression_takes_what_fits_the_memory(
     assert said == [] and isinstance(net, SongUNet)  # small: nothing to say
     (row,) = memory_table(net, [TALL], torch.float32)
     assert row.strips < 0.9 * row.kernels
-    for need, kind in ((row.kernels, CpuEngine), (row.strips, StripEngine)):
+    for need, kind in ((row.kernels, CpuExecutor), (row.strips, StripExecutor)):
         monkeypatch.setattr(memory_plan, "free_bytes", lambda _, n=need: int(1.01 * n / SPARE))
         fast = regression()
         assert relerr(fast(conditioning()), want) < 3e-6 and isinstance(engine(fast), kind)
@@ -221,7 +221,7 @@ def test_the_regression_takes_what_fits_the_memory(
         regression()(conditioning())
     fast = regression()
     for place in ("device", "host", tmp_path):  # as asked for, whatever is free
-        fast.place = place
+        fast.maps = place
         assert relerr(fast(conditioning()), want) < 3e-6
     assert "in files" in said[-1] and list(tmp_path.iterdir()) == []
 
@@ -238,13 +238,13 @@ def test_the_ways_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
             "free_bytes",
             lambda device, n=int(free): n if device.type == "cuda" else 2 * row.files,
         )
-        found.append(placed(net, domain, "bf16", gpu))
-    assert [(way.how, way.place) for way in found] == [
+        found.append(plan_memory(net, domain, "bf16", gpu))
+    assert [(way.how, way.maps) for way in found] == [
         ("at once", "device"),
         ("in strips", "device"),
         ("in strips", "host"),
     ]
-    assert found[2].host == row.files and placed(net, domain, "bf16", gpu, "host") == found[2]
+    assert found[2].host == row.files and plan_memory(net, domain, "bf16", gpu, "host") == found[2]
 
 
 def test_large_buffers_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +255,7 @@ def test_large_buffers_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     for unused in (2**30, 0):
         monkeypatch.setattr(cpu_unet, "UNUSED", unused)
         net, waits = regression(), []
-        buffers = net._engine(torch.device("cpu"))._unet._buffers
+        buffers = net._executor(torch.device("cpu"))._unet._buffers
         take = buffers.take
 
         def watched(*what: Any, take: Any = take, buffers: Any = buffers, waits: Any = waits) -> Tensor:

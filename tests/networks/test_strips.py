@@ -16,7 +16,7 @@ from tiny import randomise, relerr
 from torch import Tensor, nn
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.networks.fast.feature_maps import MapStore
+from earth2_corrdiff.networks.fast.feature_maps import MapMemory
 from earth2_corrdiff.networks.fast.strips import StripUNet
 from earth2_corrdiff.networks.memory_model import memory_table, memory_text
 from earth2_corrdiff.networks.unet import Conv2d, SongUNet
@@ -140,7 +140,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(InputError, match=r"no room for a feature map of 0.0 GB \(No space left"):
-        MapStore(tmp_path).empty((2, 3), torch.float32, torch.device("cpu"))
+        MapMemory(tmp_path).empty((2, 3), torch.float32, torch.device("cpu"))
     assert list(tmp_path.iterdir()) == []
 
 

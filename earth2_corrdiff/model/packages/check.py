@@ -59,7 +59,7 @@ def check_networks(spec: CorrDiffSpec, regression: Regression, denoiser: Denoise
     whole = spec.patching is not None and denoiser.image_channels == seen + inputs + outputs
     _check(spec, "regression", regression, inputs + (4 if spec.regression_grid else 0))
     _check(spec, "diffusion", denoiser, seen + (inputs if whole else 0))
-    if spec.lead_time_hours and not (regression.late or denoiser.late):
+    if spec.lead_time_hours and not (regression.uses_lead_time or denoiser.uses_lead_time):
         raise InputError(
             "metadata.json names lead_time_hours, but neither network was trained with lead times"
         )
@@ -74,7 +74,7 @@ def _check(spec: CorrDiffSpec, stage: str, net: Network, inputs: int) -> None:
             "output variables; its files do not belong together"
         )
     steps = int(net.origin.args.get("lead_time_steps", 9))
-    if net.late and steps != len(spec.lead_time_hours):
+    if net.uses_lead_time and steps != len(spec.lead_time_hours):
         raise InputError(
             f"the {stage} network was trained with {steps} lead times: metadata.json needs an entry "
             f"lead_time_hours with as many, got {len(spec.lead_time_hours)}"

@@ -20,7 +20,7 @@ import torch
 from loguru import logger
 
 from earth2_corrdiff.networks.fast.cpu import supports
-from earth2_corrdiff.networks.fast.executors import CpuEngine, Level, TorchEngine
+from earth2_corrdiff.networks.fast.executors import CpuExecutor, Level, TorchExecutor
 from earth2_corrdiff.networks.kernels import feature_maps, group_norm_silu, tuned
 from earth2_corrdiff.networks.kernels.reference import Norm
 from earth2_corrdiff.networks.kernels.tuned import PRECISIONS, TILES, Choice
@@ -185,7 +185,7 @@ def _graphs(device: torch.device, timer: Timer) -> tuple[bool, float]:
     """True if a captured step is not slower than one without; and what going without would win."""
     net = _network(device)
     captured, eager = (
-        timer(_step(TorchEngine(net, torch.bfloat16, graphs), device)) for graphs in (True, False)
+        timer(_step(TorchExecutor(net, torch.bfloat16, graphs), device)) for graphs in (True, False)
     )
     keep = captured < MARGIN * eager
     return keep, 1.0 if keep else captured / eager
@@ -198,8 +198,8 @@ def _on_cpu(device: torch.device, timer: Timer, end: float) -> tuple[Choice, dic
     for precision in PRECISIONS:
         if not supports(net) or time.monotonic() > end:
             break
-        ours = timer(_step(CpuEngine(net, precision), device))
-        theirs = timer(_step(TorchEngine(net, TYPES[precision], False), device))
+        ours = timer(_step(CpuExecutor(net, precision), device))
+        theirs = timer(_step(TorchExecutor(net, TYPES[precision], False), device))
         own[precision] = ours < MARGIN * theirs
         won[f"PyTorch's operators in {precision}"] = 1.0 if own[precision] else ours / theirs
     return Choice(own=own), won
@@ -226,7 +226,7 @@ def _network(device: torch.device) -> SongUNet:
     return net.model
 
 
-def _step(engine: CpuEngine | TorchEngine, device: torch.device) -> Work:
+def _step(engine: CpuExecutor | TorchExecutor, device: torch.device) -> Work:
     side = SIDE[device.type]
     x, cond = (torch.randn(1, channels, side, side, device=device) for channels in (4, CHANNELS - 4))
     slab: Any = engine.prepare(cond)
