@@ -95,9 +95,7 @@ def run(args: argparse.Namespace, processes: Processes) -> int:
     cases = source.cases(args.times, args.lead)
     args.output = args.output or Path("outputs") / f"corrdiff-{_label(cases)}.zarr"
     start = perf_counter()
-    if (
-        sys.stderr.isatty() and processes.first
-    ):  # in a log file it says nothing, and an error shall be one line
+    if sys.stderr.isatty() and processes.first:  # not in a log file, where an error shall be one line
         print(f"{NAME}: loading the package {args.package} …", file=sys.stderr, flush=True)
     from earth2_corrdiff.cli.loading import model_options
     from earth2_corrdiff.run.packages import load_model

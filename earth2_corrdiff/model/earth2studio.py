@@ -21,11 +21,22 @@ from earth2_corrdiff.base.errors import InputError, first_line
 from earth2_corrdiff.model.coordinates import LEADS, fold_cases, match_coords
 from earth2_corrdiff.model.diffusion.noise import consecutive_seeds, drawn_seeds, fresh_seed
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
-from earth2_corrdiff.model.diffusion.solvers import Churn
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.packages.reader import Files, read_package
 from earth2_corrdiff.model.spec import CorrDiffSpec, check_count, check_seed
 from earth2_corrdiff.model.stock_attributes import StockAttributes
+
+
+def _sampled(name: str, doc: str) -> Any:
+    """An attribute of ``CorrDiff`` that is a field of its default ``Sampling``."""
+
+    def get(model: CorrDiff) -> Any:
+        return getattr(model.downscaler.sampling, name)
+
+    def put(model: CorrDiff, value: Any) -> None:
+        model.downscaler.sampling = replace(model.downscaler.sampling, **{name: value})
+
+    return property(get, put, doc=doc)
 
 
 class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
@@ -44,14 +55,14 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
     ----------
     number_of_samples, number_of_steps, solver, seed, sigma_min, sigma_max, churn, noise
     max_batch, inference_mode, patching, window, maps
-        May be changed at any time; the next call honours them
+        Defaults of calls; may be changed at any time
     residual_model, regression_model, sampler_type, hr_mean_conditioning, ...
         Others of the stock class may be read (see ``stock_attributes``)
 
     Raises
     ------
     InputError
-        By whatever sets one of them to something that cannot be
+        If one of them is set to a value that is not valid
 
     Source: Mardani et al., arXiv 2309.15214; ``earth2studio.models.dx.CorrDiff``.
     """
@@ -69,7 +80,7 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
         self.max_batch: int | None = None
         self.eval()
 
-    # what a package said, and what the caller made of it
+    # defaults of calls: the package's, until the caller changes them
 
     @property
     def spec(self) -> CorrDiffSpec:
@@ -94,41 +105,12 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
     def seed(self, value: int | None) -> None:
         self._seed = check_seed(value)
 
-    @property
-    def number_of_steps(self) -> int:
-        """Steps of the solver."""
-        return self.downscaler.sampling.steps
-
-    @number_of_steps.setter
-    def number_of_steps(self, value: int) -> None:
-        self._change(steps=value)
-
-    @property
-    def solver(self) -> str:
-        """``euler``, ``heun``, ``stochastic``, ``dpmpp_2m`` or ``trigflow``."""
-        return self.downscaler.sampling.solver
-
-    @solver.setter
-    def solver(self, value: str) -> None:
-        self._change(solver=value)
-
-    @property
-    def sigma_min(self) -> float:
-        """Smallest noise level but zero."""
-        return self.downscaler.sampling.sigma_min
-
-    @sigma_min.setter
-    def sigma_min(self, value: float) -> None:
-        self._change(sigma_min=value)
-
-    @property
-    def sigma_max(self) -> float:
-        """Noise level that sampling starts from; it stays what it is when the solver changes."""
-        return self.downscaler.sampling.sigma_max
-
-    @sigma_max.setter
-    def sigma_max(self, value: float) -> None:
-        self._change(sigma_max=value)
+    number_of_steps = _sampled("steps", "Steps of the solver.")
+    solver = _sampled("solver", "``euler``, ``heun``, ``stochastic``, ``dpmpp_2m`` or ``trigflow``.")
+    sigma_min = _sampled("sigma_min", "Smallest noise level but zero.")
+    sigma_max = _sampled("sigma_max", "Noise level that sampling starts from, whatever the solver.")
+    churn = _sampled("churn", "Noise that ``stochastic`` adds.")
+    noise = _sampled("noise", "Home of noise: ``host``, the same on every device, or ``device``, as stock.")
 
     @property
     def inference_mode(self) -> str:
@@ -138,15 +120,6 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
     @inference_mode.setter
     def inference_mode(self, value: str) -> None:
         self.downscaler.spec = replace(self.spec, inference_mode=value)
-
-    @property
-    def churn(self) -> Churn:
-        """Noise that ``stochastic`` adds."""
-        return self.downscaler.sampling.churn
-
-    @churn.setter
-    def churn(self, value: Churn) -> None:
-        self._change(churn=value)
 
     @property
     def patching(self) -> PatchGeometry | None:
@@ -174,18 +147,6 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
     @maps.setter
     def maps(self, value: str | Path) -> None:
         self.downscaler.regression.maps = value
-
-    @property
-    def noise(self) -> str:
-        """Where noise is drawn: ``host``, the same on every device, or ``device``, as stock does."""
-        return self.downscaler.sampling.noise
-
-    @noise.setter
-    def noise(self, value: str) -> None:
-        self._change(noise=value)
-
-    def _change(self, **what: Any) -> None:
-        self.downscaler.sampling = replace(self.downscaler.sampling, **what)
 
     # Earth2Studio's protocol
 
@@ -296,8 +257,9 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
         """
         loaded = read_package(package)
         model = cls(Downscaler(loaded.spec, loaded.regression, loaded.denoiser, precision, accelerated))
-        given = {"sigma_min": sigma_min, "sigma_max": sigma_max}
-        model._change(**{name: value for name, value in given.items() if value is not None})
+        for name, value in (("sigma_min", sigma_min), ("sigma_max", sigma_max)):
+            if value is not None:
+                setattr(model, name, value)
         return model if device is None else model.to(device)
 
 

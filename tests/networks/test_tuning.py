@@ -237,10 +237,8 @@ def test_tile_sizes_hold_before_the_first_kernel(monkeypatch: pytest.MonkeyPatch
 
 def test_graphs_are_left_out_where_a_table_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[bool] = []
-    monkeypatch.setattr(
-        "earth2_corrdiff.networks.fast.executors.TorchExecutor",
-        lambda net, dtype, graphs: made.append(graphs),
-    )
+    name = "earth2_corrdiff.networks.fast.executors.TorchExecutor"
+    monkeypatch.setattr(name, lambda net, dtype, graphs: made.append(graphs))
     net, gpu = make_denoiser().model, torch.device("cuda")
     for graphs in (True, False):
         with tuned.using(Choice(graphs=graphs)):

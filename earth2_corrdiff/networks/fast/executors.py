@@ -27,9 +27,7 @@ from earth2_corrdiff.networks.preconditioned import PRECISIONS
 from earth2_corrdiff.networks.unet import Conv2d, SongUNet
 
 ROWS = 128  # noise levels that are cached: more than most runs have steps
-GRAPHS = (
-    12  # shapes that are captured: a service has blocks of several sizes, each with one conditioning or many
-)
+GRAPHS = 12  # shapes that are captured: blocks of several sizes, with one conditioning or one per member
 Made = TypeVar("Made")
 Step = Callable[[Tensor, Tensor, Row], Tensor]
 
