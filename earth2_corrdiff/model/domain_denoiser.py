@@ -46,7 +46,7 @@ class DomainDenoiser:
     Parameters
     ----------
     spec : CorrDiffSpec
-        What the package says
+        Metadata of the package
     regression, denoiser : Regression, Denoiser
         Its networks
 
@@ -62,7 +62,7 @@ class DomainDenoiser:
     Raises
     ------
     InputError
-        If the networks do not fit what the package says (see ``packages/check.py``)
+        If the networks do not fit the package's metadata (see ``packages/check.py``)
     """
 
     def __init__(self, spec: CorrDiffSpec, regression: Regression, denoiser: Denoiser) -> None:

@@ -59,7 +59,7 @@ class Downscaler(nn.Module):
     Parameters
     ----------
     spec : CorrDiffSpec
-        What the package says
+        Metadata of the package
     regression, denoiser : Regression, Denoiser
         Its two networks
     precision : {"auto", "fp32", "bf16", "fp16"}, optional
@@ -79,7 +79,7 @@ class Downscaler(nn.Module):
     Raises
     ------
     InputError
-        If the networks do not fit what the package says (see ``packages/check.py``)
+        If the networks do not fit the package's metadata (see ``packages/check.py``)
 
     Source: Mardani et al., arXiv 2309.15214; ``earth2studio.models.dx.CorrDiff``.
     """
@@ -139,12 +139,12 @@ class Downscaler(nn.Module):
 
     @property
     def precision(self) -> str:
-        """What the networks run in on their device: ``fp32``, ``bf16`` or ``fp16``."""
+        """The networks' precision on their device: ``fp32``, ``bf16`` or ``fp16``."""
         return resolve(self._asked, self.denoiser, self.device)
 
     @property
     def device(self) -> torch.device:
-        """Where the networks live."""
+        """The device of the networks."""
         return self.center_in.device
 
     def condition(self, coarse: Tensor) -> Tensor:
@@ -272,8 +272,8 @@ class Downscaler(nn.Module):
         Raises
         ------
         InputError
-            If there are no seeds, the input has another shape, the networks know no such lead time, or one
-            member alone does not fit the memory
+            If there are no seeds, the input has another shape, the networks were not trained for a lead time,
+            or one member alone does not fit the memory
         """
         check_count("the number of samples", len(seeds))
         sampling = sampling or self.sampling
@@ -310,7 +310,8 @@ class Downscaler(nn.Module):
         Raises
         ------
         InputError
-            If the input has another shape, the networks know no such lead time, or the memory is too small
+            If the input has another shape, the networks were not trained for the lead time,
+            or the memory is too small
         """
         (case,) = self._check_input(x)
         return self._prepared(case, self.spec.lead_label(lead_hours))

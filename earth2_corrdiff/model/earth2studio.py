@@ -84,7 +84,7 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
 
     @property
     def spec(self) -> CorrDiffSpec:
-        """What the package says."""
+        """Metadata of the package."""
         return self.downscaler.spec
 
     @property
@@ -220,7 +220,7 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
 
     @classmethod
     def load_default_package(cls) -> Package:
-        """There is no default for any domain: see :class:`CorrDiffTaiwan`, or ``earth2_corrdiff.demo``."""
+        """CorrDiff has no default package: see :class:`CorrDiffTaiwan`, or ``earth2_corrdiff.demo``."""
         raise NotImplementedError(
             "CorrDiff has no default package; use CorrDiffTaiwan or earth2_corrdiff.demo"
         )

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What memory a U-Net needs on a domain, for each way of running it: computed, for any size."""
+"""Memory model of a U-Net: the bytes that each way of running it needs on a domain of any size."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class _Step:
     out, side : int
         The output, and what the convolution of the skip makes
     joins : bool
-        Whether there is anything to join
+        True if two maps are joined
     strip, pairs : int
         Input and output of a strip; queries, keys, values and result of the attention
     """
@@ -79,12 +79,12 @@ class _Step:
 
     @property
     def normed(self) -> int:
-        """What the first convolution reads."""
+        """Channels that the first convolution reads."""
         return self.raised or self.halved or self.inside
 
     @property
     def maps(self) -> int:
-        """What strips hold: no map is joined, normed or raised as a whole, and one is made."""
+        """Maps that strips hold: none is joined, normed or raised as a whole, and one is made."""
         return self.others + self.parts + self.out
 
     @property
@@ -116,7 +116,7 @@ def memory_table(
     rows: int = 64,
     window: tuple[int, int] = (576, 576),
 ) -> list[Memory]:
-    """What a U-Net needs on domains of these sizes, computed from its architecture.
+    """Memory of a U-Net on domains of these sizes, computed from its architecture.
 
     Parameters
     ----------

@@ -216,7 +216,7 @@ def create(checkpoint: Checkpoint, domain: tuple[int, int] | None = None) -> Reg
     Raises
     ------
     InputError
-        If the architecture is not known, and PhysicsNeMo, which may know it, is not installed; if an
+        If the architecture is unknown here, and PhysicsNeMo is not installed; if an
         argument is of another type, or beyond any network; if it is made for another domain
     """
     _check(checkpoint, domain)

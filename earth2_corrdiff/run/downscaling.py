@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Downscale the weather of given times: fetch, check, run, write, resume.
+"""A run over given times: fetch, check, downscale, write, resume.
 
 ``downscale`` is a function like those of ``earth2studio.run``; ``Downscaling`` is the same, step by step.
 """
@@ -74,7 +74,7 @@ class Downscaling:
     failed : dict[int, str]
         Numbers of the cases whose input could not be used, where ``keep_going`` is asked for, and why
     kept : dict[str, Kept]
-        At the end, in the first process: what became of the variables that are not kept without loss
+        At the end, in the first process: sizes and errors of the variables that are kept with a bound
 
     Raises
     ------
@@ -102,7 +102,7 @@ class Downscaling:
         self.cases, self._tally, self.found = self.source.cases(time, lead_time), Tally(), 0
         self.source.check_variables(model.input_variables)
         for lead in [None] if self.cases.leads is None else self.cases.leads / np.timedelta64(1, "h"):
-            model.spec.lead_label(lead)  # raises where the networks know no such lead time
+            model.spec.lead_label(lead)  # raises where the networks were not trained for it
         processes = self.options.processes
         how = (self.options.overwrite, self.options.resume) if processes.first else (False, True)
         self.output = Output(output, *how)
@@ -119,7 +119,7 @@ class Downscaling:
         check_memory(self._size(self.members), memory, str(device), free_bytes(device))
 
     def _size(self, members: int) -> Size:
-        """How much it is to make so many members."""
+        """The size of so many members."""
         spec = self.model.spec
         return Size(
             cases=len(self.cases),
@@ -133,8 +133,8 @@ class Downscaling:
             bounded=bool(self._bounds),
         )
 
-    def _judge(self, missing: int) -> None:
-        """Refuse what does not fit where it is written to; say how much it is, if it is much.
+    def _check_room(self, missing: int) -> None:
+        """Check that the disk has room; log the size of a large run.
 
         Raises
         ------
@@ -155,7 +155,7 @@ class Downscaling:
         return int(self.model.seed) if self.model.seed is not None else fresh_seed()
 
     def _choose_bounds(self) -> dict[str, Bound]:
-        """Of the outputs that are not kept without loss."""
+        """Error bounds of the outputs that are not kept without loss."""
         outputs, asked = self.model.spec.outputs, self.options.compress
         return {} if asked is None else asked.of(outputs.names, outputs.center, outputs.scale)
 
@@ -191,7 +191,7 @@ class Downscaling:
         return self._tally.failed
 
     def __iter__(self) -> Iterator[tuple[np.datetime64, int]]:
-        """Do the run; yield the valid time and number of each member when it is written.
+        """Run; yield the valid time and number of each member when it is written.
 
         The first input is fetched and checked, and the output opened, before the iterator is returned:
         until then nothing is computed, and nothing that was there is replaced.
@@ -219,9 +219,9 @@ class Downscaling:
             found = self._resumed()
             if found is not None:
                 missing = found.all_missing()
-                self._judge(sum(map(len, missing)))
+                self._check_room(sum(map(len, missing)))
                 return self._work(found, missing, self._first(missing, found.layout.lowres))
-        self._judge(self.members)
+        self._check_room(self.members)
         missing = [list(range(self.samples))] * len(self.cases)
         names = self._inputs.kept
         ready = self._first(missing, names)
@@ -240,12 +240,12 @@ class Downscaling:
             store.take_back(self.model.input_variables, self.options.check, self.output.claims)
         return store
 
-    def _follow(self, said: dict[str, Any]) -> Iterator[tuple[np.datetime64, int]]:
+    def _follow(self, message: dict[str, Any]) -> Iterator[tuple[np.datetime64, int]]:
         """Join the first process at the store that it has opened."""
-        if "refused" in said:
-            raise InputError(said["refused"])
-        self.seed = int(said["seed"])
-        store = self.output.join(self._layout(self._inputs.kept), bool(said["replaces"]))
+        if "refused" in message:
+            raise InputError(message["refused"])
+        self.seed = int(message["seed"])
+        store = self.output.join(self._layout(self._inputs.kept), bool(message["replaces"]))
         return self._work(store, store.all_missing(), {})
 
     def _first(self, missing: list[list[int]], names: tuple[str, ...]) -> dict[int, Tensor]:
@@ -327,7 +327,7 @@ def downscale(
     time : time or times
         Valid times, or those that forecasts start from, UTC: datetimes, datetime64, ISO 8601 text, periods
     model : CorrDiff
-        Model on the device that it shall run on
+        Model on its device
     data : Source, Forecast, DataSource, ForecastSource, or several ForecastSources
         From ``make_source`` or ``make_forecast``, or any of Earth2Studio's; several are coarse members
     io : IOBackend | str | Path

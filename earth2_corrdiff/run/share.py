@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""This process's share of a run: pieces of one case each, taken one by one, so that the quick do more."""
+"""A process's share of a run: pieces of one case each, taken one by one, so that faster processes do more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from earth2_corrdiff.base.processes import INTERVAL, Processes
 from earth2_corrdiff.store.claims import Claims
 
 PATIENCE = 60
-"""Looks at the work of others before it is said that they are waited for."""
+"""Looks at the others' progress before the log mentions the wait."""
 PIECES = 2
 """Pieces per process, at least. More would share more evenly, and compute the mean of a case more often."""
 
@@ -40,20 +40,20 @@ class Piece:
 
 @dataclass(frozen=True)
 class Share:
-    """What this process does.
+    """Members that this process computes.
 
     Attributes
     ----------
     missing : Callable[[int], list[int]]
-        Members of a case that are not written, by now
+        Members of a case that are not written yet
     members : int
         Members of a case
     claims : Claims | None
-        Beside which other processes may be at work; None where there can be none
+        Work claims of all processes; None where there are no others
     processes : Processes
         This process among those of its job
     failed : Container[int]
-        Cases that this process has given up, by now
+        Cases that this process has given up
     """
 
     missing: Callable[[int], list[int]]
@@ -66,8 +66,8 @@ class Share:
     def of(self, missing: list[list[int]], batch: int) -> Iterator[tuple[int, list[int]] | None]:
         """Yield cases with the members that this process is to compute, once they are its own.
 
-        First what would be its part if all were equally fast, then what nobody has taken yet. The first
-        process of a job goes on until nothing is missing, and takes over what the dead have left.
+        First the part that it has if all are equally fast, then pieces that no other process has taken. The
+        first process of a job goes on until nothing is missing, with the pieces of processes that died.
 
         Parameters
         ----------
@@ -111,14 +111,14 @@ class Share:
         return pieces
 
     def _still(self, piece: Piece) -> list[int]:
-        """Members of a piece that are not written, by now, and that this process has not had."""
+        """Members of a piece that are not written yet, and that this process has not had."""
         if piece.case in self.failed:
             return []
         inside = range(piece.first, piece.first + piece.count)
         return [i for i in self.missing(piece.case) if i in inside and (piece.case, i) not in self._own]
 
     def _take(self, piece: Piece) -> list[int]:
-        """Members of a piece that nobody else has taken and that are not written."""
+        """Members of a piece that no other process has taken and that are not written."""
         mine = self._still(piece)
         if self.claims is None or not mine:
             return mine
@@ -126,7 +126,7 @@ class Share:
         return [i for i in self._still(piece) if i in taken]  # what was written before it was taken is done
 
     def _give_back(self, piece: Piece) -> None:
-        """What failed here: two processes that wait for each other's failures would wait for ever."""
+        """Release a failed piece: two processes would wait for each other's failures for ever."""
         if self.claims is not None and self.processes.first and piece.case in self.failed:
             for i in range(piece.first, piece.first + piece.count):
                 self.claims.drop(piece.case * self.members + i)

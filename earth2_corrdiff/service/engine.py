@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The owner of the device: one thread that loads the model and makes all members, for requests and jobs.
+"""The owner thread of the device: it loads the model and makes all members, for requests and jobs.
 
-The first in the line that wants a turn gets one block of members, or one step of a job, and goes to the
-end: a request for one sample waits for one block, not for the 64 members of another. On a GPU the members
-of all waiting requests with the same sampling share the network calls.
+The first entry of the queue that is ready for a turn gets one block of members, or one step of a job, and
+goes to the end: a request for one sample waits for one block, not for the 64 members of another. On a GPU
+the members of all waiting requests with the same sampling share the network calls.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from earth2_corrdiff.model.earth2studio import CorrDiff
 from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling
 from earth2_corrdiff.service.errors import ServiceError, internal
 from earth2_corrdiff.service.metrics import Metrics
-from earth2_corrdiff.service.queue import InferRequest, Line, Member, Row, Steps, Task, Ticket
+from earth2_corrdiff.service.queue import InferRequest, Member, Queue, Row, Steps, Task, Ticket
 from earth2_corrdiff.service.settings import Settings
 
 STOPPING = ("stopping", "stopped")
-RETRY = 5  # seconds, where nothing better is known
+RETRY = 5  # seconds, where no estimate is known
 WARM = (1, 2, 4)  # blocks of most requests, and the largest: a GPU captures each size by itself
 
 
 class AbandonedError(Exception):
-    """Nobody waits for this block any more."""
+    """All requests of a block were cancelled."""
 
 
 class Loaded(NamedTuple):
-    """What is known of the model once it is loaded; ``sampling`` is what requests get that name nothing."""
+    """Properties of a loaded model; ``sampling`` holds for requests that name no other."""
 
     spec: CorrDiffSpec
     sampling: Sampling
@@ -59,14 +59,14 @@ class Engine:
     settings : Settings
         The service's limits
     metrics : Metrics | None, optional
-        Where it is counted what is done
+        Counters of requests and blocks
 
     Attributes
     ----------
     state : str
         ``new``, ``loading``, ``warming up``, ``ready``, ``stopping``, ``stopped`` or ``failed``
     failure : BaseException | None
-        Why it failed
+        The error of a service that has failed
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Engine:
         self.state = "new"
         self.failure: BaseException | None = None
         self.settings, self.metrics = settings, metrics or Metrics()
-        self._load, self._line = load, Line()
+        self._load, self._queue = load, Queue()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._own, name="corrdiff-owner", daemon=True)
         self._downscaler: Downscaler | None = None
@@ -92,24 +92,24 @@ class Engine:
 
     @property
     def ready(self) -> bool:
-        """Whether requests and jobs are accepted."""
+        """True if requests and jobs are accepted."""
         return self.state == "ready"
 
     @property
     def loaded(self) -> Loaded:
-        """What is known of the model; ServiceError 503 before it is loaded. Safe from any thread."""
+        """Properties of the model; ServiceError 503 before it is loaded. Safe from any thread."""
         if self._known is None:
             raise self._not_ready()
         return self._known
 
     @property
     def spec(self) -> CorrDiffSpec:
-        """What the package says; errors as ``loaded``."""
+        """Metadata of the package; errors as ``loaded``."""
         return self.loaded.spec
 
     @property
     def sampling(self) -> Sampling:
-        """How the model samples where nothing else is asked for; errors as ``loaded``."""
+        """The model's default sampling; errors as ``loaded``."""
         return self.loaded.sampling
 
     def _not_ready(self) -> ServiceError:
@@ -117,10 +117,10 @@ class Engine:
 
     @property
     def waiting(self) -> tuple[int, int, int]:
-        """Requests, members and jobs that are waited for."""
+        """Numbers of requests, members and jobs that wait or are worked on."""
         with self._changed:
-            tickets = self._line.tickets
-            return len(tickets), sum(ticket.left for ticket in tickets), len(self._line.jobs)
+            tickets = self._queue.tickets
+            return len(tickets), sum(ticket.left for ticket in tickets), len(self._queue.jobs)
 
     def check(self) -> None:
         """ServiceError 503 or 429 where a request would be refused now; before its body is received."""
@@ -130,7 +130,7 @@ class Engine:
     def _check(self) -> None:
         if not self.ready:
             raise self._not_ready()
-        tickets = self._line.tickets
+        tickets = self._queue.tickets
         if len(tickets) >= self.settings.queue:
             work = sum(ticket.left * ticket.request.sampling.calls for ticket in tickets)
             seconds = max(1, math.ceil(self._pace * work / len(tickets)))
@@ -139,30 +139,30 @@ class Engine:
             )
 
     def submit(self, request: InferRequest, deliver: Callable[[Member | ServiceError], None]) -> Ticket:
-        """Put a request into the line.
+        """Put a request into the queue.
 
         Parameters
         ----------
         request : InferRequest
-            What is asked for
+            The request
         deliver : Callable[[Member | ServiceError], None]
             Called on the owner thread, and must return at once: with each member, state by state, as soon as
-            it is done, or once with what went wrong
+            it is done, or once with an error
 
         Returns
         -------
         Ticket
-            Call its ``sent`` for each member that is taken, and ``cancel`` when nobody waits any more
+            Call its ``sent`` for each member that is taken, and ``cancel`` to give up the rest
 
         Raises
         ------
         ServiceError
-            503 where the service is not ready, 429 where the line is full
+            503 where the service is not ready, 429 where the queue is full
         """
         with self._changed:
             self._check()
             ticket = Ticket(request, deliver, self._changed, self._limit)
-            self._line.entries.append(ticket)
+            self._queue.entries.append(ticket)
             self._changed.notify_all()
         return ticket
 
@@ -173,13 +173,13 @@ class Engine:
         ----------
         steps : Callable[[CorrDiff], Iterator[object]]
             Called on the owner thread at the job's first turn, with the model; each ``next()`` is one turn
-            and holds up everybody else, so it should be one block of members. The model is everybody's:
-            settings go with calls to it
+            and delays all others, so it should be one block of members. The model is shared: settings go
+            with calls to it
 
         Returns
         -------
         Future
-            What the iterator returned (``StopIteration.value``), or its exception. ``cancel()`` works at any
+            The iterator's return value (``StopIteration.value``), or its exception. ``cancel()`` works at any
             time until then; the iterator, if it is a generator, is closed on the owner thread
 
         Raises
@@ -191,16 +191,16 @@ class Engine:
         with self._changed:
             if not self.ready:
                 raise self._not_ready()
-            self._line.entries.append(job)
+            self._queue.entries.append(job)
             self._changed.notify_all()
         return job.future
 
     def drain(self) -> None:
-        """Accept nothing more; go on with what was accepted. Returns at once."""
+        """Accept no more requests; go on with those that were accepted. Returns at once."""
         self._enter("stopping")
 
     def close(self, drain_seconds: float) -> None:
-        """Accept nothing more, finish within ``drain_seconds`` what was accepted, and refuse the rest (503).
+        """Accept no more requests, finish accepted ones within ``drain_seconds``, refuse the rest (503).
 
         Blocks until the owner thread has ended. Jobs that are not done are cancelled. Another call may make
         the time shorter, not longer.
@@ -218,7 +218,7 @@ class Engine:
 
     def _refuse_all(self, fault: ServiceError) -> None:
         with self._changed:
-            tickets, jobs = self._line.tickets, self._line.jobs
+            tickets, jobs = self._queue.tickets, self._queue.jobs
         for job in jobs:
             job.future.cancel()
         for ticket in tickets:
@@ -265,10 +265,10 @@ class Engine:
         """Wait for a turn; None where the service stops and everything is done."""
         with self._changed:
             while True:
-                turn = self._line.turn(self._limit, self.settings.sharing)
+                turn = self._queue.turn(self._limit, self.settings.sharing)
                 if turn is not None:
                     return turn
-                if self.state in STOPPING and not self._line.entries:
+                if self.state in STOPPING and not self._queue.entries:
                     return None
                 self._changed.wait()
 

@@ -25,7 +25,7 @@ Steps = Callable[[CorrDiff], Iterator[object]]
 
 @dataclass(frozen=True)
 class InferRequest:
-    """What a request asks of the model; checked before it comes here.
+    """A request for members, checked by its reader.
 
     Attributes
     ----------
@@ -34,9 +34,9 @@ class InferRequest:
     seeds : tuple[tuple[int, ...], ...]
         Of each state's members, ``[B][M]``
     sampling : Sampling
-        How the residual is sampled
+        Sampler of the residual
     leads : tuple[float | None, ...] | None
-        Of each state, in hours; None where the package knows no lead times
+        Of each state, in hours; None where the package has no lead times
     """
 
     coarse: NDArray[np.float32]
@@ -60,16 +60,16 @@ class Member:
 
 
 class Ticket:
-    """A request's place in the line.
+    """A request in the queue.
 
     Parameters
     ----------
     request : InferRequest
-        What is asked for
+        The request
     deliver : Callable[[Member | ServiceError], None]
-        Called on the owner thread with each member, or once with what went wrong
+        Called on the owner thread with each member, or once with an error
     changed : threading.Condition
-        Of the line: notified when the ticket wants a turn again, or none any more
+        Of the queue: notified when the ticket is ready for a turn again, or cancelled
     ahead : int, optional
         Members that may wait to be sent while more are made
     """
@@ -91,12 +91,12 @@ class Ticket:
 
     @property
     def done(self) -> bool:
-        """Whether its place is free again."""
+        """True if it needs no more turns."""
         return self.cancelled or self.left == 0
 
     @property
-    def wants(self) -> bool:
-        """Whether it could use a turn; not while its client is slow to take what is there."""
+    def ready(self) -> bool:
+        """True if it is ready for a turn; not while its client is slow to take members."""
         return not self.cancelled and bool(self.todo) and self.unsent <= self.ahead
 
     def take(self) -> Row:
@@ -113,7 +113,7 @@ class Ticket:
         return self._prepared[state]
 
     def finish(self, row: Row) -> bool:
-        """Whether somebody still waits for this member, which is done; called in the order of the rows."""
+        """True if the request still waits for this member, which is done; called in the order of the rows."""
         with self._changed:
             self.left -= 1
             if row.sample == len(self.request.seeds[row.state]) - 1:
@@ -121,7 +121,7 @@ class Ticket:
             return not self.cancelled
 
     def give(self, item: Member | ServiceError) -> None:
-        """Deliver to the client; one whose event loop has gone is nobody's."""
+        """Deliver to the client; cancel where its event loop has ended."""
         try:
             self._deliver(item)
         except RuntimeError:
@@ -134,7 +134,7 @@ class Ticket:
             self._changed.notify_all()
 
     def cancel(self) -> None:
-        """Nobody waits for this any more: a block that is being made for it alone is given up."""
+        """Give up: a block that is being made for this request alone is abandoned."""
         with self._changed:
             self.cancelled = True
             self._changed.notify_all()
@@ -163,7 +163,7 @@ class Task:
         Makes the iterator at the first turn
     """
 
-    wants = True  # also when it is cancelled: its iterator is closed in a turn, on the owner thread
+    ready = True  # also when it is cancelled: its iterator is closed in a turn, on the owner thread
 
     def __init__(self, steps: Steps) -> None:
         self.steps, self.future = steps, Future[object]()
@@ -194,12 +194,12 @@ class Task:
             self._iterator.close()
 
 
-class Line:
+class Queue:
     """Requests and jobs in the order of their next turn. Not safe between threads: the engine locks it."""
 
     def __init__(self) -> None:
         self.entries: deque[Ticket | Task] = deque()
-        # It goes to the end after its turn, not before: behind whoever has come meanwhile.
+        # It goes to the end after its turn, not before: behind entries that have come meanwhile.
         self._served: Ticket | Task | None = None
 
     @property
@@ -213,14 +213,14 @@ class Line:
         return [entry for entry in self.entries if isinstance(entry, Task) and not entry.done]
 
     def turn(self, limit: int, sharing: bool) -> list[Row] | Task | None:
-        """The next job to step, or at most ``limit`` rows to make; None where nobody wants a turn."""
+        """The next job to step, or at most ``limit`` rows to make; None where no entry is ready."""
         others = [entry for entry in self.entries if entry is not self._served]
         last = [entry for entry in self.entries if entry is self._served]
         self.entries = deque(entry for entry in (*others, *last) if not entry.done)
-        first = self._served = next((entry for entry in self.entries if entry.wants), None)
+        first = self._served = next((entry for entry in self.entries if entry.ready), None)
         if not isinstance(first, Ticket):
             return first
-        wanting = [ticket for ticket in self.tickets if ticket is not first and ticket.wants and sharing]
+        wanting = [ticket for ticket in self.tickets if ticket is not first and ticket.ready and sharing]
         alike = [ticket for ticket in wanting if ticket.request.sampling == first.request.sampling]
         return _rows([first, *alike], limit)
 

@@ -548,7 +548,7 @@ PACKAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda p: cut(p / "output_latlon_grid.nc"),
         "output_latlon_grid.nc is no complete NetCDF file",
     ),
-    "cut metadata": (lambda p: cut(p / "metadata.json"), "metadata.json is no valid JSON"),
+    "cut metadata": (lambda p: cut(p / "metadata.json"), "metadata.json is not valid JSON"),
     "fewer inputs": (
         lambda p: rewrite(p / "metadata.json", input_variables=list(NAMES[1:])),
         "its files do not belong together",

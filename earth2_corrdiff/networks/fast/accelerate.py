@@ -45,7 +45,7 @@ def accelerate(
         See :func:`resolve`
     maps : str | Path, optional
         Where feature maps live, as in ``feature_maps.MapMemory``, by default on the device;
-        "auto", for a regression, is the quickest way that fits the memory (see ``memory_plan``)
+        "auto", for a regression, is the quickest plan that fits the memory (see ``memory_plan``)
 
     Raises
     ------

@@ -252,7 +252,7 @@ def _image(x: Tensor) -> Tensor:
 
 
 def supports(net: nn.Module) -> bool:
-    """Whether ``CpuUNet`` can run this network here."""
+    """True if ``CpuUNet`` can run this network here."""
     from earth2_corrdiff.networks.kernels.cpu_conv import available
 
     return isinstance(net, SongUNet) and available()

@@ -4,7 +4,7 @@
 
 A group norm needs the mean and variance of the whole domain, so no tile can be computed on its own. A layer
 can: its input is read in strips with one row of halo, its output written in strips, and the moments of the
-output are gathered on the way. What is held is the feature maps that later layers need, in the type of the
+output are gathered on the way. Held are the feature maps that later layers need, in the type of the
 convolutions, and nothing of the size of a map beside them; the maps may live in host memory or in files.
 """
 
@@ -114,7 +114,7 @@ class StripUNet:
     def __call__(self, x: Tensor, labels: Tensor, position: Tensor | None = None) -> Tensor:
         """As ``SongUNet.forward``, in the type of ``x``: ``[B, C, H, W], [B] or [1] → [B, C_out, H, W]``.
 
-        ``position [B or 1, Cp, H, W]`` takes the place of the network's own embedding.
+        ``position [B or 1, Cp, H, W]`` replaces the network's own embedding.
         """
         net = self.net
         if position is None and net.pos_embd is not None:

@@ -43,7 +43,7 @@ SIDE, CHANNELS = {"cpu": 112, "cuda": 448}, 24  # of the network that is timed
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was chosen.
+    """Choices of a tuning.
 
     Attributes
     ----------
@@ -155,7 +155,7 @@ def search(seconds: Callable[[Mapping[str, int]], float], end: float) -> tuple[d
             candidate = {**best, **dict(zip(group, values, strict=True))}
             try:
                 found = seconds(candidate)
-            except Exception as error:  # more shared memory or registers than there are, say
+            except Exception as error:  # for instance too much shared memory or too many registers
                 logger.debug("tile sizes {} are passed over: {}", candidate, error)
                 continue
             if found < fastest and default / found > MARGIN:
@@ -164,7 +164,7 @@ def search(seconds: Callable[[Mapping[str, int]], float], end: float) -> tuple[d
 
 
 def _norms(device: torch.device) -> list[Work]:
-    """What stands between the convolutions of a step, at some of its shapes."""
+    """The operators between the convolutions of a step, at some of its shapes."""
     return [work for shape in SHAPES for work in _between(shape, device)]
 
 
@@ -234,6 +234,6 @@ def _step(engine: CpuExecutor | TorchExecutor, device: torch.device) -> Work:
 
 
 def lines(found: Tuned) -> Sequence[str]:
-    """What to print about a table."""
+    """Lines about a table, to print."""
     gains = [f"{name}: {ratio:.2f} x" for name, ratio in found.won.items() if ratio != 1]
     return [f"chosen: {found.choice}", f"won: {', '.join(gains) or 'nothing, the defaults are fastest here'}"]
