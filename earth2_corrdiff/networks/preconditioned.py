@@ -21,7 +21,7 @@ from earth2_corrdiff.networks.architectures import REGRESSIONS, UpstreamUNet, im
 from earth2_corrdiff.networks.arguments import check_arguments, place_features
 from earth2_corrdiff.networks.float32 import full_float32
 from earth2_corrdiff.networks.mdlus import Checkpoint, check_finite, check_weights, load_weights
-from earth2_corrdiff.networks.memory_model import memory_table
+from earth2_corrdiff.networks.memory_model import memory_of
 from earth2_corrdiff.networks.unet import Conv2d, SongUNet
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -85,7 +85,7 @@ class _Network(nn.Module):
     def member_bytes(self, shape: tuple[int, int]) -> int:
         """Peak memory on a GPU of one image of this (H, W) in a call: see ``memory_model``."""
         if isinstance(self.model, SongUNet):
-            (row,) = memory_table(self.model, [shape], self.compute_dtype)
+            row = memory_of(self.model, shape, self.compute_dtype)
             return row.plain
         return self._estimate(shape)
 

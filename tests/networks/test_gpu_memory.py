@@ -27,7 +27,7 @@ from earth2_corrdiff.networks.fast.executors import Level, TorchExecutor
 from earth2_corrdiff.networks.fast.memory_plan import plan_memory
 from earth2_corrdiff.networks.kernels.feature_maps import FeatureMap
 from earth2_corrdiff.networks.mdlus import Checkpoint
-from earth2_corrdiff.networks.memory_model import memory_table
+from earth2_corrdiff.networks.memory_model import memory_of
 from earth2_corrdiff.networks.preconditioned import Denoiser, create, set_precision
 from earth2_corrdiff.networks.unet import SongUNet
 
@@ -69,7 +69,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, total: int, others: int = 0) -> FakeCud
 def test_a_member_in_half_precision(full: Denoiser) -> None:
     """The memory table's number: 0.75 GB, in float32 nearly twice that."""
     half, single = (accelerate(full, p).member_bytes((SIDE, SIDE)) for p in ("bf16", "fp32"))
-    assert half == memory_table(full.model, [(SIDE, SIDE)], torch.bfloat16)[0].whole  # type: ignore[list-item, arg-type]
+    assert half == memory_of(full.model, (SIDE, SIDE), torch.bfloat16).whole  # type: ignore[list-item, arg-type]
     assert half == pytest.approx(0.75 * GB, rel=0.01) and 1.9 * half < single < 2 * half
     assert accelerate(full, "bf16").member_bytes((SIDE, 2 * SIDE)) == 2 * half
 
@@ -326,7 +326,7 @@ def test_a_captured_regression_is_there_once(monkeypatch: pytest.MonkeyPatch) ->
     """At once where it fits the free memory, once: its warm-up is gone when it is captured."""
     net = make_networks(make_spec((1056, 1792), bent=False))[0].model
     assert isinstance(net, SongUNet)
-    (row,) = memory_table(net, [(1056, 1792)], torch.bfloat16)
+    row = memory_of(net, (1056, 1792), torch.bfloat16)
     fake, pool = gpu(monkeypatch, int(1.3 * row.whole)), pool_of(GPU)
     way = plan_memory(net, (1056, 1792), "bf16", GPU)
     assert way.how == "at once" and way.device == row.whole

@@ -29,7 +29,7 @@ from earth2_corrdiff.networks.fast import memory_plan
 from earth2_corrdiff.networks.fast.accelerate import FastRegression, accelerate
 from earth2_corrdiff.networks.fast.executors import CpuExecutor, StripExecutor
 from earth2_corrdiff.networks.fast.memory_plan import SPARE, plan_memory
-from earth2_corrdiff.networks.memory_model import memory_table
+from earth2_corrdiff.networks.memory_model import memory_of
 from earth2_corrdiff.networks.unet import SongUNet
 
 SHAPE, SEEDS = (40, 56), [3, 4]
@@ -207,7 +207,7 @@ def test_the_regression_takes_what_fits_the_memory(
     """At once, in strips, or a sentence that names what would do."""
     want, net = regression()(conditioning()), regression().model
     assert said == [] and isinstance(net, SongUNet)  # small: nothing to say
-    (row,) = memory_table(net, [TALL], torch.float32)
+    row = memory_of(net, TALL, torch.float32)
     assert row.strips < 0.9 * row.kernels
     for need, kind in ((row.kernels, CpuExecutor), (row.strips, StripExecutor)):
         monkeypatch.setattr(memory_plan, "free_bytes", lambda _, n=need: int(1.01 * n / SPARE))
@@ -230,7 +230,7 @@ def test_the_ways_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """What would be chosen there: at once, in strips, in strips with the maps in host memory."""
     net, domain, gpu = regression().model, (1056, 1792), torch.device("cuda")
     assert isinstance(net, SongUNet)
-    (row,) = memory_table(net, [domain], torch.bfloat16)
+    row = memory_of(net, domain, torch.bfloat16)
     found = []
     for free in (3 * row.whole, 1.5 * row.strips, 1.5 * row.mapped):
         monkeypatch.setattr(
@@ -374,7 +374,7 @@ def test_the_table_of_domains(capsys: pytest.CaptureFixture[str]) -> None:
         ["4096", "x", "4096", "100"],
     ]
     with torch.device("meta"):
-        (row,) = memory_table(program["networks"]((448, 448))[0].model, [(4096, 4096)], torch.bfloat16)
+        row = memory_of(program["networks"]((448, 448))[0].model, (4096, 4096), torch.bfloat16)
     shown = [float(number) for number in lines[1].split()[4:8]]
     assert shown == pytest.approx(
         [n / 1e9 for n in (row.kernels, row.strips, row.mapped, row.files)], abs=0.051

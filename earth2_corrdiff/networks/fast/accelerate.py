@@ -23,7 +23,7 @@ from earth2_corrdiff.networks.fast.cpu import supports
 from earth2_corrdiff.networks.fast.executors import CpuExecutor, Level, executor_of
 from earth2_corrdiff.networks.fast.feature_maps import MapMemory
 from earth2_corrdiff.networks.fast.memory_plan import AUTO, MemoryPlan, check_maps, plan_memory
-from earth2_corrdiff.networks.memory_model import memory_table
+from earth2_corrdiff.networks.memory_model import memory_of
 from earth2_corrdiff.networks.preconditioned import PRECISIONS, Denoiser, Regression
 from earth2_corrdiff.networks.unet import GroupNorm, SongUNet
 
@@ -144,7 +144,7 @@ class _Fast(nn.Module):
         assert isinstance(self.model, SongUNet)  # noqa: S101 (for the type checker)
         device = next(self.model.parameters()).device
         precision = resolve(self.precision, self, device)  # type: ignore[arg-type]
-        (row,) = memory_table(self.model, [shape], PRECISIONS[precision])
+        row = memory_of(self.model, shape, PRECISIONS[precision])
         return row.whole
 
     def __getstate__(self) -> dict[str, Any]:

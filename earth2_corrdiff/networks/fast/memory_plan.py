@@ -15,7 +15,7 @@ from earth2_corrdiff.base.free_memory import free_bytes
 from earth2_corrdiff.networks.fast.cpu import KEPT
 from earth2_corrdiff.networks.fast.executors import on_own_kernels
 from earth2_corrdiff.networks.fast.feature_maps import MapMemory
-from earth2_corrdiff.networks.memory_model import Memory, memory_table
+from earth2_corrdiff.networks.memory_model import Memory, memory_of
 from earth2_corrdiff.networks.preconditioned import PRECISIONS
 from earth2_corrdiff.networks.unet import SongUNet
 
@@ -91,7 +91,7 @@ def plan_memory(
     """
     kernels = on_own_kernels(net, precision, device)
     dtype = KEPT[precision][0] if kernels else PRECISIONS[precision]
-    (row,) = memory_table(net, [domain], dtype)
+    row = memory_of(net, domain, dtype)
     plans = list(_plans(row, kernels, device, maps))
     if maps != AUTO:
         return plans[0]
