@@ -18,6 +18,11 @@ class UnavailableError(InputError):
     """
 
 
+def renamed(error: InputError, text: str) -> InputError:
+    """An error of the same kind, that which may pass or not, with another text."""
+    return (UnavailableError if isinstance(error, UnavailableError) else InputError)(text)
+
+
 class DamageError(InputError):
     """Something in a store is lost or has changed since it was written."""
 

@@ -10,12 +10,11 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from earth2_corrdiff.base.errors import InputError, UnavailableError
+from earth2_corrdiff.base.errors import InputError, renamed
 from earth2_corrdiff.cli.common import INPUT_ERROR, calm_bars, run_command, share_cores
 from earth2_corrdiff.cli.run_log import HeldLog, configure_log
 from earth2_corrdiff.cli.run_options import NAME, run_parser
@@ -49,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(arguments: list[str]) -> int:
-    """Run as one process of however many the launcher has started."""
+    """Run as one of the processes that the launcher has started."""
     from earth2_corrdiff.base.processes import launched, meet
 
     processes = launched(os.environ)
@@ -66,13 +65,12 @@ def _work(arguments: list[str]) -> int:
         if processes.first:
             raise
         if "refused" in processes.message():
-            return INPUT_ERROR  # the first process says why
-        kind = UnavailableError if isinstance(error, UnavailableError) else InputError
-        raise kind(f"process {processes.rank} of {processes.size}: {error}") from error
+            return INPUT_ERROR  # the first process prints why
+        raise renamed(error, f"process {processes.rank} of {processes.size}: {error}") from error
 
 
 def _parsed(arguments: list[str], processes: Processes) -> argparse.Namespace:
-    """The options; what is wrong with them, the first process says."""
+    """The options; errors are printed by the first process."""
     if processes.first:
         args = run_parser().parse_args(arguments)
     else:
@@ -89,7 +87,7 @@ def _parsed(arguments: list[str], processes: Processes) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace, processes: Processes) -> int:
-    """Check what can be checked at once, load, run, and say what was written; the exit status."""
+    """Check the options, load, run, and report what was written; the exit status."""
     _check(args)
     source = _source(args)
     cases = source.cases(args.times, args.lead)
@@ -171,7 +169,7 @@ def _device(name: str, processes: Processes) -> str:
 
 
 def _follows(model: CorrDiff, processes: Processes) -> bool:
-    """Do what the first process leads in, if this is another one; whether it was."""
+    """Compute what the first process sends; False in the first process itself."""
     from earth2_corrdiff.run.patch_parallel import check_shares, follow
 
     check_shares(model.patching, processes.size)
@@ -204,10 +202,9 @@ def _downscale(
     from earth2_corrdiff.base.processes import Processes, Steps
     from earth2_corrdiff.run.downscaling import Downscaling, Options
 
-    options = Options(args.seed, args.max_batch, args.overwrite, args.resume, args.command)
     own = Processes() if args.shard_patches else processes  # then no other process has members of its own
-    options = replace(options, keep_going=args.keep_going, processes=own, compress=args.compress)
-    options = replace(options, check=args.check)
+    names = ("seed", "overwrite", "resume", "command", "keep_going", "compress", "check")
+    options = Options(processes=own, **{name: getattr(args, name) for name in names})
     downscaling = Downscaling(args.times, model, source, args.output, options, lead_time=args.lead)
     members = iter(downscaling)  # from here on nothing is refused that could be known before
     log.release()
@@ -223,8 +220,7 @@ def _downscale(
             bar.close()
             keeps = downscaling.output.keeps
             if isinstance(stop, InputError):
-                kind = UnavailableError if isinstance(stop, UnavailableError) else InputError
-                raise kind(str(stop) if "--resume" in str(stop) else f"{stop}; {keeps}") from stop
+                raise renamed(stop, str(stop) if "--resume" in str(stop) else f"{stop}; {keeps}") from stop
             raise KeyboardInterrupt(keeps) from None
         steps.exchange()
         if not downscaling.failed:

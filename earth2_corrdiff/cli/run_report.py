@@ -53,7 +53,7 @@ def report(run: Downscaling, output: Path, loaded: float) -> str:
     if run.failed:
         done += f" but for {len(run.failed)} of {count(len(run.cases), _case(run.cases))} that failed"
     return (
-        f"{done}: {extent(run.cases, model.number_of_samples)} of {', '.join(model.output_variables)} "
+        f"{done}: {extent(run.cases, run.samples)} of {', '.join(model.output_variables)} "
         f"on {H} x {W} points{synthetic}; seed {run.seed}; {stages}{_compressed(run)}"
     )
 
