@@ -21,6 +21,7 @@ from earth2_corrdiff.base.errors import InputError, first_line
 from earth2_corrdiff.model.coordinates import LEADS, fold_cases, match_coords
 from earth2_corrdiff.model.diffusion.noise import consecutive_seeds, drawn_seeds, fresh_seed
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
+from earth2_corrdiff.model.diffusion.solvers import Churn
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.packages.reader import Files, read_package
 from earth2_corrdiff.model.spec import CorrDiffSpec, check_count, check_seed
@@ -35,6 +36,18 @@ def _sampled(name: str, doc: str) -> Any:
 
     def put(model: CorrDiff, value: Any) -> None:
         model.downscaler.sampling = replace(model.downscaler.sampling, **{name: value})
+
+    return property(get, put, doc=doc)
+
+
+def _part(part: str, name: str, doc: str) -> Any:
+    """An attribute of ``CorrDiff`` that is one of a part of its downscaler."""
+
+    def get(model: CorrDiff) -> Any:
+        return getattr(getattr(model.downscaler, part), name)
+
+    def put(model: CorrDiff, value: Any) -> None:
+        setattr(getattr(model.downscaler, part), name, value)
 
     return property(get, put, doc=doc)
 
@@ -105,12 +118,21 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
     def seed(self, value: int | None) -> None:
         self._seed = check_seed(value)
 
-    number_of_steps = _sampled("steps", "Steps of the solver.")
-    solver = _sampled("solver", "``euler``, ``heun``, ``stochastic``, ``dpmpp_2m`` or ``trigflow``.")
-    sigma_min = _sampled("sigma_min", "Smallest noise level but zero.")
-    sigma_max = _sampled("sigma_max", "Noise level that sampling starts from, whatever the solver.")
-    churn = _sampled("churn", "Noise that ``stochastic`` adds.")
-    noise = _sampled("noise", "Home of noise: ``host``, the same on every device, or ``device``, as stock.")
+    number_of_steps: int = _sampled("steps", "Steps of the solver.")
+    solver: str = _sampled("solver", "``euler``, ``heun``, ``stochastic``, ``dpmpp_2m`` or ``trigflow``.")
+    sigma_min: float = _sampled("sigma_min", "Smallest noise level but zero.")
+    sigma_max: float = _sampled("sigma_max", "Noise level that sampling starts from, whatever the solver.")
+    churn: Churn = _sampled("churn", "Noise that ``stochastic`` adds.")
+    noise: str = _sampled(
+        "noise", "Where noise is drawn: ``host``, the same on every device, or ``device``, as stock does."
+    )
+    patching: PatchGeometry | None = _part(
+        "domain", "patching", "The patches that the denoiser sees; ``None`` for the domain in one piece."
+    )
+    window: str = _part("domain", "window", "Average of overlapping patches: ``flat`` or ``cosine``.")
+    maps: str | Path = _part(
+        "regression", "maps", "Home of its feature maps: ``auto``, ``device``, ``host``, or a folder."
+    )
 
     @property
     def inference_mode(self) -> str:
@@ -120,33 +142,6 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
     @inference_mode.setter
     def inference_mode(self, value: str) -> None:
         self.downscaler.spec = replace(self.spec, inference_mode=value)
-
-    @property
-    def patching(self) -> PatchGeometry | None:
-        """The patches that the denoiser sees the domain in; ``None`` where it sees it in one piece."""
-        return self.downscaler.domain.patching
-
-    @patching.setter
-    def patching(self, value: PatchGeometry | None) -> None:
-        self.downscaler.domain.patching = value
-
-    @property
-    def window(self) -> str:
-        """How patches are averaged where they overlap: ``flat`` or ``cosine``."""
-        return self.downscaler.domain.window
-
-    @window.setter
-    def window(self, value: str) -> None:
-        self.downscaler.domain.window = value
-
-    @property
-    def maps(self) -> str | Path:
-        """Where the regression keeps its feature maps: ``auto``, ``device``, ``host``, or a folder."""
-        return self.downscaler.regression.maps
-
-    @maps.setter
-    def maps(self, value: str | Path) -> None:
-        self.downscaler.regression.maps = value
 
     # Earth2Studio's protocol
 
