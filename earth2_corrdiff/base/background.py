@@ -35,7 +35,7 @@ class Background(Generic[T]):
         def run() -> None:
             try:
                 self._outcome.append(call(*args, **kwargs))
-            except BaseException as error:  # whatever it is, it belongs to whoever waits for the result
+            except BaseException as error:  # raised where the result is waited for
                 self._error = error
 
         self._thread = Thread(target=run, name=getattr(call, "__name__", "background"), daemon=True)
@@ -53,7 +53,7 @@ class Background(Generic[T]):
             if error is not None:
                 raise error
         finally:
-            del error  # its traceback refers to this frame: what they hold, an open file say, would stay
+            del error  # its traceback refers to this frame: their variables, like open files, would stay
         return self._outcome[0]
 
 

@@ -47,7 +47,7 @@ def _cached(device: torch.device) -> int:
 
 
 def _left_in_groups() -> list[int]:
-    """What the limits of the control groups around this process leave: batch systems set them."""
+    """Bytes left below the limits of this process's control groups, which batch systems set."""
     try:
         own = _OWN.read_text(encoding="utf-8").rpartition("::")[2].strip()
     except OSError:
@@ -63,13 +63,13 @@ def _left_in_groups() -> list[int]:
         except OSError:
             continue
         if limit.isdecimal():  # otherwise there is none
-            # files that are cached or mapped give way
+            # cached and mapped files are dropped when memory is needed
             left.append(int(limit) - int(used) + _numbers(folder / "memory.stat").get("file", 0))
     return left
 
 
 def _numbers(path: Path) -> dict[str, int]:
-    """A file of the kernel with a name and a number in each line; empty where there is none."""
+    """A file of the kernel with a name and a number in each line; empty where it does not exist."""
     try:
         lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
     except OSError:

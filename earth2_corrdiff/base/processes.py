@@ -80,7 +80,7 @@ class Processes:
             found: dict[str, Any] = json.loads(self.board.get("message"))
             self.board.set(f"read/{self.rank}", "")
         except RuntimeError as error:  # of torch.distributed, for a connection that is lost
-            raise InputError("the first process of this job has ended; see what it said") from error
+            raise InputError("the first process of this job has ended; see its message") from error
         return found
 
     @contextmanager
@@ -164,8 +164,8 @@ def launched(environ: Mapping[str, str]) -> Processes:
         names = ("SLURM_PROCID", tasks, "SLURM_LOCALID", "SLURM_RESTART_COUNT")
     values = [environ.get(name, default) for name, default in zip(names, "0100", strict=True)]
     if not all(value.isdecimal() for value in values) or int(values[0]) >= int(values[1]):
-        said = " ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
-        raise InputError(f"the environment variables {said} are no launcher's; unset them")
+        found = " ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+        raise InputError(f"the environment variables {found} are no launcher's; unset them")
     rank, size, local, attempt = map(int, values)
     return Processes(rank, size, local, attempt)
 
@@ -229,7 +229,7 @@ def gather(processes: Processes) -> None:
                 )
             sleep(INTERVAL)
     except RuntimeError as error:  # of torch.distributed, for a connection that is lost
-        raise InputError("the first process of this job has ended; see what it said") from error
+        raise InputError("the first process of this job has ended; see its message") from error
 
 
 def _first_node(nodes: str) -> str:

@@ -58,7 +58,7 @@ def lead(processes: Processes, downscaler: Downscaler) -> Iterator[MakeMembers]:
         If another process does not come, or ends before the block does
     """
     if not processes.arrived(CONTACT.total_seconds()):
-        raise InputError("not all processes of this job have come; see what they said")
+        raise InputError("not all processes of this job have come; see their messages")
     numbers = count()
     with _summing(processes, downscaler) as shared:
 
@@ -129,7 +129,7 @@ def _lost() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise InputError("another process of this job has ended; see what it said") from error
+        raise InputError("another process of this job has ended; see its message") from error
 
 
 def _send(processes: Processes, number: int, task: dict[str, Any]) -> None:

@@ -76,7 +76,7 @@ def test_a_process_is_killed(
     for rank, outcome in enumerate(outcomes):
         if rank != dies:
             assert outcome.status == 2 and "Traceback" not in outcome.err, outcome
-            assert "process of this job has ended; see what it said" in outcome.err.splitlines()[-1]
+            assert "process of this job has ended; see its message" in outcome.err.splitlines()[-1]
     if dies:
         assert f"{STORE} keeps what is done; go on with --resume" in outcomes[0].err
     seeds = xr.open_zarr(tmp_path / STORE).member_seed.values
