@@ -49,3 +49,9 @@ def first_line(error: BaseException, most: int = 400) -> str:
     """First line of another exception's text, to quote in one of ours; its class where it says nothing."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return line if len(line) <= most else f"{line[:most]}…"
+
+
+def listed(names: Sequence[str], most: int = 10, length: int = 60) -> str:
+    """Some names for a message, each cut to a length, and the number of those left out."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(str(name)[:length] for name in names[:most]) + more

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Memory pool of captured steps: one per GPU for all networks, because they run in turn.
 
-The memory of a step is free again at its end, and the next step captured into the pool takes it. So regression, denoiser and every size of batch together hold what the largest of them needs.
+The memory of a step is free again at its end, and the next step captured into the pool takes it. So
+regression, denoiser and every size of batch together hold what the largest of them needs.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.errors import InputError, listed
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.model.diffusion.noise import check_where
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
@@ -96,12 +96,6 @@ def check_seed(value: object) -> int | None:
     if not -(2**63) <= value < 2**64:  # what a generator of PyTorch takes
         raise InputError("the seed must be a whole number from -2**63 to 2**64 - 1")
     return int(value)
-
-
-def listed(names: Sequence[str], most: int = 10) -> str:
-    """Some names for a message, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(str(name)[:60] for name in names[:most]) + more
 
 
 def _is_name(name: object) -> bool:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from earth2_corrdiff.base.archives import Archive
 from earth2_corrdiff.base.documents import MOST_BYTES, parse_json
-from earth2_corrdiff.base.errors import InputError, first_line
+from earth2_corrdiff.base.errors import InputError, first_line, listed
 from earth2_corrdiff.networks.weights import ForeignContentError, read_state
 
 _LEGACY_ATTENTION = {"norm2": "attn.norm", "qkv": "attn.qkv", "proj": "attn.proj"}
@@ -193,7 +193,7 @@ def check_weights(module: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor
             if key in own and own[key].is_floating_point() and not value.is_floating_point()
         ],
     }
-    parts = [f"{kind}: {_some(keys)}" for kind, keys in faults.items() if keys]
+    parts = [f"{kind}: {listed(keys, 5, 120)}" for kind, keys in faults.items() if keys]
     if parts:
         raise InputError(f"{checkpoint.source} does not fit its own args.json; weights {'; '.join(parts)}")
     return {key: value for key, value in state.items() if key in own}
@@ -210,10 +210,5 @@ def check_finite(module: nn.Module, source: str) -> None:
     wrong = [key for key, value in module.state_dict().items() if not torch.isfinite(value).all()]
     if wrong:
         raise InputError(
-            f"{source} has weights that are not finite: {_some(wrong)}; train or download it again"
+            f"{source} has weights that are not finite: {listed(wrong, 5, 120)}; train or download it again"
         )
-
-
-def _some(keys: list[str], most: int = 5) -> str:
-    more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return ", ".join(key[:120] for key in keys[:most]) + more

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from time import perf_counter
 from typing import TypeVar
 
@@ -274,10 +275,5 @@ def _to_host(block: Tensor) -> tuple[Tensor, Callable[[], None]]:
 
 def _consecutive(members: list[int]) -> list[list[int]]:
     """Split rising numbers into runs without gaps."""
-    runs: list[list[int]] = []
-    for i in members:
-        if runs and runs[-1][-1] == i - 1:
-            runs[-1].append(i)
-        else:
-            runs.append([i])
-    return runs
+    runs = groupby(enumerate(members), lambda pair: pair[1] - pair[0])
+    return [[i for _, i in run] for _, run in runs]

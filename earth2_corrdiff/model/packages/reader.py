@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from earth2_corrdiff.base.archives import Archive
 from earth2_corrdiff.base.documents import MOST_BYTES, parse_json
-from earth2_corrdiff.base.errors import InputError, first_line
+from earth2_corrdiff.base.errors import InputError, first_line, listed
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.zarr_members import read_array
 from earth2_corrdiff.model.diffusion.patch_geometry import read_patching
@@ -32,7 +32,6 @@ from earth2_corrdiff.model.spec import (
     Sampling,
     Statistics,
     lead_times,
-    listed,
     read_sampling,
     table,
 )
