@@ -2,6 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors that a user can put right: ``InputError`` and its kinds."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class InputError(ValueError):
     """Something that was asked for, or handed in, cannot be used.
