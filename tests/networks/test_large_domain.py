@@ -92,7 +92,7 @@ def coarse() -> Tensor:
     from earth2_corrdiff.sources import Inputs, as_source
 
     source = as_source(demo.DemoWeather())
-    inputs = Inputs(source, source.states(TIMES[0], None), list(run_spec().inputs.names), COARSE)
+    inputs = Inputs(source, source.cases(TIMES[0], None), list(run_spec().inputs.names), COARSE)
     return inputs.fetch(0, inputs.kept)[None, :12]
 
 
