@@ -33,7 +33,7 @@ LATE = 1.0  # seconds after the drain, in which the process may still end by its
 LATER = (
     *("cartopy.mpl.gridliner", "cartopy.mpl.ticker", "matplotlib.backends.backend_agg"),
     *("PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.JpegImagePlugin", "PIL.PngImagePlugin"),
-    *("dask.array", "scipy.sparse", "pyarrow", "earth2_corrdiff.demo", "earth2_corrdiff.cli.loading"),
+    *("dask.array", "scipy.sparse", "pyarrow", "earth2_corrdiff.run.packages"),
 )
 """Modules that would be imported when they are first used."""
 NEEDS = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
@@ -124,14 +124,15 @@ def _write_example(args: argparse.Namespace) -> None:
     """Write an array for the package: the weather of one or more times on its grid."""
     import numpy as np
 
-    from earth2_corrdiff.cli.loading import load
+    from earth2_corrdiff.cli.loading import model_options
+    from earth2_corrdiff.run.packages import load_model
     from earth2_corrdiff.sources import Inputs, make_source
 
-    args.samples, args.device = None, "cpu"
+    args.device = "cpu"
     source = make_source((args.source or ["demo"])[0])
     cases = source.cases(args.time)
     configure_log(NAME, args.debug)
-    spec = load(args).spec
+    spec = load_model(model_options(args)).spec
     source.check_variables(spec.inputs.names)
     inputs = Inputs(source, cases, spec.inputs.names, spec.input_grid)
     fields = np.stack([inputs.fetch(number, spec.inputs.names).numpy() for number in range(len(cases))])
@@ -217,14 +218,14 @@ def _preload() -> None:
 def _serve(
     args: argparse.Namespace, settings: Settings, sock: socket.socket, answers: StartupAnswers, log: Lines
 ) -> None:
-    from earth2_corrdiff.cli.loading import load
+    from earth2_corrdiff.cli.loading import model_options
+    from earth2_corrdiff.run.packages import load_model
     from earth2_corrdiff.service.app import create_app
     from earth2_corrdiff.service.server import Server
 
-    args.samples = None  # given by requests
     host, port = sock.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    app, signalled = create_app(settings, lambda: load(args)), threading.Event()
+    app, signalled = create_app(settings, lambda: load_model(model_options(args))), threading.Event()
 
     def on_signal() -> None:
         signalled.set()

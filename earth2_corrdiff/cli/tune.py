@@ -13,7 +13,7 @@ from earth2_corrdiff.base.errors import InputError, first_line
 from earth2_corrdiff.cli.common import ArgumentParser, run_command, share_cores
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 NAME = "python -m earth2_corrdiff"
 
@@ -55,11 +55,14 @@ def tune(args: argparse.Namespace) -> None:
     share_cores()
     from loguru import logger
 
+    from earth2_corrdiff.base.devices import find_device
     from earth2_corrdiff.networks.fast import tuning
 
     logger.remove()
     logger.add(sys.stderr, level="DEBUG" if args.debug else "INFO", format="{level.name}: {message}")
-    device = _device(args.device)
+    device = find_device(args.device)
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"{args.device!r} is not a device that can be tuned; use cpu or cuda")
     print(f"measuring on {device}, under a minute …", flush=True)
     try:
         found = tuning.tune(device)
@@ -68,18 +71,3 @@ def tune(args: argparse.Namespace) -> None:
             f"the table cannot be written ({first_line(error)}); set EARTH2_CORRDIFF_CACHE to another folder"
         ) from error
     print("\n".join([*tuning.lines(found), f"kept in {found.path}"]))
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"{name!r} is not a device that PyTorch can use here; use cpu") from error
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"{name!r} is not a device that can be tuned; use cpu or cuda")
-    return device

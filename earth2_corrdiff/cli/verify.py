@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.cli.common import ArgumentParser, run_command, share_cores
@@ -190,11 +190,10 @@ def _downscaler(args: argparse.Namespace) -> Downscaler | None:
     """The model of --package, for its regression."""
     if args.package is None:
         return None
-    from earth2_corrdiff.cli.loading import load
+    from earth2_corrdiff.model.options import ModelOptions
+    from earth2_corrdiff.run.packages import load_model
 
-    settings: dict[str, Any] = dict.fromkeys(("samples", "steps", "solver", "max_batch"))
-    asked = argparse.Namespace(package=args.package, device=args.device, precision="fp32", **settings)
-    return load(asked).downscaler
+    return load_model(ModelOptions(args.package, args.device, "fp32")).downscaler
 
 
 def _quiet_log() -> None:

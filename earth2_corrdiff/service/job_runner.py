@@ -14,6 +14,7 @@ import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import closing
+from dataclasses import replace
 from queue import SimpleQueue
 from time import time as now
 from typing import Any, cast
@@ -98,14 +99,15 @@ def steps(job: Job, weather: Source | Forecast, model: CorrDiff) -> Iterator[Non
     """The job in steps of one member, each a turn on the device."""
     _check_wanted(job)
     order = job.order
-    model.number_of_samples, model.number_of_steps, model.solver = order.samples, order.steps, order.solver
 
     def denoised(count: int) -> None:
         _check_wanted(job)
         # at most: a block that did not fit the memory is counted again
         job.change(denoised=min(job.denoised + count, job.denoisings))
 
-    options = Options(order.seed, command="POST /v1/downscale")
+    sampling = replace(model.downscaler.sampling, steps=order.steps, solver=order.solver)
+    command = "POST /v1/downscale"
+    options = Options(order.seed, command=command, number_of_samples=order.samples, sampling=sampling)
     leads = order.lead_time or None
     run = Downscaling(order.times, model, weather, job.store, options, denoised, leads)
     job.change(stage="denoising", denoisings=run.evaluations)

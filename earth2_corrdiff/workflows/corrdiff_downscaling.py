@@ -8,22 +8,21 @@ server's processes import it, through ``WORKFLOW_DIR`` (``earth2_corrdiff.workfl
 
 from __future__ import annotations
 
-from copy import copy
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-import torch
 from earth2studio.io import IOBackend
-from earth2studio.models.auto import Package
 from earth2studio.serve.server import Earth2Workflow
 from earth2studio.serve.server.workflow import WorkflowParameters, WorkflowProgress, WorkflowRegistry
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.times import distinct, time_text, to_leads, to_times
 from earth2_corrdiff.model.diffusion.solvers import check_solver
-from earth2_corrdiff.model.earth2studio import CorrDiff, CorrDiffTaiwan
-from earth2_corrdiff.model.spec import check_count
+from earth2_corrdiff.model.options import ModelOptions
+from earth2_corrdiff.model.spec import Sampling, check_count
 from earth2_corrdiff.run.downscaling import Downscaling, Options
+from earth2_corrdiff.run.packages import load_model
 from earth2_corrdiff.sources import Forecast, Source, make_forecast, make_source
 
 
@@ -61,9 +60,7 @@ class CorrDiffDownscaling(Earth2Workflow):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.sources, self.max_members, self.max_steps = tuple(sources), max_members, max_steps
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = load(package, precision).to(device)
+        self.model = load_model(ModelOptions(package, device, precision))
 
     def __call__(
         self,
@@ -99,15 +96,15 @@ class CorrDiffDownscaling(Earth2Workflow):  # type: ignore[misc]
         InputError
             If a parameter cannot be used; the server sends the sentence to the client
         """
-        model = self._with_settings(number_of_samples, number_of_steps, solver)
+        sampling = self._sampling(number_of_steps, solver)
         name = self._allowed(source)
         if lead_time is None:
             weather: Source | Forecast = make_source(name)
         else:
             weather = make_forecast("demo_fx" if name == "demo" else name)
         backend = getattr(io, "io", io)  # the server's wrapper needs a lead_time axis
-        options = Options(seed, command=self.name)
-        run = Downscaling(start_time, model, weather, backend, options, lead_time=lead_time)
+        options = Options(seed, command=self.name, number_of_samples=number_of_samples, sampling=sampling)
+        run = Downscaling(start_time, self.model, weather, backend, options, lead_time=lead_time)
         if run.members > self.max_members:
             raise InputError(
                 f"this server makes at most {self.max_members} members a request, over all times; "
@@ -135,16 +132,12 @@ class CorrDiffDownscaling(Earth2Workflow):  # type: ignore[misc]
             check_solver(checked.solver)
         return checked
 
-    def _with_settings(self, samples: int | None, steps: int | None, solver: str | None) -> CorrDiff:
-        """The worker's networks with the settings of one request, which do not change those of the next."""
-        model = CorrDiff(copy(self.model.downscaler), samples)
-        if steps is not None:
-            if steps > self.max_steps:
-                raise InputError(f"this server takes at most {self.max_steps} steps; got {steps}")
-            model.number_of_steps = steps
-        if solver is not None:
-            model.solver = solver
-        return model
+    def _sampling(self, steps: int | None, solver: str | None) -> Sampling:
+        """Sampling of one request, by default the package's."""
+        if steps is not None and steps > self.max_steps:
+            raise InputError(f"this server takes at most {self.max_steps} steps; got {steps}")
+        own = self.model.downscaler.sampling
+        return replace(own, steps=own.steps if steps is None else steps, solver=solver or own.solver)
 
     def _allowed(self, source: str | None) -> str:
         if source is None:
@@ -170,12 +163,3 @@ class CorrDiffDownscaling(Earth2Workflow):  # type: ignore[misc]
         for when, member in run:
             done += not run.evaluations  # a package without a diffusion model
             report(f"wrote member {member} of {time_text(when)}")
-
-
-def load(package: str, precision: str) -> CorrDiff:
-    """The model of ``demo``, ``taiwan``, a folder or a URL, on the CPU."""
-    from earth2_corrdiff import demo
-
-    if package == "taiwan":
-        return CorrDiffTaiwan.load_model(CorrDiffTaiwan.load_default_package(), precision=precision)
-    return CorrDiff.load_model(demo.package() if package == "demo" else Package(package), precision=precision)

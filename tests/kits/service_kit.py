@@ -53,8 +53,8 @@ def fields(
 ) -> Array:
     """Members without any service: ``[B, C, h, w] → [B, M, Co, H, W]``."""
     downscaler = (model or reference()).downscaler
-    downscaler.sampling = replace(downscaler.sampling, steps=steps, solver=solver)
-    return downscaler(torch.tensor(coarse), seeds).numpy()
+    sampling = replace(downscaler.sampling, steps=steps, solver=solver)
+    return downscaler(torch.tensor(coarse), seeds, sampling=sampling).numpy()
 
 
 @cache
