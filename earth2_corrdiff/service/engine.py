@@ -146,7 +146,7 @@ class Engine:
         request : InferRequest
             The request
         deliver : Callable[[Member | ServiceError], None]
-            Called on the owner thread, and must return at once: with each member, state by state, as soon as
+            Called on the owner thread, and must return at once: with each member, case by case, as soon as
             it is done, or once with an error
 
         Returns
@@ -282,7 +282,7 @@ class Engine:
 
         try:
             start = perf_counter()
-            members = [(self._begin(row, start).prepared(row.state, downscaler), row.seed) for row in left]
+            members = [(self._begin(row, start).prepared(row.case, downscaler), row.seed) for row in left]
             sampling = rows[0].ticket.request.sampling
             for block in downscaler.blocks(members, self.settings.max_batch, abandon, sampling):
                 self._count(len(block), perf_counter() - start, sampling)
@@ -314,7 +314,7 @@ class Engine:
             if not row.ticket.finish(row):
                 continue
             if np.isfinite(field).all():
-                row.ticket.give(Member(row.state, row.sample, field))
+                row.ticket.give(Member(row.case, row.sample, field))
                 continue
             logger.error("member {} of a request is not finite", row.sample)
             row.ticket.cancel()

@@ -165,7 +165,7 @@ class Members:
         """The tar, piece by piece; raises as :meth:`next`."""
         member = first
         for left in reversed(range(self.work.members)):
-            name = archives.member_name(member.sample, member.state)
+            name = archives.member_name(member.sample, member.case)
             for piece in archives.member_pieces(name, member.values[None, None]):
                 yield piece
             self.ticket.sent()

@@ -32,11 +32,11 @@ class InferRequest:
     coarse : np.ndarray
         ``[B, C, h, w]`` float32, physical units
     seeds : tuple[tuple[int, ...], ...]
-        Of each state's members, ``[B][M]``
+        Of each case's members, ``[B][M]``
     sampling : Sampling
         Sampler of the residual
     leads : tuple[float | None, ...] | None
-        Of each state, in hours; None where the package has no lead times
+        Of each case, in hours; None where the package has no lead times
     """
 
     coarse: NDArray[np.float32]
@@ -46,15 +46,15 @@ class InferRequest:
 
     @property
     def members(self) -> int:
-        """Members of all states."""
+        """Members of all cases."""
         return sum(map(len, self.seeds))
 
 
 @dataclass(frozen=True)
 class Member:
-    """One finished field: index of its state, of its sample, and ``[Co, H, W]`` float32."""
+    """One finished field: index of its case, of its sample, and ``[Co, H, W]`` float32."""
 
-    state: int
+    case: int
     sample: int
     values: NDArray[np.float32]
 
@@ -104,20 +104,20 @@ class Ticket:
         self.unsent += 1
         return Row(self, *self.todo.popleft())
 
-    def prepared(self, state: int, downscaler: Downscaler) -> Prepared:
-        """The conditioning and regression of a state, computed at the first call; on the owner thread."""
-        if state not in self._prepared:
-            lead = None if self.request.leads is None else self.request.leads[state]
-            coarse = torch.from_numpy(self.request.coarse[state : state + 1])
-            self._prepared[state] = downscaler.prepare(coarse, lead)
-        return self._prepared[state]
+    def prepared(self, case: int, downscaler: Downscaler) -> Prepared:
+        """The conditioning and regression of a case, computed at the first call; on the owner thread."""
+        if case not in self._prepared:
+            lead = None if self.request.leads is None else self.request.leads[case]
+            coarse = torch.from_numpy(self.request.coarse[case : case + 1])
+            self._prepared[case] = downscaler.prepare(coarse, lead)
+        return self._prepared[case]
 
     def finish(self, row: Row) -> bool:
         """True if the request still waits for this member, which is done; called in the order of the rows."""
         with self._changed:
             self.left -= 1
-            if row.sample == len(self.request.seeds[row.state]) - 1:
-                self._prepared.pop(row.state, None)  # no member of this state is still to come
+            if row.sample == len(self.request.seeds[row.case]) - 1:
+                self._prepared.pop(row.case, None)  # no member of this case is still to come
             return not self.cancelled
 
     def give(self, item: Member | ServiceError) -> None:
@@ -145,13 +145,13 @@ class Row:
     """One member to make."""
 
     ticket: Ticket
-    state: int
+    case: int
     sample: int
 
     @property
     def seed(self) -> int:
         """The member's seed."""
-        return self.ticket.request.seeds[self.state][self.sample]
+        return self.ticket.request.seeds[self.case][self.sample]
 
 
 class Task:

@@ -45,7 +45,7 @@ def test_members_have_the_bits_of_the_downscaler(mode: str, limit: int | None) -
         ticket, inbox = submit(engine, request(2, batch=2, seed=7))
         assert take_all(ticket, inbox) == [(0, 0), (0, 1), (1, 0), (1, 1)]
     for member in inbox.items:
-        assert np.array_equal(member.values, want[member.state, member.sample])
+        assert np.array_equal(member.values, want[member.case, member.sample])
 
 
 def test_every_sampling_and_the_model_is_left_as_it_was() -> None:
@@ -85,7 +85,7 @@ def test_requests_share_blocks_on_a_gpu() -> None:
     for seed, (_, inbox) in enumerate(several):
         want = fields(states(2), consecutive_seeds(seed, 2))
         for member in inbox.items:
-            assert np.allclose(member.values, want[member.state, member.sample], rtol=1e-3, atol=1e-3)
+            assert np.allclose(member.values, want[member.case, member.sample], rtol=1e-3, atol=1e-3)
 
 
 # turns
