@@ -48,47 +48,32 @@ def _solver(text: str) -> str:
 
 
 _Number = BeforeValidator(_whole_number)
+_Solver = BeforeValidator(_solver)
+ARRAY_TEXT = (
+    "npy file, float32 `(batch, variables, h, w)` or `(1, batch, variables, h, w)`, in physical units; "
+    "variables and grid as in /v1/metadata"
+)
+TIME_TEXT = (
+    "valid time, UTC, as 2024-07-24T12:00; for several cases as many, with commas. With it the members are "
+    "those of run-corrdiff for this seed and time"
+)
+LEAD_TEXT = (
+    "lead time in hours, as 6 or 90min, one for each case; needed by packages that were trained with lead "
+    "times (see /v1/metadata). `time` is the valid time all the same"
+)
 
 
 class InferForm(TypedDict, total=False):
     """The fields of a request, which all come as text; only the array is a file."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
-    input_array: Required[
-        Annotated[
-            bytes,
-            Field(
-                description="npy file, float32 `(batch, variables, h, w)` or `(1, batch, variables, h, w)`, "
-                "in physical units; variables and grid as in /v1/metadata"
-            ),
-        ]
-    ]
+    input_array: Required[Annotated[bytes, Field(description=ARRAY_TEXT)]]
     samples: Annotated[int, Field(ge=1, description="members per case; by default 1"), _Number]
     steps: Annotated[int, Field(ge=1, description="of the solver; by default the package's"), _Number]
-    seed: Annotated[
-        int,
-        _Number,
-        Field(description="of the ensemble; by default one is drawn, see the header x-corrdiff-seed"),
-    ]
-    solver: Annotated[
-        str,
-        BeforeValidator(_solver),
-        Field(description="by default the package's", json_schema_extra={"enum": list(SOLVERS)}),
-    ]
-    time: Annotated[
-        str,
-        Field(
-            description="valid time, UTC, as 2024-07-24T12:00; for several cases as many, with commas. "
-            "With it the members are those of run-corrdiff for this seed and time"
-        ),
-    ]
-    lead_time: Annotated[
-        str,
-        Field(
-            description="lead time in hours, as 6 or 90min, one for each case; needed by packages that were "
-            "trained with lead times (see /v1/metadata). `time` is the valid time all the same"
-        ),
-    ]
+    seed: Annotated[int, Field(description="of the ensemble; by default drawn: see x-corrdiff-seed"), _Number]
+    solver: Annotated[str, Field(description=f"{', '.join(SOLVERS)}; by default the package's"), _Solver]
+    time: Annotated[str, Field(description=TIME_TEXT)]
+    lead_time: Annotated[str, Field(description=LEAD_TEXT)]
 
 
 FIELDS = tuple(InferForm.__annotations__)

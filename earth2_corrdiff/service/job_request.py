@@ -27,7 +27,6 @@ Solver = Literal["euler", "heun", "stochastic", "dpmpp_2m", "trigflow"]
 assert get_args(Solver) == SOLVERS  # noqa: S101 - a type must be spelled out
 Text = Annotated[str, Field(max_length=64)]
 SEEDS = 2**63  # what the generators of PyTorch take
-Count = Annotated[int, Field(ge=1)]
 
 
 class DownscaleRequest(BaseModel):
@@ -39,23 +38,16 @@ class DownscaleRequest(BaseModel):
         json_schema_extra={"example": {"time": "2024-07-24T12:00", "source": "demo", "samples": 2}},
     )
 
-    time: Annotated[Text | None, Field(description="valid time, UTC, as 2024-07-24T12:00")] = None
-    times: Annotated[
-        list[Text] | None, Field(min_length=1, max_length=1000, description="or several of them")
-    ] = None
-    lead_time: Annotated[
-        Text | None,
-        Field(description="lead times of forecasts, as 6h, 0/48/6h or 6,12, for which the times are starts"),
-    ] = None
-    source: Annotated[
-        str | None, Field(max_length=256, description="one of the service's, by default the first")
-    ] = None
-    samples: Annotated[Count | None, Field(description="members per time, by default the package's")] = None
-    steps: Annotated[Count | None, Field(description="of the solver, by default the package's")] = None
-    solver: Annotated[Solver | None, Field(description="by default the package's")] = None
-    seed: Annotated[
-        int | None, Field(ge=-SEEDS, lt=SEEDS, description="of the run; drawn where there is none")
-    ] = None
+    time: Text | None = Field(None, description="valid time, UTC, as 2024-07-24T12:00")
+    times: list[Text] | None = Field(None, min_length=1, max_length=1000, description="or several of them")
+    lead_time: Text | None = Field(
+        None, description="lead times of forecasts, as 6h, 0/48/6h or 6,12, for which the times are starts"
+    )
+    source: str | None = Field(None, max_length=256, description="one of the service's, by default the first")
+    samples: int | None = Field(None, ge=1, description="members per case, by default the package's")
+    steps: int | None = Field(None, ge=1, description="of the solver, by default the package's")
+    solver: Solver | None = Field(None, description="by default the package's")
+    seed: int | None = Field(None, ge=-SEEDS, lt=SEEDS, description="of the run; by default drawn")
 
 
 def read_order(

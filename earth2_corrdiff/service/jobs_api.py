@@ -42,6 +42,7 @@ KINDS = {"done": "done", "failed": "error", "cancelled": "error"}
 EXAMPLE = "2024-07-24T12:00"
 NEEDED = "the token of the answer to the request, as 'X-Job-Token: TOKEN'"
 USUAL = faults(401, 404, 422, 429, 503)
+ZIP, PNG, NUMBERS = map(file_answer, ("application/zip", "image/png", "application/octet-stream"))
 STREAM: Responses = {
     200: {"description": "Server-sent events", "content": {"text/event-stream": {}}},
     204: {"description": "The client has the last event"},
@@ -66,10 +67,10 @@ def add_jobs(app: FastAPI, settings: Settings, engine: Engine) -> Jobs:
 
 def _orders(jobs: Jobs, runner: Runner, engine: Engine, settings: Settings) -> APIRouter:
     """The routes that make jobs and remove them."""
-    routes = APIRouter()
+    routes = APIRouter(prefix=ROOT)
     ordering = BoundedThreads("reading orders", 4, settings.clients)  # a source may answer slowly
 
-    @routes.get(f"{ROOT}/options", responses=faults(401, 503))
+    @routes.get("/options", responses=faults(401, 503))
     def options() -> dict[str, Any]:
         """What a job may have: sources, solvers, defaults, limits."""
         spec, sampling = engine.spec, engine.loaded.sampling
@@ -88,7 +89,7 @@ def _orders(jobs: Jobs, runner: Runner, engine: Engine, settings: Settings) -> A
             "limits": limits,
         }
 
-    @routes.post(ROOT, status_code=202, responses=faults(400, 401, 403, 413, 422, 429, 503))
+    @routes.post("", status_code=202, responses=faults(400, 401, 403, 413, 422, 429, 503))
     async def downscale(asked: DownscaleRequest, request: Request) -> JSONResponse:
         """Submit a job; the answer has its address, and the token that removes it."""
 
@@ -103,7 +104,7 @@ def _orders(jobs: Jobs, runner: Runner, engine: Engine, settings: Settings) -> A
         document = {**_document(job, request), "token": token}
         return JSONResponse(document, 202, {"location": document["links"]["self"]})
 
-    @routes.delete(f"{ROOT}/{{job}}", status_code=204, responses={**USUAL, **faults(403)})
+    @routes.delete("/{job}", status_code=204, responses={**USUAL, **faults(403)})
     def remove(
         job: str, request: Request, x_job_token: Annotated[str, Header(description=NEEDED)] = ""
     ) -> None:
@@ -119,19 +120,19 @@ def _orders(jobs: Jobs, runner: Runner, engine: Engine, settings: Settings) -> A
 
 def _watching(jobs: Jobs, engine: Engine, settings: Settings) -> APIRouter:
     """The routes of the progress of jobs."""
-    routes = APIRouter()
+    routes = APIRouter(prefix=ROOT)
 
-    @routes.get(ROOT, responses=faults(401, 503))
+    @routes.get("", responses=faults(401, 503))
     def listed() -> dict[str, Any]:
         """State and progress of all jobs, the newest first; not their requests."""
         return {"jobs": [job.summary() for job in jobs.all()]}
 
-    @routes.get(f"{ROOT}/{{job}}", responses=USUAL)
+    @routes.get("/{job}", responses=USUAL)
     def status(job: str, request: Request) -> dict[str, Any]:
         """State, progress and request of a job, and the addresses of its results."""
         return _document(jobs.get(job), request)
 
-    @routes.get(f"{ROOT}/{{job}}/events", response_class=StreamingResponse, responses={**STREAM, **USUAL})
+    @routes.get("/{job}/events", response_class=StreamingResponse, responses={**STREAM, **USUAL})
     async def events(
         job: str, request: Request, last_event_id: Annotated[str, Header(max_length=64)] = ""
     ) -> Response:
@@ -187,7 +188,7 @@ def _document(job: Job, request: Request) -> dict[str, Any]:
 
 def _results(jobs: Jobs) -> APIRouter:
     """The routes of the results of a job."""
-    routes = APIRouter(responses={**USUAL, **faults(409)})
+    routes = APIRouter(prefix=ROOT, responses={**USUAL, **faults(409)})
     drawing = BoundedThreads("drawing figures", 1, 16)  # Matplotlib draws one figure at a time
     reading = BoundedThreads("reading fields", 2, 64)
 
@@ -206,11 +207,7 @@ def _results(jobs: Jobs) -> APIRouter:
 
         return await reading(look)
 
-    @routes.get(
-        f"{ROOT}/{{job}}/store.zip",
-        response_class=StreamingResponse,
-        responses=file_answer("application/zip"),
-    )
+    @routes.get("/{job}/store.zip", response_class=StreamingResponse, responses=ZIP)
     def store(job: str) -> StreamingResponse:
         """The Zarr store as a zip file, with the store at its root."""
         found = done(job)
@@ -222,9 +219,7 @@ def _results(jobs: Jobs) -> APIRouter:
         headers = {"content-disposition": f'attachment; filename="{name}"'}
         return StreamingResponse(_zip(found), headers=headers, media_type="application/zip")
 
-    @routes.get(
-        f"{ROOT}/{{job}}/figures/{{name}}.png", response_class=Response, responses=file_answer("image/png")
-    )
+    @routes.get("/{job}/figures/{name}.png", response_class=Response, responses=PNG)
     async def figure(job: str, name: str) -> Response:
         """A figure of ``plot-corrdiff``; the job's document lists their names."""
 
@@ -241,16 +236,12 @@ def _results(jobs: Jobs) -> APIRouter:
 
         return Response(await drawing(draw, *await reading(find)), media_type="image/png")
 
-    @routes.get(f"{ROOT}/{{job}}/fields")
+    @routes.get("/{job}/fields")
     async def fields(job: str) -> dict[str, Any]:
         """What a map needs: shape, cases, members, quantities with their colours, coastlines, provenance."""
         return await read(job, lambda store: overview(store))
 
-    @routes.get(
-        f"{ROOT}/{{job}}/fields/{{quantity}}",
-        response_class=Response,
-        responses=file_answer("application/octet-stream"),
-    )
+    @routes.get("/{job}/fields/{quantity}", response_class=Response, responses=NUMBERS)
     async def field(
         job: str,
         quantity: str,
@@ -263,7 +254,7 @@ def _results(jobs: Jobs) -> APIRouter:
         headers = {"x-corrdiff-shape": ",".join(map(str, values.shape))}
         return Response(values.astype("<f4").tobytes(), 200, headers, "application/octet-stream")
 
-    @routes.get(f"{ROOT}/{{job}}/points/{{quantity}}")
+    @routes.get("/{job}/points/{quantity}")
     async def point(
         job: str, quantity: str, row: Annotated[int, Query(ge=0)], column: Annotated[int, Query(ge=0)]
     ) -> dict[str, Any]:
