@@ -3,6 +3,20 @@
 """CorrDiff downscaling of weather as an Earth2Studio diagnostic model.
 
 The names below are loaded when they are first used, so that ``import earth2_corrdiff`` costs nothing.
+
+A folder is a layer, and imports go down only: ``base``, ``networks``, ``model``, ``demo``, ``sources``,
+``store``, ``plotting``, ``run``, ``training``, ``verification``, ``service``, ``workflows``, ``cli``.
+
+Words
+-----
+case        a valid time, or a forecast's reference time, lead time and coarse member: one coarse input
+coarse      the input on the grid of global weather; fine: the output on the kilometre grid
+mean        the regression's output; residual: the difference from it, which the denoiser samples
+member      one sample of a case, given by its seed; block: the members of one network call
+patch       a part of the domain that the denoiser sees at a time
+package     the files of a trained model: two networks, grids, statistics
+sigma       the noise level of the residual, in normalised units
+store       the Zarr store of a run, with an address for each case and member
 """
 
 from __future__ import annotations

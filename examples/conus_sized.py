@@ -99,7 +99,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = CorrDiff.load_model(Folder(make_package(Path(folder), args.scale)))
         model.number_of_samples, model.window = args.members, args.window
-        print(f"the domain has {model.spec.output_grid.shape} points; patches: {model.downscaler.view}")
+        print(f"the domain has {model.spec.output_grid.shape} points; patches: {model.downscaler.domain}")
         start = perf_counter()
         downscale("2024-07-24T12:00", model, waves, args.output, options=Options(seed=0, overwrite=True))
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -96,13 +96,13 @@ def run(args: argparse.Namespace) -> None:
     share_cores()
     import numpy as np
 
-    from earth2_corrdiff.cli.loading import load
+    from earth2_corrdiff.cli.loading import model_options
+    from earth2_corrdiff.run.packages import load_model
 
     for name in ("burn_in", "rounds", "requests", "load_steps"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} must be 1 or more, got {getattr(args, name)}")
-    args.samples = args.steps = args.solver = args.max_batch = None
-    model = load(args)
+    model = load_model(model_options(args))
     x = typical(model)
     file = io.BytesIO()
     np.save(file, x)

@@ -33,7 +33,7 @@ from earth2_corrdiff.model.downscaler import Downscaler  # noqa: E402
 from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling  # noqa: E402
 from earth2_corrdiff.networks.fast.cpu import KEPT  # noqa: E402
 from earth2_corrdiff.networks.mdlus import Checkpoint  # noqa: E402
-from earth2_corrdiff.networks.memory_model import memory_table  # noqa: E402
+from earth2_corrdiff.networks.memory_model import memory_of  # noqa: E402
 from earth2_corrdiff.networks.preconditioned import Denoiser, Regression, create  # noqa: E402
 
 Shape = tuple[int, int]
@@ -96,7 +96,7 @@ def child(asked: dict[str, Any]) -> None:
         randomise(net, seed)
         net.eval().requires_grad_(False)
     model = Downscaler(spec, *nets, asked["precision"])
-    model.regression.place = asked["maps"]
+    model.regression.maps = asked["maps"]
     coarse = torch.tensor(INPUTS.center).view(1, -1, 1, 1).expand(1, -1, *COARSE.shape)
     rows = [("loaded", 0.0, _peak())]
     with torch.inference_mode():
@@ -107,9 +107,9 @@ def child(asked: dict[str, Any]) -> None:
             rows.append(("regression", perf_counter() - start, _peak()))
             start = perf_counter()
             x = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))
-            model.view.given(cond, mean)(x, 1.0)
+            model.domain.given(cond, mean)(x, 1.0)
             rows.append(("denoising step", perf_counter() - start, _peak()))
-    print(json.dumps({"rows": rows, "placement": str(model.regression.placement(domain, cond.device))}))
+    print(json.dumps({"rows": rows, "placement": str(model.regression.memory_plan(domain, cond.device))}))
 
 
 def _peak() -> int:
@@ -133,8 +133,8 @@ def row(domain: Shape, args: argparse.Namespace, found: dict[str, Any] | None) -
     size = KEPT[args.precision][0]
     with torch.device("meta"):  # sizes alone
         regression, denoiser = (net.model for net in networks(patching.shape))
-    (whole,) = memory_table(regression, [domain], size)
-    (step,) = memory_table(denoiser, [patching.shape], size)
+    whole = memory_of(regression, domain, size)
+    step = memory_of(denoiser, patching.shape, size)
     patches, pixels = len(patching.patches), domain[0] * domain[1]
     inputs, outputs = len(INPUTS.names), len(OUTPUTS.names)
     kept = 4 * (2 * inputs + outputs + POSITIONS) * patches * patching.shape[0] * patching.shape[1]

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Archives from strangers: members are read by name, and what they hold is bounded before it is read."""
+"""Untrusted archives: members are read by name, with their sizes bounded before they are read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_MEMBERS = 1000
 SMALL = 64 * MIB
 """Bytes that a member may hold however well it is compressed."""
 MOST_RATIO = 20
-"""By which larger members may have been compressed: weights and fields have 1 to 3, a bomb has 1000."""
+"""Ratio by which larger members may have been compressed: weights and fields have 1 to 3, a bomb has 1000."""
 _END = struct.Struct("<4s4H2LH")
 _LOCATOR = struct.Struct("<4sLQL")
 _END_64 = struct.Struct("<4sQ2H2L4Q")
@@ -37,7 +37,7 @@ class Archive:
     ValueError
         If it names a member twice, or its directory is too large
     OSError, zipfile.BadZipFile, tarfile.TarError, EOFError
-        If it is no archive, or is not complete
+        If it is not an archive, or is not complete
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -61,7 +61,7 @@ class Archive:
         return list(self._found)
 
     def size(self, name: str) -> int:
-        """Bytes that a member says it holds."""
+        """Bytes of a member, as the archive's directory claims."""
         return self._sizes[name][0]
 
     def stored(self, name: str) -> bool:
@@ -89,7 +89,7 @@ class Archive:
         size, stored = self._sizes[name]
         most = max(SMALL, MOST_RATIO * stored) if most is None else most
         if size > most:
-            raise ValueError(f"{name} says that it holds {size} bytes, more than the {most} that it may")
+            raise ValueError(f"{name} claims {size} bytes, more than the {most} that it may have")
         if isinstance(info, tarfile.TarInfo):
             file = self._tar.extractfile(info) if self._tar is not None else None
             data = b"" if file is None else file.read(size)
@@ -143,7 +143,7 @@ def _check_directory(stream: BinaryIO) -> None:
     plain = last >= 0 and tail[last:].startswith(b"PK\5\6") and tail.endswith(b"\0\0")
     at = last if plain else tail.rfind(b"PK\5\6")
     if at < 0 or at + _END.size > len(tail):
-        return  # no zip, as reading it will say
+        return  # not a zip: reading it raises
     sizes = [_END.unpack_from(tail, at)[5]]
     if at >= _LOCATOR.size:
         mark, _, where, _ = _LOCATOR.unpack_from(tail, at - _LOCATOR.size)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What goes on beside the compute: the next input is fetched, and the last block of members is written.
+"""Background calls beside the compute: the next input is fetched, and the last block is written.
 
 One thread per call, and never more than one call of a kind in flight, so memory stays what it is.
 """
@@ -35,7 +35,7 @@ class Background(Generic[T]):
         def run() -> None:
             try:
                 self._outcome.append(call(*args, **kwargs))
-            except BaseException as error:  # whatever it is, it belongs to whoever waits for the result
+            except BaseException as error:  # raised where the result is waited for
                 self._error = error
 
         self._thread = Thread(target=run, name=getattr(call, "__name__", "background"), daemon=True)
@@ -53,11 +53,11 @@ class Background(Generic[T]):
             if error is not None:
                 raise error
         finally:
-            del error  # its traceback refers to this frame: what they hold, an open file say, would stay
+            del error  # its traceback refers to this frame: their variables, like open files, would stay
         return self._outcome[0]
 
 
-def ahead(values: Iterable[T]) -> Iterator[T]:
+def prefetched(values: Iterable[T]) -> Iterator[T]:
     """Yield the same values, each made in the background while its predecessor is worked on.
 
     An error is raised where its value would have been yielded. Leaving early does not wait for the value

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""JSON from strangers: small, flat, and without a name that is there twice."""
+"""Untrusted JSON: small, flat, and without a name that occurs twice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def parse_json(data: bytes) -> Any:
     Raises
     ------
     ValueError
-        If it is no JSON, too large, too deeply nested, or names a key twice
+        If it is not JSON, too large, too deeply nested, or names a key twice
     """
     if len(data) > MOST_BYTES:
         raise ValueError(f"{len(data)} bytes are more than the {MOST_BYTES} that it may have")

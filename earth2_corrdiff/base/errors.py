@@ -1,6 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The one exception of this package that means: the user can put this right."""
+"""Errors that a user can put right: ``InputError`` and its kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class InputError(ValueError):
@@ -16,6 +20,11 @@ class UnavailableError(InputError):
 
     The commands end with exit status 75 (EX_TEMPFAIL of sysexits.h), so that a schedule can try again.
     """
+
+
+def renamed(error: InputError, text: str) -> InputError:
+    """An error of the same kind, that which may pass or not, with another text."""
+    return (UnavailableError if isinstance(error, UnavailableError) else InputError)(text)
 
 
 class DamageError(InputError):
@@ -36,7 +45,17 @@ class MemberError(InputError):
         self.members = members
 
 
+class NoMemoryError(InputError):
+    """One member alone does not fit the memory: no smaller batch is left to try."""
+
+
 def first_line(error: BaseException, most: int = 400) -> str:
     """First line of another exception's text, to quote in one of ours; its class where it says nothing."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return line if len(line) <= most else f"{line[:most]}…"
+
+
+def listed(names: Sequence[str], most: int = 10, length: int = 60) -> str:
+    """Some names for a message, each cut to a length, and the number of those left out."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(str(name)[:length] for name in names[:most]) + more

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""How much memory is left, and what an error says about there being none."""
+"""Free memory of a device, and errors of memory that has run out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 
 from earth2_corrdiff.base.graph_pool import pool_of
 
-_CPU_OOM = ("not enough memory", "can't allocate memory")  # PyTorch has no class for it on the CPU
+# PyTorch has no class for it on the CPU, and drivers of GPUs raise errors of their own
+_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 _GROUPS, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -21,7 +22,7 @@ def free_bytes(device: torch.device) -> int:
     Of a GPU, what its driver can give and what PyTorch's allocator keeps for this process without use: its
     cache is no loss. Two parts of that do not count. Rests of segments that are partly in use serve none
     but small requests; and the pool of captured steps serves no other tensors (see :func:`shared_bytes`).
-    Where nobody can tell, ``sys.maxsize``.
+    Where it is not known, ``sys.maxsize``.
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0]) + max(0, _cached(device) - shared_bytes(device))
@@ -46,7 +47,7 @@ def _cached(device: torch.device) -> int:
 
 
 def _left_in_groups() -> list[int]:
-    """What the limits of the control groups around this process leave: batch systems set them."""
+    """Bytes left below the limits of this process's control groups, which batch systems set."""
     try:
         own = _OWN.read_text(encoding="utf-8").rpartition("::")[2].strip()
     except OSError:
@@ -62,13 +63,13 @@ def _left_in_groups() -> list[int]:
         except OSError:
             continue
         if limit.isdecimal():  # otherwise there is none
-            # files that are cached or mapped give way
+            # cached and mapped files are dropped when memory is needed
             left.append(int(limit) - int(used) + _numbers(folder / "memory.stat").get("file", 0))
     return left
 
 
 def _numbers(path: Path) -> dict[str, int]:
-    """A file of the kernel with a name and a number in each line; empty where there is none."""
+    """A file of the kernel with a name and a number in each line; empty where it does not exist."""
     try:
         lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
     except OSError:
@@ -77,8 +78,7 @@ def _numbers(path: Path) -> dict[str, int]:
 
 
 def check_out_of_memory(error: RuntimeError | MemoryError) -> None:
-    """Raise the error again unless it says that memory has run out."""
-    text = str(error)
+    """Raise the error again unless its cause is that memory has run out."""
     known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    if not known and not any(said in text for said in _CPU_OOM):
+    if not known and not any(words in str(error) for words in _OUT_OF_MEMORY):
         raise error

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The memory that captured steps live in: one pool per GPU for all networks, because they run in turn.
+"""Memory pool of captured steps: one per GPU for all networks, because they run in turn.
 
-What a step needs while it runs is free again at its end, and the next step captured into the pool takes it.
-So regression, denoiser and every size of batch together hold what the largest of them needs.
+The memory of a step is free again at its end, and the next step captured into the pool takes it. So
+regression, denoiser and every size of batch together hold what the largest of them needs.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class GraphPool:
 
     @contextmanager
     def capture(self, graph: torch.cuda.CUDAGraph) -> Iterator[None]:
-        """Capture what the block computes on the current device; kernels have been chosen and built before.
+        """Capture the block on the current device; kernels have been chosen and built before.
 
-        What the steps before the capture have used goes back first: it would stay beside the pool, which
-        cannot take it.
+        The memory of steps before the capture is given back first: it would stay beside the pool, which
+        cannot use it.
         """
         torch.cuda.empty_cache()
         if not len(self._graphs):  # a pool ends with its last graph

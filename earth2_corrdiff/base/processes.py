@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The processes of one job, started by ``torchrun`` or ``srun``: who is first, what it says, how far all are.
+"""The processes of one job, started by ``torchrun`` or ``srun``: their ranks, messages and progress.
 
-They share their work through the store alone (``claims``). What they say to each other goes through
-PyTorch's ``TCPStore``: once that the store is ready, and now and then how many steps were done.
+They share their work through the store alone (``claims``). Their few messages go through PyTorch's
+``TCPStore``: once that the store is ready, and now and then how many steps were done.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any
 from earth2_corrdiff.base.errors import InputError
 
 CONTACT = timedelta(minutes=5)
-"""Until the first process must have answered: the launcher starts them at about the same time."""
+"""Time within which the first process must answer: the launcher starts them at about the same time."""
 ARRIVAL = 30
 """Seconds that the first process waits at its end for one that has not even started."""
 INTERVAL = 0.5
 """Seconds between two looks."""
 MEETING = 180
-"""Seconds within which all processes of a training must have come, imports and all."""
+"""Seconds within which all processes of a training must have started, with their imports."""
 OWN_STEPS = 0xFFFFFFF0
 """Slurm's numbers of steps that ``srun`` did not start: interactive shells, batch scripts."""
 
@@ -37,20 +37,20 @@ class Processes:
 
     Attributes
     ----------
-    rank, world : int
-        Number of this process, from 0, and how many there are
+    rank, size : int
+        Number of this process, from 0, and the number of processes
     local : int
-        Number of this process on its machine: which GPU it takes
+        Number of this process on its machine, by which it takes a GPU
     attempt : int
         How often the launcher has started the job again
     board : Any
-        Where they leave messages: a store of ``torch.distributed``; None for a single process
+        A store of ``torch.distributed`` with their messages; None for a single process
     hosts : bool
-        Whether the board ends with this process
+        True if the board ends with this process
     """
 
     rank: int = 0
-    world: int = 1
+    size: int = 1
     local: int = 0
     attempt: int = 0
     board: Any = None
@@ -58,16 +58,16 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this process makes the store and speaks for all."""
+        """True for the process that makes the store and reports for all."""
         return self.rank == 0
 
-    def tell(self, **said: Any) -> None:
-        """Tell the others that the store is ready, or why there will be none; the first word counts."""
+    def announce(self, **message: Any) -> None:
+        """Leave a message that the store is ready, or why there will be none; the first message counts."""
         if self.board is not None:
-            self.board.compare_set("said", "", json.dumps(said))
+            self.board.compare_set("message", "", json.dumps(message))
 
-    def hear(self) -> dict[str, Any]:
-        """Wait for what the first process tells.
+    def message(self) -> dict[str, Any]:
+        """Wait for the message of the first process.
 
         Raises
         ------
@@ -75,33 +75,33 @@ class Processes:
             If it has gone
         """
         try:
-            while not self.board.check(["said"]):
+            while not self.board.check(["message"]):
                 sleep(INTERVAL)
-            said: dict[str, Any] = json.loads(self.board.get("said"))
-            self.board.set(f"heard/{self.rank}", "")
+            found: dict[str, Any] = json.loads(self.board.get("message"))
+            self.board.set(f"read/{self.rank}", "")
         except RuntimeError as error:  # of torch.distributed, for a connection that is lost
-            raise InputError("the first process of this job has ended; see what it said") from error
-        return said
+            raise InputError("the first process of this job has ended; see its message") from error
+        return found
 
     @contextmanager
     def refusals(self) -> Iterator[None]:
-        """What the first process is refused, it tells the others."""
+        """Announce an InputError of the first process to the others."""
         try:
             yield
         except InputError as error:
             if self.first:
-                self.tell(refused=str(error))
+                self.announce(refused=str(error))
                 self.leave()
             raise
 
     def leave(self) -> None:
-        """The end; whoever holds the board first waits until all others have read it."""
+        """End; the process that holds the board first waits until all others have read it."""
         if self.hosts:
             self.arrived(ARRIVAL)
 
     def arrived(self, patience: float) -> bool:
-        """Whether all others have heard the first process, within so many seconds."""
-        end, others = monotonic() + patience, [f"heard/{rank}" for rank in range(1, self.world)]
+        """True if all others have read the first process's message within so many seconds."""
+        end, others = monotonic() + patience, [f"read/{rank}" for rank in range(1, self.size)]
         while not self.board.check(others):
             if monotonic() > end:
                 return False
@@ -110,18 +110,18 @@ class Processes:
 
 
 class Steps:
-    """Steps of all processes: each adds its own now and then; the first one shows the sum.
+    """Denoising steps of all processes: each adds its own now and then; the first one shows the sum.
 
     Parameters
     ----------
-    ranks : Processes
-        The processes
+    processes : Processes
+        This process among those of its job
     show : Callable[[int], None]
         Called with the number of steps just done, by all
     """
 
-    def __init__(self, ranks: Processes, show: Callable[[int], None]) -> None:
-        self._board, self._show = ranks.board, show
+    def __init__(self, processes: Processes, show: Callable[[int], None]) -> None:
+        self._board, self._show = processes.board, show
         self._own, self._shown, self._next = 0, 0, 0.0
 
     def __call__(self, steps: int) -> None:
@@ -136,14 +136,14 @@ class Steps:
         if self._board is not None:
             try:
                 total = self._board.add("steps", self._own)
-            except RuntimeError:  # the first process has gone: nobody looks any more
+            except RuntimeError:  # the first process has ended
                 self._board = None
         self._show(total - self._shown)
         self._own, self._shown, self._next = 0, total, monotonic() + INTERVAL
 
 
 def launched(environ: Mapping[str, str]) -> Processes:
-    """This process as the launcher's environment variables describe it; nobody is spoken to.
+    """This process as the launcher's environment variables describe it; no messages are sent.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def launched(environ: Mapping[str, str]) -> Processes:
     Raises
     ------
     InputError
-        If they are no numbers that fit
+        If they are not numbers that fit each other
     """
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT")
     if "RANK" not in environ and _in_step(environ):
@@ -164,10 +164,10 @@ def launched(environ: Mapping[str, str]) -> Processes:
         names = ("SLURM_PROCID", tasks, "SLURM_LOCALID", "SLURM_RESTART_COUNT")
     values = [environ.get(name, default) for name, default in zip(names, "0100", strict=True)]
     if not all(value.isdecimal() for value in values) or int(values[0]) >= int(values[1]):
-        said = " ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
-        raise InputError(f"the environment variables {said} are no launcher's; unset them")
-    rank, world, local, attempt = map(int, values)
-    return Processes(rank, world, local, attempt)
+        found = " ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+        raise InputError(f"the environment variables {found} are no launcher's; unset them")
+    rank, size, local, attempt = map(int, values)
+    return Processes(rank, size, local, attempt)
 
 
 def _in_step(environ: Mapping[str, str]) -> bool:
@@ -183,21 +183,21 @@ def _number(environ: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
-def meet(ranks: Processes, environ: Mapping[str, str]) -> Processes:
-    """The same process, with a board where the processes of the job leave messages.
+def meet(processes: Processes, environ: Mapping[str, str]) -> Processes:
+    """The same process, with a board for the messages of the job.
 
     Raises
     ------
     InputError
         If the first process does not answer
     """
-    if ranks.world == 1:
-        return ranks
+    if processes.size == 1:
+        return processes
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
     host, port = _address(environ)
     hosted = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    server = ranks.first and not hosted
+    server = processes.first and not hosted
     try:
         store = TCPStore(host, port, is_master=server, timeout=CONTACT, wait_for_workers=False)
     except RuntimeError as error:
@@ -205,10 +205,10 @@ def meet(ranks: Processes, environ: Mapping[str, str]) -> Processes:
             f"the processes of this job cannot meet at {host}:{port}; set MASTER_ADDR and MASTER_PORT to the "
             "first one's machine and a free port"
         ) from error
-    return replace(ranks, board=PrefixStore(f"corrdiff-{ranks.attempt}", store), hosts=server)
+    return replace(processes, board=PrefixStore(f"corrdiff-{processes.attempt}", store), hosts=server)
 
 
-def gather(ranks: Processes) -> None:
+def gather(processes: Processes) -> None:
     """Wait until all processes have met.
 
     Raises
@@ -216,32 +216,37 @@ def gather(ranks: Processes) -> None:
     InputError
         If one does not come, or the first one has ended
     """
-    here = [f"here/{rank}" for rank in range(ranks.world)]
+    here = [f"here/{rank}" for rank in range(processes.size)]
     end = monotonic() + MEETING
     try:
-        ranks.board.set(here[ranks.rank], "")
-        while not ranks.board.check(here):
+        processes.board.set(here[processes.rank], "")
+        while not processes.board.check(here):
             if monotonic() > end:
-                absent = [str(rank) for rank, key in enumerate(here) if not ranks.board.check([key])]
+                absent = [str(rank) for rank, key in enumerate(here) if not processes.board.check([key])]
                 raise InputError(
-                    f"of {ranks.world} processes number {', '.join(absent)} did not come within {MEETING} s; "
-                    "start all of them with torchrun or srun"
+                    f"of {processes.size} processes number {', '.join(absent)} did not come within "
+                    f"{MEETING} s; start all of them with torchrun or srun"
                 )
             sleep(INTERVAL)
     except RuntimeError as error:  # of torch.distributed, for a connection that is lost
-        raise InputError("the first process of this job has ended; see what it said") from error
+        raise InputError("the first process of this job has ended; see its message") from error
+
+
+def _first_node(nodes: str) -> str:
+    """The first host of Slurm's node list, like ``node[03-07,11],other2`` or ``rack[1-2]n[3-4]``."""
+    # not by "scontrol show hostnames": containers have Slurm's variables, but rarely its programs
+    first = re.match(r"(?:[^\[,]|\[[^\]]*\])+", nodes)
+    return re.sub(r"\[(\d+)[^\]]*\]", r"\1", first[0]) if first else nodes
 
 
 def _address(environ: Mapping[str, str]) -> tuple[str, int]:
-    """Where the first process can be spoken to.
+    """Host and port of the first process.
 
     Raises
     ------
     InputError
-        If a number of the launcher is none
+        If a number of the launcher is not valid
     """
-    nodes = environ.get("SLURM_STEP_NODELIST", "127.0.0.1")  # node[03-07,11],other2 or rack[1-2]n[3-4]
-    first = re.match(r"(?:[^\[,]|\[[^\]]*\])+", nodes)
-    host = re.sub(r"\[(\d+)[^\]]*\]", r"\1", first[0]) if first else nodes
+    host = _first_node(environ.get("SLURM_STEP_NODELIST", "127.0.0.1"))
     job = _number(environ, "SLURM_JOB_ID", 0) + _number(environ, "SLURM_STEP_ID", 0)
     return environ.get("MASTER_ADDR", host), _number(environ, "MASTER_PORT", 15000 + job % 15000)

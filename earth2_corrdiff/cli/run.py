@@ -10,13 +10,12 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
-from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from earth2_corrdiff.base.errors import InputError, UnavailableError
-from earth2_corrdiff.cli.common import INPUT_ERROR, calm_bars, run_command, share_cores
+from earth2_corrdiff.base.errors import InputError, renamed
+from earth2_corrdiff.cli.common import INPUT_ERROR, progress_bar, run_command
 from earth2_corrdiff.cli.log import Log
 from earth2_corrdiff.cli.measure import trace_path, traced
 from earth2_corrdiff.cli.run_options import NAME, run_parser
@@ -50,32 +49,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(arguments: list[str]) -> int:
-    """Run as one process of however many the launcher has started."""
+    """Run as one of the processes that the launcher has started."""
     from earth2_corrdiff.base.processes import launched, meet
 
-    ranks = launched(os.environ)
-    args = _parsed(arguments, ranks)
-    share_cores()
-    calm_bars()
+    processes = launched(os.environ)
+    args = _parsed(arguments, processes)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # PyTorch's profiler writes about GPUs that are missing
-    if ranks.world > 1:  # of a process that is gone PyTorch writes stack traces of C++
+    if processes.size > 1:  # of a process that is gone PyTorch writes stack traces of C++
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    ranks = meet(ranks, os.environ)
+    processes = meet(processes, os.environ)
     try:
-        with ranks.refusals():
-            return run(args, ranks)
+        with processes.refusals():
+            return run(args, processes)
     except InputError as error:
-        if ranks.first:
+        if processes.first:
             raise
-        if "refused" in ranks.hear():
-            return INPUT_ERROR  # the first process says why
-        kind = UnavailableError if isinstance(error, UnavailableError) else InputError
-        raise kind(f"process {ranks.rank} of {ranks.world}: {error}") from error
+        if "refused" in processes.message():
+            return INPUT_ERROR  # the first process prints why
+        raise renamed(error, f"process {processes.rank} of {processes.size}: {error}") from error
 
 
-def _parsed(arguments: list[str], ranks: Processes) -> argparse.Namespace:
-    """The options; what is wrong with them, the first process says."""
-    if ranks.first:
+def _parsed(arguments: list[str], processes: Processes) -> argparse.Namespace:
+    """The options; errors are printed by the first process."""
+    if processes.first:
         args = run_parser().parse_args(arguments)
     else:
         with (
@@ -85,46 +81,47 @@ def _parsed(arguments: list[str], ranks: Processes) -> argparse.Namespace:
         ):
             args = run_parser().parse_args(arguments)
     args.command = shlex.join([NAME, *arguments])
-    if ranks.attempt:  # the launcher has started the job again: go on
+    if processes.attempt:  # the launcher has started the job again: go on
         args.resume, args.overwrite = True, False
     return args
 
 
-def run(args: argparse.Namespace, ranks: Processes) -> int:
-    """Check what can be checked at once, load, run, and say what was written; the exit status."""
+def run(args: argparse.Namespace, processes: Processes) -> int:
+    """Check the options, load, run, and report what was written; the exit status."""
     from earth2_corrdiff.model.packages.names import check_name
     from earth2_corrdiff.store.paths import check_target
 
     _check(args)
-    log = Log(NAME, "INFO" if ranks.first else "WARNING", args.debug, held=True)
+    log = Log(NAME, "INFO" if processes.first else "WARNING", args.debug, held=True)
     source = _source(args)
     cases = source.cases(args.times, args.lead)
     args.output = args.output or Path("outputs") / f"corrdiff-{_label(cases)}.zarr"
     check_name(args.package)
-    if ranks.first:
+    if processes.first:
         check_target(args.output, args.overwrite, args.resume)
     start = perf_counter()
-    if sys.stderr.isatty() and ranks.first:  # in a log file it says nothing, and an error shall be one line
+    if sys.stderr.isatty() and processes.first:  # not in a log file, where an error shall be one line
         print(f"{NAME}: loading the package {args.package} …", file=sys.stderr, flush=True)
     log.import_earth2studio(args.source)
-    from earth2_corrdiff.cli.loading import load
+    from earth2_corrdiff.cli.loading import model_options
+    from earth2_corrdiff.run.packages import load_model
 
-    if not ranks.first and (args.package == "taiwan" or "://" in args.package):
-        ranks.hear()  # the first process downloads it, the others find it in the cache
-    _take_device(args, ranks)
-    model = load(args)
-    announce(model, source, cases, args, ranks.world)
+    if not processes.first and (args.package == "taiwan" or "://" in args.package):
+        processes.message()  # the first process downloads it, the others find it in the cache
+    args.device = _device(args.device, processes)
+    model = load_model(model_options(args))
+    announce(model, source, cases, args, processes.size)
     loaded = perf_counter() - start
-    if args.shard_patches and _follows(model, ranks):
+    if args.shard_patches and _follows(model, processes):
         return 0
-    downscaling = _downscale(model, source, args, log, ranks)
-    if ranks.first:
+    downscaling = _downscale(model, source, args, log, processes)
+    if processes.first:
         if args.profile:
             print(f"wrote the profile {trace_path(args.output)}; open it with https://ui.perfetto.dev")
         print(report(downscaling, args.output, loaded))
         report_failures(NAME, downscaling)
-    ranks.leave()
-    return SOME_FAILED if downscaling.failed and ranks.first else 0
+    processes.leave()
+    return SOME_FAILED if downscaling.failed and processes.first else 0
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -170,74 +167,68 @@ def _label(cases: Cases) -> str:
     return f"{label}-lead-{leads[0] if len(cases.leads) == 1 else '-to-'.join(leads)}"
 
 
-def _take_device(args: argparse.Namespace, ranks: Processes) -> None:
-    """Of several processes on a machine each takes the next GPU."""
-    import torch
+def _device(name: str, processes: Processes) -> str:
+    """The device of this process: of several on a machine each takes the next GPU."""
+    from earth2_corrdiff.base.devices import find_device
 
-    if args.device == "auto" and ranks.world > 1 and torch.cuda.is_available():
-        args.device = f"cuda:{ranks.local % torch.cuda.device_count()}"
+    return str(find_device(name, processes.local if processes.size > 1 else None))
 
 
-def _follows(model: CorrDiff, ranks: Processes) -> bool:
-    """Do what the first process leads in, if this is another one; whether it was."""
+def _follows(model: CorrDiff, processes: Processes) -> bool:
+    """Compute what the first process sends; False in the first process itself."""
     from earth2_corrdiff.run.patch_parallel import check_shares, follow
 
-    check_shares(model.downscaler.view, ranks.world)
-    if ranks.first:
+    check_shares(model.patching, processes.size)
+    if processes.first:
         return False
-    if "refused" in (said := ranks.hear()):
-        raise InputError(said["refused"])
-    follow(ranks, model.downscaler)
+    if "refused" in (message := processes.message()):
+        raise InputError(message["refused"])
+    follow(processes, model.downscaler)
     return True
 
 
 @contextmanager
-def _leads(downscaling: Downscaling, args: argparse.Namespace, ranks: Processes) -> Iterator[None]:
+def _leads(downscaling: Downscaling, args: argparse.Namespace, processes: Processes) -> Iterator[None]:
     """With ``--shard-patches``, lead the others as long as the block lasts."""
     if not args.shard_patches:
         yield
         return
     from earth2_corrdiff.run.patch_parallel import lead
 
-    ranks.tell(seed=downscaling.seed)  # the store is ready
-    with lead(ranks, downscaling.model.downscaler):
+    processes.announce(seed=downscaling.seed)  # the store is ready
+    with lead(processes, downscaling.model.downscaler) as downscaling.make_members:
         yield
 
 
-def _profiled(args: argparse.Namespace, ranks: Processes) -> AbstractContextManager[None]:
+def _profiled(args: argparse.Namespace, processes: Processes) -> AbstractContextManager[None]:
     """With ``--profile``, the trace of the first process."""
-    return traced(trace_path(args.output)) if args.profile and ranks.first else nullcontext()
+    return traced(trace_path(args.output)) if args.profile and processes.first else nullcontext()
 
 
 def _downscale(
-    model: CorrDiff, source: Any, args: argparse.Namespace, log: Log, ranks: Processes
+    model: CorrDiff, source: Any, args: argparse.Namespace, log: Log, processes: Processes
 ) -> Downscaling:
-    from tqdm import tqdm
-
     from earth2_corrdiff.base.processes import Processes, Steps
     from earth2_corrdiff.run.downscaling import Downscaling, Options
 
-    options = Options(args.seed, args.max_batch, args.overwrite, args.resume, args.command)
-    own = Processes() if args.shard_patches else ranks  # then no other process has members of its own
-    options = replace(options, keep_going=args.keep_going, ranks=own, compress=args.compress)
-    options = replace(options, check=args.check)
+    own = Processes() if args.shard_patches else processes  # then no other process has members of its own
+    names = ("seed", "overwrite", "resume", "command", "keep_going", "compress", "check")
+    options = Options(processes=own, **{name: getattr(args, name) for name in names})
     downscaling = Downscaling(args.times, model, source, args.output, options, lead_time=args.lead)
     members = iter(downscaling)  # from here on nothing is refused that could be known before
     log.release()
-    every = 0.1 if sys.stderr.isatty() else 10  # seconds: a log file wants fewer lines
-    look = {"desc": "denoising", "unit": "step", "dynamic_ncols": True, "mininterval": every, "delay": 0}
-    with tqdm(total=downscaling.evaluations, disable=not ranks.first, **look) as bar:
+    look = {"desc": "denoising", "unit": "step", "delay": 0, "disable": not processes.first}
+    with progress_bar(total=downscaling.evaluations, **look) as bar:
         downscaling.progress = steps = Steps(own, bar.update)
         try:
-            with _leads(downscaling, args, ranks), _profiled(args, ranks):
+            with _leads(downscaling, args, processes), _profiled(args, processes):
                 for _ in members:
                     pass
         except (KeyboardInterrupt, InputError) as stop:
             bar.close()
             keeps = downscaling.output.keeps
             if isinstance(stop, InputError):
-                kind = UnavailableError if isinstance(stop, UnavailableError) else InputError
-                raise kind(str(stop) if "--resume" in str(stop) else f"{stop}; {keeps}") from stop
+                raise renamed(stop, str(stop) if "--resume" in str(stop) else f"{stop}; {keeps}") from stop
             raise KeyboardInterrupt(keeps) from None
         steps.exchange()
         if not downscaling.failed:

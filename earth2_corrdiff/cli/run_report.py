@@ -39,11 +39,11 @@ def announce(
 
 def report(run: Downscaling, output: Path, loaded: float) -> str:
     """One line about the run that has ended, and one about what was compressed."""
-    from earth2_corrdiff.store.layout import made_up
+    from earth2_corrdiff.run.provenance import synthetic_note
 
     model = run.model
     H, W = model.spec.output_grid.shape
-    synthetic = made_up(model.spec, run.source.synthetic)
+    synthetic = synthetic_note(model.spec, run.source.synthetic)
     stages = ", ".join(f"{name} {value:.1f} s" for name, value in {"load": loaded, **run.seconds}.items())
     done = f"wrote {output}"
     if run.found == run.members:
@@ -55,7 +55,7 @@ def report(run: Downscaling, output: Path, loaded: float) -> str:
     if run.failed:
         done += f" but for {len(run.failed)} of {count(len(run.cases), _case(run.cases))} that failed"
     return (
-        f"{done}: {extent(run.cases, model.number_of_samples)} of {', '.join(model.output_variables)} "
+        f"{done}: {extent(run.cases, run.samples)} of {', '.join(model.output_variables)} "
         f"on {H} x {W} points{synthetic}; seed {run.seed}; {stages}; "
         f"{peak_memory(model.downscaler.device)}{_compressed(run)}"
     )

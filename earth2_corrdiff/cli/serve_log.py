@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The log of ``serve-corrdiff``: on stderr, with the time, and never in the way of the service."""
+"""The log of ``serve-corrdiff`` on stderr, for which the service never waits."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import time
 
 MOST = 10_000  # lines that wait; those beyond are counted, not kept
 ON_PURPOSE = ("ASGI callable returned without", "Cancel %s running task")
-"""What Uvicorn says of answers that are broken off, of which the service has said why."""
+"""Uvicorn's messages about answers that break off, for which the service logs the reason."""
 
 
 class Lines:
-    """A text stream to stderr that whoever writes does not wait for.
+    """Text stream to stderr whose writers do not wait.
 
     Stderr may be a pipe that nobody reads: then a write waits for ever, and with it the event loop.
 
     Parameters
     ----------
     name : str
-        Of the command, in front of what it says of lost lines
+        Name of the command, for the message about lost lines
     """
 
     def __init__(self, name: str) -> None:
@@ -31,17 +31,17 @@ class Lines:
         threading.Thread(target=self._write, name="corrdiff-log", daemon=True).start()
 
     def write(self, text: str) -> None:
-        """Hand a text over."""
+        """Put a text into the queue."""
         try:
             self._queue.put_nowait(text)
         except queue.Full:
             self.lost += 1
 
     def flush(self) -> None:
-        """There is nothing to do: see :meth:`finish`."""
+        """Do nothing; see :meth:`finish`."""
 
     def finish(self, seconds: float = 1.0) -> None:
-        """Wait until all is written, but no longer than so many seconds."""
+        """Wait until everything is written, at most so many seconds."""
         end = time.monotonic() + seconds
         while self._queue.unfinished_tasks and time.monotonic() < end:
             time.sleep(0.005)
@@ -54,13 +54,13 @@ class Lines:
             try:
                 sys.stderr.write(text)
                 sys.stderr.flush()
-            except (OSError, ValueError):  # it is closed, or its other end has gone
+            except (OSError, ValueError):  # stderr, or its other end, is closed
                 pass
             self._queue.task_done()
 
 
 def configure_log(name: str, debug: bool) -> Lines:
-    """All that the libraries log; one line for each request and each job."""
+    """Configure the logs of all libraries; return the stream to stderr."""
     import logging
 
     from loguru import logger

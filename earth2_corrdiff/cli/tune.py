@@ -6,14 +6,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from earth2_corrdiff.base.errors import InputError, first_line
 from earth2_corrdiff.cli.common import ArgumentParser, run_command
 from earth2_corrdiff.cli.log import Log
-
-if TYPE_CHECKING:
-    import torch
 
 NAME = "python -m earth2_corrdiff"
 
@@ -53,9 +49,12 @@ def tune(args: argparse.Namespace) -> None:
         If the device is not there, or the table cannot be written
     """
     Log(NAME, "INFO", args.debug)
+    from earth2_corrdiff.base.devices import find_device
     from earth2_corrdiff.networks.fast import tuning
 
-    device = _device(args.device)
+    device = find_device(args.device)
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"{args.device!r} is not a device that can be tuned; use cpu or cuda")
     print(f"measuring on {device}, under a minute …", flush=True)
     try:
         found = tuning.tune(device)
@@ -64,18 +63,3 @@ def tune(args: argparse.Namespace) -> None:
             f"the table cannot be written ({first_line(error)}); set EARTH2_CORRDIFF_CACHE to another folder"
         ) from error
     print("\n".join([*tuning.lines(found), f"kept in {found.path}"]))
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"{name!r} is not a device that PyTorch can use here; use cpu") from error
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"{name!r} is not a device that can be tuned; use cpu or cuda")
-    return device

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.cli.common import (
@@ -175,11 +175,10 @@ def _downscaler(args: argparse.Namespace) -> Downscaler | None:
     """The model of --package, for its regression."""
     if args.package is None:
         return None
-    from earth2_corrdiff.cli.loading import load
+    from earth2_corrdiff.model.options import ModelOptions
+    from earth2_corrdiff.run.packages import load_model
 
-    settings: dict[str, Any] = dict.fromkeys(("samples", "steps", "solver", "max_batch"))
-    asked = argparse.Namespace(package=args.package, device=args.device, precision="fp32", **settings)
-    return load(asked).downscaler
+    return load_model(ModelOptions(args.package, args.device, "fp32")).downscaler
 
 
 def _title(args: argparse.Namespace, result: Result) -> str:

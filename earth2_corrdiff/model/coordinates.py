@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Whether coordinates that come in are those that a model takes."""
+"""Coordinates of a call, checked against those of the model."""
 
 from __future__ import annotations
 

@@ -11,7 +11,9 @@ h, w   coarse grid; H, W fine grid
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from copy import copy
+from itertools import groupby
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,29 +21,31 @@ from torch import Tensor, nn
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.free_memory import check_out_of_memory
 from earth2_corrdiff.base.grid import Regridder
+from earth2_corrdiff.model.batching import no_memory
 from earth2_corrdiff.model.diffusion.noise import MemberNoise
 from earth2_corrdiff.model.diffusion.solvers import Denoise, karras_sigmas, sample
-from earth2_corrdiff.model.domain_denoiser import DomainDenoiser, Leads, no_room
-from earth2_corrdiff.model.spec import CorrDiffSpec, Statistics, check_count
+from earth2_corrdiff.model.domain_denoiser import DomainDenoiser, Shard
+from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, Statistics, check_count
 from earth2_corrdiff.networks.embeddings import position_features
 from earth2_corrdiff.networks.fast.accelerate import accelerate, resolve
 from earth2_corrdiff.networks.fast.memory_plan import AUTO
 from earth2_corrdiff.networks.preconditioned import Denoiser, Regression, set_precision
 
 Progress = Callable[[int], None]
+Leads = Sequence[float | None] | None  # hours, one per case
 
 
 class Prepared(NamedTuple):
-    """What all members of a case share: made by :meth:`Downscaler.prepare`, for :meth:`Downscaler.sample`.
+    """A case as its members share it, from :meth:`Downscaler.prepare` for :meth:`Downscaler.sample`.
 
     Attributes
     ----------
     cond : Tensor
-        ``[1, Cc, H, W]``, normalised; of several cases with one label ``[m, Cc, H, W]``, one per member
+        Conditioning ``[1, Cc, H, W]``, normalised
     mean : Tensor
-        The regression's, ``[1, Co, H, W]`` or ``[m, Co, H, W]``, normalised
+        The regression's ``[1, Co, H, W]``, normalised
     label : int | None
-        Of the lead time, for networks that were trained with some
+        Of the lead time, for networks that were trained with lead times
     """
 
     cond: Tensor
@@ -50,12 +54,12 @@ class Prepared(NamedTuple):
 
 
 class Downscaler(nn.Module):
-    """CorrDiff: the regression's mean plus a sampled residual.
+    """CorrDiff: the regression's mean plus a sampled residual. Safe to call from several threads.
 
     Parameters
     ----------
     spec : CorrDiffSpec
-        What the package says
+        Metadata of the package
     regression, denoiser : Regression, Denoiser
         Its two networks
     precision : {"auto", "fp32", "bf16", "fp16"}, optional
@@ -68,14 +72,14 @@ class Downscaler(nn.Module):
     Attributes
     ----------
     sampling : Sampling
-        Solver, steps and noise range of the next call: replace it to change them
-    view : DomainDenoiser
-        How the denoiser sees the domain: whole or in patches, how they are averaged, and whose they are
+        Solver, steps and noise range of calls that name no other
+    domain : DomainDenoiser
+        The denoiser of the domain: whole or in patches, and how they are averaged
 
     Raises
     ------
     InputError
-        If the networks do not fit what the package says (see ``packages/check.py``)
+        If the networks do not fit the package's metadata (see ``packages/check.py``)
 
     Source: Mardani et al., arXiv 2309.15214; ``earth2studio.models.dx.CorrDiff``.
     """
@@ -108,7 +112,7 @@ class Downscaler(nn.Module):
         self.denoiser = accelerate(denoiser, precision) if accelerated else denoiser
         for net in (self.regression, self.denoiser):
             net.exact = self._asked == "fp32"
-        self.view = DomainDenoiser(spec, self.regression, self.denoiser)
+        self.domain = DomainDenoiser(spec, self.regression, self.denoiser)
         self._register(spec)
 
     def _register(self, spec: CorrDiffSpec) -> None:
@@ -135,12 +139,12 @@ class Downscaler(nn.Module):
 
     @property
     def precision(self) -> str:
-        """What the networks run in on their device: ``fp32``, ``bf16`` or ``fp16``."""
+        """The networks' precision on their device: ``fp32``, ``bf16`` or ``fp16``."""
         return resolve(self._asked, self.denoiser, self.device)
 
     @property
     def device(self) -> torch.device:
-        """Where the networks live."""
+        """The device of the networks."""
         return self.center_in.device
 
     def condition(self, coarse: Tensor) -> Tensor:
@@ -162,16 +166,19 @@ class Downscaler(nn.Module):
         cond: Tensor,
         mean: Tensor,
         seeds: Sequence[int],
-        progress: Progress | None,
+        progress: Progress | None = None,
         label: int | None = None,
         noise: MemberNoise | None = None,
+        sampling: Sampling | None = None,
     ) -> Tensor:
-        """Sample one residual per seed, normalised: ``[1, Cc, H, W], [1, Co, H, W] → [m, Co, H, W]``.
+        """Sample one residual per seed, normalised: ``[m, Co, H, W]``.
 
-        ``noise`` is that of :meth:`noise`, where its drawing has begun.
+        ``cond`` and ``mean`` are those of all members, ``[1, …]``, or of each, ``[m, …]``; ``noise`` is that
+        of :meth:`noise`, where its drawing has begun.
         """
-        noise = self.noise(seeds) if noise is None else noise
-        given = self.view.given(cond, mean, 1 if cond.device.type == "cpu" else len(seeds), label)
+        s = sampling or self.sampling
+        noise = self.noise(seeds, s) if noise is None else noise
+        given = self.domain.given(cond, mean, 1 if self.one_by_one else len(seeds), label)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             clean = self._denoise(given, x, sigma)
@@ -179,7 +186,6 @@ class Downscaler(nn.Module):
                 progress(len(seeds))
             return clean
 
-        s = self.sampling
         low, high = max(s.sigma_min, self.denoiser.sigma_min), min(s.sigma_max, self.denoiser.sigma_max)
         dtype = torch.float64 if s.double and self._asked == "fp32" else torch.float32
         return sample(
@@ -193,14 +199,18 @@ class Downscaler(nn.Module):
             dtype=dtype,
         )
 
-    def noise(self, seeds: Sequence[int]) -> MemberNoise:
-        """The noise of members ``[m, Co, H, W]``; on a GPU its drawing begins, beside what runs there."""
+    def noise(self, seeds: Sequence[int], sampling: Sampling | None = None) -> MemberNoise:
+        """The noise of members ``[m, Co, H, W]``; for a GPU its drawing begins now, beside the regression."""
         shape = (len(self.spec.outputs.names), *self.spec.output_grid.shape)
-        return MemberNoise(seeds, shape, self.device, self.sampling.noise).begin()
+        return MemberNoise(seeds, shape, self.device, (sampling or self.sampling).noise).begin()
+
+    @property
+    def one_by_one(self) -> bool:
+        """True on the CPU: a batch is not faster, and a member's bits must not depend on its company."""
+        return self.device.type == "cpu"
 
     def _denoise(self, given: Denoise, x: Tensor, sigma: float) -> Tensor:
-        if x.device.type == "cpu":
-            # One by one: a batch is not faster here, and a member's bits must not depend on its company.
+        if self.one_by_one:
             return torch.cat([given(member[None], sigma) for member in x])
         return given(x, sigma)
 
@@ -208,9 +218,17 @@ class Downscaler(nn.Module):
         """Undo the output's normalisation; float32."""
         return (self.scale_out * normalised + self.center_out).to(torch.float32)
 
-    def default_batch(self) -> int:
-        """Members that go together where nothing else is asked for (see ``DomainDenoiser.members``)."""
-        return self.view.members(self.device)
+    def batch_size(self, max_batch: int | None = None) -> int:
+        """Members in a block: ``max_batch``, by default what suits the device; fewer once memory ran out."""
+        return self.domain.members(
+            self.device, None if max_batch is None else check_count("max_batch", max_batch)
+        )
+
+    def sharded(self, shard: Shard) -> Self:
+        """The same networks for a process that denoises its share of the patches only."""
+        made = copy(self)
+        made.domain = self.domain.sharded(shard)
+        return made
 
     @torch.inference_mode()
     def mean(self, coarse: Tensor, lead_hours: Leads = None) -> Tensor:
@@ -226,6 +244,7 @@ class Downscaler(nn.Module):
         max_batch: int | None = None,
         progress: Progress | None = None,
         lead_hours: Leads = None,
+        sampling: Sampling | None = None,
     ) -> Iterator[tuple[int, int, Tensor]]:
         """Yield members as soon as they are done.
 
@@ -241,7 +260,9 @@ class Downscaler(nn.Module):
         progress : Callable[[int], None], optional
             Called after each network evaluation with the number of members in it
         lead_hours : Sequence[float | None] | None, optional
-            Lead time of each case, for networks that were trained with some
+            Lead time of each case, for networks that were trained with lead times
+        sampling : Sampling | None, optional
+            How to sample, by default as the attribute ``sampling``
 
         Yields
         ------
@@ -251,52 +272,46 @@ class Downscaler(nn.Module):
         Raises
         ------
         InputError
-            If there are no seeds, the input has another shape, the networks know no such lead time, or one
-            member alone does not fit the memory
+            If there are no seeds, the input has another shape, the networks were not trained for a lead time,
+            or one member alone does not fit the memory
         """
         check_count("the number of samples", len(seeds))
-        batch = self.default_batch() if max_batch is None else check_count("max_batch", max_batch)
-        if self.view.shard is not None and self.view.shard.tell is not None:
-            self.view.shard.tell(coarse, seeds, batch, lead_hours)
+        sampling = sampling or self.sampling
         labels = self._labels(len(coarse), lead_hours)
         for b, x in enumerate(self._check_input(coarse)):
-            ahead = self._ahead(seeds[:batch])
+            noise = self._early_noise(seeds[: self.batch_size(max_batch)], sampling)
             case, first = self._prepared(x, labels[b]), 0
-            while first < len(seeds):
-                noise, ahead = ahead, None
-                try:
-                    block = self.sample(case, seeds[first : first + batch], progress, noise)
-                except (RuntimeError, MemoryError) as error:
-                    batch = self.view.smaller(batch, error)
-                    continue
+            rows = [(case, seed) for seed in seeds]
+            for block in self.blocks(rows, max_batch, progress, sampling, noise):
                 yield b, first, block
                 first += len(block)
 
-    def _ahead(self, seeds: Sequence[int]) -> MemberNoise | None:
+    def _early_noise(self, seeds: Sequence[int], sampling: Sampling) -> MemberNoise | None:
         """Noise whose drawing begins before the regression runs; None where nothing is sampled."""
-        return None if self.spec.inference_mode == "regression" else self.noise(seeds)
+        return None if self.spec.inference_mode == "regression" else self.noise(seeds, sampling)
 
     def _labels(self, cases: int, lead_hours: Leads) -> list[int | None]:
-        """The label of each case's lead time; None for networks that were trained with none."""
+        """The label of each case's lead time; None for networks that were trained without."""
         if lead_hours is not None and len(lead_hours) != cases:
             raise InputError(f"{cases} cases need as many lead times, got {len(lead_hours)}")
         return [self.spec.lead_label(hours) for hours in lead_hours or [None] * cases]
 
     @torch.inference_mode()
     def prepare(self, x: Tensor, lead_hours: float | None = None) -> Prepared:
-        """What all members of one case share: conditioning and regression.
+        """The conditioning and the regression of one case, which its members share.
 
         Parameters
         ----------
         x : Tensor
             ``[1, C, h, w]`` in physical units, in the order of ``spec.inputs``
         lead_hours : float | None, optional
-            Lead time, for networks that were trained with some
+            Lead time, for networks that were trained with lead times
 
         Raises
         ------
         InputError
-            If the input has another shape, the networks know no such lead time, or the memory is too small
+            If the input has another shape, the networks were not trained for the lead time,
+            or the memory is too small
         """
         (case,) = self._check_input(x)
         return self._prepared(case, self.spec.lead_label(lead_hours))
@@ -307,39 +322,107 @@ class Downscaler(nn.Module):
             return Prepared(cond, self.normalised_mean(cond, label), label)
         except (RuntimeError, MemoryError) as error:
             check_out_of_memory(error)
-            raise no_room(error) from error
+            raise no_memory(error) from error
+
+    @torch.inference_mode()
+    def blocks(
+        self,
+        rows: Sequence[tuple[Prepared, int]],
+        max_batch: int | None = None,
+        progress: Progress | None = None,
+        sampling: Sampling | None = None,
+        noise: MemberNoise | None = None,
+    ) -> Iterator[Tensor]:
+        """Yield the members of rows in order, block by block; blocks become smaller when memory runs out.
+
+        Parameters
+        ----------
+        rows : Sequence[tuple[Prepared, int]]
+            A case and a seed per member
+        max_batch, progress, sampling
+            As for :meth:`members`; ``progress`` may raise to give up
+        noise : MemberNoise | None, optional
+            Of :meth:`noise` for the first block, where its drawing has begun
+
+        Yields
+        ------
+        Tensor
+            The next members ``[m, Co, H, W]`` in physical units
+
+        Raises
+        ------
+        NoMemoryError
+            If one member alone does not fit the memory
+        """
+        first = 0
+        while first < len(rows):
+            some = rows[first : first + self.batch_size(max_batch)]
+            begun, noise = noise, None
+            try:
+                block = self.sample(some, sampling, progress, begun)
+            except (RuntimeError, MemoryError) as error:
+                self.domain.shrink(len(some), self.device, error)
+                continue
+            yield block
+            first += len(some)
 
     @torch.inference_mode()
     def sample(
         self,
-        case: Prepared,
-        seeds: Sequence[int],
+        rows: Sequence[tuple[Prepared, int]],
+        sampling: Sampling | None = None,
         progress: Progress | None = None,
         noise: MemberNoise | None = None,
     ) -> Tensor:
-        """One block of members, all in the same network calls: ``[m, Co, H, W]`` in physical units.
+        """Members of one or several cases, as far as possible in the same network calls.
 
         Parameters
         ----------
-        case : Prepared
-            Of :meth:`prepare`
-        seeds : Sequence[int]
-            One per member
+        rows : Sequence[tuple[Prepared, int]]
+            A case of :meth:`prepare` and a seed per member
+        sampling : Sampling | None, optional
+            How to sample, by default as the attribute ``sampling``
         progress : Callable[[int], None] | None, optional
             Called after each network evaluation with the number of members in it; may raise to give up
         noise : MemberNoise | None, optional
-            Of :meth:`noise` for these seeds, where its drawing has begun
+            Of :meth:`noise` for the seeds of one case, where its drawing has begun
+
+        Returns
+        -------
+        Tensor
+            ``[m, Co, H, W]`` in physical units
 
         Raises
         ------
         RuntimeError, MemoryError
-            If memory runs out: :meth:`members` goes on with smaller blocks then
+            If memory runs out: :meth:`blocks` goes on with fewer rows then
         """
-        cond, mean, label = case
+
+        def company(row: tuple[Prepared, int]) -> object:
+            return id(row[0]) if self.one_by_one else row[0].label
+
+        groups = [list(some) for _, some in groupby(rows, company)]
+        parts = [self._together(some, sampling or self.sampling, progress, noise) for some in groups]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _together(
+        self,
+        rows: list[tuple[Prepared, int]],
+        sampling: Sampling,
+        progress: Progress | None,
+        noise: MemberNoise | None,
+    ) -> Tensor:
+        """Members of one case, or of several with one label, in the same network calls."""
+        cases, seeds = [case for case, _ in rows], [seed for _, seed in rows]
+        cond, mean, label = cases[0]
+        if any(case is not cases[0] for case in cases):
+            cond, mean = torch.cat([case.cond for case in cases]), torch.cat([case.mean for case in cases])
         mode = self.spec.inference_mode
         if mode == "regression":
             return self.physical(mean.expand(len(seeds), -1, -1, -1))
-        residual = self.residual(cond, mean, seeds, progress, label, noise)
+        if noise is not None and len(noise.generators) != len(seeds):  # the batch has changed since
+            noise = None
+        residual = self.residual(cond, mean, seeds, progress, label, noise, sampling)
         return self.physical(residual if mode == "diffusion" else mean + residual)
 
     def forward(
@@ -349,6 +432,7 @@ class Downscaler(nn.Module):
         max_batch: int | None = None,
         progress: Progress | None = None,
         lead_hours: Leads = None,
+        sampling: Sampling | None = None,
     ) -> Tensor:
         """All members at once: ``[B, C, h, w] → [B, M, Co, H, W]`` float32, physical units.
 
@@ -356,7 +440,7 @@ class Downscaler(nn.Module):
         """
         shape = (len(coarse), len(seeds), len(self.spec.outputs.names), *self.spec.output_grid.shape)
         out = torch.empty(shape, dtype=torch.float32, device=coarse.device)
-        for b, first, block in self.members(coarse, seeds, max_batch, progress, lead_hours):
+        for b, first, block in self.members(coarse, seeds, max_batch, progress, lead_hours, sampling):
             out[b, first : first + len(block)] = block
         return out
 

@@ -26,7 +26,30 @@ from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.packages.reader import Files, read_package
 from earth2_corrdiff.model.spec import CorrDiffSpec, check_count, check_seed
 from earth2_corrdiff.model.stock_attributes import StockAttributes
-from earth2_corrdiff.networks.fast.accelerate import place_of, set_place
+
+
+def _sampled(name: str, doc: str) -> Any:
+    """An attribute of ``CorrDiff`` that is a field of its default ``Sampling``."""
+
+    def get(model: CorrDiff) -> Any:
+        return getattr(model.downscaler.sampling, name)
+
+    def put(model: CorrDiff, value: Any) -> None:
+        model.downscaler.sampling = replace(model.downscaler.sampling, **{name: value})
+
+    return property(get, put, doc=doc)
+
+
+def _part(part: str, name: str, doc: str) -> Any:
+    """An attribute of ``CorrDiff`` that is one of a part of its downscaler."""
+
+    def get(model: CorrDiff) -> Any:
+        return getattr(getattr(model.downscaler, part), name)
+
+    def put(model: CorrDiff, value: Any) -> None:
+        setattr(getattr(model.downscaler, part), name, value)
+
+    return property(get, put, doc=doc)
 
 
 class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
@@ -45,14 +68,14 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
     ----------
     number_of_samples, number_of_steps, solver, seed, sigma_min, sigma_max, churn, noise
     max_batch, inference_mode, patching, window, maps
-        May be changed at any time; the next call honours them
+        Defaults of calls; may be changed at any time
     residual_model, regression_model, sampler_type, hr_mean_conditioning, ...
         Others of the stock class may be read (see ``stock_attributes``)
 
     Raises
     ------
     InputError
-        By whatever sets one of them to something that cannot be
+        If one of them is set to a value that is not valid
 
     Source: Mardani et al., arXiv 2309.15214; ``earth2studio.models.dx.CorrDiff``.
     """
@@ -70,11 +93,11 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
         self.max_batch: int | None = None
         self.eval()
 
-    # what a package said, and what the caller made of it
+    # defaults of calls: the package's, until the caller changes them
 
     @property
     def spec(self) -> CorrDiffSpec:
-        """What the package says."""
+        """Metadata of the package."""
         return self.downscaler.spec
 
     @property
@@ -95,41 +118,21 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
     def seed(self, value: int | None) -> None:
         self._seed = check_seed(value)
 
-    @property
-    def number_of_steps(self) -> int:
-        """Steps of the solver."""
-        return self.downscaler.sampling.steps
-
-    @number_of_steps.setter
-    def number_of_steps(self, value: int) -> None:
-        self._change(steps=value)
-
-    @property
-    def solver(self) -> str:
-        """``euler``, ``heun``, ``stochastic``, ``dpmpp_2m`` or ``trigflow``."""
-        return self.downscaler.sampling.solver
-
-    @solver.setter
-    def solver(self, value: str) -> None:
-        self._change(solver=value)
-
-    @property
-    def sigma_min(self) -> float:
-        """Smallest noise level but zero."""
-        return self.downscaler.sampling.sigma_min
-
-    @sigma_min.setter
-    def sigma_min(self, value: float) -> None:
-        self._change(sigma_min=value)
-
-    @property
-    def sigma_max(self) -> float:
-        """Noise level that sampling starts from; it stays what it is when the solver changes."""
-        return self.downscaler.sampling.sigma_max
-
-    @sigma_max.setter
-    def sigma_max(self, value: float) -> None:
-        self._change(sigma_max=value)
+    number_of_steps: int = _sampled("steps", "Steps of the solver.")
+    solver: str = _sampled("solver", "``euler``, ``heun``, ``stochastic``, ``dpmpp_2m`` or ``trigflow``.")
+    sigma_min: float = _sampled("sigma_min", "Smallest noise level but zero.")
+    sigma_max: float = _sampled("sigma_max", "Noise level that sampling starts from, whatever the solver.")
+    churn: Churn = _sampled("churn", "Noise that ``stochastic`` adds.")
+    noise: str = _sampled(
+        "noise", "Where noise is drawn: ``host``, the same on every device, or ``device``, as stock does."
+    )
+    patching: PatchGeometry | None = _part(
+        "domain", "patching", "The patches that the denoiser sees; ``None`` for the domain in one piece."
+    )
+    window: str = _part("domain", "window", "Average of overlapping patches: ``flat`` or ``cosine``.")
+    maps: str | Path = _part(
+        "regression", "maps", "Home of its feature maps: ``auto``, ``device``, ``host``, or a folder."
+    )
 
     @property
     def inference_mode(self) -> str:
@@ -139,54 +142,6 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
     @inference_mode.setter
     def inference_mode(self, value: str) -> None:
         self.downscaler.spec = replace(self.spec, inference_mode=value)
-
-    @property
-    def churn(self) -> Churn:
-        """Noise that ``stochastic`` adds."""
-        return self.downscaler.sampling.churn
-
-    @churn.setter
-    def churn(self, value: Churn) -> None:
-        self._change(churn=value)
-
-    @property
-    def patching(self) -> PatchGeometry | None:
-        """The patches that the denoiser sees the domain in; ``None`` where it sees it in one piece."""
-        return self.downscaler.view.patching
-
-    @patching.setter
-    def patching(self, value: PatchGeometry | None) -> None:
-        self.downscaler.view.patching = value
-
-    @property
-    def window(self) -> str:
-        """How patches are averaged where they overlap: ``flat`` or ``cosine``."""
-        return self.downscaler.view.window
-
-    @window.setter
-    def window(self, value: str) -> None:
-        self.downscaler.view.window = value
-
-    @property
-    def maps(self) -> str | Path:
-        """Where the regression keeps its feature maps: ``auto``, ``device``, ``host``, or a folder."""
-        return place_of(self.downscaler.regression)
-
-    @maps.setter
-    def maps(self, value: str | Path) -> None:
-        set_place(self.downscaler.regression, value)
-
-    @property
-    def noise(self) -> str:
-        """Where noise is drawn: ``host``, the same on every device, or ``device``, as stock does."""
-        return self.downscaler.sampling.noise
-
-    @noise.setter
-    def noise(self, value: str) -> None:
-        self._change(noise=value)
-
-    def _change(self, **what: Any) -> None:
-        self.downscaler.sampling = replace(self.downscaler.sampling, **what)
 
     # Earth2Studio's protocol
 
@@ -260,7 +215,7 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
 
     @classmethod
     def load_default_package(cls) -> Package:
-        """There is no default for any domain: see :class:`CorrDiffTaiwan`, or ``earth2_corrdiff.demo``."""
+        """CorrDiff has no default package: see :class:`CorrDiffTaiwan`, or ``earth2_corrdiff.demo``."""
         raise NotImplementedError(
             "CorrDiff has no default package; use CorrDiffTaiwan or earth2_corrdiff.demo"
         )
@@ -297,8 +252,9 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
         """
         loaded = read_package(package)
         model = cls(Downscaler(loaded.spec, loaded.regression, loaded.denoiser, precision, accelerated))
-        given = {"sigma_min": sigma_min, "sigma_max": sigma_max}
-        model._change(**{name: value for name, value in given.items() if value is not None})
+        for name, value in (("sigma_min", sigma_min), ("sigma_max", sigma_max)):
+            if value is not None:
+                setattr(model, name, value)
         return model if device is None else model.to(device)
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""All that a package says about its model, validated once."""
+"""Metadata of a package and its model, validated once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.errors import InputError, listed
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.model.diffusion.noise import check_where
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
@@ -36,12 +36,12 @@ MOST_STEPS = 10_000
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the residual is sampled.
+    """Sampler of the residual: solver, steps, noise range.
 
     Attributes
     ----------
     solver : str
-        One of ``sampler.SOLVERS``
+        One of ``solvers.SOLVERS``
     steps : int
         Steps of the solver
     sigma_min, sigma_max : float
@@ -49,10 +49,10 @@ class Sampling:
     churn : Churn
         For the solver ``stochastic``
     double : bool
-        Whether reference mode keeps schedule and state in float64, as upstream's deterministic sampler,
+        True if reference mode keeps schedule and state in float64, as upstream's deterministic sampler,
         or in float32, as its stochastic one
     noise : {"host", "device"}
-        Where noise is drawn: on the host, or on the device as stock does (``noise.py``)
+        Home of noise: on the host, or on the device as stock does (``noise.py``)
     """
 
     solver: str
@@ -98,12 +98,6 @@ def check_seed(value: object) -> int | None:
     return int(value)
 
 
-def listed(names: Sequence[str], most: int = 10) -> str:
-    """Some names for a message, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(str(name)[:60] for name in names[:most]) + more
-
-
 def _is_name(name: object) -> bool:
     """True for what can be the name of an array, in a store and elsewhere."""
     if not isinstance(name, str) or not 0 < len(name) <= 100 or not name.isprintable():
@@ -112,7 +106,7 @@ def _is_name(name: object) -> bool:
 
 
 DEFAULT_SAMPLING = Sampling("dpmpp_2m", 6, 0.05, 40.0)
-"""Where a package says nothing about sampling; chosen by ``scripts/bench-solvers.py`` on the demo."""
+"""Sampler of packages that name none; chosen by ``scripts/bench-solvers.py`` on the demo."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +123,7 @@ class Statistics:
     Raises
     ------
     InputError
-        If a name is no name or is there twice, or a number is missing, not finite or not positive
+        If a name is not valid or occurs twice, or a number is missing, not finite or not positive
     """
 
     names: tuple[str, ...]
@@ -156,7 +150,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class CorrDiffSpec:
-    """What a CorrDiff package says, apart from its weights.
+    """Metadata of a CorrDiff package.
 
     Attributes
     ----------
@@ -173,9 +167,9 @@ class CorrDiffSpec:
     grid_bounds_margin : float
         Fraction by which the output grid may stick out of the input grid
     hr_mean_conditioning : bool
-        Whether the denoiser sees the regression's mean
+        True if the denoiser sees the regression's mean
     regression_grid : bool
-        Whether the caller appends (sin x, sin y, cos x, cos y) to the regression's input (Taiwan layout)
+        True if the caller appends (sin x, sin y, cos x, cos y) to the regression's input (Taiwan layout)
     patching : PatchGeometry | None
         How the denoiser was trained to see the domain, where not whole
     lead_time_hours : tuple[float, ...]
@@ -184,11 +178,11 @@ class CorrDiffSpec:
     inference_mode : {"both", "regression", "diffusion"}
         Which of the two stages make the output
     drawn_seeds : bool
-        Whether members take their seeds from a generator, as upstream's ``CorrDiffTaiwan``, or in sequence
+        True if members take their seeds from a generator, as upstream's ``CorrDiffTaiwan``; False in sequence
     name, root, sha256 : str
-        What it calls itself, where it was read from, and the checksum of its files
+        Its name, where it was read from, and the checksum of its files
     synthetic : bool
-        Whether it was trained on weather that never happened
+        True if it was trained on synthetic weather
     """
 
     inputs: Statistics
@@ -242,7 +236,7 @@ class CorrDiffSpec:
         Raises
         ------
         InputError
-            If there is no such number, or no lead time
+            If there is no lead time, or the networks were not trained for it
         """
         if not self.lead_time_hours:
             return None
@@ -259,7 +253,7 @@ class CorrDiffSpec:
         return len(self.inputs.names) + len(self.invariants.names)
 
 
-def lead_times(told: Any) -> tuple[float, ...]:
+def lead_times(entry: Any) -> tuple[float, ...]:
     """The entry ``lead_time_hours`` of a package's metadata: a list of hours, one per label.
 
     Upstream's labels are row numbers of trained maps (``SongUNetPosLtEmbd``), and which hours they stand for
@@ -268,13 +262,13 @@ def lead_times(told: Any) -> tuple[float, ...]:
     Raises
     ------
     InputError
-        If it is no list of rising numbers of 0 or more
+        If it is not a list of rising numbers of 0 or more
     """
-    hours = [] if told is None else told
+    hours = [] if entry is None else entry
     numbers = isinstance(hours, list) and all(type(h) in (int, float) and 0 <= h < 1e6 for h in hours)
     if not numbers or any(b <= a for a, b in pairwise(hours)):
         raise InputError(
-            f"metadata.json: lead_time_hours is a list of rising hours, like [0, 6], got {repr(told)[:80]}"
+            f"metadata.json: lead_time_hours is a list of rising hours, like [0, 6], got {repr(entry)[:80]}"
         )
     return tuple(map(float, hours))
 
@@ -311,14 +305,14 @@ def _number(value: Any) -> float:
 
 
 def read_sampling(meta: dict[str, Any]) -> Sampling:
-    """The sampler that upstream would run: with ``stochastic`` it is Heun, whatever ``solver`` says.
+    """The sampler that upstream would run: with ``stochastic`` it is Heun, whatever ``solver`` is.
 
     Metadata that name neither get :data:`DEFAULT_SAMPLING`.
 
     Raises
     ------
     InputError
-        If there is no such sampler
+        If there is no such sampler type
     """
     if not {"sampler_type", "solver", "number_of_steps"} & meta.keys():
         return replace(DEFAULT_SAMPLING, **{k: meta[k] for k in ("sigma_min", "sigma_max") if meta.get(k)})

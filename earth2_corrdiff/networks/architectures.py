@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which U-Nets this package builds itself, and which it leaves to PhysicsNeMo.
+"""Architectures of U-Nets: those that this package builds itself, and those that PhysicsNeMo builds.
 
 This is the only file that may import PhysicsNeMo, and only where it is installed and the checkpoint's
 architecture is not one of ``unet.py``.
@@ -41,7 +41,7 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "act": ("silu", None),
     "prob_channels": ([],),
 }
-# Arguments that say how upstream runs, not what it computes.
+# Arguments about how upstream runs, without effect on the result.
 _IGNORED = ("checkpoint_level", "use_apex_gn", "profile_mode", "amp_mode", "use_fp16")
 
 
@@ -51,14 +51,14 @@ def unet_of(checkpoint: Checkpoint) -> SongUNet | UpstreamUNet:
     Raises
     ------
     InputError
-        If the architecture is not known, and PhysicsNeMo, which may know it, is not installed
+        If the architecture is unknown here, and PhysicsNeMo is not installed
     """
     reason = _unknown(checkpoint)
     return _unet(checkpoint) if reason is None else _upstream(checkpoint, reason)
 
 
 def _unknown(checkpoint: Checkpoint) -> str | None:
-    """Why ``unet.py`` cannot build this architecture; None where it can."""
+    """The reason why ``unet.py`` cannot build this architecture, or None."""
     args = checkpoint.args
     kind = args.get("model_type", "SongUNetPosEmbd")
     if checkpoint.name not in REGRESSIONS + DENOISERS:
@@ -114,14 +114,14 @@ def _diffusion_unets(checkpoint: Checkpoint, reason: str) -> Any:
         from physicsnemo.models import diffusion_unets
     except ImportError as error:
         raise InputError(
-            f"{checkpoint.source} has {reason}, which only PhysicsNeMo knows: "
+            f"{checkpoint.source} has {reason}, which only PhysicsNeMo can build: "
             "pip install 'earth2-corrdiff[physicsnemo]'"
         ) from error
     return diffusion_unets
 
 
 def _upstream(checkpoint: Checkpoint, reason: str) -> UpstreamUNet:
-    """Let PhysicsNeMo build what ``unet.py`` does not know."""
+    """A U-Net that only PhysicsNeMo can build."""
     diffusion_unets = _diffusion_unets(checkpoint, reason)
     args = dict(checkpoint.args)
     kind = args.pop("model_type", "SongUNetPosEmbd")

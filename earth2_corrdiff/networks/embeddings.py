@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Embeddings of CorrDiff's U-Net: of the noise level, and of a pixel's place in the domain."""
+"""Embeddings of CorrDiff's U-Net: of the noise level, and of a pixel's position in the domain."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class NoiseEmbedding(nn.Module):
 
 
 def position_features(gridtype: str, channels: int, shape: tuple[int, int]) -> np.ndarray:
-    """Features of a pixel's place, ``[channels, H, W]`` float32.
+    """Features of a pixel's position, ``[channels, H, W]`` float32.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def position_features(gridtype: str, channels: int, shape: tuple[int, int]) -> n
     H, W = shape
     if gridtype == "linear" and channels == 2:
         x, y = np.meshgrid(np.linspace(-1, 1, W), np.linspace(-1, 1, H))
-        # upstream names its axes the other way round, and so the row index comes second
+        # upstream exchanges the names of its axes, and so the row index comes second
         return np.stack([x, y]).astype(np.float32)
     if gridtype not in ("sinusoidal", "sinusoidal_octave") or channels % 4:
         raise ValueError(f"gridtype {gridtype!r} with {channels} channels is not known")

@@ -51,7 +51,7 @@ def _convolutions_off() -> Undo:
     cudnn, new = torch.backends.cudnn, getattr(torch.backends.cudnn, "conv", None)
     try:
         before = cudnn.allow_tf32
-    except RuntimeError:  # what PyTorch's newer names were set to, the older one cannot say
+    except RuntimeError:  # values of PyTorch's newer names that the older one does not have
         return _ieee(new)
     if not _rounds(new, before):
         return _nothing
@@ -78,7 +78,7 @@ def _products_off() -> Undo:
 
 
 def _rounds(new: Any, old: bool) -> bool:
-    """Whether TF32 is on: by the newer name where PyTorch has it, which is what its kernels read."""
+    """True if TF32 is on, by the newer name where PyTorch has it: the one that its kernels read."""
     precision = getattr(new, "fp32_precision", None)
     return old if precision is None else bool(precision == "tf32")
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Reads and writes ``.mdlus`` checkpoints: weights and arguments only, no code of the file is run.
+"""Checkpoints ``.mdlus``, read and written: weights and arguments only, no code of the file is run.
 
 The format is PhysicsNeMo's: a zip archive (a tar in old files) of ``args.json`` (class name and
 constructor arguments), ``metadata.json`` (versions) and ``model.pt`` (the state dict).
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from earth2_corrdiff.base.archives import Archive
 from earth2_corrdiff.base.documents import MOST_BYTES, parse_json
-from earth2_corrdiff.base.errors import InputError, first_line
+from earth2_corrdiff.base.errors import InputError, first_line, listed
 from earth2_corrdiff.networks.weights import ForeignContentError, read_state
 
 _LEGACY_ATTENTION = {"norm2": "attn.norm", "qkv": "attn.qkv", "proj": "attn.proj"}
@@ -33,7 +33,7 @@ _DAMAGED = (OSError, ValueError, LookupError, TypeError, ArithmeticError, Runtim
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a ``.mdlus`` file holds.
+    """Contents of a ``.mdlus`` file.
 
     Attributes
     ----------
@@ -59,8 +59,8 @@ def read_mdlus(data: bytes | str | Path, source: str | None = None) -> Checkpoin
     Raises
     ------
     InputError
-        If the file is missing, truncated, lacks a part, says that it holds more than it does, or holds
-        anything but tensors
+        If the file is missing, truncated, lacks a part, claims more bytes than it has, or holds anything but
+        tensors
     """
     if isinstance(data, bytes):
         return _read(io.BytesIO(data), source or "checkpoint")
@@ -95,9 +95,9 @@ def _read(stream: BinaryIO, source: str) -> Checkpoint:
         raise InputError(f"{source} is damaged ({first_line(error)}); download or write it again") from error
 
 
-def _header(told: Any) -> tuple[str, dict[str, Any]]:
+def _header(content: Any) -> tuple[str, dict[str, Any]]:
     """Class and arguments of ``args.json``."""
-    name, args = (told.get(key) if isinstance(told, dict) else None for key in ("__name__", "__args__"))
+    name, args = (content.get(key) if isinstance(content, dict) else None for key in ("__name__", "__args__"))
     if not isinstance(name, str) or not isinstance(args, dict):
         raise ValueError("args.json has no __name__ of a class and no __args__ by name")
     return name, args
@@ -150,7 +150,7 @@ def _current_key(key: str, keys: Mapping[str, Tensor]) -> str | None:
 
 
 def load_weights(module: nn.Module, checkpoint: Checkpoint) -> None:
-    """Copy a checkpoint's weights into ``module``, strictly, under the names of today.
+    """Copy a checkpoint's weights into ``module``, strictly, under the current names.
 
     Raises
     ------
@@ -162,13 +162,13 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint) -> None:
 
 
 def check_weights(module: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """A checkpoint's weights under the names of today; ``module`` may be on the device ``meta``.
+    """A checkpoint's weights under the current names; ``module`` may be on the device ``meta``.
 
     Raises
     ------
     InputError
-        If a weight is missing, unexpected, of another shape or no floating-point number: the message names
-        up to five of each
+        If a weight is missing, unexpected, of another shape or not of floating-point numbers: the message
+        names up to five of each
     """
     state = {}
     for key, value in checkpoint.state.items():
@@ -193,14 +193,14 @@ def check_weights(module: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor
             if key in own and own[key].is_floating_point() and not value.is_floating_point()
         ],
     }
-    said = [f"{kind}: {_some(keys)}" for kind, keys in faults.items() if keys]
-    if said:
-        raise InputError(f"{checkpoint.source} does not fit its own args.json; weights {'; '.join(said)}")
+    parts = [f"{kind}: {listed(keys, 5, 120)}" for kind, keys in faults.items() if keys]
+    if parts:
+        raise InputError(f"{checkpoint.source} does not fit its own args.json; weights {'; '.join(parts)}")
     return {key: value for key, value in state.items() if key in own}
 
 
 def check_finite(module: nn.Module, source: str) -> None:
-    """Refuse weights that are not numbers, or became none when they were rounded.
+    """Refuse weights that are not finite, or not after rounding.
 
     Raises
     ------
@@ -210,10 +210,5 @@ def check_finite(module: nn.Module, source: str) -> None:
     wrong = [key for key, value in module.state_dict().items() if not torch.isfinite(value).all()]
     if wrong:
         raise InputError(
-            f"{source} has weights that are not finite: {_some(wrong)}; train or download it again"
+            f"{source} has weights that are not finite: {listed(wrong, 5, 120)}; train or download it again"
         )
-
-
-def _some(keys: list[str], most: int = 5) -> str:
-    more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return ", ".join(key[:120] for key in keys[:most]) + more

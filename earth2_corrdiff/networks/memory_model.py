@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What memory a U-Net needs on a domain, for each way of running it: computed, for any size."""
+"""Memory model of a U-Net: the bytes that each way of running it needs on a domain of any size."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,8 +19,6 @@ class Memory:
 
     Attributes
     ----------
-    domain : tuple[int, int]
-        (H, W)
     whole : int
         With PyTorch's operators and fused norms, at once: inputs of convolutions are joined and normed
         as a whole. A captured graph holds the same, once what ran before the capture is given back
@@ -32,18 +30,14 @@ class Memory:
         In strips, feature maps in memory
     mapped, files : int
         In strips, feature maps in files: what is left in memory, and what the files hold
-    tiles : int
-        In tiles, by the same count as ``whole``; inexact
     """
 
-    domain: tuple[int, int]
     whole: int
     plain: int
     kernels: int
     strips: int
     mapped: int
     files: int
-    tiles: int
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,7 @@ class _Step:
     out, side : int
         The output, and what the convolution of the skip makes
     joins : bool
-        Whether there is anything to join
+        True if two maps are joined
     strip, pairs : int
         Input and output of a strip; queries, keys, values and result of the attention
     """
@@ -79,12 +73,12 @@ class _Step:
 
     @property
     def normed(self) -> int:
-        """What the first convolution reads."""
+        """Channels that the first convolution reads."""
         return self.raised or self.halved or self.inside
 
     @property
     def maps(self) -> int:
-        """What strips hold: no map is joined, normed or raised as a whole, and one is made."""
+        """Maps that strips hold: none is joined, normed or raised as a whole, and one is made."""
         return self.others + self.parts + self.out
 
     @property
@@ -109,44 +103,30 @@ class _Step:
         return size * self.others + max(first, second)
 
 
-def memory_table(
-    net: SongUNet,
-    domains: Sequence[tuple[int, int]],
-    dtype: torch.dtype,
-    rows: int = 64,
-    window: tuple[int, int] = (576, 576),
-) -> list[Memory]:
-    """What a U-Net needs on domains of these sizes, computed from its architecture.
+def memory_of(net: SongUNet, domain: tuple[int, int], dtype: torch.dtype, rows: int = 64) -> Memory:
+    """Memory of a U-Net on a domain, computed from its architecture.
 
     Parameters
     ----------
     net : SongUNet
         The network
-    domains : Sequence[tuple[int, int]]
-        Sizes (H, W)
+    domain : tuple[int, int]
+        (H, W)
     dtype : torch.dtype
         Of its convolutions
     rows : int, optional
         Of a strip, by default 64
-    window : tuple[int, int], optional
-        (h, w) of a tile with its halo, by default 448 and a halo of 64
     """
-    return [_memory(net, domain, dtype.itemsize, rows, window) for domain in domains]
-
-
-def _memory(net: SongUNet, domain: tuple[int, int], size: int, rows: int, window: tuple[int, int]) -> Memory:
-    pixels = domain[0] * domain[1]
+    size, pixels = dtype.itemsize, domain[0] * domain[1]
     first, last = next(iter(net.enc.values())), list(net.dec.values())[-1]
     inputs, outputs = cast(Conv2d, first).weight.shape[1], cast(Conv2d, last).weight.shape[0]
     ends = size * pixels * (inputs + outputs)
     steps = list(_steps(net, *domain, rows))
-    tile = _steps(net, min(domain[0], window[0]), min(domain[1], window[1]), rows)
     # a strip as it is read, in float32, and once more: normed, or for its squared deviations
     strip = size + 8
-    # what comes in is there in float32, too
+    # the inputs are held in float32, too
     whole = ends + 4 * pixels * inputs + max(s.whole for s in steps) * size
     return Memory(
-        domain,
         whole=whole,
         # in float32 twice: as it is, and scaled
         plain=max(whole, ends + 8 * pixels * inputs + max(s.plain(size) for s in steps)),
@@ -154,7 +134,6 @@ def _memory(net: SongUNet, domain: tuple[int, int], size: int, rows: int, window
         strips=ends + max(s.maps * size + s.strip * strip + s.pairs * size for s in steps),
         mapped=ends + max(s.strip * strip + s.pairs * size for s in steps),
         files=max(s.maps for s in steps) * size,
-        tiles=ends + max(s.whole for s in tile) * size,
     )
 
 
@@ -190,14 +169,3 @@ def _step(block: Block, others: int, parts: list[int], pixels: tuple[int, int], 
         strip=(block.in_channels + block.out_channels) * min(area, before),
         pairs=0 if block.attn is None else 4 * out,
     )
-
-
-def memory_text(table: Sequence[Memory]) -> str:
-    """The table in GB, a line per domain."""
-    heads = ("domain", "whole", "kernels", "strips", "mapped", "+ files", "tiles*")
-    lines = [f"{heads[0]:>13s}" + "".join(f"{head:>9s}" for head in heads[1:]) + "   GB"]
-    for row in table:
-        sizes = (row.whole, row.kernels, row.strips, row.mapped, row.files, row.tiles)
-        name = f"{row.domain[0]} x {row.domain[1]}"
-        lines.append(f"{name:>13s}" + "".join(f"{n / 1e9:9.1f}" for n in sizes))
-    return "\n".join([*lines, "* inexact"])

@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The two networks of CorrDiff: ``regression(cond)`` and ``denoiser(x, sigma, cond)``.
 
-Both wrap a U-Net (``.model``, as upstream's wrappers do) and turn a checkpoint into a callable with no
-arguments but data.
+Both wrap a U-Net (``.model``, as upstream's wrappers do) and make a checkpoint callable with data alone.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -21,19 +21,19 @@ from earth2_corrdiff.networks.architectures import REGRESSIONS, UpstreamUNet, im
 from earth2_corrdiff.networks.arguments import check_arguments, place_features
 from earth2_corrdiff.networks.float32 import full_float32
 from earth2_corrdiff.networks.mdlus import Checkpoint, check_finite, check_weights, load_weights
-from earth2_corrdiff.networks.memory_model import memory_table
+from earth2_corrdiff.networks.memory_model import memory_of
 from earth2_corrdiff.networks.unet import Conv2d, SongUNet
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class _Network(nn.Module):
-    """What both networks share: the U-Net, where it came from, and the type that it convolves in.
+    """A U-Net with its checkpoint's arguments and the type that it convolves in.
 
     Attributes
     ----------
     exact : bool
-        Whether float32 is to be full float32, on a GPU too: in reference mode. In training PyTorch's
+        True if float32 is to be full float32, on a GPU too: in reference mode. In training PyTorch's
         own switches hold
     """
 
@@ -60,37 +60,37 @@ class _Network(nn.Module):
     def _grid_channels(self) -> int:
         args = self.origin.args
         has_grid = args.get("model_type", "SongUNetPosEmbd").startswith("SongUNetPos")
-        late = int(args.get("lead_time_channels") or 0)
-        return int(args.get("N_grid_channels", 4)) + late if has_grid else 0
+        lead_time = int(args.get("lead_time_channels") or 0)
+        return int(args.get("N_grid_channels", 4)) + lead_time if has_grid else 0
 
     @property
-    def late(self) -> bool:
-        """Whether it was trained with lead times, and needs the label of one."""
+    def uses_lead_time(self) -> bool:
+        """True if it was trained with lead times and needs the label of one."""
         return bool(self.origin.args.get("lead_time_channels"))
 
     def position_at(self, label: int | None, device: torch.device) -> Tensor | None:
-        """Embeddings of place and of one lead time; None where the U-Net shall append its own.
+        """Embeddings of position and of one lead time; None where the U-Net appends its own.
 
         Raises
         ------
         InputError
             If a lead time is needed and missing
         """
-        if not self.late:
+        if not self.uses_lead_time:
             return None
         if label is None:
             raise InputError("this model was trained with lead times and needs one: run it on a forecast")
         return self.position(torch.tensor([label], device=device))
 
     def member_bytes(self, shape: tuple[int, int]) -> int:
-        """Memory on a GPU that one image of this (H, W) needs in a call, at its peak: ``memory_model``."""
+        """Peak memory on a GPU of one image of this (H, W) in a call: see ``memory_model``."""
         if isinstance(self.model, SongUNet):
-            (row,) = memory_table(self.model, [shape], self.compute_dtype)
+            row = memory_of(self.model, shape, self.compute_dtype)
             return row.plain
         return self._estimate(shape)
 
     def _estimate(self, shape: tuple[int, int]) -> int:
-        """Of an architecture of PhysicsNeMo: every level's skips, and some features at the top."""
+        """Estimate for PhysicsNeMo's architectures: every level's skips, and some features at the top."""
         args = self.origin.args
         width, mult = int(args.get("model_channels", 128)), list(args.get("channel_mult", (1, 2, 2, 2, 2)))
         blocks, pixels = int(args.get("num_blocks", 4)), shape[0] * shape[1]
@@ -98,7 +98,7 @@ class _Network(nn.Module):
         return int(4 * (skips + 6 * sum(mult[:2]) * width * pixels))
 
     def position(self, lead_time: Tensor | None = None) -> Tensor | None:
-        """Embeddings of place and lead time that the U-Net appends, ``[1 or B, Cp, H, W]``."""
+        """Embeddings of position and lead time that the U-Net appends, ``[1 or B, Cp, H, W]``."""
         if isinstance(self.model, SongUNet):
             return self.model.position(lead_time)
         own: Tensor | None = getattr(self.model, "pos_embd", None)
@@ -110,7 +110,7 @@ class _Network(nn.Module):
         return int(2 ** (int(getattr(self.model, "levels", 1)) - 1))
 
     def shape_fault(self, shape: tuple[int, int], patch: tuple[int, int] | None = None) -> str | None:
-        """Why the U-Net cannot take images of this (H, W), or patches of them; None where it can."""
+        """The reason why the U-Net cannot take images of this (H, W), or patches of them; or None."""
         side = self.origin.args["img_resolution"]
         own = (side, side) if isinstance(side, int) else tuple(side)
         additive = bool(self.origin.args.get("additive_pos_embed"))
@@ -131,6 +131,16 @@ class Regression(_Network):
     def __init__(self, model: nn.Module, out_channels: int) -> None:
         super().__init__(model)
         self.out_channels = out_channels
+
+    @property
+    def maps(self) -> str | Path:
+        """Where its feature maps live: "auto", "device", "host", or a folder."""
+        return "device"
+
+    @maps.setter
+    def maps(self, value: str | Path) -> None:
+        if value not in ("auto", "device"):
+            raise InputError("a regression without acceleration keeps its feature maps on the device")
 
     def forward(self, cond: Tensor, position: Tensor | None = None) -> Tensor:
         B, _, H, W = cond.shape
@@ -206,7 +216,7 @@ def create(checkpoint: Checkpoint, domain: tuple[int, int] | None = None) -> Reg
     Raises
     ------
     InputError
-        If the architecture is not known, and PhysicsNeMo, which may know it, is not installed; if an
+        If the architecture is unknown here, and PhysicsNeMo is not installed; if an
         argument is of another type, or beyond any network; if it is made for another domain
     """
     _check(checkpoint, domain)

@@ -233,7 +233,7 @@ class SongUNet(nn.Module):
             self.register_buffer("pos_embd", features, persistent=False)
 
     def position(self, lead_time: Tensor | None = None) -> Tensor | None:
-        """What is appended to the image, ``[1 or B, Cp, H, W]``: position, then lead times ``[B]``."""
+        """Embeddings appended to the image, ``[1 or B, Cp, H, W]``: position, then lead times ``[B]``."""
         parts = [] if self.pos_embd is None else [self.pos_embd[None]]
         if self.lt_embd is not None:
             if lead_time is None:
@@ -299,7 +299,7 @@ class SongUNet(nn.Module):
         """Image ``[B, C_in - positions, H, W]``, labels ``[B]`` or ``[1]`` → ``[B, C_out, H, W]``.
 
         The dtype of ``x`` is the dtype of the convolutions; norms and embeddings work in float32.
-        ``position [1 or B, Cp, H, W]`` takes the place of the network's own embedding, for patches.
+        ``position [1 or B, Cp, H, W]`` replaces the network's own embedding, for patches.
         """
         position = self.position() if position is None else position
         if position is not None:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Weights out of the file that ``torch.save`` writes: shapes first, judged against the file, then values.
+"""Weights read from a file of ``torch.save``: shapes first, checked against the file, then values.
 
 The pickle in such a file is a program. Here it is read as the description of a state dict: some thirty
 instructions are known, three functions are noted instead of called, and anything else is refused.
@@ -161,7 +161,7 @@ def _described(pickled: bytes) -> dict[str, _View]:
 
 
 class _Machine:
-    """What the pickle of a state dict says; instructions are those of ``pickletools``."""
+    """Interpreter of the pickle of a state dict; instructions are those of ``pickletools``."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -171,8 +171,8 @@ class _Machine:
     def run(self, pickled: bytes) -> Any:
         """The object that it leaves; anything unknown is a ForeignContentError."""
         try:
-            for code, told, _ in pickletools.genops(pickled):
-                self._do(code.name, told)
+            for code, argument, _ in pickletools.genops(pickled):
+                self._do(code.name, argument)
             (found,) = self.stack
         except ForeignContentError:
             raise
@@ -180,21 +180,21 @@ class _Machine:
             raise ForeignContentError(f"its pickle is damaged: {type(error).__name__}") from error
         return found
 
-    def _do(self, name: str, told: Any) -> None:
+    def _do(self, name: str, argument: Any) -> None:
         stack = self.stack
         if name in _VALUES:
-            stack.append(told)
+            stack.append(argument)
         elif name in _CONSTANTS:
             stack.append(_CONSTANTS[name])
         elif name == "GLOBAL":
-            stack.append(_name(told))
+            stack.append(_name(argument))
         elif name == "STACK_GLOBAL":
             last, first = stack.pop(), stack.pop()
             stack.append(_name(f"{_text(first)} {_text(last)}"))
         elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            self.memo[len(self.memo) if told is None else told] = stack[-1]
+            self.memo[len(self.memo) if argument is None else argument] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
-            stack.append(self.memo[told])
+            stack.append(self.memo[argument])
         elif name == "BINPERSID":
             stack.append(_storage(stack.pop()))
         elif name == "REDUCE":
@@ -259,7 +259,7 @@ def _set(target: Any, flat: Sequence[Any]) -> None:
 
 
 def _noted(function: Any, given: Any) -> Any:
-    """What a call would make, without calling anything."""
+    """The result of a call of the pickle, described without the call."""
     text = function.text if isinstance(function, _Name) else ""
     if not isinstance(given, tuple):
         raise ForeignContentError("a call has no arguments")
@@ -276,10 +276,10 @@ def _noted(function: Any, given: Any) -> Any:
     raise ForeignContentError("a call makes no tensor")
 
 
-def _storage(told: Any) -> _Storage:
-    if not isinstance(told, tuple) or len(told) != 5 or told[0] != "storage":
+def _storage(entry: Any) -> _Storage:
+    if not isinstance(entry, tuple) or len(entry) != 5 or entry[0] != "storage":
         raise ForeignContentError("a storage is described in another way")
-    kind, key, count = told[1], _text(told[2]), _whole(told[4])
+    kind, key, count = entry[1], _text(entry[2]), _whole(entry[4])
     if not isinstance(kind, _Name) or not kind.text.startswith("torch "):
         raise ForeignContentError("a storage is of no type of PyTorch")
     return _Storage(key, _TYPES[kind.text.removeprefix("torch ")], count)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Downscale the weather of given times: fetch, check, run, write, resume.
+"""A run over given times: fetch, check, downscale, write, resume.
 
 ``downscale`` is a function like those of ``earth2studio.run``; ``Downscaling`` is the same, step by step.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,13 @@ from earth2_corrdiff.base.times import TimeLike, Times, time_text
 from earth2_corrdiff.model.diffusion.noise import fresh_seed
 from earth2_corrdiff.model.earth2studio import CorrDiff
 from earth2_corrdiff.model.spec import check_count
-from earth2_corrdiff.run.loop import Tally, Work, jobs
+from earth2_corrdiff.run.loop import MakeMembers, MemberLoop, Tally, jobs
 from earth2_corrdiff.run.options import Options
+from earth2_corrdiff.run.provenance import provenance
 from earth2_corrdiff.run.share import Share
 from earth2_corrdiff.sources import Inputs, Source, as_source
 from earth2_corrdiff.store.error_bounds import Bound, Kept
-from earth2_corrdiff.store.layout import Layout, compression, member_seeds, provenance
+from earth2_corrdiff.store.layout import Layout, compression, member_seeds
 from earth2_corrdiff.store.sizes import Size, check_memory
 from earth2_corrdiff.store.target import Output
 from earth2_corrdiff.store.writer import Plain, Store
@@ -72,7 +74,7 @@ class Downscaling:
     failed : dict[int, str]
         Numbers of the cases whose input could not be used, where ``keep_going`` is asked for, and why
     kept : dict[str, Kept]
-        At the end, in the first process: what became of the variables that are not kept without loss
+        At the end, in the first process: sizes and errors of the variables that are kept with a bound
 
     Raises
     ------
@@ -93,19 +95,23 @@ class Downscaling:
     ) -> None:
         self.model, self.source = model, as_source(data)
         self.options, self.progress = options or Options(), progress
+        given = self.options.number_of_samples
+        self.samples = model.number_of_samples if given is None else check_count("number_of_samples", given)
+        self.sampling = self.options.sampling or model.downscaler.sampling
+        self.make_members: MakeMembers = model.downscaler.members
         self.cases, self._tally, self.found = self.source.cases(time, lead_time), Tally(), 0
         self.source.check_variables(model.input_variables)
         for lead in [None] if self.cases.leads is None else self.cases.leads / np.timedelta64(1, "h"):
-            model.spec.lead_label(lead)  # raises where the networks know no such lead time
-        ranks = self.options.ranks
-        how = (self.options.overwrite, self.options.resume) if ranks.first else (False, True)
+            model.spec.lead_label(lead)  # raises where the networks were not trained for it
+        processes = self.options.processes
+        how = (self.options.overwrite, self.options.resume) if processes.first else (False, True)
         self.output = Output(output, *how)
-        if ranks.world > 1 and not isinstance(self.output.target, Path):
+        if processes.size > 1 and not isinstance(self.output.target, Path):
             raise InputError("several processes share a Zarr store on disk alone; give the output as a path")
         self.seed = self._choose_seed()
-        self._known_seeds: dict[tuple[int, int], NDArray[np.int64]] = {}
+        self._known_seeds: dict[int, NDArray[np.int64]] = {}
         given = self.options.max_batch
-        self._batch = model.max_batch if given is None else check_count("max_batch", given)
+        self._max_batch = model.max_batch if given is None else check_count("max_batch", given)
         self._bounds, self.kept = self._choose_bounds(), dict[str, Kept]()
         self._inputs = Inputs(self.source, self.cases, model.input_variables, model.spec.input_grid)
         device = model.downscaler.device
@@ -113,7 +119,7 @@ class Downscaling:
         check_memory(self._size(self.members), memory, str(device), free_bytes(device))
 
     def _size(self, members: int) -> Size:
-        """How much it is to make so many members."""
+        """The size of so many members."""
         spec = self.model.spec
         return Size(
             cases=len(self.cases),
@@ -127,8 +133,8 @@ class Downscaling:
             bounded=bool(self._bounds),
         )
 
-    def _judge(self, missing: int) -> None:
-        """Refuse what does not fit where it is written to; say how much it is, if it is much.
+    def _check_room(self, missing: int) -> None:
+        """Check that the disk has room; log the size of a large run.
 
         Raises
         ------
@@ -149,7 +155,7 @@ class Downscaling:
         return int(self.model.seed) if self.model.seed is not None else fresh_seed()
 
     def _choose_bounds(self) -> dict[str, Bound]:
-        """Of the outputs that are not kept without loss."""
+        """Error bounds of the outputs that are not kept without loss."""
         outputs, asked = self.model.spec.outputs, self.options.compress
         return {} if asked is None else asked.of(outputs.names, outputs.center, outputs.scale)
 
@@ -161,13 +167,13 @@ class Downscaling:
     @property
     def members(self) -> int:
         """Members of the whole run, over all cases."""
-        return len(self.cases) * self.model.number_of_samples
+        return len(self.cases) * self.samples
 
     @property
     def evaluations(self) -> int:
         """Denoising steps of the whole run, over all members."""
         regression = self.model.spec.inference_mode == "regression"
-        return 0 if regression else self.members * self.model.downscaler.sampling.calls
+        return 0 if regression else self.members * self.sampling.calls
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -185,7 +191,7 @@ class Downscaling:
         return self._tally.failed
 
     def __iter__(self) -> Iterator[tuple[np.datetime64, int]]:
-        """Do the run; yield the valid time and number of each member when it is written.
+        """Run; yield the valid time and number of each member when it is written.
 
         The first input is fetched and checked, and the output opened, before the iterator is returned:
         until then nothing is computed, and nothing that was there is replaced.
@@ -195,13 +201,13 @@ class Downscaling:
         InputError
             If the input cannot be fetched or used, or the output cannot be opened or is another run's
         """
-        ranks = self.options.ranks
+        processes = self.options.processes
         try:
-            if not ranks.first:
-                return self._follow(ranks.hear())
-            with ranks.refusals():
+            if not processes.first:
+                return self._follow(processes.message())
+            with processes.refusals():
                 work = self._lead()
-            ranks.tell(seed=self.seed, replaces=self.output.replaces)
+            processes.announce(seed=self.seed, replaces=self.output.replaces)
             return work
         except BaseException:
             self.output.close()
@@ -213,10 +219,10 @@ class Downscaling:
             found = self._resumed()
             if found is not None:
                 missing = found.all_missing()
-                self._judge(sum(map(len, missing)))
+                self._check_room(sum(map(len, missing)))
                 return self._work(found, missing, self._first(missing, found.layout.lowres))
-        self._judge(self.members)
-        missing = [list(range(self.model.number_of_samples))] * len(self.cases)
+        self._check_room(self.members)
+        missing = [list(range(self.samples))] * len(self.cases)
         names = self._inputs.kept
         ready = self._first(missing, names)
         if len(names) > len(self.model.input_variables) and all(x[-1].isnan().all() for x in ready.values()):
@@ -234,12 +240,12 @@ class Downscaling:
             store.take_back(self.model.input_variables, self.options.check, self.output.claims)
         return store
 
-    def _follow(self, said: dict[str, Any]) -> Iterator[tuple[np.datetime64, int]]:
+    def _follow(self, message: dict[str, Any]) -> Iterator[tuple[np.datetime64, int]]:
         """Join the first process at the store that it has opened."""
-        if "refused" in said:
-            raise InputError(said["refused"])
-        self.seed = int(said["seed"])
-        store = self.output.join(self._layout(self._inputs.kept), bool(said["replaces"]))
+        if "refused" in message:
+            raise InputError(message["refused"])
+        self.seed = int(message["seed"])
+        store = self.output.join(self._layout(self._inputs.kept), bool(message["replaces"]))
         return self._work(store, store.all_missing(), {})
 
     def _first(self, missing: list[list[int]], names: tuple[str, ...]) -> dict[int, Tensor]:
@@ -253,20 +259,22 @@ class Downscaling:
     ) -> Iterator[tuple[np.datetime64, int]]:
         """Compute and write what is missing; ``ready`` has inputs that are fetched already."""
         self.found = self.members - sum(map(len, missing))
-        if self.options.ranks.first and self.found:
+        if self.options.processes.first and self.found:
             self._advance(self.found * self.evaluations // self.members)
         claims, failed = self.output.claims, self.failed if self.options.keep_going else None
-        share = Share(store.missing, store.layout.members, claims, self.options.ranks, self.failed)
-        pieces = share.of(missing, self._batch or self.model.downscaler.default_batch())
-        work = Work(self.model.downscaler, store, self._tally, self._batch, self._advance, failed)
+        share = Share(store.missing, store.layout.members, claims, self.options.processes, self.failed)
+        pieces = share.of(missing, self._max_batch or self.model.downscaler.batch_size())
+        compute, inputs = self.make_members, len(self.model.input_variables)
+        how = (self.sampling, self._max_batch, self._advance)
+        loop = MemberLoop(compute, inputs, store, self._tally, *how, failed)
 
         def fetch(number: int) -> Tensor:
             return self._inputs.fetch(number, store.layout.lowres)
 
         try:
-            for number, member in work(jobs(pieces, fetch, ready, failed)):
+            for number, member in loop(jobs(pieces, fetch, ready, failed)):
                 yield self.cases[number].valid, member
-            if self.options.ranks.first:
+            if self.options.processes.first:
                 self.kept = store.finish()
         finally:
             self.output.close()
@@ -276,14 +284,13 @@ class Downscaling:
             self.progress(steps)
 
     def _seeds(self) -> NDArray[np.int64]:
-        """Of all members, computed once: it takes some 10 μs for each."""
-        of = (self.seed, self.model.number_of_samples)
-        if of not in self._known_seeds:
-            self._known_seeds = {of: member_seeds(self.cases, *of)}
-        return self._known_seeds[of]
+        """Seeds of all members, computed once: it takes some 10 μs for each."""
+        if self.seed not in self._known_seeds:
+            self._known_seeds = {self.seed: member_seeds(self.cases, self.seed, self.samples)}
+        return self._known_seeds[self.seed]
 
     def _layout(self, lowres: tuple[str, ...]) -> Layout:
-        spec, model = self.model.spec, self.model
+        spec = self.model.spec
         fields = spec.invariant_fields if spec.invariant_fields is not None else ()
         return Layout(
             cases=self.cases,
@@ -293,7 +300,8 @@ class Downscaling:
             output_grid=spec.output_grid,
             input_grid=spec.input_grid,
             attributes=provenance(
-                model.downscaler, self.source.name, self.source.synthetic, self.seed, self.options.command
+                *(self.model.downscaler, self.sampling, self.source.name, self.source.synthetic),
+                *(self.seed, self.options.command),
             )
             | compression(self._bounds),
             static=dict(zip(spec.invariants.names, fields, strict=True)),
@@ -319,7 +327,7 @@ def downscale(
     time : time or times
         Valid times, or those that forecasts start from, UTC: datetimes, datetime64, ISO 8601 text, periods
     model : CorrDiff
-        Model on the device that it shall run on
+        Model on its device
     data : Source, Forecast, DataSource, ForecastSource, or several ForecastSources
         From ``make_source`` or ``make_forecast``, or any of Earth2Studio's; several are coarse members
     io : IOBackend | str | Path
@@ -343,8 +351,9 @@ def downscale(
     InputError
         If anything that was asked for or handed in cannot be used; with ``keep_going`` at the end
     """
+    options = options or Options()
     if number_of_samples is not None:
-        model.number_of_samples = check_count("number_of_samples", number_of_samples)
+        options = replace(options, number_of_samples=number_of_samples)
     run = Downscaling(time, model, data, io, options, progress, lead_time)
     for when, member in run:
         logger.debug("wrote member {} of {}", member, time_text(when))

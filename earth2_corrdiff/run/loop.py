@@ -1,12 +1,13 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The loop of a run: members are computed while the next input is fetched and the last block written."""
+"""The loop of a run: members are computed while the next input is fetched and the last block is written."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from time import perf_counter
 from typing import TypeVar
 
@@ -14,25 +15,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from earth2_corrdiff.base.background import Background, ahead
+from earth2_corrdiff.base.background import Background, prefetched
 from earth2_corrdiff.base.errors import InputError, MemberError
-from earth2_corrdiff.model.downscaler import Downscaler, Progress
+from earth2_corrdiff.model.downscaler import Progress
+from earth2_corrdiff.model.spec import Sampling
 from earth2_corrdiff.store.writer import Plain, Store
 
 T = TypeVar("T")
+MakeMembers = Callable[..., Iterator[tuple[int, int, Tensor]]]
+"""A function with the parameters of ``Downscaler.members``."""
 STAGES = ("fetch", "compute", "write")
 IDLE = "wait"  # for other processes, where there are any
 
 
 @dataclass
 class Tally:
-    """What a run has done so far.
+    """Progress of a run so far.
 
     Attributes
     ----------
     seconds : dict[str, float]
         Time that it waited for the input, for the networks, for the disk, and at the end for other
-        processes where there are any. What went on beside the compute took longer: nobody waited for it
+        processes. Fetching and writing beside the compute do not count
     written : int
         Members computed and written
     failed : dict[int, str]
@@ -54,7 +58,7 @@ class Tally:
             self.seconds[stage] += perf_counter() - start
 
     def timed(self, stage: str, values: Iterable[T]) -> Iterator[T]:
-        """The same values; the time until each of them is there counts, until a None as idle."""
+        """The same values; the time until each of them arrives is counted, until a None as idle."""
         start = perf_counter()
         for value in values:
             spent = stage if value is not None else IDLE
@@ -71,11 +75,11 @@ class Job:
     Attributes
     ----------
     case : int
-        Which
+        Number of the case
     members : list[int]
         Rising numbers
     coarse : Tensor
-        ``[C (+ 1), h, w]``: the model's input, checked, and what else is kept of the coarse weather
+        ``[C (+ 1), h, w]``: the model's input, checked, and a further variable that the store keeps
     """
 
     case: int
@@ -89,7 +93,7 @@ def jobs(
     ready: dict[int, Tensor],
     failed: dict[int, str] | None = None,
 ) -> Iterator[Job | None]:
-    """The input to each piece of work; of the pieces of one case it is fetched once.
+    """Jobs with their inputs; the input of consecutive pieces of one case is fetched once.
 
     Parameters
     ----------
@@ -100,7 +104,7 @@ def jobs(
     ready : dict[int, Tensor]
         Inputs that are fetched already
     failed : dict[int, str] | None, optional
-        Gets the cases whose input cannot be used, and why; by default there must be none
+        Receives the cases whose input cannot be used, and why; by default the first one is an error
 
     Raises
     ------
@@ -122,43 +126,48 @@ def jobs(
             yield Job(case, members, ready[case])
 
 
-class Work:
+class MemberLoop:
     """Computes jobs and writes them.
 
     Parameters
     ----------
-    downscaler : Downscaler
-        The pipeline
+    members : MakeMembers
+        ``Downscaler.members``, or a function that computes the same on several processes
+    inputs : int
+        Number of the model's input variables
     store : Store or Plain
-        Where the members go; has their seeds
+        Receives the members; has their seeds
     tally : Tally
         Is kept up to date
+    sampling : Sampling
+        How to sample
     max_batch : int or None
         Most members in one network call
     progress : Callable, optional
         Called with the number of denoising steps just done, over all members
     failed : dict[int, str] or None
-        Gets the cases with members that cannot be kept, and why; by default there must be none
+        Receives the cases with members that cannot be kept, and why; by default the first is an error
     """
 
     def __init__(
         self,
-        downscaler: Downscaler,
+        members: MakeMembers,
+        inputs: int,
         store: Store | Plain,
         tally: Tally,
+        sampling: Sampling,
         max_batch: int | None = None,
         progress: Progress | None = None,
         failed: dict[int, str] | None = None,
     ) -> None:
-        self.downscaler, self.store, self.tally = downscaler, store, tally
-        self.progress, self._batch, self.failed = progress, max_batch, failed
+        self.members, self.inputs, self.store, self.tally = members, inputs, store, tally
+        self.sampling, self.max_batch, self.progress, self.failed = sampling, max_batch, progress, failed
 
     def __call__(self, jobs: Iterable[Job | None]) -> Iterator[tuple[int, int]]:
         """Do the jobs; yield the case and number of each member once it is written.
 
-        While the members of a block are computed, the block before it is on its way to the disk: never
-        more than one, so the memory does not grow with the members. None among the jobs is a while in
-        which there was nothing to do.
+        While the members of a block are computed, the block before it is written: never more than one, so
+        the memory does not grow with the members. None among the jobs is a pause without work.
 
         Raises
         ------
@@ -168,10 +177,11 @@ class Work:
         """
         writing: _Writing | None = None
         try:
-            for job in self.tally.timed("fetch", ahead(jobs)):
+            for job in self.tally.timed("fetch", prefetched(jobs)):
                 if job is None:
                     yield from self._finish(writing)
-                    self._look()
+                    if self.progress is not None:
+                        self.progress(0)  # shows how far other processes are
                     continue
                 lowres: Tensor | None = job.coarse
                 for first, block in self._blocks(job):
@@ -186,26 +196,15 @@ class Work:
             if writing is not None:
                 writing.done.wait()  # nothing is written once a run has ended, however it ended
 
-    def _look(self) -> None:
-        """Let the progress look how far other processes are."""
-        if self.progress is not None:
-            self.progress(0)
-
     def _blocks(self, job: Job) -> Iterator[tuple[int, Tensor]]:
         """Members as blocks ``[m, Co, H, W]`` of neighbours with the first one's number."""
-        inputs = len(self.downscaler.spec.inputs.names)
-        coarse = job.coarse[None, :inputs].to(self.downscaler.device)
-        lead = self.store.layout.cases[job.case].lead
+        coarse, lead = job.coarse[None, : self.inputs], self.store.layout.cases[job.case].lead
         hours = [None if lead is None else float(lead / np.timedelta64(1, "h"))]
         for run in _consecutive(job.members):
             seeds = [int(seed) for seed in self.store.layout.case_seeds(job.case)[run]]
-            blocks = self.downscaler.members(coarse, seeds, self._batch, self.progress, hours)
-            left = len(run)
+            blocks = self.members(coarse, seeds, self.max_batch, self.progress, hours, self.sampling)
             for _, first, block in self.tally.timed("compute", blocks):
                 yield run[0] + first, block
-                if len(block) < left:
-                    self._batch = len(block)  # what fits the memory: do not try more at the next case
-                left -= len(block)
 
     def _write(self, case: int, first: int, block: Tensor, lowres: Tensor | None) -> _Writing:
         host, ready = _to_host(block)
@@ -219,16 +218,16 @@ class Work:
         return _Writing(case, first, len(block), ready, Background(write))
 
     def _finish(self, writing: _Writing | None) -> Iterator[tuple[int, int]]:
-        """Wait until a block is written, unless that is known; yield its members.
+        """Wait until a block is written, unless it has been waited for; yield its members.
 
         Raises
         ------
         MemberError
-            After that, if some of them cannot be kept and the run shall not go on without them
+            At the end, if some of them cannot be kept and the run shall not go on without them
         """
-        if writing is None or writing.told:
+        if writing is None or writing.finished:
             return
-        writing.told = True
+        writing.finished = True
         with self.tally.clock("compute"):
             writing.ready()
         refused: MemberError | None = None
@@ -250,18 +249,18 @@ class Work:
 
 @dataclass
 class _Writing:
-    """A block on its way to the disk; ``ready`` waits until it has left the device."""
+    """A block that is being written; ``ready`` waits until it has left the device."""
 
     case: int
     first: int
     members: int
     ready: Callable[[], None]
     done: Background[None]
-    told: bool = False
+    finished: bool = False
 
 
 def _to_host(block: Tensor) -> tuple[Tensor, Callable[[], None]]:
-    """The block on the CPU, and what to call before it is read.
+    """The block on the CPU, and a function to call before it is read.
 
     From a GPU it is copied while the next members are computed there.
     """
@@ -276,10 +275,5 @@ def _to_host(block: Tensor) -> tuple[Tensor, Callable[[], None]]:
 
 def _consecutive(members: list[int]) -> list[list[int]]:
     """Split rising numbers into runs without gaps."""
-    runs: list[list[int]] = []
-    for i in members:
-        if runs and runs[-1][-1] == i - 1:
-            runs[-1].append(i)
-        else:
-            runs.append([i])
-    return runs
+    runs = groupby(enumerate(members), lambda pair: pair[1] - pair[0])
+    return [[i for _, i in run] for _, run in runs]

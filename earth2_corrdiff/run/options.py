@@ -1,18 +1,19 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""How a run goes."""
+"""Options of a run: seed, members, sampling, and what to do with an output that exists."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from earth2_corrdiff.base.processes import Processes
+from earth2_corrdiff.model.spec import Sampling
 from earth2_corrdiff.store.error_bounds import Compression
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a run goes, apart from what the model says.
+    """Options of a run; the model's settings hold where nothing else is given.
 
     Attributes
     ----------
@@ -27,13 +28,17 @@ class Options:
         For the provenance in the store
     keep_going : bool
         Go on without cases whose input cannot be used: see ``Downscaling.failed``
-    ranks : Processes
+    processes : Processes
         This process among those of its job, which share the members and fill one store
     compress : Compression | None
         Largest errors of the outputs in a Zarr store; by default there are none
     check : bool
         Read every byte of a store that is resumed, in search of damage; by default the newest members, and
         of all others look at the size of the files
+    number_of_samples : int | None
+        Members of each case, by default the model's number
+    sampling : Sampling | None
+        Solver, steps and noise range, by default the model's
     """
 
     seed: int | None = None
@@ -42,6 +47,8 @@ class Options:
     resume: bool = False
     command: str = "earth2_corrdiff.downscale"
     keep_going: bool = False
-    ranks: Processes = Processes()
+    processes: Processes = Processes()
     compress: Compression | None = None
     check: bool = False
+    number_of_samples: int | None = None
+    sampling: Sampling | None = None

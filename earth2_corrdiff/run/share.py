@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""This process's share of a run: pieces of one case each, taken one by one, so that the quick do more."""
+"""A process's share of a run: pieces of one case each, taken one by one, so that faster processes do more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from earth2_corrdiff.base.processes import INTERVAL, Processes
 from earth2_corrdiff.store.claims import Claims
 
 PATIENCE = 60
-"""Looks at the work of others before it is said that they are waited for."""
+"""Looks at the others' progress before the log mentions the wait."""
 PIECES = 2
 """Pieces per process, at least. More would share more evenly, and compute the mean of a case more often."""
 
@@ -40,34 +40,34 @@ class Piece:
 
 @dataclass(frozen=True)
 class Share:
-    """What this process does.
+    """Members that this process computes.
 
     Attributes
     ----------
     missing : Callable[[int], list[int]]
-        Members of a case that are not written, by now
+        Members of a case that are not written yet
     members : int
         Members of a case
     claims : Claims | None
-        Beside which other processes may be at work; None where there can be none
-    ranks : Processes
+        Work claims of all processes; None where there are no others
+    processes : Processes
         This process among those of its job
     failed : Container[int]
-        Cases that this process has given up, by now
+        Cases that this process has given up
     """
 
     missing: Callable[[int], list[int]]
     members: int
     claims: Claims | None = None
-    ranks: Processes = Processes()
+    processes: Processes = Processes()
     failed: Container[int] = ()
     _own: set[tuple[int, int]] = field(default_factory=set, repr=False)
 
     def of(self, missing: list[list[int]], batch: int) -> Iterator[tuple[int, list[int]] | None]:
         """Yield cases with the members that this process is to compute, once they are its own.
 
-        First what would be its part if all were equally fast, then what nobody has taken yet. The first
-        process of a job goes on until nothing is missing, and takes over what the dead have left.
+        First the part that it has if all are equally fast, then pieces that no other process has taken. The
+        first process of a job goes on until nothing is missing, with the pieces of processes that died.
 
         Parameters
         ----------
@@ -81,9 +81,9 @@ class Share:
         tuple[int, list[int]] | None
             None after a while in which there was nothing to do but to wait for other processes
         """
-        pieces, r = self._pieces(missing, batch), self.ranks
-        own = pieces[r.rank :: r.world]
-        others = [piece for i, piece in enumerate(pieces) if i % r.world != r.rank]
+        pieces, r = self._pieces(missing, batch), self.processes
+        own = pieces[r.rank :: r.size]
+        others = [piece for i, piece in enumerate(pieces) if i % r.size != r.rank]
         left = [*own, *reversed(others)]  # from the end: where their owners come last
         for look in count():
             for piece in left:
@@ -103,7 +103,7 @@ class Share:
     def _pieces(self, missing: list[list[int]], batch: int) -> list[Piece]:
         """All members that are missing, each case in as many pieces as keep all processes busy."""
         spans = [(case, members[0], members[-1] + 1) for case, members in enumerate(missing) if members]
-        parts = 1 if self.ranks.world == 1 else ceil(PIECES * self.ranks.world / max(1, len(spans)))
+        parts = 1 if self.processes.size == 1 else ceil(PIECES * self.processes.size / max(1, len(spans)))
         pieces = []
         for case, first, end in spans:
             size = ceil(ceil((end - first) / parts) / batch) * batch
@@ -111,14 +111,14 @@ class Share:
         return pieces
 
     def _still(self, piece: Piece) -> list[int]:
-        """Members of a piece that are not written, by now, and that this process has not had."""
+        """Members of a piece that are not written yet, and that this process has not had."""
         if piece.case in self.failed:
             return []
         inside = range(piece.first, piece.first + piece.count)
         return [i for i in self.missing(piece.case) if i in inside and (piece.case, i) not in self._own]
 
     def _take(self, piece: Piece) -> list[int]:
-        """Members of a piece that nobody else has taken and that are not written."""
+        """Members of a piece that no other process has taken and that are not written."""
         mine = self._still(piece)
         if self.claims is None or not mine:
             return mine
@@ -126,7 +126,7 @@ class Share:
         return [i for i in self._still(piece) if i in taken]  # what was written before it was taken is done
 
     def _give_back(self, piece: Piece) -> None:
-        """What failed here: two processes that wait for each other's failures would wait for ever."""
-        if self.claims is not None and self.ranks.first and piece.case in self.failed:
+        """Release a failed piece: two processes would wait for each other's failures for ever."""
+        if self.claims is not None and self.processes.first and piece.case in self.failed:
             for i in range(piece.first, piece.first + piece.count):
                 self.claims.drop(piece.case * self.members + i)

@@ -12,16 +12,17 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from loguru import logger
 from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, JSONResponse
+from starlette.responses import JSONResponse
 
 from earth2_corrdiff.base.errors import DamageError, InputError
 from earth2_corrdiff.model.earth2studio import CorrDiff
-from earth2_corrdiff.service import about, docs, infer
+from earth2_corrdiff.service import infer, status_api
 from earth2_corrdiff.service.engine import Engine
 from earth2_corrdiff.service.errors import ServiceError, answer
 from earth2_corrdiff.service.job_runner import sentence
 from earth2_corrdiff.service.jobs_api import add_jobs
-from earth2_corrdiff.service.openapi import own_version
+from earth2_corrdiff.service.metrics import own_version
+from earth2_corrdiff.service.pages import add_pages
 from earth2_corrdiff.service.security import Gate
 from earth2_corrdiff.service.settings import Settings
 
@@ -29,13 +30,10 @@ DESCRIPTION = (
     "CorrDiff downscaling of weather. Requests and answers of `/v1/infer` are compatible with the documented "
     "interface of NVIDIA's CorrDiff NIM."
 )
-EXAMPLE = """serve-corrdiff --package demo --write-example input.npy   # for the package that is served
-curl -F input_array=@input.npy -F samples=2 -F steps=12 -F seed=0 -o members.tar {url}/v1/infer
-curl {url}/v1/metadata"""
 
 
 def create_app(settings: Settings, load: Callable[[], CorrDiff]) -> FastAPI:
-    """A service that loads its model when it is started, and is ready when that is warmed up.
+    """A service that loads its model when it starts, and is ready when the model is warmed up.
 
     Parameters
     ----------
@@ -70,41 +68,33 @@ def create_app(settings: Settings, load: Callable[[], CorrDiff]) -> FastAPI:
     app.add_middleware(Gate, settings=settings, metrics=engine.metrics)
     _add_errors(app)
     app.include_router(infer.router(engine, settings))
-    app.include_router(about.router(engine, settings))
+    app.include_router(status_api.router(engine, settings))
     jobs = add_jobs(app, settings, engine)
-    _add_docs(app)
+    add_pages(app)
     app.openapi()  # takes a while, and is kept
     return app
 
 
-def _add_docs(app: FastAPI) -> None:
-    @app.get("/docs", include_in_schema=False)
-    async def documentation(request: Request) -> HTMLResponse:
-        example = EXAMPLE.format(url=str(request.base_url).rstrip("/"))
-        headers = {"content-security-policy": docs.POLICY}
-        return HTMLResponse(docs.page(app.openapi(), example), headers=headers)
-
-
 def _add_errors(app: FastAPI) -> None:
-    @app.exception_handler(InputError)
-    async def unusable(request: Request, error: InputError) -> JSONResponse:
-        """Requests are checked before; what is left is a store that cannot be read."""
-        logger.warning("what a job has made cannot be used: {}", error)
-        return answer(ServiceError(500, sentence(error)))
-
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
         return answer(error)
 
+    @app.exception_handler(InputError)
+    async def unreadable(request: Request, error: InputError) -> JSONResponse:
+        """Requests are checked before: what is left is a store that cannot be read."""
+        logger.warning("the store of a job cannot be used: {}", error)
+        return answer(ServiceError(500, sentence(error)))
+
     @app.exception_handler(DamageError)
     async def damaged(request: Request, error: DamageError) -> JSONResponse:
-        """What is kept of a job has changed on the disk; which folder it is in, is for the log alone."""
-        logger.error("a kept job is damaged: {}", error)
-        return answer(ServiceError(500, "what is kept of this job is damaged; ask for it again"))
+        """The files of a job have changed on the disk; the log alone names the folder."""
+        logger.error("a finished job is damaged: {}", error)
+        return answer(ServiceError(500, "the results of this job are damaged; submit it again"))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        """FastAPI's own findings, in the words of all other errors; nothing of the request is repeated."""
+        """FastAPI's findings in the form of all other errors; nothing of the request is repeated."""
         first = error.errors()[0]
         field = str(first["loc"][1 if len(first["loc"]) > 1 else 0])
         return answer(ServiceError(422, f"{field}: {first['msg']}", field, str(first["msg"])))

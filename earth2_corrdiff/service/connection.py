@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""One connection with a deadline for everything that its client does, or leaves undone.
+"""HTTP connection with a deadline for everything that its client does, or leaves undone.
 
 Uvicorn waits for ever for the head of a request, for the rest of a body that is answered already, and for
 a client to take what was written before the connection was closed. It also makes an event of each chunk,
-however small, in one go. What a request's body and answer may take is up to the gate (``security.py``).
+however small, in one go. The deadlines of a request's body and answer are in ``security.py``.
 """
 
 from __future__ import annotations
@@ -20,28 +20,33 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-MOST = 512  # connections at one time: a client that opens more closes those that have asked nothing
+MOST = 512  # connections at one time: beyond, those without a request are closed
 SECONDS = {
     "head": 8.0,  # from the connection, or the last answer, to the whole head of a request
     "rest": 5.0,  # what still comes of a body after the answer
     "end": 10.0,  # until what was written is taken, after the connection was closed
 }
-SLICE = 4096  # bytes that are looked at in one go
-CHUNKS = 2048  # of a body, however small they are; beyond that
+SLICE = 4096  # bytes that are parsed in one go
+CHUNKS = 2048  # chunks of a body, however small they are; beyond that
 CHUNK = 1024  # bytes of each on average
 HEAD = 32 * 1024  # bytes of a request's head
 ABORT = "abort"
-"""In the scope's ``state``: what ends the connection at once, with all that is not sent yet."""
+"""Key in the scope's ``state`` of the function that ends the connection at once, with all that is unsent."""
 TOO_MANY = b'{"detail": "the body comes in too many small chunks; send chunks of %d bytes or more"}' % CHUNK
 
 
 class Connection(H11Protocol):
-    """Uvicorn's protocol, looked after by :meth:`look`.
+    """Uvicorn's protocol with deadlines, which :meth:`look` enforces.
 
     Parameters
     ----------
     config, server_state, app_state, _loop
-        As Uvicorn hands them over
+        As in Uvicorn
+
+    Attributes
+    ----------
+    since : float
+        Time on the loop's clock since when it waits for the client
     """
 
     connections: Any
@@ -56,20 +61,20 @@ class Connection(H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, {**app_state, ABORT: self.abort}, _loop)
-        self._state, self._since = "head", self.loop.time()
+        self._state, self.since = "head", self.loop.time()
         self._counted: Any = None  # the request whose chunks are counted
         self._received = self._breaks = 0
         self._refused = False
 
     def connection_made(self, transport: Any) -> None:
-        """One connection too many ends the one that has been silent for longest."""
+        """Where there are too many connections, end the one that has been silent for longest."""
         super().connection_made(transport)
         if len(self.connections) > MOST:
             silent = [each for each in self.connections if each.waits_for() == "head"]
-            min(silent, key=lambda each: each.waits_since(), default=self).abort()
+            min(silent, key=lambda each: each.since, default=self).abort()
 
     def data_received(self, data: bytes) -> None:
-        """Hand on what comes, in pieces that hold up nobody, until there are too many chunks."""
+        """Parse what comes, in pieces that take little time, until there are too many chunks."""
         for start in range(0, len(data), SLICE):
             if self._refused or self.transport.is_closing():
                 return
@@ -79,7 +84,7 @@ class Connection(H11Protocol):
                 self._count(piece)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, unless an answer has begun; for the application the client is gone."""
+        """Answer what is not HTTP, unless an answer has begun; for the application the client is gone."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             super().send_400_response(msg)
         else:
@@ -88,7 +93,7 @@ class Connection(H11Protocol):
             self._leave()
 
     def _count(self, piece: bytes) -> None:
-        """Chunks of the present body: each has two line ends."""
+        """Count the chunks of the current body: each has two line ends."""
         if self.cycle is not self._counted:
             self._counted, self._received, self._breaks = self.cycle, 0, 0
         if self.cycle is None or not any(name == b"transfer-encoding" for name, _ in self.headers):
@@ -99,7 +104,7 @@ class Connection(H11Protocol):
             self._refuse()
 
     def _refuse(self) -> None:
-        """Answer 413, unless there is an answer already, and listen no more."""
+        """Answer 413, unless there is an answer already, and ignore the rest."""
         self._refused = True
         if not self.cycle.response_started:
             head = b"HTTP/1.1 413 \r\ncontent-type: application/json\r\nconnection: close\r\n"
@@ -107,7 +112,7 @@ class Connection(H11Protocol):
         self._leave()
 
     def _leave(self) -> None:
-        """For the application the client is gone: what it still sends goes nowhere."""
+        """Present the client as gone to the application; what it still sends is dropped."""
         self.cycle.disconnected = True
         self.cycle.message_event.set()
 
@@ -123,20 +128,16 @@ class Connection(H11Protocol):
             return ""
         return "rest" if self.conn.their_state is h11.SEND_BODY else "head"
 
-    def waits_since(self) -> float:
-        """On the loop's clock, as far as it was looked at."""
-        return self._since
-
     def look(self, now: float) -> None:
         """End the connection where its client has taken too long; called every second."""
         state = self.waits_for()
         if state != self._state:
-            self._state, self._since = state, now
-        elif state and now - self._since > SECONDS[state]:
+            self._state, self.since = state, now
+        elif state and now - self.since > SECONDS[state]:
             self.abort()
 
     def abort(self) -> None:
-        """End it at once; what is not sent yet never is, nor kept by the kernel for who does not read."""
+        """End it at once; what is not sent yet is dropped, by the kernel too."""
         if self.transport is None:
             return
         sock = self.transport.get_extra_info("socket")
@@ -146,5 +147,5 @@ class Connection(H11Protocol):
 
     @property
     def unfinished(self) -> bool:
-        """Whether its request has not arrived as a whole."""
+        """True if its request has not arrived completely."""
         return self.cycle is None or (self.cycle.more_body and not self.cycle.response_complete)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a client sends, checked before anything is made of it: a npy file and a few numbers."""
+"""The fields of ``POST /v1/infer``, checked before anything is made of them: a npy file and a few numbers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any, Required
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationInfo
+from typing_extensions import TypedDict
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.times import Times, parse_time, to_leads, to_times
@@ -24,14 +26,77 @@ from earth2_corrdiff.service.settings import Settings
 from earth2_corrdiff.sources import check_input
 
 ARRAY = "input_array"
-NUMBERS = ("samples", "steps", "seed")
-FIELDS = (ARRAY, *NUMBERS, "solver", "time", "lead_time")
+SEEDS = 2**63  # seeds are of 64 bits with a sign: what PyTorch's generators take
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
-SEEDS = 2**63  # seeds are of 64 bits with a sign: what PyTorch's generators take
 
 
-def read_array(data: bytes, spec: CorrDiffSpec, max_states: int) -> NDArray[np.float32]:
+def _whole_number(text: str, info: ValidationInfo[dict[str, range]]) -> int:
+    """The number of a field within its limits, ``info.context``; pydantic would take 2.0 and 1_0, too."""
+    name = str(info.field_name)
+    among = info.context[name]
+    if not _INTEGER.fullmatch(text.strip()) or int(text) not in among:
+        limits = "of 64 bits" if name == "seed" else f"from {among[0]} to {among[-1]}"
+        raise wrong(name, f"a whole number {limits}", repr(text))
+    return int(text)
+
+
+def _solver(text: str) -> str:
+    if text not in SOLVERS:
+        raise wrong("solver", f"one of {', '.join(SOLVERS)}", repr(text))
+    return text
+
+
+_Number = BeforeValidator(_whole_number)
+_Solver = BeforeValidator(_solver)
+ARRAY_TEXT = (
+    "npy file, float32 `(batch, variables, h, w)` or `(1, batch, variables, h, w)`, in physical units; "
+    "variables and grid as in /v1/metadata"
+)
+TIME_TEXT = (
+    "valid time, UTC, as 2024-07-24T12:00; for several cases as many, with commas. With it the members are "
+    "those of run-corrdiff for this seed and time"
+)
+LEAD_TEXT = (
+    "lead time in hours, as 6 or 90min, one for each case; needed by packages that were trained with lead "
+    "times (see /v1/metadata). `time` is the valid time all the same"
+)
+
+
+class InferForm(TypedDict, total=False):
+    """The fields of a request, which all come as text; only the array is a file."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+    input_array: Required[Annotated[bytes, Field(description=ARRAY_TEXT)]]
+    samples: Annotated[int, Field(ge=1, description="members per case; by default 1"), _Number]
+    steps: Annotated[int, Field(ge=1, description="of the solver; by default the package's"), _Number]
+    seed: Annotated[int, Field(description="of the ensemble; by default drawn: see x-corrdiff-seed"), _Number]
+    solver: Annotated[str, Field(description=f"{', '.join(SOLVERS)}; by default the package's"), _Solver]
+    time: Annotated[str, Field(description=TIME_TEXT)]
+    lead_time: Annotated[str, Field(description=LEAD_TEXT)]
+
+
+FIELDS = tuple(InferForm.__annotations__)
+FORM = TypeAdapter(InferForm)
+
+
+def read_form(data: bytes, texts: Mapping[str, str], settings: Settings) -> InferForm:
+    """The fields of a request.
+
+    Raises
+    ------
+    ServiceError
+        422 for what is not a whole number or not a solver, or out of the limits
+    """
+    limits = {
+        "samples": range(1, settings.max_samples + 1),
+        "steps": range(1, settings.max_steps + 1),
+        "seed": range(-SEEDS, SEEDS),
+    }
+    return FORM.validate_python({ARRAY: data, **texts}, context=limits)
+
+
+def read_array(data: bytes, spec: CorrDiffSpec, max_cases: int) -> NDArray[np.float32]:
     """The input of a request from the bytes of a npy file.
 
     Nothing is unpickled or decompressed, and no array is made before the header agrees with the model and
@@ -42,9 +107,9 @@ def read_array(data: bytes, spec: CorrDiffSpec, max_states: int) -> NDArray[np.f
     data : bytes
         A npy file: ``(batch, variables, h, w)``, or with one more leading axis; float16, 32 or 64
     spec : CorrDiffSpec
-        Says which variables and grid
-    max_states : int
-        Most states in a batch
+        Its inputs and grid
+    max_cases : int
+        Most cases in a batch
 
     Returns
     -------
@@ -54,7 +119,7 @@ def read_array(data: bytes, spec: CorrDiffSpec, max_states: int) -> NDArray[np.f
     Raises
     ------
     ServiceError
-        422, with what was expected and what came
+        422, with what was expected and what was found
     """
     shape, fortran, dtype, start = _header(data)
     if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
@@ -63,9 +128,9 @@ def read_array(data: bytes, spec: CorrDiffSpec, max_states: int) -> NDArray[np.f
     axes = ", ".join(map(str, want))
     if len(shape) not in (4, 5) or shape[-3:] != want:
         raise wrong(ARRAY, f"of shape (batch, {axes}) or (1, batch, {axes})", f"the shape {shape}")
-    states = math.prod(shape[:-3])
-    if not 1 <= states <= max_states:
-        raise wrong(ARRAY, f"a batch of 1 to {max_states} states", states)
+    cases = math.prod(shape[:-3])
+    if not 1 <= cases <= max_cases:
+        raise wrong(ARRAY, f"a batch of 1 to {max_cases} cases", cases)
     size = math.prod(shape) * dtype.itemsize
     if len(data) - start != size:
         raise wrong(ARRAY, f"a npy file with {size} bytes after its header", f"{len(data) - start}")
@@ -80,7 +145,7 @@ def read_array(data: bytes, spec: CorrDiffSpec, max_states: int) -> NDArray[np.f
 
 
 def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Shape, order and dtype of a npy file, and where its values start."""
+    """Shape, order and dtype of a npy file, and the position of its values."""
     expected = "a npy file of plain numbers, as numpy.save writes it"
     if data[:2] == b"PK":
         raise wrong(ARRAY, expected, "a zip file (a npz?)")
@@ -89,7 +154,7 @@ def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
         version = np.lib.format.read_magic(file)
         shape, fortran, dtype = _HEADERS[version](file)
     except Exception as error:  # whatever a hostile header brings about in its parser
-        raise wrong(ARRAY, expected, f"a file that is none ({len(data)} bytes)") from error
+        raise wrong(ARRAY, expected, f"another file ({len(data)} bytes)") from error
     if dtype.hasobject:
         raise wrong(ARRAY, expected, "pickled objects")
     if any(type(length) is not int or length < 0 for length in shape):  # True counts as 1, and -1 as any
@@ -98,151 +163,119 @@ def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
 
 
 def check_weather(values: NDArray[np.float32], spec: CorrDiffSpec, times: Times | None = None) -> None:
-    """Refuse what is no weather, as every other source of input is: wrong units, markers of missing values.
+    """Refuse fields that are not weather, as for every other source: wrong units, marks of missing values.
 
     Parameters
     ----------
     values : np.ndarray
         ``[B, C, h, w]``
     spec : CorrDiffSpec
-        Names the variables
+        Its inputs
     times : Times | None, optional
-        Valid times of the states, for the message
+        Valid times of the cases, for the message
 
     Raises
     ------
     ServiceError
-        422 with the first variable that is wrong, what it has, and what is expected
+        422 with the first variable that is wrong, its values, and what is expected
     """
     expected = "weather in the units of /v1/metadata"
     try:
         check_input(values, spec.inputs.names, "the request", times)
     except InputError as error:
-        said = str(error).removeprefix("the input from the request").lstrip()
-        raise ServiceError(422, f"{ARRAY} must be {expected}; {said}", ARRAY, expected) from None
+        text = str(error).removeprefix("the input from the request").lstrip()
+        raise ServiceError(422, f"{ARRAY} must be {expected}; {text}", ARRAY, expected) from None
 
 
-def read_numbers(form: Mapping[str, str], settings: Settings) -> dict[str, int]:
-    """``samples``, ``steps`` and ``seed``, as far as they are given.
-
-    Raises
-    ------
-    ServiceError
-        422 for what is no whole number, or out of the limits
-    """
-    limits = {
-        "samples": range(1, settings.max_samples + 1),
-        "steps": range(1, settings.max_steps + 1),
-        "seed": range(-SEEDS, SEEDS),
-    }
-    return {name: _integer(name, form[name], limits[name]) for name in NUMBERS if name in form}
+def read_sampling(form: InferForm, default: Sampling) -> Sampling:
+    """The default sampling with the steps and solver of a request."""
+    return replace(default, solver=form.get("solver", default.solver), steps=form.get("steps", default.steps))
 
 
-def _integer(name: str, text: str, among: range) -> int:
-    said = "of 64 bits" if name == "seed" else f"from {among[0]} to {among[-1]}"
-    if not _INTEGER.fullmatch(text.strip()) or int(text) not in among:
-        raise wrong(name, f"a whole number {said}", repr(text))
-    return int(text)
-
-
-def read_sampling(form: Mapping[str, str], numbers: Mapping[str, int], default: Sampling) -> Sampling:
-    """The model's sampling with the request's steps and solver.
+def read_times(text: str | None, cases: int) -> Times | None:
+    """Valid times of the cases; None where the request has none.
 
     Raises
     ------
     ServiceError
-        422 for a solver that there is not
+        422 for what is not a time, or where they are not as many as the cases
     """
-    solver = form.get("solver", default.solver)
-    if solver not in SOLVERS:
-        raise wrong("solver", f"one of {', '.join(SOLVERS)}", repr(solver))
-    return replace(default, solver=solver, steps=numbers.get("steps", default.steps))
-
-
-def read_times(form: Mapping[str, str], states: int) -> Times | None:
-    """Valid times of the states; None where the request names none.
-
-    Raises
-    ------
-    ServiceError
-        422 for what is no time, or where they are not as many as the states
-    """
-    if "time" not in form:
+    if text is None:
         return None
-    expected = f"{states} valid time{'s' * (states > 1)} (UTC, as 2024-07-24T12:00; commas between several)"
-    texts = _texts(form, "time", states, expected)
+    expected = f"{cases} valid time{'s' * (cases > 1)} (UTC, as 2024-07-24T12:00; commas between several)"
+    texts = _one_for_each_case("time", text, cases, expected)
     try:
-        return to_times([parse_time(text) for text in texts])
+        return to_times([parse_time(part) for part in texts])
     except InputError as error:
-        raise wrong("time", expected, repr(form["time"])) from error
+        raise wrong("time", expected, repr(text)) from error
 
 
-def _texts(form: Mapping[str, str], name: str, states: int, expected: str) -> list[str]:
-    """What a field says of each state, counted before anything is made of it: no period, of a million."""
-    texts = form[name].split(",", states)
-    if any("/" in text for text in texts):
+def _one_for_each_case(name: str, text: str, cases: int, expected: str) -> list[str]:
+    """The parts of a field, counted before anything is made of them: a period could have a million."""
+    parts = text.split(",", cases)
+    if any("/" in part for part in parts):
         raise wrong(name, expected, "a period")
-    if len(texts) != states:
-        raise wrong(name, expected, form[name].count(",") + 1)
-    return texts
+    if len(parts) != cases:
+        raise wrong(name, expected, text.count(",") + 1)
+    return parts
 
 
 def read_leads(
-    form: Mapping[str, str], states: int, times: Times | None, spec: CorrDiffSpec
+    text: str | None, cases: int, times: Times | None, spec: CorrDiffSpec
 ) -> tuple[float, ...] | None:
-    """Lead times of the states in hours; None where the request names none and the package needs none.
+    """Lead times of the cases in hours; None where the request has none and the package needs none.
 
     Raises
     ------
     ServiceError
-        422 for what is no lead time, for one that the package was not trained with, where they are not as
-        many as the states, or where it would change nothing
+        422 for what is not a lead time, for one that the package was not trained with, where they are not
+        as many as the cases, or where they would change nothing
     """
     known = ", ".join(f"{hours:g}" for hours in spec.lead_time_hours)
     which = f", one of {known} h" if known else ""
-    expected = f"{states} lead time{'s' * (states > 1)} (hours, as 6 or 90min; commas between several){which}"
-    if "lead_time" not in form:
+    expected = f"{cases} lead time{'s' * (cases > 1)} (hours, as 6 or 90min; commas between several){which}"
+    if text is None:
         if spec.lead_time_hours:
             raise wrong("lead_time", expected, "nothing")
         return None
     if times is None and not spec.lead_time_hours:
-        says = "given with a time, as this package was trained without lead times"
-        raise wrong("lead_time", says, "a lead time alone, which would change nothing")
-    texts = _texts(form, "lead_time", states, expected)
+        needs = "given with a time, as this package was trained without lead times"
+        raise wrong("lead_time", needs, "a lead time alone, which would change nothing")
+    texts = _one_for_each_case("lead_time", text, cases, expected)
     try:
-        leads = tuple(float(to_leads(text)[0] / np.timedelta64(1, "h")) for text in texts)
+        leads = tuple(float(to_leads(part)[0] / np.timedelta64(1, "h")) for part in texts)
         for hours in leads:
             spec.lead_label(hours)
     except InputError as error:
-        raise wrong("lead_time", expected, repr(form["lead_time"])) from error
+        raise wrong("lead_time", expected, repr(text)) from error
     return leads
 
 
 def seeds_of(
     seed: int,
     samples: int,
-    states: int,
+    cases: int,
     times: Times | None,
     drawn: bool,
     leads: tuple[float, ...] | None = None,
 ) -> tuple[tuple[int, ...], ...]:
     """Seeds of all members, ``[B][M]``.
 
-    With valid times they are those of ``run-corrdiff`` and ``downscale``, each state's own; without, those
-    of ``model(x, coords)``, the same for all states, as in the stock classes (``drawn``: the Taiwan class).
-    Lead times in hours tell forecasts for one valid time apart, as there.
+    With valid times they are those of ``run-corrdiff`` and ``downscale``, for each case its own; without,
+    those of ``model(x, coords)``, the same for all cases, as in the stock classes (``drawn``: the Taiwan
+    class). Lead times in hours give forecasts for one valid time different seeds, as there.
     """
-    if times is not None:
-        more = [()] * states if leads is None else [(round(hours * 3600),) for hours in leads]
-        return tuple(
-            tuple(member_seed(seed, time, m, *rest) for m in range(samples))
-            for time, rest in zip(times, more, strict=True)
-        )
-    return (tuple((drawn_seeds if drawn else consecutive_seeds)(seed, samples)),) * states
+    if times is None:
+        return (tuple((drawn_seeds if drawn else consecutive_seeds)(seed, samples)),) * cases
+    offsets = [()] * cases if leads is None else [(round(hours * 3600),) for hours in leads]
+    return tuple(
+        tuple(member_seed(seed, time, member, *offset) for member in range(samples))
+        for time, offset in zip(times, offsets, strict=True)
+    )
 
 
-def refuse_unknown(names: list[str]) -> None:
-    """A field that is not known, or given twice, is a mistake: it would change nothing.
+def check_names(names: list[str]) -> None:
+    """Refuse a field that is unknown or given twice: it would change nothing.
 
     Raises
     ------
@@ -251,8 +284,7 @@ def refuse_unknown(names: list[str]) -> None:
     """
     for name in names:
         if name not in FIELDS:
-            raise ServiceError(
-                422, f"there is no field {name[:40]!r}; a request takes {', '.join(FIELDS)}", name[:40]
-            )
+            text = f"there is no field {name[:40]!r}; a request takes {', '.join(FIELDS)}"
+            raise ServiceError(422, text, name[:40])
         if names.count(name) > 1:
             raise wrong(name, "given once", f"it {names.count(name)} times")

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The owner of the device: one thread that loads the model and makes all members, for requests and jobs.
+"""The owner thread of the device: it loads the model and makes all members, for requests and jobs.
 
-The first in the line that wants a turn gets one block of members, or one step of a job, and goes to the
-end: a request for one sample waits for one block, not for the 64 members of another. On a GPU the members
-of all waiting requests with the same sampling share the network calls.
+The first entry of the queue that is ready for a turn gets one block of members, or one step of a job, and
+goes to the end: a request for one sample waits for one block, not for the 64 members of another. On a GPU
+the members of all waiting requests with the same sampling share the network calls.
 """
 
 from __future__ import annotations
@@ -13,31 +13,35 @@ import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from time import monotonic, perf_counter
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from loguru import logger
+from torch import Tensor
 
-from earth2_corrdiff.base.errors import first_line
+from earth2_corrdiff.base.errors import NoMemoryError
+from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.earth2studio import CorrDiff
 from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling
 from earth2_corrdiff.service.errors import ServiceError, internal
-from earth2_corrdiff.service.members import Maker, out_of_memory
 from earth2_corrdiff.service.metrics import Metrics
-from earth2_corrdiff.service.queue import InferRequest, Line, Member, Row, Steps, Task, Ticket
+from earth2_corrdiff.service.queue import InferRequest, Member, Queue, Row, Steps, Task, Ticket
 from earth2_corrdiff.service.settings import Settings
 
 STOPPING = ("stopping", "stopped")
-RETRY = 5  # seconds, where nothing better is known
+RETRY = 5  # seconds, where no estimate is known
+WARM = (1, 2, 4)  # blocks of most requests, and the largest: a GPU captures each size by itself
 
 
 class AbandonedError(Exception):
-    """Nobody waits for this block any more."""
+    """All requests of a block were cancelled."""
 
 
 class Loaded(NamedTuple):
-    """What is known of the model once it is loaded; ``sampling`` is what requests get that name nothing."""
+    """Properties of a loaded model; ``sampling`` holds for requests that name no other."""
 
     spec: CorrDiffSpec
     sampling: Sampling
@@ -55,14 +59,14 @@ class Engine:
     settings : Settings
         The service's limits
     metrics : Metrics | None, optional
-        Where it is counted what is done
+        Counters of requests and blocks
 
     Attributes
     ----------
     state : str
         ``new``, ``loading``, ``warming up``, ``ready``, ``stopping``, ``stopped`` or ``failed``
     failure : BaseException | None
-        Why it failed
+        The error of a service that has failed
     """
 
     def __init__(
@@ -71,10 +75,10 @@ class Engine:
         self.state = "new"
         self.failure: BaseException | None = None
         self.settings, self.metrics = settings, metrics or Metrics()
-        self._load, self._line = load, Line()
+        self._load, self._queue = load, Queue()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._own, name="corrdiff-owner", daemon=True)
-        self._maker: Maker | None = None
+        self._downscaler: Downscaler | None = None
         self._known: Loaded | None = None
         self._end = math.inf  # on the monotonic clock: when what is left is refused
         self._pace = 0.0  # seconds per member and network evaluation, averaged over blocks
@@ -88,24 +92,24 @@ class Engine:
 
     @property
     def ready(self) -> bool:
-        """Whether requests and jobs are accepted."""
+        """True if requests and jobs are accepted."""
         return self.state == "ready"
 
     @property
     def loaded(self) -> Loaded:
-        """What is known of the model; ServiceError 503 before it is loaded. Safe from any thread."""
+        """Properties of the model; ServiceError 503 before it is loaded. Safe from any thread."""
         if self._known is None:
             raise self._not_ready()
         return self._known
 
     @property
     def spec(self) -> CorrDiffSpec:
-        """What the package says; errors as ``loaded``."""
+        """Metadata of the package; errors as ``loaded``."""
         return self.loaded.spec
 
     @property
     def sampling(self) -> Sampling:
-        """How the model samples where nothing else is asked for; errors as ``loaded``."""
+        """The model's default sampling; errors as ``loaded``."""
         return self.loaded.sampling
 
     def _not_ready(self) -> ServiceError:
@@ -113,10 +117,10 @@ class Engine:
 
     @property
     def waiting(self) -> tuple[int, int, int]:
-        """Requests, members and jobs that are waited for."""
+        """Numbers of requests, members and jobs that wait or are worked on."""
         with self._changed:
-            tickets = self._line.tickets
-            return len(tickets), sum(ticket.left for ticket in tickets), len(self._line.jobs)
+            tickets = self._queue.tickets
+            return len(tickets), sum(ticket.left for ticket in tickets), len(self._queue.jobs)
 
     def check(self) -> None:
         """ServiceError 503 or 429 where a request would be refused now; before its body is received."""
@@ -126,7 +130,7 @@ class Engine:
     def _check(self) -> None:
         if not self.ready:
             raise self._not_ready()
-        tickets = self._line.tickets
+        tickets = self._queue.tickets
         if len(tickets) >= self.settings.queue:
             work = sum(ticket.left * ticket.request.sampling.calls for ticket in tickets)
             seconds = max(1, math.ceil(self._pace * work / len(tickets)))
@@ -135,30 +139,30 @@ class Engine:
             )
 
     def submit(self, request: InferRequest, deliver: Callable[[Member | ServiceError], None]) -> Ticket:
-        """Put a request into the line.
+        """Put a request into the queue.
 
         Parameters
         ----------
         request : InferRequest
-            What is asked for
+            The request
         deliver : Callable[[Member | ServiceError], None]
-            Called on the owner thread, and must return at once: with each member, state by state, as soon as
-            it is done, or once with what went wrong
+            Called on the owner thread, and must return at once: with each member, case by case, as soon as
+            it is done, or once with an error
 
         Returns
         -------
         Ticket
-            Call its ``sent`` for each member that is taken, and ``cancel`` when nobody waits any more
+            Call its ``sent`` for each member that is taken, and ``cancel`` to give up the rest
 
         Raises
         ------
         ServiceError
-            503 where the service is not ready, 429 where the line is full
+            503 where the service is not ready, 429 where the queue is full
         """
         with self._changed:
             self._check()
-            ticket = Ticket(request, deliver, self._changed, self._maker.limit if self._maker else 1)
-            self._line.entries.append(ticket)
+            ticket = Ticket(request, deliver, self._changed, self._limit)
+            self._queue.entries.append(ticket)
             self._changed.notify_all()
         return ticket
 
@@ -169,13 +173,13 @@ class Engine:
         ----------
         steps : Callable[[CorrDiff], Iterator[object]]
             Called on the owner thread at the job's first turn, with the model; each ``next()`` is one turn
-            and holds up everybody else, so it should be one block of members. What it sets on the model
-            (``number_of_samples``, ``solver``, …) is its own: between turns the engine puts it back
+            and delays all others, so it should be one block of members. The model is shared: settings go
+            with calls to it
 
         Returns
         -------
         Future
-            What the iterator returned (``StopIteration.value``), or its exception. ``cancel()`` works at any
+            The iterator's return value (``StopIteration.value``), or its exception. ``cancel()`` works at any
             time until then; the iterator, if it is a generator, is closed on the owner thread
 
         Raises
@@ -187,16 +191,16 @@ class Engine:
         with self._changed:
             if not self.ready:
                 raise self._not_ready()
-            self._line.entries.append(job)
+            self._queue.entries.append(job)
             self._changed.notify_all()
         return job.future
 
     def drain(self) -> None:
-        """Accept nothing more; go on with what was accepted. Returns at once."""
+        """Accept no more requests; go on with those that were accepted. Returns at once."""
         self._enter("stopping")
 
     def close(self, drain_seconds: float) -> None:
-        """Accept nothing more, finish within ``drain_seconds`` what was accepted, and refuse the rest (503).
+        """Accept no more requests, finish accepted ones within ``drain_seconds``, refuse the rest (503).
 
         Blocks until the owner thread has ended. Jobs that are not done are cancelled. Another call may make
         the time shorter, not longer.
@@ -214,7 +218,7 @@ class Engine:
 
     def _refuse_all(self, fault: ServiceError) -> None:
         with self._changed:
-            tickets, jobs = self._line.tickets, self._line.jobs
+            tickets, jobs = self._queue.tickets, self._queue.jobs
         for job in jobs:
             job.future.cancel()
         for ticket in tickets:
@@ -227,23 +231,27 @@ class Engine:
         """Load, warm up, and work until the service stops."""
         try:
             model = self._load()
-            self._maker = Maker(model, self.settings.max_batch)
-            inner = model.downscaler
+            inner = self._downscaler = model.downscaler
             self._known = Loaded(model.spec, inner.sampling, str(inner.device), inner.precision)
             self._enter("warming up")
-            self._maker.warm_up()
+            warm_up(inner, self._limit)
             self._enter("ready")
-            while (turn := self._next(self._maker)) is not None:
+            while (turn := self._next()) is not None:
                 if isinstance(turn, Task):
                     turn.step(model)
                 else:
-                    self._make(self._maker, turn)
+                    self._make(inner, turn)
             self._enter("stopped")
         except BaseException as error:
             self.failure = error
             self._enter("failed")
             logger.opt(exception=error).debug("the owner thread ends")
             self._refuse_all(ServiceError(503, "the service has failed"))
+
+    @property
+    def _limit(self) -> int:
+        """Most members in one block."""
+        return 1 if self._downscaler is None else self._downscaler.batch_size(self.settings.max_batch)
 
     def _enter(self, state: str) -> None:
         """Another state; a service that stops or has failed does not become ready again."""
@@ -253,68 +261,92 @@ class Engine:
                 self.state = state
             self._changed.notify_all()
 
-    def _next(self, maker: Maker) -> list[Row] | Task | None:
+    def _next(self) -> list[Row] | Task | None:
         """Wait for a turn; None where the service stops and everything is done."""
         with self._changed:
             while True:
-                turn = self._line.turn(maker.limit, self.settings.sharing)
+                turn = self._queue.turn(self._limit, self.settings.sharing)
                 if turn is not None:
                     return turn
-                if self.state in STOPPING and not self._line.entries:
+                if self.state in STOPPING and not self._queue.entries:
                     return None
                 self._changed.wait()
 
-    def _make(self, maker: Maker, rows: list[Row]) -> None:
-        """Make and deliver these members, in smaller blocks where memory runs out."""
-        while rows := [row for row in rows if not row.ticket.cancelled]:
-            some = rows[: maker.limit]
-            try:
-                self._block(maker, some)
-            except AbandonedError:
-                pass
-            except Exception as error:
-                if out_of_memory(error) and len(some) > 1:
-                    maker.halve(len(some))
-                    continue
-                self._answer(maker, some, error)
-            rows = rows[len(some) :]
+    def _make(self, downscaler: Downscaler, rows: list[Row]) -> None:
+        """Make and deliver these members; ``left`` are those that are not delivered yet."""
+        left = [row for row in rows if not row.ticket.cancelled]
 
-    def _block(self, maker: Maker, rows: list[Row]) -> None:
         def abandon(_: int) -> None:
-            if all(row.ticket.cancelled for row in rows):
+            if all(row.ticket.cancelled for row in left):
                 raise AbandonedError
 
-        start = perf_counter()
-        for row in rows:
-            if row.ticket.started is None:
-                row.ticket.started = start
-                self.metrics.stage("wait", start - row.ticket.joined)
-            maker.prepare(row.work[0])
-        sampling = rows[0].ticket.request.sampling
-        values = maker.block([row.work for row in rows], sampling, abandon)
-        seconds = perf_counter() - start
-        pace = seconds / len(rows) / sampling.calls
+        try:
+            start = perf_counter()
+            members = [(self._begin(row, start).prepared(row.case, downscaler), row.seed) for row in left]
+            sampling = rows[0].ticket.request.sampling
+            for block in downscaler.blocks(members, self.settings.max_batch, abandon, sampling):
+                self._count(len(block), perf_counter() - start, sampling)
+                self._deliver(left[: len(block)], block)
+                left = left[len(block) :]
+                start = perf_counter()
+        except AbandonedError:
+            pass
+        except Exception as error:
+            self._answer(left, error)
+            if not isinstance(error, NoMemoryError) and not alive(downscaler.device):
+                raise
+
+    def _begin(self, row: Row, start: float) -> Ticket:
+        """The ticket of a row, which waits no longer."""
+        if row.ticket.started is None:
+            row.ticket.started = start
+            self.metrics.stage("wait", start - row.ticket.joined)
+        return row.ticket
+
+    def _count(self, members: int, seconds: float, sampling: Sampling) -> None:
+        pace = seconds / members / sampling.calls
         self._pace = pace if self._pace == 0 else 0.8 * self._pace + 0.2 * pace
-        self.metrics.block(len(rows), seconds)
-        for row, field in zip(rows, values, strict=True):
+        self.metrics.block(members, seconds)
+
+    def _deliver(self, rows: list[Row], block: Tensor) -> None:
+        """Hand each member ``[Co, H, W]`` of a block to its client."""
+        for row, field in zip(rows, block.numpy(force=True), strict=True):
             if not row.ticket.finish(row):
                 continue
             if np.isfinite(field).all():
-                row.ticket.give(Member(row.state, row.sample, field))
+                row.ticket.give(Member(row.case, row.sample, field))
                 continue
             logger.error("member {} of a request is not finite", row.sample)
             row.ticket.cancel()
             row.ticket.give(ServiceError(500, f"member {row.sample} is not finite: it cannot be used"))
 
-    def _answer(self, maker: Maker, rows: list[Row], error: Exception) -> None:
-        """Tell those whose block failed; raise where the device has failed with it."""
-        if out_of_memory(error):
-            logger.error("one member alone does not fit the memory ({})", first_line(error))
+    def _answer(self, rows: list[Row], error: Exception) -> None:
+        """Answer those whose block failed."""
+        if isinstance(error, NoMemoryError):
+            logger.error("{}", error)
             fault = ServiceError(503, "there is not enough memory for one member now", retry_after=RETRY)
         else:
             fault = internal(error)
         for ticket in {row.ticket for row in rows}:
             ticket.cancel()
             ticket.give(fault)
-        if fault.status_code == 500 and not maker.alive():
-            raise error
+
+
+def warm_up(downscaler: Downscaler, limit: int) -> None:
+    """Make blocks of the sizes in ``WARM``, so that the first request is as fast as the next ones."""
+    spec, sampling = downscaler.spec, downscaler.sampling
+    center = torch.tensor(spec.inputs.center, dtype=torch.float32)[None, :, None, None]
+    lead = spec.lead_time_hours[0] if spec.lead_time_hours else None
+    case = downscaler.prepare(center.repeat(1, 1, *spec.input_grid.shape), lead)
+    brief = replace(sampling, steps=min(2, sampling.steps))
+    for size in sorted({min(size, limit) for size in (*WARM, limit)}):
+        for _ in downscaler.blocks([(case, seed) for seed in range(size)], size, None, brief):
+            pass
+
+
+def alive(device: torch.device) -> bool:
+    """True if the device still answers: after some errors a GPU does not until the process ends."""
+    try:
+        return bool(torch.ones(1, device=device).item() == 1)
+    except RuntimeError:
+        return False

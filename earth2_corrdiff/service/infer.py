@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
@@ -16,38 +16,46 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from earth2_corrdiff.model.diffusion.noise import fresh_seed
-from earth2_corrdiff.service import archive, decode, forms
+from earth2_corrdiff.service import archives, decode, forms
 from earth2_corrdiff.service.engine import RETRY, Engine
-from earth2_corrdiff.service.errors import GONE, ServiceError
-from earth2_corrdiff.service.openapi import INFER
+from earth2_corrdiff.service.errors import GONE, ServiceError, faults, file_answer
 from earth2_corrdiff.service.queue import InferRequest, Member
 from earth2_corrdiff.service.security import MEMBERS, StalledError
 from earth2_corrdiff.service.settings import Settings
 
-GRACE = 1  # seconds to send what is there after it is known that nothing more comes
-READERS = 2  # requests that are taken apart at one time: each may need three times its size
+GRACE = 1  # seconds to send what is there once nothing more will come
+READERS = 2  # requests that are parsed at one time: each may need three times its size
+SEED = {"schema": {"type": "integer"}, "description": "seed of the ensemble"}
+TAR = "A tar of `{sample:03d}_{batch:03d}.npy`, float32 `(1, 1, variables, H, W)`"
+OPENAPI: dict[str, Any] = {
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {"multipart/form-data": {"schema": decode.FORM.json_schema()}},
+        }
+    },
+    "responses": {
+        **file_answer("application/x-tar", TAR, headers={"x-corrdiff-seed": SEED}),
+        **faults(400, 401, 403, 408, 413, 422, 429, 500, 503, 504),
+    },
+}
 
 
 def router(engine: Engine, settings: Settings) -> APIRouter:
-    """The route of requests."""
+    """The route of ``POST /v1/infer``."""
     routes = APIRouter()
     readers = ThreadPoolExecutor(READERS, "corrdiff-reader")
 
-    @routes.post("/v1/infer", response_class=Response, **INFER)
+    @routes.post("/v1/infer", response_class=Response, **OPENAPI)
     async def infer(request: Request) -> Response:
-        """Downscale one or more states, each into an ensemble.
+        """Downscale one or more cases, each into an ensemble.
 
         The answer is a tar of npy files ``{sample:03d}_{batch:03d}.npy``, float32 of the shape
         ``(1, 1, variables, H, W)``; each is sent as soon as it is done.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + settings.seconds
+        deadline = asyncio.get_running_loop().time() + settings.seconds
         engine.check()
-        with await _receive(request, deadline) as body:
-            engine.metrics.stage("receive", settings.seconds - deadline + loop.time())
-            seed, work = await loop.run_in_executor(
-                readers, _checked, body, request.headers, engine, settings
-            )
+        seed, work = await read(request, deadline)
         request.scope[MEMBERS] = work.members
         members = Members(engine, work, request.receive, deadline)
         try:
@@ -56,70 +64,52 @@ def router(engine: Engine, settings: Settings) -> APIRouter:
             members.close()
             raise
 
+    async def read(request: Request, deadline: float) -> tuple[int, InferRequest]:
+        """The seed and all else of a request: received here, parsed and checked on a reader's thread."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout_at(deadline):
+                body = await forms.receive(request)
+            with body:
+                engine.metrics.stage("receive", settings.seconds - deadline + loop.time())
+                return await loop.run_in_executor(readers, _checked, body, request.headers, engine, settings)
+        except TimeoutError:
+            raise ServiceError(408, "the request took too long to arrive") from None
+        except OSError as error:
+            logger.error("a request cannot be stored ({})", error)
+            text = "there is no space to store the request now"
+            raise ServiceError(503, text, retry_after=RETRY) from None
+
     return routes
-
-
-async def _receive(request: Request, deadline: float) -> IO[bytes]:
-    """The body of a form.
-
-    Raises
-    ------
-    ServiceError
-        422 for what is no form, 408 where it takes too long, 503 where there is no place for it
-    """
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await forms.receive(request)
-    except TimeoutError:
-        raise ServiceError(408, "the request took too long to arrive") from None
-    except OSError as error:
-        raise _no_place(error) from None
 
 
 def _checked(
     body: IO[bytes], headers: Headers, engine: Engine, settings: Settings
 ) -> tuple[int, InferRequest]:
-    """What a form asks for, and its seed; on a reader's thread."""
-    try:
-        data, form = forms.take_apart(body, headers)
-    except OSError as error:
-        raise _no_place(error) from None
-    return _read(data, form, engine, settings)
-
-
-def _no_place(error: OSError) -> ServiceError:
-    logger.error("a request cannot be stored ({})", error)
-    return ServiceError(503, "there is no place to store the request now", retry_after=RETRY)
-
-
-def _read(
-    data: bytes, form: Mapping[str, str], engine: Engine, settings: Settings
-) -> tuple[int, InferRequest]:
-    """All of a request, checked, and its seed; a drawn one where it names none."""
-    spec = engine.spec
-    numbers = decode.read_numbers(form, settings)
-    sampling = decode.read_sampling(form, numbers, engine.sampling)
+    """The seed (drawn where the request has none) and all else that a form asks for."""
+    data, texts = forms.take_apart(body, headers)
+    spec, form = engine.spec, decode.read_form(data, texts, settings)
     coarse = decode.read_array(data, spec, settings.max_states)
-    times = decode.read_times(form, len(coarse))
-    leads = decode.read_leads(form, len(coarse), times, spec)
+    times = decode.read_times(form.get("time"), len(coarse))
+    leads = decode.read_leads(form.get("lead_time"), len(coarse), times, spec)
     decode.check_weather(coarse, spec, times)
-    seed = numbers.get("seed", fresh_seed())
-    seeds = decode.seeds_of(seed, numbers.get("samples", 1), len(coarse), times, spec.drawn_seeds, leads)
+    seed = form.get("seed", fresh_seed())
+    seeds = decode.seeds_of(seed, form.get("samples", 1), len(coarse), times, spec.drawn_seeds, leads)
     logger.debug("request for {} members, seed {}", sum(map(len, seeds)), seed)
-    return seed, InferRequest(coarse, seeds, sampling, leads)
+    return seed, InferRequest(coarse, seeds, decode.read_sampling(form, engine.sampling), leads)
 
 
 class Members:
-    """The members of one request as its event loop gets them, as long as its client is there.
+    """The members of one request on the event loop, until its client leaves.
 
     Parameters
     ----------
     engine : Engine
-        That makes them
+        Makes the members
     work : InferRequest
-        What is asked for
+        The request
     receive : Receive
-        Of the request; tells when the client has gone
+        ASGI's channel of the request: the client's disconnection comes here
     deadline : float
         On the loop's clock
 
@@ -148,7 +138,7 @@ class Members:
             self.sending.reschedule(min(self.deadline, self._loop.time() + GRACE))
 
     async def _leave_with(self, receive: Receive) -> None:
-        """A client that disconnects frees its place."""
+        """Cancel the request when its client disconnects."""
         while (await receive())["type"] != "http.disconnect":
             pass
         self.ticket.cancel()
@@ -160,7 +150,7 @@ class Members:
         Raises
         ------
         ServiceError
-            504 after the deadline; 499 where the client has gone; what the engine says
+            504 after the deadline; 499 where the client has gone; the engine's errors
         """
         try:
             async with asyncio.timeout_at(self.deadline):
@@ -175,46 +165,46 @@ class Members:
         """The tar, piece by piece; raises as :meth:`next`."""
         member = first
         for left in reversed(range(self.work.members)):
-            name = archive.member_name(member.sample, member.state)
-            for piece in archive.member_pieces(name, member.values[None, None]):
+            name = archives.member_name(member.sample, member.case)
+            for piece in archives.member_pieces(name, member.values[None, None]):
                 yield piece
             self.ticket.sent()
             if left:
                 member = await self.next()
-        yield archive.END
+        yield archives.END
 
     def close(self) -> None:
-        """Give the place back."""
+        """Cancel what is left of the request."""
         self.sending = None
         self._watch.cancel()
         self.ticket.cancel()
 
 
 class TarResponse(StreamingResponse):
-    """Members as a tar. One that cannot be finished breaks off: it has neither its length nor its end.
+    """Members as a tar. Where one fails, the answer breaks off: without its full length, without its end.
 
     Parameters
     ----------
     members : Members
-        To send
+        The members to send
     first : Member
-        The first of them, which is done
+        The first of them, finished
     seed : int
-        For the header ``x-corrdiff-seed``
+        Value of the header ``x-corrdiff-seed``
     """
 
     def __init__(self, members: Members, first: Member, seed: int) -> None:
-        size = archive.member_size((1, 1, *first.values.shape))
+        size = archives.member_size((1, 1, *first.values.shape))
         headers = {
             "content-disposition": 'attachment; filename="corrdiff.tar"',
-            "content-length": str(members.work.members * size + len(archive.END)),
+            "content-length": str(members.work.members * size + len(archives.END)),
             "x-corrdiff-seed": str(seed),
         }
         self.members = members
         super().__init__(members.pieces(first), headers=headers, media_type="application/x-tar")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it; leave it without its end where something goes wrong, so that the server closes."""
+        """Send the tar; without its end where a member fails, so that the server closes the connection."""
         start: dict[str, Any] = {"type": "http.response.start", "status": self.status_code}
         try:
             async with asyncio.timeout_at(self.members.deadline) as self.members.sending:

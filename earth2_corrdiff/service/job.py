@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""One job of ``/v1/downscale``: what it shall do, and how far it is."""
+"""One job of ``/v1/downscale``: its order and its progress."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import dataclasses as validated
+
 from earth2_corrdiff.base.cases import Cases
 from earth2_corrdiff.base.times import to_leads, to_times
 
@@ -23,22 +25,22 @@ State = Literal["queued", "running", "done", "failed", "cancelled"]
 STORE = "store.zarr"
 
 
-@dataclass(frozen=True)
+@validated.dataclass(frozen=True)
 class Order:
-    """What a job shall do; checked before it comes here.
+    """The times, source and sampling of a job; checked before.
 
     Attributes
     ----------
     times : tuple[str, ...]
-        Valid times, or those that forecasts start from: ISO 8601, UTC
+        Valid times, or reference times of forecasts: ISO 8601, UTC
     source : str
-        One of the service's
+        One of the service's sources
     samples, steps : int
-        Members per time, and solver steps
+        Members per case, and solver steps
     solver : str
-        Of the residual
+        Solver of the residual
     seed : int
-        Of the run
+        Seed of the run
     lead_time : tuple[str, ...]
         Lead times of forecasts, as ``6h``; none of analyses
     """
@@ -52,34 +54,34 @@ class Order:
     lead_time: tuple[str, ...] = ()
 
     @property
-    def states(self) -> Cases:
+    def cases(self) -> Cases:
         """Analyses of all times, or forecasts of all times and lead times."""
         return Cases(to_times(self.times), to_leads(self.lead_time) if self.lead_time else None)
 
     @property
     def members(self) -> int:
-        """Members over all states."""
-        return len(self.states) * self.samples
+        """Members over all cases."""
+        return len(self.cases) * self.samples
 
     def document(self) -> dict[str, Any]:
-        """What was asked for, as a client would ask for it."""
+        """The order as a client would write it."""
         return {name: value for name, value in asdict(self).items() if name != "lead_time" or value}
 
 
 @dataclass
 class Job:
-    """One job; every change gives it a new ``version``, which its watchers wait for.
+    """One job; every change gives it a new ``version``, for the events of its clients.
 
     Attributes
     ----------
     id : str
         128 random bits in hexadecimal
     order : Order
-        What it shall do
+        What to make
     folder : Path
-        Holds its store, and its record once it is done
+        Folder of its store, and of its record once it is done
     state, stage : str
-        Where it is; the stage is for people
+        Its state, and its current step in words
     denoised, denoisings : int
         Denoising steps done, and all of them, over all members; 0 without a diffusion model
     written : int
@@ -87,13 +89,13 @@ class Job:
     error : str | None
         One sentence, of a job that failed or was cancelled
     synthetic : bool
-        Whether what it makes is made up
+        True if its input or model is synthetic
     size : int
         Bytes on disk, once it is done
     mark : str
-        Of this object: the versions of one that is read again after a restart begin anew
+        Random, for this object: after a restart the versions start again
     digest : str
-        Of the token that its owner has, which is told once and not kept
+        Digest of the owner's token, which is sent once and not kept
     """
 
     id: str
@@ -124,33 +126,38 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """True if nothing more will happen to it."""
         return self.state not in ("queued", "running")
 
-    def change(self, **what: Any) -> None:
-        """Set some of the attributes above, all at once for whoever looks."""
+    @property
+    def event_id(self) -> str:
+        """Id of the event of its current version."""
+        return f"{self.mark}-{self.version}"
+
+    def change(self, **values: Any) -> None:
+        """Set some of the attributes above, all at once for other threads."""
         with self.lock:
-            for name, value in what.items():
+            for name, value in values.items():
                 setattr(self, name, value)
             self.version += 1
 
     def stop(self) -> None:
-        """Let it end at its next denoising step; what it has written goes when it has ended, not before."""
+        """Ask it to end at its next denoising step; its files are removed when it has ended, not before."""
         self.stopped = True
 
     def give_token(self) -> str:
-        """A new token: who has it owns the job."""
+        """A new token, which makes its holder the owner of the job."""
         token = secrets.token_urlsafe(24)
         self.digest = _digest(token)
         return token
 
     def owned_by(self, token: str) -> bool:
-        """Whether somebody with this token may remove it."""
+        """True if the holder of this token may remove it."""
         return bool(self.digest) and hmac.compare_digest(_digest(token), self.digest)
 
     @property
     def fraction(self) -> float:
-        """How much of it is done, 0 to 1."""
+        """Part of it that is done, 0 to 1."""
         if self.state == "done":
             return 1.0
         if self.denoisings:
@@ -158,13 +165,13 @@ class Job:
         return self.written / self.order.members
 
     def summary(self) -> dict[str, Any]:
-        """What everybody may know of it: that it is there, and how far."""
+        """State and progress, for everybody."""
         with self.lock:
             progress = {"fraction": round(self.fraction, 4)}
             return {"id": self.id, "state": self.state, "created": _iso(self.created), "progress": progress}
 
     def document(self) -> dict[str, Any]:
-        """What the service tells those who know its id."""
+        """Everything but its token, for those who have its id."""
         with self.lock:
             moments = {name: _iso(getattr(self, name)) for name in ("created", "started", "finished")}
             until = time.time() if self.finished is None else self.finished
@@ -188,7 +195,7 @@ class Job:
 
     @contextmanager
     def reading(self) -> Iterator[Path]:
-        """Its store, which is not tidied away while somebody reads it."""
+        """Its store, which is not pruned while somebody reads it."""
         with self.lock:
             self.readers += 1
         try:

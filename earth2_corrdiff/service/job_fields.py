@@ -1,13 +1,12 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Fields of a finished job as the page shows them: one at a time, in displayed units, on the fine mesh.
+"""Fields of a finished job for the page: one at a time, in displayed units, on the fine mesh.
 
 Quantities and units are those of ``plotting``: the page and ``plot-corrdiff`` show the same.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -20,10 +19,10 @@ from earth2_corrdiff.base.cases import Case
 from earth2_corrdiff.plotting import fields, panels
 from earth2_corrdiff.plotting.fields import COARSE, Array
 from earth2_corrdiff.plotting.style import Quantity
-from earth2_corrdiff.service import chart
+from earth2_corrdiff.service import mesh_geometry
 from earth2_corrdiff.service.errors import ServiceError
 
-SHOW = re.compile(r"mean|spread|probability|coarse|member-(\d{1,6})")
+SHOW = r"mean|spread|probability|coarse|member-\d{1,6}"
 PARTS = ("value", "along", "up")
 STAND_INS = ("refc", "tcwv")  # beside reflectivity, as in the figures
 
@@ -36,14 +35,14 @@ def opened(store: Path) -> xr.Dataset:
     return fields.open_store(store)
 
 
-def in_order(states: Iterable[Case]) -> list[Case]:
-    """All states by their time, those of one start by their lead time: what a time's number counts here."""
-    return sorted(states, key=lambda state: (state.time, state.valid))
+def in_order(cases: Iterable[Case]) -> list[Case]:
+    """All cases by time and lead time: a case's number counts in this order."""
+    return sorted(cases, key=lambda case: (case.time, case.valid))
 
 
 def positions(ds: xr.Dataset) -> list[int]:
-    """Position in the store of each of its states, which are `in_order`."""
-    return [fields.time_index(ds, state) for state in in_order(fields.cases(ds))]
+    """Position in the store of each of its cases, which are `in_order`."""
+    return [fields.time_index(ds, case) for case in in_order(fields.cases(ds))]
 
 
 def twin_of(ds: xr.Dataset, quantity: Quantity) -> Quantity | None:
@@ -59,16 +58,16 @@ def values(store: Path, name: str, time: int, show: str, part: str = "value") ->
     Parameters
     ----------
     store : Path
-        Of a finished job
+        Store of a finished job
     name : str
-        Of a quantity, ``lat`` or ``lon``
+        Name of a quantity, ``lat`` or ``lon``
     time : int
-        Number of the state, as `in_order`
+        Number of the case, as `in_order`
     show : str
         ``member-0``, ``mean``, ``spread`` (standard deviation, ddof 1), ``probability`` (of more than the
         quantity's threshold, per cent) or ``coarse`` (the nearest cell of the coarse input)
     part : {"value", "along", "up"}
-        Of a wind also its components along the mesh's columns and rows
+        ``along`` and ``up``: components of a wind along the mesh's columns and rows
 
     Raises
     ------
@@ -83,15 +82,15 @@ def values(store: Path, name: str, time: int, show: str, part: str = "value") ->
     there = positions(ds)
     if not 0 <= time < len(there):
         raise ServiceError(404, f"the job has {len(there)} times; got number {time}", "time")
-    value, wind = _shown(ds, quantity, there[time], show)
+    value, wind = _field(ds, quantity, there[time], show)
     if part == "value":
         return value
     if wind is None:
         raise ServiceError(422, f"{show} of {name} has no components", "part", "value")
-    return chart.along_mesh(mesh, *wind)[PARTS.index(part) - 1]
+    return mesh_geometry.along_mesh(mesh, *wind)[PARTS.index(part) - 1]
 
 
-def _shown(ds: xr.Dataset, quantity: Quantity, time: int, show: str) -> tuple[Array, Wind | None]:
+def _field(ds: xr.Dataset, quantity: Quantity, time: int, show: str) -> tuple[Array, Wind | None]:
     members = fields.sample_numbers(ds)
     if show == "coarse":
         return _coarse(ds, quantity, time)
@@ -120,7 +119,7 @@ def _quantity(ds: xr.Dataset, name: str) -> Quantity:
 def _each(
     ds: xr.Dataset, quantity: Quantity, time: int, members: Sequence[int]
 ) -> Iterator[tuple[Array, Wind | None]]:
-    """One member after the other: a large ensemble is never held as a whole."""
+    """The members one by one: a large ensemble is never held as a whole."""
     return (panels.quantity_values(ds, quantity, time, member) for member in members)
 
 
@@ -141,7 +140,7 @@ def moments(
 
 
 def _probability(ds: xr.Dataset, quantity: Quantity, time: int, members: Sequence[int]) -> Array:
-    """Share of the members above the threshold, per cent; NaN where one has no number."""
+    """Members above the threshold, per cent; NaN where one has no number."""
     if quantity.threshold is None:
         raise ServiceError(422, f"{quantity.name} has no threshold", "show", "member-0, mean, spread")
     share = np.zeros(fields.mesh(ds).lat.shape)
@@ -156,8 +155,8 @@ def _coarse(ds: xr.Dataset, quantity: Quantity, time: int) -> tuple[Array, Wind 
     if twin is None:
         raise ServiceError(404, f"the coarse input has nothing like {quantity.name}", "show")
     value, wind = panels.quantity_values(ds, twin, time, None)
-    place = _nearest(ds)
-    return value[place], None if wind is None else (wind[0][place], wind[1][place])
+    cells = _nearest(ds)
+    return value[cells], None if wind is None else (wind[0][cells], wind[1][cells])
 
 
 def _nearest(ds: xr.Dataset) -> tuple[Any, Any]:
@@ -175,7 +174,7 @@ def _closest(axis: Array, points: Array) -> Any:
 
 
 def point(store: Path, name: str, row: int, column: int) -> dict[str, Any]:
-    """All members at one cell in all states, ``[T][M]``, and the coarse input there; None for no number.
+    """All members at one cell in all cases, ``[T][M]``, and the coarse input there; None for no number.
 
     Raises
     ------

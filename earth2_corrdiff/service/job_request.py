@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a client may ask of a job, checked before a job is made of it."""
+"""Requests for jobs, checked before a job is made of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ Solver = Literal["euler", "heun", "stochastic", "dpmpp_2m", "trigflow"]
 assert get_args(Solver) == SOLVERS  # noqa: S101 - a type must be spelled out
 Text = Annotated[str, Field(max_length=64)]
 SEEDS = 2**63  # what the generators of PyTorch take
-Count = Annotated[int, Field(ge=1)]
 
 
 class DownscaleRequest(BaseModel):
@@ -39,36 +38,29 @@ class DownscaleRequest(BaseModel):
         json_schema_extra={"example": {"time": "2024-07-24T12:00", "source": "demo", "samples": 2}},
     )
 
-    time: Annotated[Text | None, Field(description="valid time, UTC, as 2024-07-24T12:00")] = None
-    times: Annotated[
-        list[Text] | None, Field(min_length=1, max_length=1000, description="or several of them")
-    ] = None
-    lead_time: Annotated[
-        Text | None,
-        Field(description="lead times of forecasts, as 6h, 0/48/6h or 6,12; the times are their starts then"),
-    ] = None
-    source: Annotated[
-        str | None, Field(max_length=256, description="one of the service's, by default the first")
-    ] = None
-    samples: Annotated[Count | None, Field(description="members per time, by default the package's")] = None
-    steps: Annotated[Count | None, Field(description="of the solver, by default the package's")] = None
-    solver: Annotated[Solver | None, Field(description="by default the package's")] = None
-    seed: Annotated[
-        int | None, Field(ge=-SEEDS, lt=SEEDS, description="of the run; drawn where there is none")
-    ] = None
+    time: Text | None = Field(None, description="valid time, UTC, as 2024-07-24T12:00")
+    times: list[Text] | None = Field(None, min_length=1, max_length=1000, description="or several of them")
+    lead_time: Text | None = Field(
+        None, description="lead times of forecasts, as 6h, 0/48/6h or 6,12, for which the times are starts"
+    )
+    source: str | None = Field(None, max_length=256, description="one of the service's, by default the first")
+    samples: int | None = Field(None, ge=1, description="members per case, by default the package's")
+    steps: int | None = Field(None, ge=1, description="of the solver, by default the package's")
+    solver: Solver | None = Field(None, description="by default the package's")
+    seed: int | None = Field(None, ge=-SEEDS, lt=SEEDS, description="of the run; by default drawn")
 
 
 def read_order(
     asked: DownscaleRequest, engine: Engine, settings: Settings, largest: int
 ) -> tuple[Order, bool]:
-    """The order of a request, and whether what it makes is made up.
+    """The order of a request, and True if its input or the model is synthetic.
 
     Parameters
     ----------
     asked : DownscaleRequest
-        What came
+        The request
     engine : Engine
-        Knows the package, and whether it is ready
+        Its package has the defaults
     settings : Settings
         The limits
     largest : int
@@ -77,11 +69,11 @@ def read_order(
     Raises
     ------
     ServiceError
-        422 naming the field at fault; 503 where the service is not ready, or a source of its own is broken
+        422 naming the field at fault; 503 where the service is not ready, or one of its sources is broken
     """
     if not engine.ready:
         raise ServiceError(503, f"the service is not ready, it is {engine.state}", retry_after=RETRY)
-    spec, sampling = engine.spec, engine.loaded.sampling
+    spec, sampling = engine.spec, engine.sampling
     times = _times(asked, settings.max_times)
     leads = _leads(asked.lead_time, settings.max_times // len(times), spec)
     name = asked.source if asked.source is not None else settings.sources[0]
@@ -108,20 +100,20 @@ def read_order(
 
 
 def largest_size(order: Order, spec: CorrDiffSpec) -> int:
-    """Bytes that a store takes where nothing can be compressed."""
+    """Bytes of the store if nothing can be compressed."""
     fine = math.prod(spec.output_grid.shape) * len(spec.outputs.names) * order.samples
     coarse = math.prod(spec.input_grid.shape) * (len(spec.inputs.names) + 1)
-    return 4 * len(order.states) * (fine + coarse)
+    return 4 * len(order.cases) * (fine + coarse)
 
 
 def _times(asked: DownscaleRequest, most: int) -> Times:
     if (asked.time is None) == (asked.times is None):
-        got = "both" if asked.time is not None else "neither"
+        got = "neither" if asked.time is None else "both"
         raise wrong("time", "given, or else times, a list", got)
-    texts = [asked.time] if asked.time is not None else asked.times or []
+    field = "times" if asked.time is None else "time"
+    texts = asked.times or [str(asked.time)]
     if len(texts) > most:
-        raise wrong("times", f"a list of at most {most}", f"{len(texts)} of them")
-    field = "time" if asked.time is not None else "times"
+        raise wrong(field, f"a list of at most {most}", f"{len(texts)} of them")
     if any("/" in text for text in texts):  # a period could have a million
         raise wrong(field, "made of single times", ", ".join(texts))
     try:
@@ -134,7 +126,7 @@ def _times(asked: DownscaleRequest, most: int) -> Times:
 
 
 def _leads(text: str | None, most: int, spec: CorrDiffSpec) -> Leads | None:
-    """Lead times, counted before they are made: a range could have a million; None where there is none."""
+    """Lead times, counted before they are made: a range could have a million. None where there are none."""
     expected = f"at most {most} lead times, as 6h, 0/48/6h or 6,12"
     try:
         if text is None:
@@ -155,7 +147,7 @@ def _leads(text: str | None, most: int, spec: CorrDiffSpec) -> Leads | None:
 
 
 def _with_leads(name: str) -> str:
-    """The source of forecasts that a name stands for."""
+    """The name of the source of forecasts that belongs to a name."""
     if name == "demo":
         return "demo_fx"
     kind = name.partition(":")[0]
@@ -181,11 +173,10 @@ def _source(name: str, forecasts: bool) -> Source | Forecast:
 
 
 def _check_source(source: Source | Forecast, times: Times, leads: Leads | None, spec: CorrDiffSpec) -> None:
+    field = "time"
     try:
         source.cases(times, leads)
-    except InputError as error:
-        raise ServiceError(422, sentence(error), "time") from error
-    try:
+        field = "source"
         source.check_variables(spec.inputs.names)
     except InputError as error:
-        raise ServiceError(422, sentence(error), "source") from error
+        raise ServiceError(422, sentence(error), field) from error

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Doing a job: fetch its input beside the owner of the device, make its members through it, settle it.
+"""Execution of jobs: fetch the input, make the members on the device, record the result.
 
-An archive may take a minute to answer; nobody shall wait for it who waits for the device. So all input is
-fetched first, cut out and kept (some 100 kB a time), and the run is handed what is there already.
+An archive may take a minute to answer, and the device must not wait for it. So all input of a job is fetched
+first, cut out and kept in memory (some 100 kB a case).
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import errno
 import re
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from contextlib import closing
+from dataclasses import replace
 from queue import SimpleQueue
 from time import time as now
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
@@ -25,11 +26,11 @@ from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.earth2studio import CorrDiff
 from earth2_corrdiff.model.spec import CorrDiffSpec
 from earth2_corrdiff.run.downscaling import Downscaling, Options
+from earth2_corrdiff.service.engine import Engine
 from earth2_corrdiff.service.errors import ServiceError, internal
 from earth2_corrdiff.service.job import Job
 from earth2_corrdiff.service.jobs import Jobs
 from earth2_corrdiff.service.metrics import Metrics
-from earth2_corrdiff.service.queue import Steps
 from earth2_corrdiff.sources import Forecast, Inputs, Source, make_forecast, make_source
 
 AT_ONCE = 2  # one fetches while another computes
@@ -38,38 +39,27 @@ PATH = re.compile(r"(?<![\w:/.])/[^\s;,:()']+/")
 
 
 class StoppedError(Exception):
-    """The job is not wanted any more."""
-
-
-class Owner(Protocol):
-    """What a job needs of the engine."""
-
-    @property
-    def spec(self) -> CorrDiffSpec:
-        """What the package says."""
-
-    def submit_steps(self, steps: Steps) -> Future[object]:
-        """Work through an iterator on the thread that owns the device."""
+    """The job was stopped."""
 
 
 class Runner:
-    """Does the jobs in the order in which they come, a few at a time.
+    """Threads that execute jobs in the order of their submission, a few at a time.
 
     Parameters
     ----------
     jobs : Jobs
-        Where they are kept
-    owner : Owner
-        Of the device
+        All jobs
+    engine : Engine
+        Owner of the device
     """
 
-    def __init__(self, jobs: Jobs, owner: Owner) -> None:
-        self.jobs, self.owner = jobs, owner
+    def __init__(self, jobs: Jobs, engine: Engine) -> None:
+        self.jobs, self.engine = jobs, engine
         self._queue: SimpleQueue[Job] = SimpleQueue()
         self._threads: list[threading.Thread] = []
 
     def submit(self, job: Job) -> None:
-        """Do it when its turn comes."""
+        """Execute a job after those before it."""
         self._queue.put(job)
         while len(self._threads) < AT_ONCE:
             # Daemons: an archive that does not answer must not keep a service from stopping.
@@ -79,10 +69,10 @@ class Runner:
 
     def _work(self) -> None:
         while True:
-            self.do(self._queue.get())
+            self._execute(self._queue.get())
 
-    def do(self, job: Job) -> None:
-        """All of one job; whatever happens, it ends, and the next one can come."""
+    def _execute(self, job: Job) -> None:
+        """All of one job, which ends whatever happens."""
         try:
             self._run(job)
             self.jobs.settle(job, "done")
@@ -98,30 +88,30 @@ class Runner:
     def _run(self, job: Job) -> None:
         _check_wanted(job)
         job.change(state="running", stage="fetching the coarse input", started=now())
-        spec = self.owner.spec
         order = job.order
         source = make_forecast(order.source) if order.lead_time else make_source(order.source)
-        weather = held(source, job, spec, self.jobs.metrics)
+        weather = held(source, job, self.engine.spec, self.jobs.metrics)
         job.change(stage="waiting for the device")
-        self.owner.submit_steps(lambda model: steps(job, weather, model)).result()
+        self.engine.submit_steps(lambda model: steps(job, weather, model)).result()
 
 
 def steps(job: Job, weather: Source | Forecast, model: CorrDiff) -> Iterator[None]:
-    """The job as the owner of the device steps it: one turn per member."""
+    """The job in steps of one member, each a turn on the device."""
     _check_wanted(job)
     order = job.order
-    model.number_of_samples, model.number_of_steps, model.solver = order.samples, order.steps, order.solver
 
     def denoised(count: int) -> None:
         _check_wanted(job)
         # at most: a block that did not fit the memory is counted again
         job.change(denoised=min(job.denoised + count, job.denoisings))
 
-    options = Options(order.seed, command="POST /v1/downscale")
+    sampling = replace(model.downscaler.sampling, steps=order.steps, solver=order.solver)
+    command = "POST /v1/downscale"
+    options = Options(order.seed, command=command, number_of_samples=order.samples, sampling=sampling)
     leads = order.lead_time or None
     run = Downscaling(order.times, model, weather, job.store, options, denoised, leads)
     job.change(stage="denoising", denoisings=run.evaluations)
-    with closing(cast(Generator[object], iter(run))) as members:  # leaves the store alone when it ends
+    with closing(cast(Generator[object], iter(run))) as members:  # closes the store when it ends
         for _ in members:
             job.change(written=run.written)
             yield
@@ -129,7 +119,7 @@ def steps(job: Job, weather: Source | Forecast, model: CorrDiff) -> Iterator[Non
 
 
 def held(source: Source | Forecast, job: Job, spec: CorrDiffSpec, metrics: Metrics) -> Source | Forecast:
-    """A source with all that a job needs of another, fetched and checked.
+    """A source that holds the input of a job, fetched from another source and checked.
 
     Raises
     ------
@@ -138,10 +128,10 @@ def held(source: Source | Forecast, job: Job, spec: CorrDiffSpec, metrics: Metri
     StoppedError
         If the job was stopped meanwhile
     """
-    states = source.cases(job.order.times, job.order.lead_time or None)
-    inputs, fields = Inputs(source, states, spec.inputs.names, spec.input_grid), []
+    cases = source.cases(job.order.times, job.order.lead_time or None)
+    inputs, fields = Inputs(source, cases, spec.inputs.names, spec.input_grid), []
     wanted, grid = list(inputs.kept), spec.input_grid
-    for number in range(len(states)):
+    for number in range(len(cases)):
         _check_wanted(job)
         try:
             fields.append(inputs.fetch(number, wanted).numpy())
@@ -149,8 +139,8 @@ def held(source: Source | Forecast, job: Job, spec: CorrDiffSpec, metrics: Metri
             metrics.fetch(source.name, worked=False)
             raise
         metrics.fetch(source.name, worked=True)
-    axes = {**states.axes, "variable": wanted, "lat": grid.lat, "lon": grid.lon}
-    values = np.stack(fields).reshape(*states.shape, *fields[0].shape)
+    axes = {**cases.axes, "variable": wanted, "lat": grid.lat, "lon": grid.lon}
+    values = np.stack(fields).reshape(*cases.shape, *fields[0].shape)
     array = xr.DataArray(values, axes, tuple(axes))
 
     def analysis(time: Any, variable: Sequence[str]) -> xr.DataArray:
@@ -167,7 +157,7 @@ def held(source: Source | Forecast, job: Job, spec: CorrDiffSpec, metrics: Metri
 
 
 def sentence(error: InputError | OSError) -> str:
-    """What went wrong, for somebody who does not sit at this machine: no folders, no options of a command."""
+    """The message of an error for clients: without folders of this machine or options of a command."""
     cause = error if isinstance(error, OSError) else error.__cause__
     if isinstance(cause, OSError) and cause.errno in FULL:
         return "the service's disk is full: remove finished jobs, or ask for fewer members or times"

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""All jobs of ``/v1/downscale``, and what is kept of them on disk.
+"""All jobs of ``/v1/downscale`` and their folders on disk.
 
-A job owns one folder, named by its unguessable id. ``job.json`` is written into it last, so a folder without
-one is what an interrupted job left: it is never served, and removed when the service starts again.
+A job owns one folder, named by its unguessable id. ``job.json`` is written into it last: a folder without
+one belongs to an interrupted job, is never served, and is removed when the service starts again.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ RECORD = "job.json"
 
 @dataclass(frozen=True)
 class Keeping:
-    """How many finished jobs are kept, how large all of them may be, and for how long.
+    """Limits of the finished jobs: their number, the size of all of them, and their age.
 
     Attributes
     ----------
     jobs, bytes, seconds : int
-        The oldest job goes first where there are more
+        Beyond them, the oldest job is removed first
     """
 
     jobs: int = 20
@@ -47,23 +47,18 @@ class Keeping:
 
 
 class Jobs:
-    """All jobs of a service, in one folder that no other service uses.
+    """All jobs of a service, in a folder of its own.
 
     Parameters
     ----------
     folder : Path
-        Made if it is not there
+        Created by the first job
     keep : Keeping
-        What is kept of finished jobs
+        Limits of the finished jobs
     waiting : int
         Most jobs that wait or run
     metrics : Metrics | None, optional
-        Where it is counted how they end
-
-    Raises
-    ------
-    ServiceError
-        503 where the folder cannot be used, by the first that needs it
+        Counts how they end
     """
 
     def __init__(self, folder: Path, keep: Keeping, waiting: int, metrics: Metrics | None = None) -> None:
@@ -74,7 +69,13 @@ class Jobs:
         self._held: TextIOWrapper | None = None
 
     def open(self) -> None:
-        """Take the folder: remove what was interrupted, serve again what was done. Does nothing twice."""
+        """Lock the folder, remove interrupted jobs and read finished ones; once.
+
+        Raises
+        ------
+        ServiceError
+            503 where the folder cannot be used
+        """
         with self._lock:
             if self._held is not None:
                 return
@@ -84,19 +85,17 @@ class Jobs:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 held.close()
-                raise ServiceError(
-                    503, "another service uses the folder of the jobs; give each its own"
-                ) from None
+                text = "another service uses the folder of the jobs; give each its own"
+                raise ServiceError(503, text) from None
             except OSError as error:
-                raise ServiceError(
-                    503, f"the folder of the jobs cannot be used ({error.strerror})"
-                ) from error
+                text = f"the folder of the jobs cannot be used ({error.strerror})"
+                raise ServiceError(503, text) from error
             self._held = held
             for path in self.folder.iterdir():
-                self._take(path)
+                self._restore(path)
 
     def close(self) -> None:
-        """Stop what waits or runs, and let another service have the folder."""
+        """Stop all jobs, and unlock the folder."""
         with self._lock:
             for job in self._jobs.values():
                 job.stop()
@@ -104,8 +103,8 @@ class Jobs:
                 self._held.close()
                 self._held = None
 
-    def _take(self, path: Path) -> None:
-        """A job that an earlier service left: again one of ours, or gone. Other files are not touched."""
+    def _restore(self, path: Path) -> None:
+        """Read the finished job of a folder, or remove the interrupted one. Other files are not touched."""
         if not ID.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
             return
         if not (path / RECORD).exists():
@@ -122,22 +121,22 @@ class Jobs:
         Raises
         ------
         ServiceError
-            429 where as many wait or run as may; 503 where the folder cannot be used
+            429 where too many wait or run; 503 where the folder cannot be used
         """
         self.open()
         with self._lock:
+            self.prune()
             busy = sum(not job.ended for job in self._jobs.values())
             if busy >= self.waiting:
                 text = f"{busy} jobs wait or run, and this service takes no more; try again later"
                 raise ServiceError(429, text, retry_after=30)
-            self.prune()
             name = secrets.token_hex(16)
             job = Job(name, order, self.folder / name, synthetic=synthetic)
             self._jobs[name] = job
             return job
 
     def get(self, name: str) -> Job:
-        """The job of an id; ServiceError 404 where there is none, or it is no longer kept."""
+        """The job with an id; ServiceError 404 where there is none, or it is no longer kept."""
         self.open()
         with self._lock:
             self.prune()
@@ -154,7 +153,7 @@ class Jobs:
             return sorted(self._jobs.values(), key=lambda job: job.created, reverse=True)
 
     def remove(self, job: Job) -> None:
-        """Cancel it if it waits or runs, and forget it; its folder goes once nothing writes into it."""
+        """Cancel it if it waits or runs, and drop it; its folder is removed once nothing writes into it."""
         with self._lock:
             self._jobs.pop(job.id, None)
             job.stop()
@@ -164,7 +163,7 @@ class Jobs:
                 shutil.rmtree(job.folder, ignore_errors=True)
 
     def settle(self, job: Job, state: State, error: str | None = None) -> None:
-        """End a job: record it if it is done and still wanted, else remove what it has written.
+        """End a job: record it if it is done and still wanted, else remove its files.
 
         Raises
         ------
@@ -179,17 +178,17 @@ class Jobs:
             finished = time.time()
             end: dict[str, Any] = {"state": state, "error": error, "finished": finished}
             if state == "done":
-                size = sum(path.stat().st_size for path in job.store.rglob("*") if path.is_file())
+                size = size_of(job.store)
                 _record(job, size, finished)
                 job.change(**end, stage="done", size=size)
             else:
                 shutil.rmtree(job.folder, ignore_errors=True)
                 job.change(**end, stage=state)
-            self._tell(job)
+            self._report(job)
             self.prune()
 
-    def _tell(self, job: Job) -> None:
-        """One line, and the counters, of a job that has ended."""
+    def _report(self, job: Job) -> None:
+        """Log and count a job that has ended."""
         seconds = (job.finished or job.created) - job.created
         self.metrics.job(job.state, seconds)
         why = f" ({job.error})" if job.error else ""
@@ -205,12 +204,17 @@ class Jobs:
             crowded = left > 1 and (left > self.keep.jobs or total > self.keep.bytes)
             if crowded or now - (job.finished or now) > self.keep.seconds:
                 total, left = total - job.size, left - 1
-                if not job.readers:  # else it goes another time, and none that is newer goes for it
+                if not job.readers:  # else it is removed later, and no newer one in its place
                     self.remove(job)
 
 
+def size_of(folder: Path) -> int:
+    """Bytes of all files of a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def _record(job: Job, size: int, finished: float) -> None:
-    """Write what a later service needs to serve it again, under its name only once it is whole."""
+    """Write the record by which a later service finds the job; under its name once it is complete."""
     names = ("created", "started", "denoised", "denoisings", "written", "synthetic", "digest")
     about = {name: getattr(job, name) for name in names}
     about |= {"order": asdict(job.order), "size": size, "finished": finished}
@@ -225,7 +229,5 @@ def _record(job: Job, size: int, finished: float) -> None:
 def _recorded(folder: Path) -> Job:
     """The finished job of a folder."""
     about = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    order = about.pop("order")
-    lists = {name: tuple(order.get(name, ())) for name in ("times", "lead_time")}
-    order = Order(**{**order, **lists})
+    order = Order(**about.pop("order"))
     return Job(folder.name, order, folder, state="done", stage="done", **about)

@@ -1,82 +1,78 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""``/v1/downscale``: from a time and a source to an ensemble, as a job that is asked for and looked after."""
+"""Routes of ``/v1/downscale``: jobs from a time and a source to an ensemble."""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import json
-import re
-from collections.abc import AsyncIterator, Iterator
-from functools import lru_cache, partial
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, FastAPI, Header, Query, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from earth2_corrdiff import plotting
+from earth2_corrdiff.base.cases import Case
 from earth2_corrdiff.base.errors import DamageError
 from earth2_corrdiff.model.diffusion.solvers import SOLVERS
-from earth2_corrdiff.service import job_fields, static
-from earth2_corrdiff.service.beside import Beside
+from earth2_corrdiff.plotting.fields import time_index
+from earth2_corrdiff.service import job_fields
+from earth2_corrdiff.service.archives import zipped
+from earth2_corrdiff.service.bounded_threads import BoundedThreads
 from earth2_corrdiff.service.engine import STOPPING, Engine
-from earth2_corrdiff.service.errors import ServiceError
+from earth2_corrdiff.service.errors import Responses, ServiceError, faults, file_answer
 from earth2_corrdiff.service.job import Job
+from earth2_corrdiff.service.job_overview import overview
 from earth2_corrdiff.service.job_request import DownscaleRequest, read_order
 from earth2_corrdiff.service.job_runner import Runner
-from earth2_corrdiff.service.jobs import Jobs, Keeping
-from earth2_corrdiff.service.openapi import FAULT, faults
-from earth2_corrdiff.service.overview import overview
-from earth2_corrdiff.service.security import MEMBERS
+from earth2_corrdiff.service.jobs import Jobs, Keeping, size_of
+from earth2_corrdiff.service.security import MEMBERS, bearer
 from earth2_corrdiff.service.settings import Settings
-from earth2_corrdiff.service.zipped import zipped
 
+T = TypeVar("T")
 ROOT = "/v1/downscale"
 LOOK = 0.2  # seconds between two looks at a job that is watched
-BEAT = 75  # looks after which a silent stream says that it lives
+BEAT = 75  # looks after which a silent stream sends a comment, so that proxies keep it open
 KINDS = {"done": "done", "failed": "error", "cancelled": "error"}
 EXAMPLE = "2024-07-24T12:00"
-NEEDED = "the token of the answer to the order, as 'X-Job-Token: TOKEN'"
+NEEDED = "the token of the answer to the request, as 'X-Job-Token: TOKEN'"
 USUAL = faults(401, 404, 422, 429, 503)
-NOT_DONE: dict[int | str, dict[str, Any]] = {
-    409: {"description": "The job is not done", "content": {"application/json": {"schema": FAULT}}}
-}
-STREAM: dict[int | str, dict[str, Any]] = {
+ZIP, PNG, NUMBERS = map(file_answer, ("application/zip", "image/png", "application/octet-stream"))
+STREAM: Responses = {
     200: {"description": "Server-sent events", "content": {"text/event-stream": {}}},
-    204: {"description": "The last event was seen already"},
+    204: {"description": "The client has the last event"},
 }
-FIGURE = re.compile(r"corrdiff-(?P<state>.+)-(?:(?P<what>lowres|ensemble)|sample-(?P<sample>\d{1,6}))")
 
 
 def add_jobs(app: FastAPI, settings: Settings, engine: Engine) -> Jobs:
-    """Add the routes of jobs, and the page, to a service.
+    """Add the routes of jobs to a service.
 
     Returns
     -------
     Jobs
-        Call its ``open`` when the service starts, and its ``close`` when it stops
+        Call its ``close`` when the service stops
     """
     jobs = Jobs(settings.jobs, Keeping(settings.keep_jobs), settings.max_jobs, engine.metrics)
     runner = Runner(jobs, engine)
-    app.include_router(_asking(jobs, runner, engine, settings))
+    app.include_router(_orders(jobs, runner, engine, settings))
     app.include_router(_watching(jobs, engine, settings))
     app.include_router(_results(jobs))
-    app.include_router(static.router())
     return jobs
 
 
-def _asking(jobs: Jobs, runner: Runner, engine: Engine, settings: Settings) -> APIRouter:
+def _orders(jobs: Jobs, runner: Runner, engine: Engine, settings: Settings) -> APIRouter:
     """The routes that make jobs and remove them."""
-    routes = APIRouter()
-    ordering = Beside("reading orders", 4, settings.clients)  # a source may be slow to say what it has
+    routes = APIRouter(prefix=ROOT)
+    ordering = BoundedThreads("reading orders", 4, settings.clients)  # a source may answer slowly
 
-    @routes.get(f"{ROOT}/options", responses=faults(401, 503))
+    @routes.get("/options", responses=faults(401, 503))
     def options() -> dict[str, Any]:
-        """What a job may ask for: sources, solvers, defaults, limits."""
+        """What a job may have: sources, solvers, defaults, limits."""
         spec, sampling = engine.spec, engine.loaded.sampling
         limits = {"samples": settings.max_samples, "steps": settings.max_steps, "times": settings.max_times}
         return {
@@ -93,9 +89,9 @@ def _asking(jobs: Jobs, runner: Runner, engine: Engine, settings: Settings) -> A
             "limits": limits,
         }
 
-    @routes.post(ROOT, status_code=202, responses=faults(400, 401, 403, 413, 422, 429, 503))
+    @routes.post("", status_code=202, responses=faults(400, 401, 403, 413, 422, 429, 503))
     async def downscale(asked: DownscaleRequest, request: Request) -> JSONResponse:
-        """Ask for a job; the answer says where it can be followed, and has the token that removes it."""
+        """Submit a job; the answer has its address, and the token that removes it."""
 
         def start() -> tuple[Job, str]:
             job = jobs.add(*read_order(asked, engine, settings, jobs.keep.bytes))
@@ -108,50 +104,45 @@ def _asking(jobs: Jobs, runner: Runner, engine: Engine, settings: Settings) -> A
         document = {**_document(job, request), "token": token}
         return JSONResponse(document, 202, {"location": document["links"]["self"]})
 
-    @routes.delete(f"{ROOT}/{{job}}", status_code=204, responses={**USUAL, **faults(403)})
+    @routes.delete("/{job}", status_code=204, responses={**USUAL, **faults(403)})
     def remove(
         job: str, request: Request, x_job_token: Annotated[str, Header(description=NEEDED)] = ""
     ) -> None:
-        """Cancel a job if it waits or runs, and remove what it has made; only for who has its token."""
+        """Cancel a job if it waits or runs, and remove its results; needs its token."""
         found = jobs.get(job)
-        if not found.owned_by(x_job_token or _bearer(request.headers)):
-            raise ServiceError(403, f"a job is its maker's: this needs {NEEDED}", "X-Job-Token")
+        # A token where an API key would be, too: curl --oauth2-bearer
+        if not found.owned_by(x_job_token or bearer(request.headers)):
+            raise ServiceError(403, f"only its owner can remove a job: this needs {NEEDED}", "X-Job-Token")
         jobs.remove(found)
 
     return routes
 
 
-def _bearer(headers: Headers) -> str:
-    """A token where an API key would be, too: with ``curl --oauth2-bearer``."""
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
-
-
 def _watching(jobs: Jobs, engine: Engine, settings: Settings) -> APIRouter:
-    """The routes that tell how far jobs are."""
-    routes = APIRouter()
+    """The routes of the progress of jobs."""
+    routes = APIRouter(prefix=ROOT)
 
-    @routes.get(ROOT, responses=faults(401, 503))
+    @routes.get("", responses=faults(401, 503))
     def listed() -> dict[str, Any]:
-        """The states of all jobs that are kept, the newest first; what they are for is not said."""
+        """State and progress of all jobs, the newest first; not their requests."""
         return {"jobs": [job.summary() for job in jobs.all()]}
 
-    @routes.get(f"{ROOT}/{{job}}", responses=USUAL)
+    @routes.get("/{job}", responses=USUAL)
     def status(job: str, request: Request) -> dict[str, Any]:
-        """How far a job is, and where its results are."""
+        """State, progress and request of a job, and the addresses of its results."""
         return _document(jobs.get(job), request)
 
-    @routes.get(f"{ROOT}/{{job}}/events", response_class=StreamingResponse, responses={**STREAM, **USUAL})
+    @routes.get("/{job}/events", response_class=StreamingResponse, responses={**STREAM, **USUAL})
     async def events(
         job: str, request: Request, last_event_id: Annotated[str, Header(max_length=64)] = ""
     ) -> Response:
         """The job's document as server-sent events ``progress``, and at the end ``done`` or ``error``.
 
-        A client that comes back with ``Last-Event-ID`` gets what it has not seen: the newest state.
+        A client that comes back with ``Last-Event-ID`` gets the newest state, if that is another one.
         """
         found = await run_in_threadpool(jobs.get, job)
-        if found.ended and last_event_id == _event_id(found, found.version):
-            return Response(status_code=204)  # tells a browser not to come back
+        if found.ended and last_event_id == found.event_id:
+            return Response(status_code=204)  # a browser does not come back then
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         return StreamingResponse(
             _events(found, request, last_event_id, engine, settings.seconds),
@@ -165,15 +156,12 @@ def _watching(jobs: Jobs, engine: Engine, settings: Settings) -> APIRouter:
 async def _events(
     job: Job, request: Request, seen: str, engine: Engine, seconds: float
 ) -> AsyncIterator[str]:
-    """An event for each look that finds something new; the last one, or the time, ends the stream.
-
-    A client that has not seen the end comes back, and gets what it has missed.
-    """
+    """An event for each look that finds a new version; the last one, or the time limit, ends the stream."""
     yield "retry: 1000\n\n"
     silent, clock = 0, asyncio.get_running_loop().time
     end = clock() + seconds
     while engine.state not in STOPPING and clock() < end:
-        identity, silent = _event_id(job, job.version), silent + 1
+        identity, silent = job.event_id, silent + 1
         if identity != seen:
             seen, silent = identity, 0
             document = _document(job, request)
@@ -183,30 +171,26 @@ async def _events(
                 return
         elif silent >= BEAT:
             silent = 0
-            yield ": still here\n\n"
+            yield ": alive\n\n"
         await asyncio.sleep(LOOK)
 
 
-def _event_id(job: Job, version: int) -> str:
-    return f"{job.mark}-{version}"
-
-
 def _document(job: Job, request: Request) -> dict[str, Any]:
-    """What the service tells of a job, and the addresses of what there is of it."""
+    """The document of a job with the addresses of its results."""
     about = job.document()
     base = f"{request.scope.get('root_path', '')}{ROOT}/{job.id}"
     links: dict[str, Any] = {"self": base, "events": f"{base}/events"}
     if about["state"] == "done":
         links |= {"store": f"{base}/store.zip", "fields": f"{base}/fields"}
-        links["figures"] = [f"{base}/figures/{name}.png" for name in _figure_names(job)]
+        links["figures"] = [f"{base}/figures/{name}.png" for name in _figures(job)]
     return {**about, "links": links}
 
 
 def _results(jobs: Jobs) -> APIRouter:
-    """The routes of what a job has made."""
-    routes = APIRouter(responses={**NOT_DONE, **USUAL})
-    drawing = Beside("drawing figures", 1, 16)  # Matplotlib draws one figure at a time
-    reading = Beside("reading fields", 2, 64)
+    """The routes of the results of a job."""
+    routes = APIRouter(prefix=ROOT, responses={**USUAL, **faults(409)})
+    drawing = BoundedThreads("drawing figures", 1, 16)  # Matplotlib draws one figure at a time
+    reading = BoundedThreads("reading fields", 2, 64)
 
     def done(name: str) -> Job:
         job = jobs.get(name)
@@ -214,82 +198,70 @@ def _results(jobs: Jobs) -> APIRouter:
             raise ServiceError(409, f"the job is {job.state}: there are results once it is done")
         return job
 
-    @routes.get(f"{ROOT}/{{job}}/store.zip", response_class=StreamingResponse, responses=_file("zip"))
+    async def read(name: str, work: Callable[[Path], T]) -> T:
+        """The value of ``work(store)``, on a thread, for the store of a job."""
+
+        def look() -> T:
+            with done(name).reading() as store:
+                return work(store)
+
+        return await reading(look)
+
+    @routes.get("/{job}/store.zip", response_class=StreamingResponse, responses=ZIP)
     def store(job: str) -> StreamingResponse:
         """The Zarr store as a zip file, with the store at its root."""
         found = done(job)
         with found.reading() as path:
-            size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        if size != found.size:
-            raise DamageError(f"{path} has not the size that it had when it was complete")
-        first = job_fields.in_order(found.order.states)[0]
+            if size_of(path) != found.size:
+                raise DamageError(f"{path} has not the size that it had when it was complete")
+        first = job_fields.in_order(found.order.cases)[0]
         name = f"corrdiff-{plotting.time_label(first.valid)}-{found.id[:8]}.zarr.zip"
         headers = {"content-disposition": f'attachment; filename="{name}"'}
         return StreamingResponse(_zip(found), headers=headers, media_type="application/zip")
 
-    @routes.get(f"{ROOT}/{{job}}/figures/{{name}}.png", response_class=Response, responses=_file("png"))
+    @routes.get("/{job}/figures/{name}.png", response_class=Response, responses=PNG)
     async def figure(job: str, name: str) -> Response:
-        """A picture as ``plot-corrdiff`` makes it; the job's document lists them."""
+        """A figure of ``plot-corrdiff``; the job's document lists their names."""
 
-        def check() -> Job:
+        def find() -> tuple[Job, tuple[Any, ...]]:
             found = done(job)
-            if name not in _figure_names(found):
+            figures = _figures(found)
+            if name not in figures:
                 raise ServiceError(404, "the job has no such figure; its document lists them", "name")
-            return found
+            return found, figures[name]
 
-        def draw(found: Job) -> bytes:
+        def draw(found: Job, what: tuple[Any, ...]) -> bytes:
             with found.reading() as path:
-                return _drawn(path, name)
+                return _drawn(path, *what)
 
-        return Response(await drawing(draw, await reading(check)), media_type="image/png")
+        return Response(await drawing(draw, *await reading(find)), media_type="image/png")
 
-    @routes.get(f"{ROOT}/{{job}}/fields")
+    @routes.get("/{job}/fields")
     async def fields(job: str) -> dict[str, Any]:
-        """What a map needs: shape, states, members, quantities with their colours, coastlines, provenance."""
+        """What a map needs: shape, cases, members, quantities with their colours, coastlines, provenance."""
+        return await read(job, lambda store: overview(store))
 
-        def look() -> dict[str, Any]:
-            with done(job).reading() as path:
-                return overview(path)
-
-        return await reading(look)
-
-    @routes.get(f"{ROOT}/{{job}}/fields/{{quantity}}", response_class=Response, responses=_file("bin"))
+    @routes.get("/{job}/fields/{quantity}", response_class=Response, responses=NUMBERS)
     async def field(
         job: str,
         quantity: str,
         time: Annotated[int, Query(ge=0)] = 0,
-        show: Annotated[str, Query(pattern=f"^({job_fields.SHOW.pattern})$", max_length=16)] = "mean",
+        show: Annotated[str, Query(pattern=f"^({job_fields.SHOW})$", max_length=16)] = "mean",
         part: Literal["value", "along", "up"] = "value",
     ) -> Response:
         """One field in displayed units: float32, little-endian, by rows of the mesh; NaN for no number."""
+        values = await read(job, lambda store: job_fields.values(store, quantity, time, show, part))
+        headers = {"x-corrdiff-shape": ",".join(map(str, values.shape))}
+        return Response(values.astype("<f4").tobytes(), 200, headers, "application/octet-stream")
 
-        def look() -> tuple[str, bytes]:
-            with done(job).reading() as path:
-                values = job_fields.values(path, quantity, time, show, part)
-            return ",".join(map(str, values.shape)), values.astype("<f4").tobytes()
-
-        shape, data = await reading(look)
-        return Response(data, 200, {"x-corrdiff-shape": shape}, "application/octet-stream")
-
-    @routes.get(f"{ROOT}/{{job}}/points/{{quantity}}")
+    @routes.get("/{job}/points/{quantity}")
     async def point(
         job: str, quantity: str, row: Annotated[int, Query(ge=0)], column: Annotated[int, Query(ge=0)]
     ) -> dict[str, Any]:
-        """All members at one cell of the mesh in all states, ``[T][M]``, and the coarse input there."""
-
-        def look() -> dict[str, Any]:
-            with done(job).reading() as path:
-                return job_fields.point(path, quantity, row, column)
-
-        return await reading(look)
+        """All members at one cell of the mesh in all cases, ``[T][M]``, and the coarse input there."""
+        return await read(job, lambda store: job_fields.point(store, quantity, row, column))
 
     return routes
-
-
-def _file(kind: str) -> dict[int | str, dict[str, Any]]:
-    types = {"zip": "application/zip", "png": "image/png", "bin": "application/octet-stream"}
-    schema = {"schema": {"type": "string", "format": "binary"}}
-    return {200: {"description": "The file", "content": {types[kind]: schema}}}
 
 
 def _zip(job: Job) -> Iterator[bytes]:
@@ -297,27 +269,24 @@ def _zip(job: Job) -> Iterator[bytes]:
         yield from zipped(path)
 
 
-def _figure_names(job: Job) -> list[str]:
-    """The names of ``plot-corrdiff``, for each state."""
-    kinds = ["ensemble"] if job.order.samples > 1 else []
-    kinds += ["lowres", *(f"sample-{member}" for member in range(job.order.samples))]
-    labels = map(plotting.case_label, job_fields.in_order(job.order.states))
-    return [f"corrdiff-{label}-{kind}" for label in labels for kind in kinds]
+def _figures(job: Job) -> dict[str, tuple[Any, ...]]:
+    """The case of each figure and the function that draws it, by the name that ``plot-corrdiff`` gives it."""
+    samples = range(job.order.samples)
+    kinds: dict[str, tuple[Any, ...]] = {"ensemble": ("plot_ensemble",)} if len(samples) > 1 else {}
+    kinds["lowres"] = ("plot_lowres",)
+    kinds |= {f"sample-{sample}": ("plot_member", sample) for sample in samples}
+    return {
+        f"corrdiff-{plotting.case_label(case)}-{kind}": (case, *drawing)
+        for case in job_fields.in_order(job.order.cases)
+        for kind, drawing in kinds.items()
+    }
 
 
 @lru_cache(maxsize=32)
-def _drawn(store: Path, name: str) -> bytes:
+def _drawn(store: Path, case: Case, function: str, *sample: int) -> bytes:
     """The PNG of a figure."""
-    match = FIGURE.fullmatch(name)
-    assert match is not None  # noqa: S101 - the name is one of ours
     ds = job_fields.opened(store)
-    labels = list(map(plotting.case_label, plotting.cases(ds)))
-    index = labels.index(match["state"])
-    draw = {
-        "lowres": partial(plotting.plot_lowres, ds, index),
-        "ensemble": partial(plotting.plot_ensemble, ds, index),
-        None: partial(plotting.plot_member, ds, index, int(match["sample"] or 0)),
-    }
     with io.BytesIO() as file:
-        draw[match["what"]]().savefig(file, format="png", dpi="figure")
+        figure = getattr(plotting, function)(ds, time_index(ds, case), *sample)
+        figure.savefig(file, format="png", dpi="figure")
         return file.getvalue()

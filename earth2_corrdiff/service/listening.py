@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The socket that the service listens on."""
+"""TCP sockets of the service."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A TCP socket that has its address, and does not listen yet.
+    """A TCP socket with its address, not listening yet.
 
     asyncio switches Nagle's algorithm off where the socket says that it is TCP, and not where it leaves the
     protocol open as ``socket.create_server`` does: every small answer would then wait 40 ms for the client's
@@ -26,7 +26,7 @@ def bind(host: str, port: int) -> socket.socket:
     Raises
     ------
     InputError
-        If the address is none of this machine, or the port is taken or not allowed
+        If the address does not belong to this machine, or the port is taken or not allowed
     """
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -43,6 +43,6 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def cannot_listen(host: str, port: int, error: Exception) -> InputError:
-    """What to raise where an address cannot be had."""
-    said = getattr(error, "strerror", None) or error
-    return InputError(f"cannot listen on {host} port {port} ({said}); give another --host or --port")
+    """The error for an address that cannot be used."""
+    reason = getattr(error, "strerror", None) or error
+    return InputError(f"cannot listen on {host} port {port} ({reason}); give another --host or --port")

@@ -1,23 +1,31 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the service counts and measures, for Prometheus; every service has a registry of its own."""
+"""Counters and clocks of a service for Prometheus, in a registry of its own."""
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
+
 import torch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-
-from earth2_corrdiff.service.openapi import own_version
 
 STAGES = ("receive", "wait", "compute", "total")
 ENDS = ("done", "failed", "cancelled")
 SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
+def own_version() -> str:
+    """Version of this package; ``unknown`` in a checkout that is not installed."""
+    try:
+        return version("earth2-corrdiff")
+    except PackageNotFoundError:
+        return "unknown"
+
+
 class Metrics:
     """Counters and clocks of one service.
 
-    The stages of a request: ``receive`` its body, ``wait`` in the line, ``compute`` a block of members,
+    The stages of a request: ``receive`` its body, ``wait`` in the queue, ``compute`` a block of members,
     and ``total`` from its arrival to the last byte of its answer.
     """
 
@@ -28,26 +36,20 @@ class Metrics:
         self.seconds = Histogram(
             "corrdiff_stage_seconds", "Seconds per stage", ("stage",), buckets=SECONDS, registry=own
         )
-        self.failures = Counter(
-            "corrdiff_failures",
-            "Requests answered 500 or more, and jobs that failed",
-            ("what",),
-            registry=own,
-        )
+        text = "Requests answered 500 or more, and jobs that failed"
+        self.failures = Counter("corrdiff_failures", text, ("what",), registry=own)
         self.jobs = Counter("corrdiff_jobs", "Jobs that have ended", ("state",), registry=own)
-        self.job_seconds = Histogram(
-            "corrdiff_job_seconds", "Seconds from a job's order to its end", buckets=SECONDS, registry=own
-        )
-        self.fetches = Counter(
-            "corrdiff_source_fetches", "States fetched for jobs", ("source", "outcome"), registry=own
-        )
+        text = "Seconds from a job's order to its end"
+        self.job_seconds = Histogram("corrdiff_job_seconds", text, buckets=SECONDS, registry=own)
+        labels = ("source", "outcome")
+        self.fetches = Counter("corrdiff_source_fetches", "Cases fetched for jobs", labels, registry=own)
         self.members = Counter("corrdiff_members", "Members made for requests", registry=own)
         self.rate = Gauge("corrdiff_members_per_second", "Speed of the last block of members", registry=own)
         self.sizes = Histogram(
             "corrdiff_block_members", "Members per block", buckets=(1, 2, 4, 8, 16, 32, 64), registry=own
         )
-        self.line = Gauge("corrdiff_queue", "What is waited for", ("what",), registry=own)
-        self.ready = Gauge("corrdiff_ready", "Whether requests are accepted", registry=own)
+        self.waiting = Gauge("corrdiff_queue", "Requests, members and jobs", ("what",), registry=own)
+        self.ready = Gauge("corrdiff_ready", "1 if requests are accepted", registry=own)
         device = Gauge("corrdiff_device_memory_bytes", "Memory that PyTorch holds on GPUs", registry=own)
         device.set_function(_device_memory)
         build = Gauge("corrdiff_build_info", "Version of earth2_corrdiff", ("version",), registry=own)
@@ -80,7 +82,7 @@ class Metrics:
             self.failures.labels("job").inc()
 
     def fetch(self, source: str, worked: bool) -> None:
-        """A state was fetched from a source, or could not be."""
+        """A case was fetched from a source, or could not be."""
         self.fetches.labels(source, "fetched" if worked else "failed").inc()
 
     def block(self, members: int, seconds: float) -> None:
@@ -91,10 +93,10 @@ class Metrics:
         self.rate.set(members / seconds)
 
     def text(self, ready: bool, requests: int, members: int, jobs: int) -> bytes:
-        """All of it in Prometheus' format, with the present length of the line."""
+        """All of them in Prometheus' format, with the current length of the queue."""
         self.ready.set(ready)
         for what, number in (("requests", requests), ("members", members), ("jobs", jobs)):
-            self.line.labels(what).set(number)
+            self.waiting.labels(what).set(number)
         return generate_latest(self.registry)
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Who is next: requests and jobs wait in one line, and nobody waits for all of another's work."""
+"""The queue of requests and jobs: each takes turns, and none waits for all the work of another."""
 
 from __future__ import annotations
 
@@ -8,36 +8,35 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from earth2_corrdiff.model.downscaler import Downscaler, Prepared
 from earth2_corrdiff.model.earth2studio import CorrDiff
 from earth2_corrdiff.model.spec import Sampling
 from earth2_corrdiff.service.errors import ServiceError
-from earth2_corrdiff.service.members import State
 
 Steps = Callable[[CorrDiff], Iterator[object]]
 
 
 @dataclass(frozen=True)
 class InferRequest:
-    """What a request asks of the model; checked before it comes here.
+    """A request for members, checked by its reader.
 
     Attributes
     ----------
     coarse : np.ndarray
         ``[B, C, h, w]`` float32, physical units
     seeds : tuple[tuple[int, ...], ...]
-        Of each state's members, ``[B][M]``
+        Of each case's members, ``[B][M]``
     sampling : Sampling
-        How the residual is sampled
+        Sampler of the residual
     leads : tuple[float | None, ...] | None
-        Of each state, in hours; None where the package knows no lead times
+        Of each case, in hours; None where the package has no lead times
     """
 
     coarse: NDArray[np.float32]
@@ -47,30 +46,30 @@ class InferRequest:
 
     @property
     def members(self) -> int:
-        """Members of all states."""
+        """Members of all cases."""
         return sum(map(len, self.seeds))
 
 
 @dataclass(frozen=True)
 class Member:
-    """One finished field: index of its state, of its sample, and ``[Co, H, W]`` float32."""
+    """One finished field: index of its case, of its sample, and ``[Co, H, W]`` float32."""
 
-    state: int
+    case: int
     sample: int
     values: NDArray[np.float32]
 
 
 class Ticket:
-    """A request's place in the line.
+    """A request in the queue.
 
     Parameters
     ----------
     request : InferRequest
-        What is asked for
+        The request
     deliver : Callable[[Member | ServiceError], None]
-        Called on the owner thread with each member, or once with what went wrong
+        Called on the owner thread with each member, or once with an error
     changed : threading.Condition
-        Of the line: notified when the ticket wants a turn again, or none any more
+        Of the queue: notified when the ticket is ready for a turn again, or cancelled
     ahead : int, optional
         Members that may wait to be sent while more are made
     """
@@ -83,8 +82,7 @@ class Ticket:
         ahead: int = 1,
     ) -> None:
         self.request, self._deliver, self._changed = request, deliver, changed
-        leads = request.leads or (None,) * len(request.coarse)
-        self.states = [State(x[None], lead) for x, lead in zip(request.coarse, leads, strict=True)]
+        self._prepared: dict[int, Prepared] = {}
         self.todo = deque((b, m) for b, seeds in enumerate(request.seeds) for m in range(len(seeds)))
         self.ahead, self.left, self.unsent = ahead, len(self.todo), 0
         self.cancelled = False
@@ -93,12 +91,12 @@ class Ticket:
 
     @property
     def done(self) -> bool:
-        """Whether its place is free again."""
+        """True if it needs no more turns."""
         return self.cancelled or self.left == 0
 
     @property
-    def wants(self) -> bool:
-        """Whether it could use a turn; not while its client is slow to take what is there."""
+    def ready(self) -> bool:
+        """True if it is ready for a turn; not while its client is slow to take members."""
         return not self.cancelled and bool(self.todo) and self.unsent <= self.ahead
 
     def take(self) -> Row:
@@ -106,16 +104,24 @@ class Ticket:
         self.unsent += 1
         return Row(self, *self.todo.popleft())
 
+    def prepared(self, case: int, downscaler: Downscaler) -> Prepared:
+        """The conditioning and regression of a case, computed at the first call; on the owner thread."""
+        if case not in self._prepared:
+            lead = None if self.request.leads is None else self.request.leads[case]
+            coarse = torch.from_numpy(self.request.coarse[case : case + 1])
+            self._prepared[case] = downscaler.prepare(coarse, lead)
+        return self._prepared[case]
+
     def finish(self, row: Row) -> bool:
-        """Whether somebody still waits for this member, which is done; called in the order of the rows."""
+        """True if the request still waits for this member, which is done; called in the order of the rows."""
         with self._changed:
             self.left -= 1
-            if row.sample == len(self.request.seeds[row.state]) - 1:
-                self.states[row.state].shared = None  # no member of this state is still to come
+            if row.sample == len(self.request.seeds[row.case]) - 1:
+                self._prepared.pop(row.case, None)  # no member of this case is still to come
             return not self.cancelled
 
     def give(self, item: Member | ServiceError) -> None:
-        """Deliver to the client; one whose event loop has gone is nobody's."""
+        """Deliver to the client; cancel where its event loop has ended."""
         try:
             self._deliver(item)
         except RuntimeError:
@@ -128,7 +134,7 @@ class Ticket:
             self._changed.notify_all()
 
     def cancel(self) -> None:
-        """Nobody waits for this any more: a block that is being made for it alone is given up."""
+        """Give up: a block that is being made for this request alone is abandoned."""
         with self._changed:
             self.cancelled = True
             self._changed.notify_all()
@@ -139,13 +145,13 @@ class Row:
     """One member to make."""
 
     ticket: Ticket
-    state: int
+    case: int
     sample: int
 
     @property
-    def work(self) -> tuple[State, int]:
-        """Its state and its seed."""
-        return self.ticket.states[self.state], self.ticket.request.seeds[self.state][self.sample]
+    def seed(self) -> int:
+        """The member's seed."""
+        return self.ticket.request.seeds[self.case][self.sample]
 
 
 class Task:
@@ -157,23 +163,21 @@ class Task:
         Makes the iterator at the first turn
     """
 
-    wants = True  # also when it is cancelled: its iterator is closed in a turn, on the owner thread
+    ready = True  # also when it is cancelled: its iterator is closed in a turn, on the owner thread
 
     def __init__(self, steps: Steps) -> None:
         self.steps, self.future = steps, Future[object]()
         self.done = False
         self._iterator: Iterator[object] | None = None
-        self._settings: dict[str, Any] = {}
 
     def step(self, model: CorrDiff) -> None:
         """One turn."""
         if self.future.cancelled():
             return self._close()
         try:
-            with self._own_settings(model):
-                if self._iterator is None:
-                    self._iterator = iter(self.steps(model))
-                next(self._iterator)
+            if self._iterator is None:
+                self._iterator = iter(self.steps(model))
+            next(self._iterator)
         except StopIteration as stop:
             self.done = True
             if self.future.set_running_or_notify_cancel():
@@ -189,35 +193,13 @@ class Task:
         if self._iterator is not None and hasattr(self._iterator, "close"):
             self._iterator.close()
 
-    @contextmanager
-    def _own_settings(self, model: CorrDiff) -> Iterator[None]:
-        """What a job sets on the model holds in its turns alone."""
-        before = _settings(model)
-        _set(model, self._settings)
-        try:
-            yield
-        finally:
-            self._settings = _settings(model)
-            _set(model, before)
 
-
-def _settings(model: CorrDiff) -> dict[str, Any]:
-    """All that a caller may change on a model; the solver and its like are in ``sampling``."""
-    names = ("number_of_samples", "seed", "max_batch")
-    return {name: getattr(model, name) for name in names} | {"sampling": model.downscaler.sampling}
-
-
-def _set(model: CorrDiff, settings: dict[str, Any]) -> None:
-    for name, value in settings.items():
-        setattr(model.downscaler if name == "sampling" else model, name, value)
-
-
-class Line:
+class Queue:
     """Requests and jobs in the order of their next turn. Not safe between threads: the engine locks it."""
 
     def __init__(self) -> None:
         self.entries: deque[Ticket | Task] = deque()
-        # It goes to the end after its turn, not before: behind whoever has come meanwhile.
+        # It goes to the end after its turn, not before: behind entries that have come meanwhile.
         self._served: Ticket | Task | None = None
 
     @property
@@ -231,14 +213,14 @@ class Line:
         return [entry for entry in self.entries if isinstance(entry, Task) and not entry.done]
 
     def turn(self, limit: int, sharing: bool) -> list[Row] | Task | None:
-        """The next job to step, or at most ``limit`` rows to make; None where nobody wants a turn."""
+        """The next job to step, or at most ``limit`` rows to make; None where no entry is ready."""
         others = [entry for entry in self.entries if entry is not self._served]
         last = [entry for entry in self.entries if entry is self._served]
         self.entries = deque(entry for entry in (*others, *last) if not entry.done)
-        first = self._served = next((entry for entry in self.entries if entry.wants), None)
+        first = self._served = next((entry for entry in self.entries if entry.ready), None)
         if not isinstance(first, Ticket):
             return first
-        wanting = [ticket for ticket in self.tickets if ticket is not first and ticket.wants and sharing]
+        wanting = [ticket for ticket in self.tickets if ticket is not first and ticket.ready and sharing]
         alike = [ticket for ticket in wanting if ticket.request.sampling == first.request.sampling]
         return _rows([first, *alike], limit)
 

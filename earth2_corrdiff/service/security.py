@@ -1,6 +1,11 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The gate in front of every route: who may ask, how much and how slowly, and what every answer carries."""
+"""Admission of requests in front of all routes: keys, hosts, limits and deadlines, headers and log.
+
+What Starlette and FastAPI have for this is not used: ``TrustedHostMiddleware`` answers in plain text what the
+other errors answer in JSON, and ``fastapi.security`` asks for the key after a body was read, and only on
+paths that have a route.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ from collections import Counter
 from secrets import token_hex
 from time import perf_counter
 
+from fastapi.security.utils import get_authorization_scheme_param
 from loguru import logger
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -21,15 +27,15 @@ from earth2_corrdiff.service.errors import GONE, ServiceError, answer, internal
 from earth2_corrdiff.service.metrics import Metrics
 from earth2_corrdiff.service.settings import Settings
 
-OPEN = "/v1/health/"  # asked by probes, which have no key
+OPEN = "/v1/health/"  # for probes, which have no key
 UNCOUNTED = (OPEN, "/v1/metrics")  # must be answered when the service is busiest
 LARGE = "/v1/infer"  # may have a body of any size; all others take JSON
 JSON = 64 * 1024  # bytes of their body
-STREAM = re.compile(r"/v1/downscale/[^/]+/(events|store\.zip)")  # what may take minutes to be sent
-BODY_SECONDS, ANSWER_SECONDS = 10.0, 20.0  # that a client may take for a body, and to take an answer
-PACE = 32 * 1024  # bytes a second: with so many more, it may take longer
+STREAM = re.compile(r"/v1/downscale/[^/]+/(events|store\.zip)")  # may take minutes to be sent
+BODY_SECONDS, ANSWER_SECONDS = 10.0, 20.0  # for a client to send a body, and to take an answer
+PACE = 32 * 1024  # bytes: each adds a second to these times
 MEMBERS = "corrdiff.members"
-"""In the scope: how many members a request asks for, for the log."""
+"""Key in the scope for the number of members of a request, for the log."""
 POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
@@ -47,17 +53,16 @@ HEADERS = {
 class Gate:
     """ASGI middleware: API key, host, origin, shares, deadlines, size of the body, headers, counting, log.
 
-    Requests of one kind cannot take the places of another: bodies that are received or worked on, streams,
-    and everything that is answered at once have a share each.
+    Requests with a body, streams, and other requests have a limit each, so that none displaces the others.
 
     Parameters
     ----------
     app : ASGIApp
-        What is behind it
+        The application behind it
     settings : Settings
         The service's limits
     metrics : Metrics
-        Where requests are counted
+        Counts requests
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
@@ -65,53 +70,52 @@ class Gate:
         self.clients: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or answer it here."""
+        """Pass a request on, or answer it here."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         start, share = perf_counter(), _share(scope)
-        seen = _Seen(send, token_hex(6), min(ANSWER_SECONDS, self.settings.seconds))
+        sender = _Sender(send, token_hex(6), min(ANSWER_SECONDS, self.settings.seconds))
         self.clients[share] += 1
         self.metrics.open.inc(bool(share))
         try:
-            await self._pass(scope, self._limited(scope, receive), seen, share)
+            await self._pass(scope, self._limited(scope, receive), sender, share)
         finally:
             self.clients[share] -= 1
             self.metrics.open.dec(bool(share))
             seconds, route = perf_counter() - start, getattr(scope.get("route"), "path", "other")
-            self.metrics.request(route, seen.status, seconds)
+            self.metrics.request(route, sender.status, seconds)
             members = f", {scope[MEMBERS]} members" if MEMBERS in scope else ""
-            # The route and not the path: what a client writes there could forge lines, or hold a secret.
+            # The route and not the path, in which a client could forge lines or send a secret.
             logger.log(
                 "INFO" if share else "DEBUG",
                 "request {} {} {}: {} in {:.3f} s{}",
-                *(seen.id, scope["method"][:8], route, seen.status or "no answer", seconds, members),
+                *(sender.id, scope["method"][:8], route, sender.status or "no answer", seconds, members),
             )
         return None
 
-    async def _pass(self, scope: Scope, receive: Receive, seen: _Seen, share: str) -> None:
+    async def _pass(self, scope: Scope, receive: Receive, sender: _Sender, share: str) -> None:
         try:
             self._admit(scope, share)
-            await self.app(scope, receive, seen)
+            await self.app(scope, receive, sender)
         except ServiceError as error:
-            await answer(error)(scope, receive, seen)
+            await answer(error)(scope, receive, sender)
         except StalledError:
             scope.get("state", {}).get(ABORT, lambda: None)()
-            await asyncio.sleep(0)  # until the connection knows
-            logger.warning("request {} was broken off: the client reads too slowly", seen.id)
+            await asyncio.sleep(0)  # until the connection is closed
+            logger.warning("request {} was broken off: the client reads too slowly", sender.id)
         except (ClientDisconnect, asyncio.CancelledError):  # cancelled where the service must end now
-            seen.status = seen.status or GONE
+            sender.status = sender.status or GONE
         except Exception as error:
             fault = internal(error)
-            if seen.status is None:
-                await answer(fault)(scope, receive, seen)
+            if sender.status is None:
+                await answer(fault)(scope, receive, sender)
 
     def _admit(self, scope: Scope, share: str) -> None:
-        """Everything that can be said from the headers alone."""
+        """Refuse what the headers alone show to be wrong."""
         headers, path = Headers(scope=scope), scope["path"]
-        if self.settings.hosts and _name(headers.get("host", "")) not in self.settings.hosts:
+        if self.settings.hosts and _host_name(headers) not in self.settings.hosts:
             raise ServiceError(400, "this host name is not served here; see serve-corrdiff --allow-host")
-        origin = headers.get("origin")
-        if scope["method"] not in ("GET", "HEAD") and origin is not None and not _same(origin, headers):
+        if scope["method"] not in ("GET", "HEAD") and _is_foreign(headers):
             raise ServiceError(403, "pages of other sites may not use this service")
         if path.startswith("/v1/") and not path.startswith(OPEN):
             _check_key(headers, self.settings.api_key)
@@ -126,13 +130,13 @@ class Gate:
         return self.settings.max_body if scope["path"] == LARGE else min(JSON, self.settings.max_body)
 
     def _limited(self, scope: Scope, receive: Receive) -> Receive:
-        """A body that is longer or slower than allowed is refused when that is seen, whatever was said."""
+        """Refuse a body as soon as it is longer or slower than allowed, whatever its headers say."""
         loop, most, received, complete = asyncio.get_running_loop(), self._most(scope), 0, False
         start, seconds = loop.time(), min(BODY_SECONDS, self.settings.seconds)
 
         async def limited() -> Message:
             nonlocal received, complete
-            if complete:  # what comes now is that the client leaves
+            if complete:  # the next message is that the client leaves
                 return await receive()
             try:
                 async with asyncio.timeout_at(start + seconds + received / PACE):
@@ -153,7 +157,7 @@ class StalledError(ClientDisconnect):
 
 
 def _share(scope: Scope) -> str:
-    """Which places a request takes; empty for what is always answered."""
+    """The limit that a request counts for; empty for what is always answered."""
     if scope["path"].startswith(UNCOUNTED):
         return ""
     if STREAM.fullmatch(scope["path"]):
@@ -161,8 +165,8 @@ def _share(scope: Scope) -> str:
     return "looks" if scope["method"] in ("GET", "HEAD") else "bodies"
 
 
-class _Seen:
-    """The way out: adds the headers of every answer, remembers its status, and waits for nobody for ever."""
+class _Sender:
+    """``send`` of ASGI with the headers of every answer and a deadline; keeps the status."""
 
     def __init__(self, send: Send, name: str, seconds: float) -> None:
         self.send, self.id, self._most = send, name, seconds
@@ -188,19 +192,24 @@ def _too_large(most: int) -> ServiceError:
     return ServiceError(413, f"the body must have {most} bytes or less", expected=f"{most} bytes or less")
 
 
+def bearer(headers: Headers) -> str:
+    """The token of ``Authorization: Bearer TOKEN``; empty where there is none."""
+    scheme, token = get_authorization_scheme_param(headers.get("authorization"))
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
 def _check_key(headers: Headers, key: str | None) -> None:
-    if key is None:
-        return
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    given = token if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-    if not hmac.compare_digest(given.strip().encode(), key.encode()):
+    given = bearer(headers) or headers.get("x-api-key", "").strip()
+    if key is not None and not hmac.compare_digest(given.encode(), key.encode()):
         raise ServiceError(401, "an API key is needed, as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
 
 
-def _name(host: str) -> str:
-    """A host name without its port, in small letters."""
-    return host.lower() if host.endswith("]") else host.lower().rpartition(":")[0] or host.lower()
+def _host_name(headers: Headers) -> str:
+    """The host name of a request without its port, in small letters."""
+    return re.sub(r":[^:\]]*$", "", headers.get("host", "").lower())
 
 
-def _same(origin: str, headers: Headers) -> bool:
-    return origin.partition("://")[2].lower() == headers.get("host", "").lower()
+def _is_foreign(headers: Headers) -> bool:
+    """True if a page of another site sends the request."""
+    origin = headers.get("origin")
+    return origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower()

@@ -1,57 +1,45 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the service allows: every limit in one place."""
+"""Limits and options of a service."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from earth2_corrdiff.base.errors import InputError
 
 MIB = 2**20
 
 
+def _limit(default: Any, text: str) -> Any:
+    """A field that ``serve-corrdiff`` has an option for, with its help text."""
+    return field(default=default, metadata={"help": text})
+
+
 @dataclass(frozen=True)
 class Settings:
-    """Limits and options of a service.
+    """All limits and options of a service.
+
+    A request beyond ``queue``, ``clients``, ``streams`` or ``max_jobs`` is answered 429. ``clients`` holds
+    for requests with a body, and for as many without; ``streams`` are counted apart from both.
 
     Attributes
     ----------
-    max_samples, max_steps, max_states : int
-        Most members, solver steps and input states of one request
     max_body : int
         Most bytes of a request's body
-    queue : int
-        Most requests that wait or are worked on; one more is answered 429
-    clients : int
-        Most requests with a body that are received or answered at one time, and as many without; one more is
-        answered 429
-    streams : int
-        Most downloads and streams of events at one time: they have places of their own
-    seconds : float
-        Longest time from a request's arrival to the end of its answer
-    drain_seconds : float
-        How long a service that is told to stop may go on with what it has accepted, until its end
-    max_batch : int | None
-        Most members in one network call; by default 1 on the CPU, and on a GPU what its memory holds
     sharing : bool
-        Whether members of different requests may share a network call. On a GPU that is faster, but there
-        a member's last bits may depend on its company
+        True if members of different requests may share a network call. That is faster on a GPU, but there
+        the last bits of a member may depend on the others of its call
     api_key : str | None
-        Asked of every request but those for health, the documentation and the page; never logged
+        Required in every request but those for health, the documentation and the page; never logged
     hosts : tuple[str, ...]
-        Names in the ``Host`` header that are answered; all of them where it is empty
+        Accepted names in the ``Host`` header; all of them where it is empty
     jobs : Path
         Folder of the jobs of ``/v1/downscale``
-    max_jobs : int
-        Most jobs that wait or run; one more is answered 429
-    max_times : int
-        Most times of one job
-    keep_jobs : int
-        Finished jobs that are kept; the oldest goes first
     sources : tuple[str, ...]
-        What a job may name as its source: nothing else is opened
+        Accepted sources of jobs: nothing else is opened
 
     Raises
     ------
@@ -59,23 +47,23 @@ class Settings:
         If a limit is not positive
     """
 
-    max_samples: int = 64
-    max_steps: int = 100
-    max_states: int = 16
+    max_samples: int = _limit(64, "most members per case of one request")
+    max_steps: int = _limit(100, "most steps of one request")
+    max_states: int = _limit(16, "most cases in the array of one request")
     max_body: int = 64 * MIB
-    queue: int = 32
-    clients: int = 64
-    streams: int = 32
-    seconds: float = 600.0
-    drain_seconds: float = 30.0
-    max_batch: int | None = None
+    queue: int = _limit(32, "most requests that wait or are executed")
+    clients: int = _limit(64, "most requests received or answered at one time")
+    streams: int = _limit(32, "most downloads and streams of events at one time")
+    seconds: float = _limit(600.0, "longest time from a request to the end of its answer, in seconds")
+    drain_seconds: float = _limit(30.0, "time from a signal to the end, to finish what was accepted")
+    max_batch: int | None = _limit(None, "most members in one network call (default: 1 on a CPU)")
     sharing: bool = True
     api_key: str | None = field(default=None, repr=False)
     hosts: tuple[str, ...] = ()
     jobs: Path = Path("outputs/jobs")
-    max_jobs: int = 8
-    max_times: int = 16
-    keep_jobs: int = 20
+    max_jobs: int = _limit(8, "most jobs of /v1/downscale that wait or run")
+    max_times: int = _limit(16, "most times of one job")
+    keep_jobs: int = _limit(20, "finished jobs that are kept; the oldest is removed first")
     sources: tuple[str, ...] = ("demo",)
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from earth2_corrdiff.base.background import ahead
+from earth2_corrdiff.base.background import prefetched
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.grid import Grid, Regridder
 from earth2_corrdiff.base.times import TimeLike, distinct, time_text, to_times
@@ -104,7 +104,7 @@ class Conversion:
                 yield left
 
     def _make(self, times: Iterable[np.datetime64]) -> Iterator[Fields | None]:
-        return ahead(self._fields_or_none(time) for time in times)
+        return prefetched(self._fields_or_none(time) for time in times)
 
     def _fields_or_none(self, time: np.datetime64) -> Fields | None:
         try:

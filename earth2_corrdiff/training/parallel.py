@@ -7,37 +7,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from earth2_corrdiff.base.devices import find_device
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.processes import gather, launched, meet
+from earth2_corrdiff.base.processes import Processes, gather, launched, meet
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class World:
-    """This process among those that ``torchrun`` or ``srun`` has started.
-
-    Attributes
-    ----------
-    rank, size, local : int
-        Number of this process, how many there are, and its number on this machine
-    """
-
-    rank: int = 0
-    size: int = 1
-    local: int = 0
-
-    @property
-    def first(self) -> bool:
-        """Whether this process writes and speaks."""
-        return self.rank == 0
+class World(Processes):
+    """The processes of a training, which share every batch and average their gradients."""
 
     def share(self, batch: Sequence[T]) -> Sequence[T]:
         """This process's part of a batch."""
@@ -91,39 +75,18 @@ def world(device: str, environ: Mapping[str, str]) -> Iterator[World]:
     InputError
         If the launcher's variables do not fit, or a process does not come
     """
-    ranks = launched(environ)
-    if ranks.world == 1:
+    processes = launched(environ)
+    if processes.size == 1:
         yield World()
         return
-    ranks = meet(ranks, environ)
-    gather(ranks)
+    processes = meet(processes, environ)
+    gather(processes)
+    rank, size, local = processes.rank, processes.size, processes.local
     gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    own = device_of(device, World(ranks.rank, ranks.world, ranks.local)) if gpu else None
+    own = find_device(device, local) if gpu else None
     backend = "nccl" if gpu else "gloo"
-    dist.init_process_group(
-        backend, store=ranks.board, rank=ranks.rank, world_size=ranks.world, device_id=own
-    )
+    dist.init_process_group(backend, store=processes.board, rank=rank, world_size=size, device_id=own)
     try:
-        yield World(ranks.rank, ranks.world, ranks.local)
+        yield World(rank, size, local)
     finally:
         dist.destroy_process_group()
-
-
-def device_of(device: str, world: World) -> torch.device:
-    """The device of this process.
-
-    Raises
-    ------
-    InputError
-        If there is no such device
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":  # each process of a machine takes the next one
-        device = f"cuda:{world.local % max(torch.cuda.device_count(), 1)}"
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"the device {device!r} cannot be used") from error
-    return chosen

@@ -192,7 +192,7 @@ def _check_patches(config: Config, model: Downscaler) -> None:
         PatchGeometry(domain, (h, w), multiple=net.multiple)  # raises with sizes that are multiples
         if fault := net.shape_fault(domain, (h, w)):
             raise InputError(f"the {name} network {fault}; leave out {name}.patches")
-    if config.diffusion.steps and config.diffusion.patches is None and model.view.whole:
+    if config.diffusion.steps and config.diffusion.patches is None and model.domain.whole:
         patch = model.spec.patching
         raise InputError(
             "the diffusion network of start_from was trained on patches; say which: "

@@ -280,7 +280,7 @@ class DiffusionStage:
         corners = cutter.corners(model.spec.output_grid.shape, batch.keys)
         seen = torch.cat([mean, cond], dim=1) if model.spec.hr_mean_conditioning else cond
         parts = [cutter.cut(seen, corners)]
-        if corners is not None and model.view.whole:
+        if corners is not None and model.domain.whole:
             parts.append(cutter.shrunk(cond))
         target = cutter.cut(truth - mean, corners)
         drawn = batch.drawn or self.draw(batch.keys)

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Protocol
 
+from earth2_corrdiff.base.devices import find_device
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.packages.writer import save_package
 from earth2_corrdiff.store.paths import writing
@@ -17,7 +18,7 @@ from earth2_corrdiff.training.config import Config, StageConfig
 from earth2_corrdiff.training.log import draw
 from earth2_corrdiff.training.losses import EDMLoss
 from earth2_corrdiff.training.means import Means, balance, checksum, residual_scale
-from earth2_corrdiff.training.parallel import World, device_of
+from earth2_corrdiff.training.parallel import World
 from earth2_corrdiff.training.preparation import Material, open_material, start
 from earth2_corrdiff.training.stages import DiffusionStage, RegressionStage, Stage
 from earth2_corrdiff.training.trainer import Progress, Trainer
@@ -86,7 +87,7 @@ class Training:
         for folder in (config.output, config.work):  # before days of work, not after them
             make_folder(Path(folder))
         material = open_material(config, world, self.watch.left)
-        model = start(config, material, world).to(device_of(config.device, world))
+        model = start(config, material, world).to(find_device(config.device, world.local))
         patches = config.regression.patches
         self._train("regression", RegressionStage(model, patches), config.regression, material)
         fresh = config.start_from is None

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from earth2_corrdiff.base.background import ahead
+from earth2_corrdiff.base.background import prefetched
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.networks.fast.accelerate import compile_network, fuse
 from earth2_corrdiff.training import checkpoints
@@ -174,7 +174,7 @@ class Trainer:
                 batch = Batch(mine, self.pairs.read(mine), keys, self.stage.draw(keys))
                 yield batch.pinned() if self.device.type == "cuda" else batch
 
-        return ahead(read())
+        return prefetched(read())
 
     @property
     def _kind(self) -> int:

@@ -20,6 +20,7 @@ from earth2_corrdiff.base.grid import Grid, Regridder
 from earth2_corrdiff.base.times import Times, time_text
 from earth2_corrdiff.model.diffusion.noise import member_seed
 from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.model.spec import Sampling
 from earth2_corrdiff.plotting import fields
 
 UNWRITTEN = -1  # seed of a member that run-corrdiff has not written
@@ -191,21 +192,30 @@ class Drawn(OneTime):
     Parameters
     ----------
     downscaler : Downscaler
-        The model, with the solver it is set to
+        The model
     coarse : Callable
         Its input at a time
     members, seed : int
         How many, and the run's seed
+    sampling : Sampling | None, optional
+        How they are sampled, by default as the model samples
     """
 
-    def __init__(self, downscaler: Downscaler, coarse: Coarse, members: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        downscaler: Downscaler,
+        coarse: Coarse,
+        members: int,
+        seed: int = 0,
+        sampling: Sampling | None = None,
+    ) -> None:
         super().__init__("ensemble", members, downscaler, coarse)
-        self.seed = seed
+        self.seed, self.sampling = seed, sampling
 
     def compute(self, time: np.datetime64, coarse: Tensor) -> Tensor:
         """All members."""
         seeds = [member_seed(self.seed, time, i) for i in range(self.size)]
-        members: Tensor = self.downscaler(coarse[None], seeds)
+        members: Tensor = self.downscaler(coarse[None], seeds, sampling=self.sampling)
         return members[0]
 
 

@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""CorrDiff as a workflow of Earth2Studio's own server: point ``WORKFLOW_DIR`` at ``DIRECTORY``.
+"""CorrDiff as a workflow of Earth2Studio's server: set ``WORKFLOW_DIR`` to ``DIRECTORY``.
 
-The server imports every Python file of the directory but this one, each under its bare name.
+The server imports every other Python file of the directory as a top-level module.
 """
 
 from __future__ import annotations
@@ -10,4 +10,4 @@ from __future__ import annotations
 from pathlib import Path
 
 DIRECTORY = Path(__file__).parent
-"""For the environment variable ``WORKFLOW_DIR``: holds workflows, and nothing else."""
+"""Value of the environment variable ``WORKFLOW_DIR``: a folder of workflows alone."""

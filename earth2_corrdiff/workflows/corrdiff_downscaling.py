@@ -1,29 +1,28 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The workflow ``corrdiff_downscaling`` of Earth2Studio's server: a time and a source in, a Zarr store out.
+"""The workflow ``corrdiff_downscaling`` of Earth2Studio's server: from times and a source to a Zarr store.
 
-Importing this file imports Earth2Studio's server, which sets up its logging and output folder: it is meant
-for the server's processes alone, which find it through ``WORKFLOW_DIR`` (``earth2_corrdiff.workflows``).
+Importing this file imports Earth2Studio's server, which configures its logging and output folder: only the
+server's processes import it, through ``WORKFLOW_DIR`` (``earth2_corrdiff.workflows``).
 """
 
 from __future__ import annotations
 
-from copy import copy
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-import torch
 from earth2studio.io import IOBackend
-from earth2studio.models.auto import Package
 from earth2studio.serve.server import Earth2Workflow
 from earth2studio.serve.server.workflow import WorkflowParameters, WorkflowProgress, WorkflowRegistry
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.times import distinct, time_text, to_leads, to_times
 from earth2_corrdiff.model.diffusion.solvers import check_solver
-from earth2_corrdiff.model.earth2studio import CorrDiff, CorrDiffTaiwan
-from earth2_corrdiff.model.spec import check_count
+from earth2_corrdiff.model.options import ModelOptions
+from earth2_corrdiff.model.spec import Sampling, check_count
 from earth2_corrdiff.run.downscaling import Downscaling, Options
+from earth2_corrdiff.run.packages import load_model
 from earth2_corrdiff.sources import Forecast, Source, make_forecast, make_source
 
 
@@ -36,15 +35,15 @@ class CorrDiffDownscaling(Earth2Workflow):  # type: ignore[misc]
     package : str, optional
         ``demo`` (default), ``taiwan``, a folder or a URL
     sources : tuple[str, ...], optional
-        What requests may name as their source, as for ``make_source``; the first one is the default
+        Accepted sources of requests, as for ``make_source``; the first one is the default
     device : str, optional
         ``auto`` (default), ``cpu``, ``cuda``, ``cuda:1``, …
     precision : {"auto", "fp32", "bf16", "fp16"}, optional
-        Of the networks, by default the fastest on the device
+        Precision of the networks, by default the fastest on the device
     max_members, max_steps : int, optional
-        Most members over all times, and most solver steps, that a request may ask for
+        Most members over all times, and most solver steps, of one request
 
-    The server builds one object per worker, with what its ``workflows.yaml`` says under the name below.
+    The server builds one object per worker, with the parameters in ``workflows.yaml`` under the name below.
     """
 
     name = "corrdiff_downscaling"
@@ -61,9 +60,7 @@ class CorrDiffDownscaling(Earth2Workflow):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.sources, self.max_members, self.max_steps = tuple(sources), max_members, max_steps
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = load(package, precision).to(device)
+        self.model = load_model(ModelOptions(package, device, precision))
 
     def __call__(
         self,
@@ -84,40 +81,40 @@ class CorrDiffDownscaling(Earth2Workflow):  # type: ignore[misc]
             The server's output. In Zarr the store is that of ``run-corrdiff``, with provenance and the
             coarse input; in NetCDF it holds the output fields alone
         start_time : list[datetime]
-            Valid times, or with lead times those that forecasts start from, UTC
+            Valid times, or with lead times the reference times of forecasts, UTC
         source : str | None, optional
             One of the server's ``sources``, by default the first
         number_of_samples, number_of_steps, solver : optional
             By default the package's
         seed : int | None, optional
-            Of the run, by default drawn; a Zarr store records it
+            Seed of the run, by default drawn; a Zarr store records it
         lead_time : str | None, optional
-            Lead times of forecasts, like ``6h``, ``0/48/6h`` or ``6,12``; the demo has them, too
+            Lead times of forecasts, like ``6h``, ``0/48/6h`` or ``6,12``; with the demo, too
 
         Raises
         ------
         InputError
-            If anything that was asked for cannot be used; the server hands the sentence to the client
+            If a parameter cannot be used; the server sends the sentence to the client
         """
-        model = self._with_settings(number_of_samples, number_of_steps, solver)
+        sampling = self._sampling(number_of_steps, solver)
         name = self._allowed(source)
         if lead_time is None:
             weather: Source | Forecast = make_source(name)
         else:
             weather = make_forecast("demo_fx" if name == "demo" else name)
-        backend = getattr(io, "io", io)  # the server's wrapper follows lead_time, which is not there
-        options = Options(seed, command=self.name)
-        run = Downscaling(start_time, model, weather, backend, options, lead_time=lead_time)
+        backend = getattr(io, "io", io)  # the server's wrapper needs a lead_time axis
+        options = Options(seed, command=self.name, number_of_samples=number_of_samples, sampling=sampling)
+        run = Downscaling(start_time, self.model, weather, backend, options, lead_time=lead_time)
         if run.members > self.max_members:
             raise InputError(
                 f"this server makes at most {self.max_members} members a request, over all times; "
                 f"got {run.members}"
             )
-        self._follow(run)
+        self._run(run)
 
     @classmethod
     def validate_parameters(cls, parameters: dict[str, Any] | WorkflowParameters) -> WorkflowParameters:
-        """Refuse at the door what needs neither the model nor the source to be refused.
+        """Refuse parameters that are wrong for any model and source.
 
         Raises
         ------
@@ -135,16 +132,12 @@ class CorrDiffDownscaling(Earth2Workflow):  # type: ignore[misc]
             check_solver(checked.solver)
         return checked
 
-    def _with_settings(self, samples: int | None, steps: int | None, solver: str | None) -> CorrDiff:
-        """The worker's networks with the settings of one request: the next one starts from the package's."""
-        model = CorrDiff(copy(self.model.downscaler), samples)
-        if steps is not None:
-            if steps > self.max_steps:
-                raise InputError(f"this server takes at most {self.max_steps} steps; got {steps}")
-            model.number_of_steps = steps
-        if solver is not None:
-            model.solver = solver
-        return model
+    def _sampling(self, steps: int | None, solver: str | None) -> Sampling:
+        """Sampling of one request, by default the package's."""
+        if steps is not None and steps > self.max_steps:
+            raise InputError(f"this server takes at most {self.max_steps} steps; got {steps}")
+        own = self.model.downscaler.sampling
+        return replace(own, steps=own.steps if steps is None else steps, solver=solver or own.solver)
 
     def _allowed(self, source: str | None) -> str:
         if source is None:
@@ -153,29 +146,20 @@ class CorrDiffDownscaling(Earth2Workflow):  # type: ignore[misc]
             raise InputError(f"this server has no source {source!r}; choose one of {', '.join(self.sources)}")
         return source
 
-    def _follow(self, run: Downscaling) -> None:
-        """Do the run, and tell the server of each denoising step and each member."""
+    def _run(self, run: Downscaling) -> None:
+        """Run, and report each denoising step and each member to the server."""
         total, done = run.evaluations or run.members, 0
 
-        def tell(text: str) -> None:
+        def report(text: str) -> None:
             self.update_progress(WorkflowProgress(progress=text, current_step=done, total_steps=total))
 
         def denoised(steps: int) -> None:
             nonlocal done
             done += steps
-            tell(f"denoising; {run.written} of {run.members} members written")
+            report(f"denoising; {run.written} of {run.members} members written")
 
         run.progress = denoised
-        tell("fetching the input")
+        report("fetching the input")
         for when, member in run:
             done += not run.evaluations  # a package without a diffusion model
-            tell(f"wrote member {member} of {time_text(when)}")
-
-
-def load(package: str, precision: str) -> CorrDiff:
-    """The model of ``demo``, ``taiwan``, a folder or a URL, on the CPU."""
-    from earth2_corrdiff import demo
-
-    if package == "taiwan":
-        return CorrDiffTaiwan.load_model(CorrDiffTaiwan.load_default_package(), precision=precision)
-    return CorrDiff.load_model(demo.package() if package == "demo" else Package(package), precision=precision)
+            report(f"wrote member {member} of {time_text(when)}")

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from earth2_corrdiff.base.devices import find_device
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.cli.common import ArgumentParser
 from earth2_corrdiff.model.diffusion.solvers import karras_sigmas, sample
@@ -137,12 +138,7 @@ def device_of(args: Namespace) -> torch.device:
     """
     if args.rounds < 1:
         raise InputError(f"--rounds must be 1 or more, got {args.rounds}")
-    try:
-        device = torch.device(args.device)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"PyTorch cannot use the device {args.device!r} here; try cpu") from error
-    return device
+    return find_device(args.device)
 
 
 def _header(args: Namespace, problem: Problem, peaks: Peaks) -> dict[str, Any]:

@@ -107,9 +107,10 @@ def _model(args: argparse.Namespace) -> CorrDiff:
     from dataclasses import replace
 
     from bench.solver_command import sigma_range
-    from earth2_corrdiff.cli.loading import load
+    from earth2_corrdiff.cli.loading import model_options
+    from earth2_corrdiff.run.packages import load_model
 
-    model = load(argparse.Namespace(**vars(args), max_batch=None))
+    model = load_model(model_options(args))
     if args.sigma is not None:
         low, high = sigma_range(args.sigma)
         own = model.downscaler.sampling

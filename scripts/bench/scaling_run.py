@@ -34,24 +34,24 @@ def child(asked: dict[str, Any]) -> None:
     from earth2_corrdiff.model.earth2studio import CorrDiff
     from earth2_corrdiff.run.downscaling import Downscaling, Options
 
-    ranks = meet(launched(os.environ), os.environ)
+    processes = meet(launched(os.environ), os.environ)
     device = torch.device(asked["device"])
-    if device.type == "cuda" and ranks.world > 1:
-        device = torch.device("cuda", ranks.local % torch.cuda.device_count())
+    if device.type == "cuda" and processes.size > 1:
+        device = torch.device("cuda", processes.local % torch.cuda.device_count())
     model = CorrDiff.load_model(Folder(Path(asked["package"])), precision=asked["precision"]).to(device)
     model.number_of_samples, model.number_of_steps = asked["members"], asked["steps"]
     coarse = torch.from_numpy(steady(np.datetime64("2024-07-24"), list(INPUTS.names)).values).float()
     model.downscaler(coarse.to(device), [0])
-    if ranks.board is not None:
-        ranks.board.add("warm", 1)
-        while ranks.board.add("warm", 0) < ranks.world:
+    if processes.board is not None:
+        processes.board.add("warm", 1)
+        while processes.board.add("warm", 0) < processes.size:
             sleep(0.01)
     start = perf_counter()
-    run = Downscaling("2024-07-24", model, steady, asked["output"], Options(seed=0, ranks=ranks))
+    run = Downscaling("2024-07-24", model, steady, asked["output"], Options(seed=0, processes=processes))
     for _ in run:
         pass
     wall = perf_counter() - start
-    ranks.leave()
+    processes.leave()
     said = {
         "seconds": run.seconds,
         "wall": wall,

@@ -129,8 +129,9 @@ def _prepare(args: argparse.Namespace) -> Bench:
     from loguru import logger
 
     from bench.solver_study import Bench
-    from earth2_corrdiff.cli.loading import load
+    from earth2_corrdiff.model.options import ModelOptions
     from earth2_corrdiff.model.spec import check_count
+    from earth2_corrdiff.run.packages import load_model
     from earth2_corrdiff.sources import make_source
     from earth2_corrdiff.verification.fetched import FetchedInput
     from earth2_corrdiff.verification.truth import open_truth
@@ -138,9 +139,7 @@ def _prepare(args: argparse.Namespace) -> Bench:
     if check_count("--members", args.members) < 2:
         raise InputError("--members must be 2 or more: one member has no spread")
     times = _times(args)
-    asked = {"package": args.package, "device": args.device, "precision": args.precision}
-    own = dict.fromkeys(("samples", "steps", "solver", "max_batch"))
-    model = load(argparse.Namespace(**asked, **own))
+    model = load_model(ModelOptions(args.package, args.device, args.precision))
     logger.remove()
     logger.add(sys.stderr, level="WARNING", format=NAME + ": {level.name}: {message}")
     truth = open_truth(args.truth, model.spec.output_grid)

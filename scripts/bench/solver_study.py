@@ -64,7 +64,7 @@ class Bench:
     Attributes
     ----------
     downscaler : Downscaler
-        The model; its sampling is changed
+        The model
     coarse : Callable
         Its input at a time
     truth : Truth
@@ -103,9 +103,9 @@ class Bench:
     def measure(self, setting: Setting) -> Iterator[dict[str, Any] | None]:
         """Scores of one setting: yields None after each time, and the record at last."""
         start = perf_counter()
-        self.downscaler.sampling = replace(self.downscaler.spec.sampling, **asdict(setting))
+        sampling = replace(self.downscaler.spec.sampling, **asdict(setting))
         domain = Domain.of(self.downscaler.spec.output_grid)
-        drawn = Drawn(self.downscaler, self.coarse, self.members, self.seed)
+        drawn = Drawn(self.downscaler, self.coarse, self.members, self.seed, sampling)
         verification = Verification([drawn], self.truth, self.times, domain, Settings(bootstrap=Bootstrap(0)))
         record = {"setting": asdict(setting), "calls": setting.calls, "conditions": self.conditions}
         try:

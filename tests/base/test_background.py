@@ -21,7 +21,7 @@ import xarray as xr
 from run_kit import TIMES, Weather, load, make_package, same
 
 from earth2_corrdiff import CorrDiff, InputError, downscale
-from earth2_corrdiff.base.background import Background, ahead
+from earth2_corrdiff.base.background import Background, prefetched
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.run.downscaling import Downscaling, Options
 from earth2_corrdiff.store.writer import Store
@@ -83,28 +83,28 @@ def test_an_error_keeps_nothing_alive() -> None:
     gc.disable()
     try:
         with pytest.raises(InputError) as caught:
-            list(ahead(values()))
+            list(prefetched(values()))
         del caught
         assert kept[0]() is None
     finally:
         gc.enable()
 
 
-def test_ahead_keeps_values_order_and_errors() -> None:
-    assert list(ahead(range(5))) == list(range(5)) and list(ahead([])) == []
+def test_prefetched_keeps_values_order_and_errors() -> None:
+    assert list(prefetched(range(5))) == list(range(5)) and list(prefetched([])) == []
 
     def values() -> Iterator[int]:
         yield 1
         yield 2
         raise InputError("the third")
 
-    found = ahead(values())
+    found = prefetched(values())
     assert [next(found), next(found)] == [1, 2]
     with pytest.raises(InputError, match="the third"):
         next(found)
 
 
-def test_ahead_makes_one_value_while_another_is_worked_on() -> None:
+def test_prefetched_makes_one_value_while_another_is_worked_on() -> None:
     made = [threading.Event() for _ in range(4)]
 
     def values() -> Iterator[int]:
@@ -112,7 +112,7 @@ def test_ahead_makes_one_value_while_another_is_worked_on() -> None:
             event.set()
             yield i
 
-    for i in ahead(values()):
+    for i in prefetched(values()):
         if i + 1 < len(made):
             assert made[i + 1].wait(PATIENCE)  # made although nobody has asked for it
         assert not any(event.is_set() for event in made[i + 2 :])  # but no further

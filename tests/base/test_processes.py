@@ -220,9 +220,9 @@ def test_steps_of_all_processes_add_up() -> None:
     of_second.exchange()
     of_first.exchange()
     assert sum(shown) == 25
-    first.tell(seed=7)
-    first.tell(refused="too late")
-    assert second.hear() == {"seed": 7}
+    first.announce(seed=7)
+    first.announce(refused="too late")
+    assert second.message() == {"seed": 7}
     first.leave()
 
 
@@ -231,7 +231,7 @@ def test_the_first_process_has_gone() -> None:
     first, second = meet(Processes(0, 2), environ), meet(Processes(1, 2), environ)
     object.__setattr__(first, "board", None)  # its server ends with it
     with pytest.raises(InputError, match="the first process of this job has ended"):
-        second.hear()
+        second.message()
     Steps(second, lambda steps: None)(1)  # nobody looks, nothing happens
 
 
@@ -248,7 +248,7 @@ def test_only_a_store_on_disk_is_shared(argv: tuple[object, ...]) -> None:
     from earth2studio.io import XarrayBackend
 
     with pytest.raises(InputError, match="several processes share a Zarr store on disk alone"):
-        options = Options(ranks=Processes(0, 2))
+        options = Options(processes=Processes(0, 2))
         downscale(TIMES, load(argv[3]), Weather(), XarrayBackend(), options=options)  # type: ignore[arg-type]
 
 

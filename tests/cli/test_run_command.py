@@ -433,10 +433,10 @@ def test_out_of_memory_is_said(
 ) -> None:
     original = Downscaler.sample
 
-    def sample(self: Downscaler, case: Any, seeds: Any, *how: Any) -> torch.Tensor:
-        if len(seeds) > 2:
+    def sample(self: Downscaler, rows: Any, *how: Any) -> torch.Tensor:
+        if len(rows) > 2:
             raise torch.OutOfMemoryError("HIP out of memory. Tried to allocate 9.00 GiB")
-        return original(self, case, seeds, *how)
+        return original(self, rows, *how)
 
     monkeypatch.setattr(Downscaler, "sample", sample)
     argv = (*TIMES, "--package", package, "--source", "demo", "--samples", 5, "--max-batch", 5)
@@ -618,7 +618,7 @@ PACKAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda p: cut(p / "output_latlon_grid.nc"),
         "output_latlon_grid.nc is no complete NetCDF file",
     ),
-    "cut metadata": (lambda p: cut(p / "metadata.json"), "metadata.json is no valid JSON"),
+    "cut metadata": (lambda p: cut(p / "metadata.json"), "metadata.json is not valid JSON"),
     "fewer inputs": (
         lambda p: rewrite(p / "metadata.json", input_variables=list(NAMES[1:])),
         "its files do not belong together",

@@ -53,8 +53,8 @@ def fields(
 ) -> Array:
     """Members without any service: ``[B, C, h, w] → [B, M, Co, H, W]``."""
     downscaler = (model or reference()).downscaler
-    downscaler.sampling = replace(downscaler.sampling, steps=steps, solver=solver)
-    return downscaler(torch.tensor(coarse), seeds).numpy()
+    sampling = replace(downscaler.sampling, steps=steps, solver=solver)
+    return downscaler(torch.tensor(coarse), seeds, sampling=sampling).numpy()
 
 
 @cache
@@ -155,7 +155,7 @@ class Inbox:
         """State and sample of the first members."""
         items = self.wait(number)
         assert all(isinstance(item, Member) for item in items), items
-        return [(item.state, item.sample) for item in items]
+        return [(item.case, item.sample) for item in items]
 
 
 def until(true: Callable[[], object], seconds: float = 30) -> None:

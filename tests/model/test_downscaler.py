@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -166,6 +167,31 @@ def test_sampling_is_honoured_at_call_time() -> None:
     assert len({float(y.sum()) for y in made.values()}) == 5
     model.sampling = Sampling("euler", 3)
     assert torch.equal(model(x, SEEDS[:1]), made["first"])
+
+
+@pytest.mark.parametrize("accelerated", [False, True])
+def test_settings_go_with_the_call_from_several_threads(accelerated: bool) -> None:
+    """Each thread has the members that its own settings give, and the model keeps its defaults."""
+    model, x = make_downscaler(accelerated=accelerated), weather()
+    own = model.sampling
+    settings = [replace(own, solver=solver, steps=steps) for solver, steps in (("heun", 4), ("euler", 3))]
+    alone = [model(x, SEEDS[:2], sampling=one) for one in settings]
+    assert not torch.equal(*alone)
+    with ThreadPoolExecutor(2) as pool:
+        again = [pool.submit(model, x, SEEDS[:2], 1, None, None, settings[i % 2]) for i in range(6)]
+        for i, future in enumerate(again):
+            assert torch.equal(future.result(), alone[i % 2])
+    assert model.sampling == own
+
+
+def test_rows_of_several_cases_have_the_bits_of_each_alone(model: Downscaler) -> None:
+    x = weather(2)
+    cases, alone = [model.prepare(x[b : b + 1]) for b in range(2)], model(x, SEEDS)
+    order = [(0, 2), (0, 0), (1, 1), (0, 1), (1, 3)]
+    rows = [(cases[b], SEEDS[m]) for b, m in order]
+    want = torch.stack([alone[b, m] for b, m in order])
+    assert torch.equal(model.sample(rows), want)
+    assert torch.equal(torch.cat(list(model.blocks(rows, max_batch=2))), want)
 
 
 def test_noise_range_is_kept_within_the_networks(model: Downscaler) -> None:

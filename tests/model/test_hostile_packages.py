@@ -103,12 +103,12 @@ def resolution(degrees: Any) -> Attack:
 
 DEEP = "[" * 200_000 + "]" * 200_000
 JSON: dict[str, tuple[Attack, str]] = {
-    "deep metadata": (text("metadata.json", DEEP), "metadata.json is no valid JSON: .*nested"),
+    "deep metadata": (text("metadata.json", DEEP), "metadata.json is not valid JSON: .*nested"),
     "deep statistics": (text("stats.json", '{"input": ' * 90 + "1" + "}" * 90), "stats.json.*nested"),
     "long metadata": (text("metadata.json", " " * (MOST_BYTES + 1)), "more than"),
     "many values": (text("stats.json", json.dumps({"a": list(range(150_000))})), "more than 100000 values"),
     "a key twice": (text("stats.json", '{"input": {}, "input": {}}'), "'input' is there twice"),
-    "no UTF-8": (text("metadata.json", b'{"name": "\xff"}'), "no valid JSON"),
+    "no UTF-8": (text("metadata.json", b'{"name": "\xff"}'), "not valid JSON"),
     "NaN statistics": (statistics(mean=float("nan")), "not finite"),
     "infinite in float32": (statistics(mean=1e39), "not finite"),
     "zero in float32": (statistics(std=1e-46), "not positive in float32"),
@@ -392,7 +392,7 @@ CHECKPOINTS: dict[str, tuple[Attack, str]] = {
         "'sinusoidal' does not go with a SongUNet",
     ),
     "noise of nothing": (arguments(sigma_data=float("nan")), "sigma_data must be"),
-    "another network": (arguments(model_type="Path"), "no CorrDiff network|only PhysicsNeMo knows"),
+    "another network": (arguments(model_type="Path"), "no CorrDiff network|only PhysicsNeMo can build"),
     "no network": (arguments(model_type=["SongUNet"]), "model_type must be a name"),
     "deep arguments": (checkpoint(lambda c: c.update({"args.json": DEEP.encode()})), "nested too deeply"),
     "long arguments": (checkpoint(lambda c: c.update({"args.json": b" " * 50_000_000})), "more than"),
@@ -528,7 +528,7 @@ NETCDF: dict[str, tuple[Attack, str]] = {
         hdf5(instead("lat", shape=(16, 24), maxshape=(None, None), dtype="f4", chunks=(20_000, 20_000))),
         "has pieces of",
     ),
-    "bursting pieces": (hdf5(bursting), "larger than they say"),
+    "bursting pieces": (hdf5(bursting), "larger than they claim"),
     "another shape": (hdf5(instead("lat", data=np.zeros((3, 4, 5)))), "both 1-D, or 2-D"),
     "a number": (hdf5(instead("lat", data=20.0)), "both 1-D, or 2-D"),
     "texts": (
@@ -553,7 +553,7 @@ NETCDF: dict[str, tuple[Attack, str]] = {
         hdf5(instead("orography", data=np.full((16, 24), np.inf, "f4")), "invariants.nc"),
         "invariants are not finite",
     ),
-    "less than it says": (classic, "says that it holds|no complete NetCDF file"),
+    "less than it says": (classic, "claims .* bytes|no complete NetCDF file"),
     "no NetCDF": (text(GRID, b"GRIB" + bytes(2000)), "no complete NetCDF file"),
 }
 

@@ -19,7 +19,8 @@ from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.diffusion.noise import drawn_seeds
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.spec import Sampling
-from earth2_corrdiff.store.layout import IDENTITY, provenance
+from earth2_corrdiff.run.provenance import provenance
+from earth2_corrdiff.store.layout import IDENTITY
 
 DOMAIN = (24, 36)
 GPU = torch.device("cuda", 0)
@@ -79,5 +80,7 @@ def test_a_store_with_noise_of_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(Downscaler, "precision", "bf16")
     for where in ("host", "device"):
         spec = make_spec(sampling=Sampling("euler", 2, noise=where))
-        found.append(provenance(Downscaler(spec, *make_networks(spec)), "demo", True, 3, "command"))
+        found.append(
+            provenance(Downscaler(spec, *make_networks(spec)), spec.sampling, "demo", True, 3, "command")
+        )
     assert "noise" not in found[0] and found[1]["noise"] == "drawn on cuda" and "noise" in IDENTITY

@@ -70,7 +70,7 @@ def test_equals_upstreams_patched_sampler(package: Package, accelerated: bool) -
 
     folder, theirs = package
     model = downscaler(load(folder), accelerated=accelerated)
-    assert model.view.whole and model.spec.patching == PATCHES
+    assert model.domain.whole and model.spec.patching == PATCHES
     got = model(weather(), SEEDS)
     with torch.no_grad():
         cond = model.condition(weather())
@@ -94,7 +94,7 @@ def test_equals_upstreams_patched_sampler(package: Package, accelerated: bool) -
 def test_the_windows_differ_a_little(package: Package) -> None:
     model = downscaler(load(package[0]))
     flat = model(weather(), SEEDS)
-    model.view.window = "cosine"
+    model.domain.window = "cosine"
     smooth = model(weather(), SEEDS)
     assert not torch.equal(flat, smooth) and torch.isfinite(smooth).all()
 
@@ -105,7 +105,7 @@ def test_one_patch_over_all_is_the_whole_domain() -> None:
     for patching in (None, PatchGeometry(SHAPE, (448, 448), 4, 2)):
         spec = specification(patching=patching)
         model = Downscaler(spec, *make_networks(spec), "fp32", accelerated=False)
-        assert not model.view.whole
+        assert not model.domain.whole
         made.append(model(weather(2), SEEDS))
     assert torch.equal(*made)
 

@@ -15,7 +15,7 @@ import torch
 from tiny import COARSE, INPUTS, make_downscaler, make_package, make_spec, weather
 
 from earth2_corrdiff import CorrDiff, CorrDiffTaiwan, InputError
-from earth2_corrdiff.store.layout import provenance
+from earth2_corrdiff.run.provenance import provenance
 
 WORK = {
     "number_of_samples": 3,
@@ -83,7 +83,7 @@ def test_the_inference_mode_is_that_of_the_next_call(model: CorrDiff) -> None:
     for mode in ("both", "regression", "diffusion"):
         model.inference_mode = mode
         fields[mode], _ = model(weather(1), coords)
-        about = provenance(model.downscaler, "test", False, 1, "")
+        about = provenance(model.downscaler, model.downscaler.sampling, "test", False, 1, "")
         assert about.get("stages", "both") == mode
     center = model.out_center.view(-1, 1, 1)
     assert torch.equal(fields["regression"][0, 0], model.downscaler.mean(weather(1))[0])

@@ -18,7 +18,7 @@ from tiny import make_networks, make_spec, weather
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.spec import Sampling
 from earth2_corrdiff.networks import float32
-from earth2_corrdiff.networks.fast.executors import Level, StripEngine, TorchEngine
+from earth2_corrdiff.networks.fast.executors import Level, StripExecutor, TorchExecutor
 from earth2_corrdiff.networks.fast.gpu import TorchUNet
 from earth2_corrdiff.networks.float32 import full_float32
 from earth2_corrdiff.networks.preconditioned import Denoiser
@@ -183,7 +183,7 @@ def test_engines_in_float32(seen: list[tuple[bool, bool]], before: tuple[Any, ..
     net = make_denoiser().model
     assert isinstance(net, SongUNet)
     for dtype in (torch.float32, torch.bfloat16):
-        engine = TorchEngine(net, dtype, False)
+        engine = TorchExecutor(net, dtype, False)
         engine(x, engine.prepare(cond), Level(0.1))
     assert seen == [(False, False), (True, before[1] != "highest")] and switches() == before
 
@@ -202,7 +202,7 @@ def test_strips_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     net, cond = make_regression().model, torch.zeros(1, 9, 16, 24)
     assert isinstance(net, SongUNet)
     for dtype in (torch.float32, torch.bfloat16):
-        engine = StripEngine(net, dtype, "device")
+        engine = StripExecutor(net, dtype, "device")
         engine(torch.zeros(1, 2, 16, 24), engine.prepare(cond[:, :5]), Level(0.0))
     assert found == [False, True]
 

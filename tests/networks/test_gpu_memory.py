@@ -19,16 +19,15 @@ from torch import Tensor
 
 from earth2_corrdiff.base.free_memory import free_bytes, shared_bytes
 from earth2_corrdiff.base.graph_pool import GraphPool, pool_of
+from earth2_corrdiff.model.batching import MAX_BATCH, Batching
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
-from earth2_corrdiff.model.domain_denoiser import MAX_BATCH
-from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.networks.fast import gpu as torch_unet
 from earth2_corrdiff.networks.fast.accelerate import accelerate
-from earth2_corrdiff.networks.fast.executors import Level, TorchEngine
-from earth2_corrdiff.networks.fast.memory_plan import placed
+from earth2_corrdiff.networks.fast.executors import Level, TorchExecutor
+from earth2_corrdiff.networks.fast.memory_plan import plan_memory
 from earth2_corrdiff.networks.kernels.feature_maps import FeatureMap
 from earth2_corrdiff.networks.mdlus import Checkpoint
-from earth2_corrdiff.networks.memory_model import memory_table
+from earth2_corrdiff.networks.memory_model import memory_of
 from earth2_corrdiff.networks.preconditioned import Denoiser, create, set_precision
 from earth2_corrdiff.networks.unet import SongUNet
 
@@ -70,7 +69,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, total: int, others: int = 0) -> FakeCud
 def test_a_member_in_half_precision(full: Denoiser) -> None:
     """The memory table's number: 0.75 GB, in float32 nearly twice that."""
     half, single = (accelerate(full, p).member_bytes((SIDE, SIDE)) for p in ("bf16", "fp32"))
-    assert half == memory_table(full.model, [(SIDE, SIDE)], torch.bfloat16)[0].whole  # type: ignore[list-item, arg-type]
+    assert half == memory_of(full.model, (SIDE, SIDE), torch.bfloat16).whole  # type: ignore[list-item, arg-type]
     assert half == pytest.approx(0.75 * GB, rel=0.01) and 1.9 * half < single < 2 * half
     assert accelerate(full, "bf16").member_bytes((SIDE, 2 * SIDE)) == 2 * half
 
@@ -247,7 +246,7 @@ def test_engines_capture_into_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_unet.TorchUNet, "__call__", counted)
     x, cond = fields()
     nets = [make_denoiser(seed=seed).model for seed in (1, 2)]
-    engines = [TorchEngine(net, torch.float32, True) for net in nets]  # type: ignore[arg-type]
+    engines = [TorchExecutor(net, torch.float32, True) for net in nets]  # type: ignore[arg-type]
     for engine in (*engines, *engines):
         engine(x, engine.prepare(cond), Level(0.1))
     warm, captured = (SHARED, 0), ((0, 1), 2)  # once by the pool, once by PyTorch
@@ -261,15 +260,7 @@ def test_engines_capture_into_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
 # members that go together
 
 
-def view_of(net: Denoiser, monkeypatch: pytest.MonkeyPatch, patching: PatchGeometry | None = None) -> Any:
-    """How a pipeline sees its domain, with another denoiser's memory."""
-    spec = make_spec()
-    view = Downscaler(spec, *make_networks(spec), "fp32").view
-    monkeypatch.setattr(view, "_spec", SimpleNamespace(output_grid=SimpleNamespace(shape=(SIDE, SIDE))))
-    monkeypatch.setattr(view, "_denoiser", net)
-    if patching is not None:
-        monkeypatch.setattr(view, "_patching", patching)
-    return view
+DOMAIN = (SIDE, SIDE)
 
 
 @pytest.mark.parametrize(
@@ -288,14 +279,15 @@ def test_members_that_go_together(
 ) -> None:
     gpu(monkeypatch, total, others=GB // 2)
     net = accelerate(full, precision) if accelerated else full
-    assert view_of(net, monkeypatch).members(GPU) == want
+    assert Batching(net).members(GPU, DOMAIN) == want
 
 
 def test_patches_that_go_together(full: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu(monkeypatch, 16 * GB)
-    domain = PatchGeometry((SIDE, SIDE), (SIDE // 2, SIDE // 2), 0, 0, 16)
-    view = view_of(accelerate(full, "fp32"), monkeypatch, domain)
-    assert view.images(GPU) == 16 and view.members(GPU) == 4
+    patching = PatchGeometry(DOMAIN, (SIDE // 2, SIDE // 2), 0, 0, 16)
+    batching, patches = Batching(accelerate(full, "fp32")), len(patching.patches)
+    assert batching.images(GPU, patching.shape) == 16
+    assert batching.members(GPU, patching.shape, patches) == 4
 
 
 @pytest.mark.parametrize("total", [85 * GB, 24 * GB, 12 * GB, 6 * GB])
@@ -305,12 +297,12 @@ def test_the_batch_stays_from_state_to_state(
     """A run of five states: regression and denoiser captured at the first, replayed at the others."""
     fake, graphs = gpu(monkeypatch, total, others=GB // 2), {}
     net = accelerate(full, "bf16")
-    view, need, pool = view_of(net, monkeypatch), net.member_bytes((SIDE, SIDE)), pool_of(GPU)
+    batching, need, pool = Batching(net), net.member_bytes(DOMAIN), pool_of(GPU)
     weights, batches = fake.alloc(GB // 2), []
     for _ in range(5):
         inputs = fake.alloc(16 * 4 * SIDE**2)
-        batches.append(view.members(GPU))
-        fresh = view_of(net, monkeypatch).members(GPU)  # even one that remembers nothing
+        batches.append(batching.members(GPU, DOMAIN))
+        fresh = Batching(net).members(GPU, DOMAIN)  # even one that remembers nothing
         assert abs(fresh - batches[0]) <= 1
         for what in ("regression", batches[-1]):
             if what not in graphs:
@@ -324,21 +316,22 @@ def test_the_batch_stays_from_state_to_state(
 
 def test_fewer_after_memory_has_run_out(full: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu(monkeypatch, 85 * GB)
-    view = view_of(accelerate(full, "bf16"), monkeypatch)
-    error = torch.OutOfMemoryError("CUDA out of memory")
-    assert view.members(GPU) == 16 and view.smaller(16, error) == 8 == view.members(GPU)
+    batching = Batching(accelerate(full, "bf16"))
+    assert batching.members(GPU, DOMAIN) == 16 and batching.members(GPU, DOMAIN, most=40) == 40
+    batching.shrink(16, None, torch.OutOfMemoryError("CUDA out of memory"))
+    assert batching.members(GPU, DOMAIN) == 8 == batching.members(GPU, DOMAIN, most=40)
 
 
 def test_a_captured_regression_is_there_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """At once where it fits the free memory, once: its warm-up is gone when it is captured."""
     net = make_networks(make_spec((1056, 1792), bent=False))[0].model
     assert isinstance(net, SongUNet)
-    (row,) = memory_table(net, [(1056, 1792)], torch.bfloat16)
+    row = memory_of(net, (1056, 1792), torch.bfloat16)
     fake, pool = gpu(monkeypatch, int(1.3 * row.whole)), pool_of(GPU)
-    way = placed(net, (1056, 1792), "bf16", GPU)
+    way = plan_memory(net, (1056, 1792), "bf16", GPU)
     assert way.how == "at once" and way.device == row.whole
     graph = captured(fake, pool, row.whole)
-    assert placed(net, (1056, 1792), "bf16", GPU, "device").how == "at once" and graph is not None
+    assert plan_memory(net, (1056, 1792), "bf16", GPU, "device").how == "at once" and graph is not None
     assert free_bytes(GPU) < row.strips  # the pool serves nothing else
 
 
@@ -347,7 +340,7 @@ def test_a_second_shape_is_warmed_up_beside_the_pool(full: Denoiser, monkeypatch
     fake, pool, net = gpu(monkeypatch, 20 * GB), pool_of(GPU), accelerate(full, "fp32")
     need = net.member_bytes((SIDE, SIDE))
     graph = captured(fake, pool, 14 * GB)
-    assert view_of(net, monkeypatch).images(GPU) == 6 * GB // need
+    assert Batching(net).images(GPU, DOMAIN) == 6 * GB // need
     graph = captured(fake, pool, 6 * GB)
     assert fake.peak <= 20 * GB and graph is not None
 

@@ -20,7 +20,7 @@ from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.spec import Sampling
 from earth2_corrdiff.networks.fast import accelerate as module
 from earth2_corrdiff.networks.fast.accelerate import FastDenoiser, accelerate
-from earth2_corrdiff.networks.fast.executors import GRAPHS, TorchEngine
+from earth2_corrdiff.networks.fast.executors import GRAPHS, TorchExecutor
 from earth2_corrdiff.networks.fast.gpu import Row, TorchUNet
 from earth2_corrdiff.networks.preconditioned import Denoiser
 
@@ -77,13 +77,13 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
     for name, value in fake.items():
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr(TorchUNet, "__call__", recorded)
-    monkeypatch.setattr(module, "engine_of", lambda net, p, *where: TorchEngine(net, DTYPES[p], True))
+    monkeypatch.setattr(module, "executor_of", lambda net, p, *where: TorchExecutor(net, DTYPES[p], True))
     Recorder.made = []
     return Recorder.made
 
 
 def eager(net: Denoiser, precision: str = "fp32") -> Callable[[Tensor, float, Tensor], Tensor]:
-    run = TorchEngine(net.model, DTYPES[precision], False)  # type: ignore[arg-type]
+    run = TorchExecutor(net.model, DTYPES[precision], False)  # type: ignore[arg-type]
     level = FastDenoiser(net, precision)._level
     return lambda x, sigma, cond: run(x, run.prepare(cond), level(sigma))
 
@@ -161,7 +161,7 @@ def test_a_sampling_run_of_replays(
     spec = make_spec(sampling=Sampling(solver, 3))
     got = Downscaler(spec, *make_networks(spec), "fp32")(weather(2), SEEDS)
     assert len(graphs) == 2  # one of the regression, one of the denoiser
-    monkeypatch.setattr(module, "engine_of", lambda net, p, *where: TorchEngine(net, DTYPES[p], False))
+    monkeypatch.setattr(module, "executor_of", lambda net, p, *where: TorchExecutor(net, DTYPES[p], False))
     assert torch.equal(got, Downscaler(spec, *make_networks(spec), "fp32")(weather(2), SEEDS))
 
 
@@ -181,7 +181,7 @@ def test_a_captured_step_on_a_gpu(precision: str) -> None:
     """Bit for bit the eager one, and the loop never waits for the device."""
     net = make_denoiser().to("cuda")
     fast, (x, cond) = accelerate(net, precision), fields(2)
-    run = TorchEngine(net.model, DTYPES[precision], False)
+    run = TorchExecutor(net.model, DTYPES[precision], False)
     slab, noise = run.prepare(cond[:1].to("cuda")), x.to("cuda")
     want = sample(lambda y, sigma: run(y, slab, fast._level(sigma)), noise, [*SIGMAS, 0.0], "heun")
     given = fast.given(cond[:1].to("cuda"))

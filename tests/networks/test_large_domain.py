@@ -27,9 +27,9 @@ from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.networks.fast import memory_plan
 from earth2_corrdiff.networks.fast.accelerate import FastRegression, accelerate
-from earth2_corrdiff.networks.fast.executors import CpuEngine, StripEngine
-from earth2_corrdiff.networks.fast.memory_plan import SPARE, placed
-from earth2_corrdiff.networks.memory_model import memory_table
+from earth2_corrdiff.networks.fast.executors import CpuExecutor, StripExecutor
+from earth2_corrdiff.networks.fast.memory_plan import SPARE, plan_memory
+from earth2_corrdiff.networks.memory_model import memory_of
 from earth2_corrdiff.networks.unet import SongUNet
 
 SHAPE, SEEDS = (40, 56), [3, 4]
@@ -92,7 +92,7 @@ def coarse() -> Tensor:
     from earth2_corrdiff.sources import Inputs, as_source
 
     source = as_source(demo.DemoWeather())
-    inputs = Inputs(source, source.states(TIMES[0], None), list(run_spec().inputs.names), COARSE)
+    inputs = Inputs(source, source.cases(TIMES[0], None), list(run_spec().inputs.names), COARSE)
     return inputs.fetch(0, inputs.kept)[None, :12]
 
 
@@ -118,7 +118,7 @@ def test_options_that_do_not_fit(
 
 
 def test_what_the_package_says_holds_where_nothing_else_is_said(tmp_path: Path) -> None:
-    from earth2_corrdiff.cli.loading import set_patches
+    from earth2_corrdiff.model.options import ModelOptions
 
     own = PatchGeometry(DOMAIN, (12, 16), 2, 1)
     model = load(make_package(tmp_path, straight(DOMAIN), patching=own))
@@ -129,8 +129,9 @@ def test_what_the_package_says_holds_where_nothing_else_is_said(tmp_path: Path) 
         (("12x16", None, 0), replace(own, boundary=0)),
         (("none", None, None), None),
     ):
-        model.patching = own
-        set_patches(model, *asked)
+        patch, overlap, boundary = asked
+        options = ModelOptions(patch=patch, overlap=overlap, boundary=boundary)
+        model.patching = options.patching(own, DOMAIN)
         assert model.patching == (None if want is None else replace(want, multiple=2)), asked
 
 
@@ -141,29 +142,29 @@ def test_patches_that_cannot_be_set() -> None:
         (PatchGeometry(SHAPE, (15, 16)), "in steps of 2"),
     ):
         with pytest.raises(InputError, match=words):
-            model.view.patching = patching
-    assert model.view.patching == replace(PATCHES, multiple=2)
+            model.domain.patching = patching
+    assert model.domain.patching == replace(PATCHES, multiple=2)
     with pytest.raises(InputError, match="unknown window"):
-        model.view.window = "box"
+        model.domain.window = "box"
     spec = make_spec(SHAPE, bent=False)
     model = Downscaler(spec, *make_networks(spec, additive_pos_embed=True), "fp32")
     with pytest.raises(InputError, match="adds an embedding of the whole domain and cannot take patches"):
-        model.view.patching = PATCHES
+        model.domain.patching = PATCHES
 
 
 def test_a_denoiser_that_sees_patch_and_domain_can_see_it_in_one_piece() -> None:
     """As one patch, beside which the inputs are shown a second time."""
     spec = make_spec(SHAPE, bent=False, patching=PATCHES)
     model = Downscaler(spec, *wide(spec), "fp32", accelerated=False)
-    assert model.view.whole
-    model.view.patching = None
-    assert model.view.patching is not None and model.view.patching.single
+    assert model.domain.whole
+    model.domain.patching = None
+    assert model.domain.patching is not None and model.domain.patching.single
     with torch.inference_mode():
         cond = model.condition(weather())
         mean = model.normalised_mean(cond)
         x = torch.randn(mean.shape, generator=torch.Generator().manual_seed(1))
         want = model.denoiser(x, 0.7, torch.cat([mean, cond, cond], dim=1))
-        assert torch.equal(model.view.given(cond, mean)(x, 0.7), want)
+        assert torch.equal(model.domain.given(cond, mean)(x, 0.7), want)
 
 
 def wide(spec: Any) -> Any:
@@ -206,9 +207,9 @@ def test_the_regression_takes_what_fits_the_memory(
     """At once, in strips, or a sentence that names what would do."""
     want, net = regression()(conditioning()), regression().model
     assert said == [] and isinstance(net, SongUNet)  # small: nothing to say
-    (row,) = memory_table(net, [TALL], torch.float32)
+    row = memory_of(net, TALL, torch.float32)
     assert row.strips < 0.9 * row.kernels
-    for need, kind in ((row.kernels, CpuEngine), (row.strips, StripEngine)):
+    for need, kind in ((row.kernels, CpuExecutor), (row.strips, StripExecutor)):
         monkeypatch.setattr(memory_plan, "free_bytes", lambda _, n=need: int(1.01 * n / SPARE))
         fast = regression()
         assert relerr(fast(conditioning()), want) < 3e-6 and isinstance(engine(fast), kind)
@@ -220,7 +221,7 @@ def test_the_regression_takes_what_fits_the_memory(
         regression()(conditioning())
     fast = regression()
     for place in ("device", "host", tmp_path):  # as asked for, whatever is free
-        fast.place = place
+        fast.maps = place
         assert relerr(fast(conditioning()), want) < 3e-6
     assert "in files" in said[-1] and list(tmp_path.iterdir()) == []
 
@@ -229,7 +230,7 @@ def test_the_ways_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """What would be chosen there: at once, in strips, in strips with the maps in host memory."""
     net, domain, gpu = regression().model, (1056, 1792), torch.device("cuda")
     assert isinstance(net, SongUNet)
-    (row,) = memory_table(net, [domain], torch.bfloat16)
+    row = memory_of(net, domain, torch.bfloat16)
     found = []
     for free in (3 * row.whole, 1.5 * row.strips, 1.5 * row.mapped):
         monkeypatch.setattr(
@@ -237,13 +238,13 @@ def test_the_ways_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
             "free_bytes",
             lambda device, n=int(free): n if device.type == "cuda" else 2 * row.files,
         )
-        found.append(placed(net, domain, "bf16", gpu))
-    assert [(way.how, way.place) for way in found] == [
+        found.append(plan_memory(net, domain, "bf16", gpu))
+    assert [(way.how, way.maps) for way in found] == [
         ("at once", "device"),
         ("in strips", "device"),
         ("in strips", "host"),
     ]
-    assert found[2].host == row.files and placed(net, domain, "bf16", gpu, "host") == found[2]
+    assert found[2].host == row.files and plan_memory(net, domain, "bf16", gpu, "host") == found[2]
 
 
 def test_large_buffers_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +255,7 @@ def test_large_buffers_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     for unused in (2**30, 0):
         monkeypatch.setattr(cpu_unet, "UNUSED", unused)
         net, waits = regression(), []
-        buffers = net._engine(torch.device("cpu"))._unet._buffers
+        buffers = net._executor(torch.device("cpu"))._unet._buffers
         take = buffers.take
 
         def watched(*what: Any, take: Any = take, buffers: Any = buffers, waits: Any = waits) -> Tensor:
@@ -314,7 +315,7 @@ class Meagre:
 def test_patches_are_cut_once_where_they_fit(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
     made = []
     for free in (10**12, 0):
-        monkeypatch.setattr("earth2_corrdiff.model.domain_denoiser.free_bytes", lambda _, n=free: n)
+        monkeypatch.setattr("earth2_corrdiff.model.batching.free_bytes", lambda _, n=free: n)
         model = patched_model(accelerated=False)
         denoiser = Meagre(model, 16)
         made.append((model(weather(), SEEDS), denoiser.prepared))
@@ -327,11 +328,11 @@ def test_patches_are_cut_once_where_they_fit(monkeypatch: pytest.MonkeyPatch, sa
 def test_out_of_memory_halves_the_patches_then_the_members(
     monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
-    from earth2_corrdiff.model.domain_denoiser import DomainDenoiser
+    from earth2_corrdiff.model.batching import Batching
 
     want = patched_model(accelerated=False)(weather(2), SEEDS)
-    monkeypatch.setattr(DomainDenoiser, "images", lambda self, _: min(self._most, 8))
-    monkeypatch.setattr("earth2_corrdiff.model.domain_denoiser.free_bytes", lambda _: 10**12)
+    monkeypatch.setattr(Batching, "images", lambda self, *_: min(self.most_images, 8))
+    monkeypatch.setattr("earth2_corrdiff.model.batching.free_bytes", lambda _: 10**12)
     model = patched_model(accelerated=False)
     denoiser = Meagre(model, 2)
     got = model(weather(2), SEEDS, max_batch=2)
@@ -351,10 +352,10 @@ def test_a_run_on_a_large_machine_fills_its_calls(monkeypatch: pytest.MonkeyPatc
     """Members that go together bring as many patches as a call takes."""
     model = patched_model()
     for images, members in ((1, 1), (16, 1), (31, 1), (60, 3)):
-        monkeypatch.setattr(type(model.view), "images", lambda self, _, n=images: n)
-        assert model.default_batch() == members, images
-    model.view.patching = None
-    assert model.default_batch() == 60
+        monkeypatch.setattr(type(model.domain.batching), "images", lambda *_, n=images: n)
+        assert model.batch_size() == members, images
+    model.domain.patching = None
+    assert model.batch_size() == 60
 
 
 def test_the_table_of_domains(capsys: pytest.CaptureFixture[str]) -> None:
@@ -373,7 +374,7 @@ def test_the_table_of_domains(capsys: pytest.CaptureFixture[str]) -> None:
         ["4096", "x", "4096", "100"],
     ]
     with torch.device("meta"):
-        (row,) = memory_table(program["networks"]((448, 448))[0].model, [(4096, 4096)], torch.bfloat16)
+        row = memory_of(program["networks"]((448, 448))[0].model, (4096, 4096), torch.bfloat16)
     shown = [float(number) for number in lines[1].split()[4:8]]
     assert shown == pytest.approx(
         [n / 1e9 for n in (row.kernels, row.strips, row.mapped, row.files)], abs=0.051

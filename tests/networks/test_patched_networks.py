@@ -20,7 +20,7 @@ from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.diffusion.patched import PatchInputs, patched
 from earth2_corrdiff.model.diffusion.solvers import karras_sigmas, sample
 from earth2_corrdiff.networks.fast.accelerate import FastDenoiser, accelerate
-from earth2_corrdiff.networks.fast.executors import Level, StripEngine
+from earth2_corrdiff.networks.fast.executors import Level, StripExecutor
 from earth2_corrdiff.networks.kernels import cpu_conv
 from earth2_corrdiff.networks.mdlus import read_mdlus
 from earth2_corrdiff.networks.preconditioned import PRECISIONS, Denoiser, build
@@ -97,7 +97,7 @@ def test_the_whole_domain_with_lead_times_equals_upstream(tmp_path: Path) -> Non
 
 
 def strip_engine(net: nn.Module, precision: str, cond: Tensor) -> Tensor:
-    engine = StripEngine(net, PRECISIONS[precision], "host")  # type: ignore[arg-type]
+    engine = StripExecutor(net, PRECISIONS[precision], "host")  # type: ignore[arg-type]
     with torch.no_grad():
         return engine(torch.zeros(1, 2, *cond.shape[2:]), engine.prepare(cond), Level(0.0))
 
@@ -119,7 +119,7 @@ def test_feature_maps_elsewhere_without_the_kernels(tmp_path: Path, monkeypatch:
     for precision in ("fp32", "fp16"):
         fast = accelerate(net, precision, tmp_path)
         assert isinstance(fast, FastDenoiser) and relerr(fast(x, 0.7, cond), want) < 3e-6
-        assert isinstance(fast.__dict__["_made"][1], StripEngine)
+        assert isinstance(fast.__dict__["_made"][1], StripExecutor)
 
 
 def test_a_place_that_cannot_be(tmp_path: Path, upstream: object) -> None:

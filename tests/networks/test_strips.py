@@ -16,9 +16,9 @@ from tiny import randomise, relerr
 from torch import Tensor, nn
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.networks.fast.feature_maps import MapStore
+from earth2_corrdiff.networks.fast.feature_maps import MapMemory
 from earth2_corrdiff.networks.fast.strips import StripUNet
-from earth2_corrdiff.networks.memory_model import memory_table, memory_text
+from earth2_corrdiff.networks.memory_model import memory_of
 from earth2_corrdiff.networks.unet import Conv2d, SongUNet
 
 H, W = 32, 48
@@ -119,7 +119,7 @@ def test_the_place_does_not_change_a_bit(tmp_path: Path) -> None:
 
 def test_maps_in_files_take_no_memory(tmp_path: Path) -> None:
     net, (x, labels) = network(model_channels=32, num_blocks=4), image(1)
-    (row,) = memory_table(net, [(H, W)], torch.float32, rows=2)
+    row = memory_of(net, (H, W), torch.float32, rows=2)
     peaks = []
     for place in ("device", tmp_path):
         with Meter(net) as meter:
@@ -140,7 +140,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(InputError, match=r"no room for a feature map of 0.0 GB \(No space left"):
-        MapStore(tmp_path).empty((2, 3), torch.float32, torch.device("cpu"))
+        MapMemory(tmp_path).empty((2, 3), torch.float32, torch.device("cpu"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -165,7 +165,7 @@ def test_bad_arguments(change: Any, words: str) -> None:
 def test_strips_need_what_was_computed(rows: int, dtype: torch.dtype) -> None:
     net = network(model_channels=32, embedding_type="zero", num_blocks=2).to(dtype)
     x, labels = image(1, dtype)
-    (row,) = memory_table(net, [(H, W)], dtype, rows)
+    row = memory_of(net, (H, W), dtype, rows)
     with Meter(net) as whole:
         net(x, labels[:1])
     with Meter(net) as strips:
@@ -177,22 +177,15 @@ def test_strips_need_what_was_computed(rows: int, dtype: torch.dtype) -> None:
 
 def test_memory_grows_with_the_domain_and_strips_do_not() -> None:
     net = network(attn_resolutions=[], bottleneck_attention=False)
-    small, large = memory_table(net, [(64, 96), (256, 96)], torch.bfloat16, rows=8, window=(48, 48))
+    small, large = (memory_of(net, shape, torch.bfloat16, rows=8) for shape in ((64, 96), (256, 96)))
     assert large.files == 4 * small.files and large.whole == 4 * small.whole
     ends = 8 * 64 * 96 * 2  # what goes in and comes out
-    assert large.mapped - small.mapped == large.tiles - small.tiles == 3 * ends
+    assert large.mapped - small.mapped == 3 * ends
 
 
 def test_maps_by_hand() -> None:
     """At the bottom: what the encoder has made, and the input and output of the second inner block."""
     net = network(channel_mult=[1, 2], num_blocks=4)
-    (row,) = memory_table(net, [(H, W)], torch.float32)
+    row = memory_of(net, (H, W), torch.float32)
     first, second = 5 * 8, (8 + 4 * 16) // 4
     assert row.files == 4 * H * W * (first + second + 2 * 16 // 4)
-
-
-def test_the_table_as_text() -> None:
-    table = memory_table(network(), [(H, W), (4096, 4096)], torch.bfloat16)
-    lines = memory_text(table).splitlines()
-    assert len(lines) == 4 and lines[2].split()[:3] == ["4096", "x", "4096"]
-    assert float(lines[2].split()[3]) == pytest.approx(table[1].whole / 1e9, abs=0.06)

@@ -21,10 +21,9 @@ from run_kit import make_package, straight
 
 from earth2_corrdiff import CorrDiff, InputError, downscale, make_source
 from earth2_corrdiff.cli import tune as command
-from earth2_corrdiff.networks.fast import memory_plan as placement
-from earth2_corrdiff.networks.fast import tuning
+from earth2_corrdiff.networks.fast import memory_plan, tuning
 from earth2_corrdiff.networks.fast.accelerate import accelerate
-from earth2_corrdiff.networks.fast.executors import CpuEngine, TorchEngine, engine_of
+from earth2_corrdiff.networks.fast.executors import CpuExecutor, TorchExecutor, executor_of
 from earth2_corrdiff.networks.kernels import cpu_conv, native, ops, tuned
 from earth2_corrdiff.networks.kernels.tuned import DEFAULT, Choice
 from earth2_corrdiff.run.downscaling import Options
@@ -155,14 +154,14 @@ def test_a_cpu_runs_what_was_faster(folder: Path) -> None:
     assert tuned.chosen(CPU) == found.choice and found.path.parent == folder
     assert tuning.lines(found)[1] == "won: PyTorch's operators in bf16: 2.00 x"
     net = make_denoiser()
-    assert isinstance(engine_of(net.model, "fp32", CPU), CpuEngine)
-    assert isinstance(engine_of(net.model, "bf16", CPU), TorchEngine)
+    assert isinstance(executor_of(net.model, "fp32", CPU), CpuExecutor)
+    assert isinstance(executor_of(net.model, "bf16", CPU), TorchExecutor)
     x, cond = fields()
-    engine = TorchEngine(net.model, torch.bfloat16, False)  # type: ignore[arg-type]
+    engine = TorchExecutor(net.model, torch.bfloat16, False)  # type: ignore[arg-type]
     fast = accelerate(net, "bf16")
     want = engine(x, engine.prepare(cond), fast._level(0.7))
     assert torch.equal(fast(x, 0.7, cond), want) and torch.equal(accelerate(net, "bf16")(x, 0.7, cond), want)
-    own, other = (placement.placed(net.model, (64, 64), p, CPU, "device") for p in ("fp32", "bf16"))  # type: ignore[arg-type]
+    own, other = (memory_plan.plan_memory(net.model, (64, 64), p, CPU, "device") for p in ("fp32", "bf16"))  # type: ignore[arg-type]
     assert own.device != other.device  # memory is planned for what runs
 
 
@@ -203,7 +202,7 @@ def test_a_gpu_is_searched_and_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -
         made.append(graphs)
         return SimpleNamespace(prepare=lambda cond: cond)
 
-    monkeypatch.setattr(tuning, "TorchEngine", engine)
+    monkeypatch.setattr(tuning, "TorchExecutor", engine)
     monkeypatch.setattr(tuning, "SHAPES", ((1, 128, 4, 4),))
     monkeypatch.setattr(tuning, "_network", lambda device: None)
 
@@ -238,13 +237,12 @@ def test_tile_sizes_hold_before_the_first_kernel(monkeypatch: pytest.MonkeyPatch
 
 def test_graphs_are_left_out_where_a_table_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[bool] = []
-    monkeypatch.setattr(
-        "earth2_corrdiff.networks.fast.executors.TorchEngine", lambda net, dtype, graphs: made.append(graphs)
-    )
+    name = "earth2_corrdiff.networks.fast.executors.TorchExecutor"
+    monkeypatch.setattr(name, lambda net, dtype, graphs: made.append(graphs))
     net, gpu = make_denoiser().model, torch.device("cuda")
     for graphs in (True, False):
         with tuned.using(Choice(graphs=graphs)):
-            engine_of(net, "bf16", gpu)
+            executor_of(net, "bf16", gpu)
     assert made == [True, False]
 
 

@@ -76,7 +76,7 @@ def test_a_process_is_killed(
     for rank, outcome in enumerate(outcomes):
         if rank != dies:
             assert outcome.status == 2 and "Traceback" not in outcome.err, outcome
-            assert "process of this job has ended; see what it said" in outcome.err.splitlines()[-1]
+            assert "process of this job has ended; see its message" in outcome.err.splitlines()[-1]
     if dies:
         assert f"{STORE} keeps what is done; go on with --resume" in outcomes[0].err
     seeds = xr.open_zarr(tmp_path / STORE).member_seed.values
@@ -123,14 +123,11 @@ def test_one_process_has_nobody_to_share_with(
 
 
 def test_more_processes_than_patches(argv: tuple[object, ...]) -> None:
-    from tiny import make_downscaler
-
     from earth2_corrdiff.base.errors import InputError
     from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
     from earth2_corrdiff.run.patch_parallel import check_shares
 
-    view = make_downscaler().view
-    view.patching = PatchGeometry((16, 24), (8, 16))
-    check_shares(view, 4)
+    patching = PatchGeometry((16, 24), (8, 16))
+    check_shares(patching, 4)
     with pytest.raises(InputError, match="5 processes cannot share 4 patches; start 4 at most"):
-        check_shares(view, 5)
+        check_shares(patching, 5)

@@ -101,7 +101,7 @@ def test_errors_to_float64_at_every_noise_level(stock: ModuleType) -> None:
         (("--check-sync",), "needs --device cuda"),
         (("--steps", "1"), "--steps of 2 or more"),
         (("--rounds", "0"), "--rounds must be 1 or more"),
-        (("--device", "nonsense"), "cannot use the device 'nonsense'"),
+        (("--device", "nonsense"), "no kind of device 'nonsense'"),
     ],
 )
 def test_what_cannot_be_timed_is_refused(words: tuple[str, ...], said: str) -> None:

@@ -29,7 +29,7 @@ from service_kit import (
 from earth2_corrdiff import CorrDiff, InputError, demo, downscale
 from earth2_corrdiff.model.diffusion.noise import consecutive_seeds
 from earth2_corrdiff.run.downscaling import Options
-from earth2_corrdiff.service.app import EXAMPLE
+from earth2_corrdiff.service.pages import EXAMPLE
 
 __all__ = ["service"]
 ROOT = Path(__file__).parents[2]

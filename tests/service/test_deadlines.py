@@ -274,7 +274,7 @@ def test_nothing_is_taken_apart_or_drawn_on_the_event_loop(
 
     for owner, name in (
         *((forms, "take_apart"), (forms.decode, "read_array"), (plotting, "plot_lowres")),
-        *((jobs_api, "overview"), (jobs_api.shown, "values"), (jobs_api.shown, "point")),
+        *((jobs_api, "overview"), (jobs_api.job_fields, "values"), (jobs_api.job_fields, "point")),
     ):
         monkeypatch.setattr(owner, name, noting(name, getattr(owner, name)))
     jobs_api._drawn.cache_clear()

@@ -21,7 +21,7 @@ from tiny import make_spec
 
 from earth2_corrdiff.base.times import to_times
 from earth2_corrdiff.model.diffusion.noise import member_seed
-from earth2_corrdiff.service import archive, decode
+from earth2_corrdiff.service import archives, decode
 from earth2_corrdiff.service.decode import read_array
 from earth2_corrdiff.service.errors import ServiceError
 from earth2_corrdiff.service.settings import Settings
@@ -89,8 +89,8 @@ def test_wrong_shapes(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 6, 8), (5, 3, 6, 8), (2, 3, 3, 6, 8), (1, 0, 3, 6, 8)], ids=str)
-def test_too_many_states_or_none(shape: tuple[int, ...]) -> None:
-    assert "a batch of 1 to 4 states" in fault(npy(np.zeros(shape, dtype=np.float32)))
+def test_too_many_cases_or_none(shape: tuple[int, ...]) -> None:
+    assert "a batch of 1 to 4 cases" in fault(npy(np.zeros(shape, dtype=np.float32)))
 
 
 @pytest.mark.parametrize("dtype", ["i4", "u1", "?", "c8", "S3", "U2", "M8[s]", "f16", [("a", "f4")]], ids=str)
@@ -113,7 +113,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     objects = np.empty((1, 3, 6, 8), dtype=object)
     objects[:] = Bomb(target)
     assert "got pickled objects" in fault(npy(objects, allow_pickle=True))
-    assert "a file that is none" in fault(pickle.dumps(Bomb(target)))
+    assert "got another file" in fault(pickle.dumps(Bomb(target)))
     assert "got pickled objects" in fault(header((1, 3, 6, 8), [("a", "O")]) + bytes(9))
     assert not target.exists()
     np.load(io.BytesIO(npy(objects, allow_pickle=True)), allow_pickle=True)
@@ -193,8 +193,10 @@ def test_what_float32_cannot_hold() -> None:
 # numbers
 
 
-def numbers(**given: str) -> dict[str, int]:
-    return decode.read_numbers(given, Settings(max_samples=8, max_steps=20))
+def numbers(**given: str) -> dict[str, Any]:
+    form = dict(decode.read_form(b"x", given, Settings(max_samples=8, max_steps=20)))
+    assert form.pop("input_array") == b"x"
+    return form
 
 
 def test_numbers() -> None:
@@ -217,18 +219,18 @@ def test_numbers_that_are_none(name: str, text: str) -> None:
     assert caught.value.field == name and len(caught.value.detail) < 200
 
 
-def test_times_are_as_many_as_states() -> None:
-    assert decode.read_times({}, 2) is None
-    read = decode.read_times({"time": "2024-07-24T14:00+02:00, 2024-07-25"}, 2)
+def test_times_are_as_many_as_cases() -> None:
+    assert decode.read_times(None, 2) is None
+    read = decode.read_times("2024-07-24T14:00+02:00, 2024-07-25", 2)
     assert read is not None and list(read) == list(to_times(["2024-07-24T12:00", "2024-07-25T00:00"]))
     for text, many in (("2024-07-24", 2), ("2024-07-24,", 2), ("", 1), ("now", 1), ("0001-01-01", 1)):
         with pytest.raises(ServiceError, match=f"time must be {many} valid time") as caught:
-            decode.read_times({"time": text}, many)
+            decode.read_times(text, many)
         assert caught.value.status_code == 422
 
 
 def test_a_period_is_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It could have a million; nothing is made of it, and nothing of more times than states."""
+    """It could have a million; nothing is made of it, and nothing of more times than cases."""
     monkeypatch.setattr(decode, "parse_time", lambda text: pytest.fail(text))
     for text, got in (
         (",".join(["1700-01-01/1701-11-25T10:40/1min"] * 12), "a period"),
@@ -236,7 +238,7 @@ def test_a_period_is_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
         ("2024-07-24," * 100_000, "100001"),
     ):
         with pytest.raises(ServiceError, match=f"time must be 1 valid time .*got {got}") as caught:
-            decode.read_times({"time": text}, 1)
+            decode.read_times(text, 1)
         assert caught.value.field == "time" and len(caught.value.detail) < 200
 
 
@@ -256,19 +258,19 @@ def test_seeds_are_those_of_the_other_doors() -> None:
 def test_a_tar_byte_by_byte() -> None:
     """As GNU tar makes it from a file that is read-only, belongs to root and is of 1970."""
     values = np.arange(7, dtype=np.float32).reshape(1, 1, 7)
-    pieces = list(archive.member_pieces(archive.member_name(3, 12), values))
-    data = b"".join(pieces) + archive.END
-    assert len(data) == archive.member_size(values.shape) + 1024
+    pieces = list(archives.member_pieces(archives.member_name(3, 12), values))
+    data = b"".join(pieces) + archives.END
+    assert len(data) == archives.member_size(values.shape) + 1024
     assert data[:11] == b"003_012.npy" and data[100:108] == b"0000444\0" and data[136:148] == b"00000000000\0"
     assert data[257:263] == b"ustar\0" and data[512:640] == npy(values)[:128] and data[-1024:] == bytes(1024)
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         assert tar.getnames() == ["003_012.npy"] and tar.getmember("003_012.npy").size == 128 + 28
-    assert len({b"".join(archive.member_pieces("a", values)) for _ in range(3)}) == 1
+    assert len({b"".join(archives.member_pieces("a", values)) for _ in range(3)}) == 1
 
 
 @pytest.mark.parametrize("shape", [(128,), (1, 1, 2, 96), (3, 1), (1, 1, 4, 300, 301)])
 def test_tar_sizes_are_known_before(shape: tuple[int, ...]) -> None:
     values = np.random.default_rng(0).normal(size=shape)[..., ::-1].astype(np.float32)
-    data = b"".join(archive.member_pieces("a.npy", values))
-    assert len(data) == archive.member_size(shape) and len(data) % 512 == 0
+    data = b"".join(archives.member_pieces("a.npy", values))
+    assert len(data) == archives.member_size(shape) and len(data) % 512 == 0
     assert data[512:].rstrip(b"\0") == npy(np.ascontiguousarray(values)).rstrip(b"\0")

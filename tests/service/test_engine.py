@@ -28,8 +28,9 @@ from tiny import make_spec
 
 from earth2_corrdiff import CorrDiff, InputError
 from earth2_corrdiff.model.diffusion.noise import consecutive_seeds
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.service.engine import warm_up
 from earth2_corrdiff.service.errors import ServiceError
-from earth2_corrdiff.service.members import Maker, State
 
 # members
 
@@ -44,7 +45,7 @@ def test_members_have_the_bits_of_the_downscaler(mode: str, limit: int | None) -
         ticket, inbox = submit(engine, request(2, batch=2, seed=7))
         assert take_all(ticket, inbox) == [(0, 0), (0, 1), (1, 0), (1, 1)]
     for member in inbox.items:
-        assert np.array_equal(member.values, want[member.state, member.sample])
+        assert np.array_equal(member.values, want[member.case, member.sample])
 
 
 def test_every_sampling_and_the_model_is_left_as_it_was() -> None:
@@ -58,20 +59,15 @@ def test_every_sampling_and_the_model_is_left_as_it_was() -> None:
             assert model.downscaler.sampling == EULER
 
 
-def test_states_share_a_network_call_where_the_device_batches() -> None:
+def test_states_share_a_network_call_where_the_device_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, where the downscaler hands all members to the network at once."""
-    maker, both = Maker(make_model(), 4), [State(states(2)[b : b + 1].copy()) for b in range(2)]
-    for state in both:
-        maker.prepare(state)
-    calls: list[int] = []
-
-    def at_once(given: Any, x: torch.Tensor, sigma: float) -> torch.Tensor:
-        calls.append(len(x))
-        return given(x, sigma)
-
-    maker.on_cpu, maker.downscaler._denoise = False, at_once  # type: ignore[method-assign]
+    monkeypatch.setattr(Downscaler, "one_by_one", False)
+    downscaler, calls = make_model().downscaler, list[int]()
+    both = [downscaler.prepare(torch.tensor(states(2)[b : b + 1])) for b in range(2)]
     rows = [(both[0], 5), (both[1], 6), (both[0], 7)]
-    made, want = maker.block(rows, EULER), fields(states(2), [5, 6, 7])
+    made = downscaler.sample(rows, EULER, progress=calls.append).numpy()
+    monkeypatch.undo()
+    want = fields(states(2), [5, 6, 7])
     assert calls == [3, 3]
     for values, (b, m) in zip(made, ((0, 0), (1, 1), (0, 2)), strict=True):
         assert np.allclose(values, want[b, m], rtol=1e-5, atol=1e-3)
@@ -89,7 +85,7 @@ def test_requests_share_blocks_on_a_gpu() -> None:
     for seed, (_, inbox) in enumerate(several):
         want = fields(states(2), consecutive_seeds(seed, 2))
         for member in inbox.items:
-            assert np.allclose(member.values, want[member.state, member.sample], rtol=1e-3, atol=1e-3)
+            assert np.allclose(member.values, want[member.case, member.sample], rtol=1e-3, atol=1e-3)
 
 
 # turns
@@ -221,20 +217,15 @@ def test_steps_take_turns_with_members() -> None:
         take_all(ticket, inbox)
 
 
-def settings_of(model: CorrDiff) -> tuple[Any, ...]:
-    return model.number_of_samples, model.downscaler.sampling, model.seed, model.max_batch
-
-
-def test_what_a_job_sets_is_its_own() -> None:
-    model = make_model()
-    before, seen = settings_of(model), []
+def test_settings_of_a_job_are_its_own() -> None:
+    """They go with its calls, in the middle of which a request is answered."""
+    model, made, heun = make_model(), [], replace(EULER, solver="heun", steps=7)
 
     def steps(mine: CorrDiff) -> Iterator[None]:
-        mine.number_of_samples, mine.solver, mine.number_of_steps, mine.seed = 5, "heun", 7, 3
-        mine.max_batch = 2
-        for _ in range(3):
+        blocks = mine.downscaler.members(torch.tensor(states()), [3, 4, 5], 1, sampling=heun)
+        for _, _, block in blocks:
+            made.append(block)
             yield
-            seen.append(settings_of(mine))
 
     with owned(model) as (engine, valve):
         valve.open()
@@ -242,8 +233,8 @@ def test_what_a_job_sets_is_its_own() -> None:
         ticket, inbox = submit(engine, request(3, seed=10))
         take_all(ticket, inbox)
         future.result(30)
-        assert settings_of(model) == before
-    assert seen == [(5, replace(EULER, solver="heun", steps=7), 3, 2)] * 3
+        assert model.downscaler.sampling == EULER
+    assert np.array_equal(torch.cat(made).numpy(), fields(states(), [3, 4, 5], 7, "heun")[0])
     assert np.array_equal(inbox.items[0].values, fields(states(), [10])[0, 0])
 
 
@@ -278,17 +269,17 @@ def test_a_job_that_fails_and_one_that_is_cancelled() -> None:
 
 def test_warm_up_makes_every_size_of_block() -> None:
     model = make_model(make_spec(sampling=replace(EULER, steps=9, solver="heun")))
-    maker = Maker(model, 3)
     valve = Valve(model)
     valve.open()
-    maker.warm_up()
+    warm_up(model.downscaler, 3)
     assert [len(seeds) for seeds in valve.seeds] == [1, 2, 3] and model.number_of_steps == 9
 
 
 def test_a_state_is_prepared_once() -> None:
     model, calls = make_model(), []
     model.downscaler.regression.register_forward_hook(lambda *_: calls.append(1))
-    maker, state = Maker(model), State(states().copy())
-    for _ in range(3):
-        maker.prepare(state)
-    assert len(calls) == 1 and maker.limit == 1
+    with owned(model) as (engine, valve):
+        valve.open()
+        before = len(calls)
+        take_all(*submit(engine, request(3)))
+        assert len(calls) == before + 1

@@ -16,7 +16,6 @@ from service_kit import Valve, fields, make_model, owned, request, states, submi
 from earth2_corrdiff import CorrDiff, InputError
 from earth2_corrdiff.service.engine import Engine
 from earth2_corrdiff.service.errors import ServiceError
-from earth2_corrdiff.service.members import Maker, out_of_memory
 from earth2_corrdiff.service.settings import Settings
 
 pytestmark = pytest.mark.slow
@@ -55,7 +54,7 @@ def test_out_of_memory_makes_smaller_blocks(error: Exception) -> None:
         tight = Tight(model, 2, error)
         ticket, inbox = submit(engine, request(5, seed=10))
         take_all(ticket, inbox)
-    assert tight.sizes == [5, 2, 2, 1] and out_of_memory(error)
+    assert tight.sizes == [5, 2, 2, 1]
     want = fields(states(), range(10, 15))[0]
     assert all(np.array_equal(item.values, want[item.sample]) for item in inbox.items)
 
@@ -93,7 +92,7 @@ def test_a_lost_device_ends_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     engine.start()
     until(lambda: engine.ready)
     Tight(model, 0, RuntimeError("CUDA error: unspecified launch failure"))
-    monkeypatch.setattr(Maker, "alive", lambda self: False)
+    monkeypatch.setattr("earth2_corrdiff.service.engine.alive", lambda device: False)
     _, first = submit(engine, request())
     assert first.wait(1)[0].status_code == 500
     until(lambda: engine.state == "failed")

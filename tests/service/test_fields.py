@@ -19,9 +19,9 @@ from earth2_corrdiff import downscale, plotting
 from earth2_corrdiff.plotting import maps
 from earth2_corrdiff.plotting.fields import Mesh
 from earth2_corrdiff.run.downscaling import Options
-from earth2_corrdiff.service import chart, job_fields
+from earth2_corrdiff.service import job_fields, mesh_geometry
 from earth2_corrdiff.service.errors import ServiceError
-from earth2_corrdiff.service.overview import overview
+from earth2_corrdiff.service.job_overview import overview
 
 COASTLINES = Path(__file__).parents[3] / "shared" / "data" / "coastlines" / "cartopy_data"
 KELVIN = 273.15
@@ -199,14 +199,14 @@ def test_locate_inverts_the_mesh(turn: float) -> None:
         upper = axis[j, i] * (1 - right) + axis[j, i + 1] * right
         return upper * (1 - down) + (axis[j + 1, i] * (1 - right) + axis[j + 1, i + 1] * right) * down
 
-    found = chart.locate(mesh, bilinear(mesh.lat), bilinear(mesh.lon) + turn)
+    found = mesh_geometry.locate(mesh, bilinear(mesh.lat), bilinear(mesh.lon) + turn)
     np.testing.assert_allclose(found, (row, column), atol=1e-8)
 
 
 def test_locate_knows_what_is_outside() -> None:
     mesh = bent()
     lat, lon = np.array([-50.0, 90.0, 50.0, 50.0, 33.0]), np.array([179.0, 0.0, 140.0, 0.0, 179.0])
-    for axis in chart.locate(mesh, lat, lon):
+    for axis in mesh_geometry.locate(mesh, lat, lon):
         assert np.isnan(axis).all()
 
 
@@ -215,12 +215,12 @@ def test_grid_lines_lie_on_their_degrees(flip: tuple[int, int]) -> None:
     mesh, _ = lambert()
     mesh = Mesh(mesh.lat[:: flip[0], :: flip[1]], mesh.lon[:: flip[0], :: flip[1]])
     for degrees, names in ((mesh.lat, ("N", "S")), (mesh.lon, ("E", "W"))):
-        lines = chart._graticule(degrees, names)
+        lines = mesh_geometry._graticule(degrees, names)
         assert 2 <= len(lines) <= 8
         for line in lines:
             value = float(line["label"].partition("°")[0]) * (-1 if line["label"][-1] in "SW" else 1)
             column, row = np.reshape(line["lines"][0], (-1, 2)).T
-            here = chart._bilinear(np.stack([degrees, degrees]), np.stack([row, column]))[0][0]
+            here = mesh_geometry._bilinear(np.stack([degrees, degrees]), np.stack([row, column]))[0][0]
             np.testing.assert_allclose(here, value, atol=0.01)
 
 
@@ -235,7 +235,7 @@ def test_grid_lines_lie_on_their_degrees(flip: tuple[int, int]) -> None:
     ],
 )
 def test_labels_of_degrees(value: float, names: tuple[str, str], label: str) -> None:
-    assert chart._degrees(value, names) == label
+    assert mesh_geometry._degrees(value, names) == label
 
 
 def test_wind_along_the_mesh_is_wind_on_its_map() -> None:
@@ -243,31 +243,33 @@ def test_wind_along_the_mesh_is_wind_on_its_map() -> None:
     mesh, crs = lambert()
     rng = np.random.default_rng(0)
     u, v = rng.normal(0, 10, (2, *mesh.lat.shape))
-    along, up = chart.along_mesh(mesh, u, v)
+    along, up = mesh_geometry.along_mesh(mesh, u, v)
     x, y = maps.wind_on_map(crs, mesh, u, v)
     inner = (slice(1, -1), slice(1, -1))
     assert np.abs(along - x)[inner].max() < 0.05 and np.abs(up - y)[inner].max() < 0.05
     np.testing.assert_allclose(np.hypot(along, up), np.hypot(u, v), rtol=1e-12)
     calm = np.zeros_like(u)
-    assert not np.any(chart.along_mesh(mesh, calm, calm))
+    assert not np.any(mesh_geometry.along_mesh(mesh, calm, calm))
 
 
 def test_wind_on_a_mesh_that_runs_southwards() -> None:
     grid = straight()
     lat, lon = grid.mesh()
     mesh = Mesh(lat[::-1].astype(float), lon.astype(float))
-    along, up = chart.along_mesh(mesh, np.full(lat.shape, 3.0), np.full(lat.shape, 4.0))
+    along, up = mesh_geometry.along_mesh(mesh, np.full(lat.shape, 3.0), np.full(lat.shape, 4.0))
     np.testing.assert_allclose(up, -np.abs(up))  # northwards is up the page, and down the rows
     assert (along > 0).all()
 
 
 def test_cells_in_kilometres() -> None:
     mesh, _ = lambert()
-    assert chart.cell(mesh) == pytest.approx((25.0, 25.0), rel=0.03)  # the map's own scale varies so much
+    assert mesh_geometry.cell(mesh) == pytest.approx(
+        (25.0, 25.0), rel=0.03
+    )  # the map's own scale varies so much
 
 
 def test_a_store_without_land_has_no_coast(tmp_path: Path) -> None:
-    assert chart.overlay(plotting.open_store(build(tmp_path / "s.zarr")))["coast"] == []
+    assert mesh_geometry.overlay(plotting.open_store(build(tmp_path / "s.zarr")))["coast"] == []
 
 
 @pytest.mark.skipif(not COASTLINES.is_dir(), reason="no Natural Earth shapefiles beside the checkout")
@@ -275,10 +277,10 @@ def test_natural_earth_on_the_mesh(store: Path, ds: xr.Dataset, monkeypatch: pyt
     """Each vertex, put back into degrees, lies on the coastline that it came from."""
     monkeypatch.setitem(cartopy.config, "pre_existing_data_dir", COASTLINES)
     mesh = Mesh(ds.lat.values.astype(float), ds.lon.values.astype(float))
-    coast = chart.overlay(ds)["coast"]
+    coast = mesh_geometry.overlay(ds)["coast"]
     points = np.concatenate([np.reshape(line, (-1, 2)) for line in coast])
     assert len(points) > 300
     assert points.min() >= -0.5 and (points.max(axis=0) <= [35.5, 23.5]).all()
-    lat, lon = chart._bilinear(np.stack([mesh.lat, mesh.lon]), points.T[::-1])[0]
+    lat, lon = mesh_geometry._bilinear(np.stack([mesh.lat, mesh.lon]), points.T[::-1])[0]
     east = (lat > 24) & (lat < 24.2) & (lon > 121)  # the steep coast of Hualien is at 121.6 E
     assert east.any() and np.abs(lon[east] - 121.63).max() < 0.1

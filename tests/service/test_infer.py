@@ -131,7 +131,7 @@ def test_bad_arrays(service: Service) -> None:
         (x.astype("i4"), "got int32"),
         (nan, "NaN or infinity in u10m"),
         (npy(x)[:-5], "got 571"),
-        (b"not a npy file", "a file that is none"),
+        (b"not a npy file", "got another file"),
     ):
         assert said in service.refused(data)["detail"]
 
@@ -156,17 +156,17 @@ def test_bad_forms(service: Service) -> None:
         ({}, "must be multipart/form-data"),
         ({"json": {"samples": 1}}, "must be multipart/form-data"),
         ({"content": data, "headers": {"content-type": "application/octet-stream"}}, "must be multipart"),
-        ({"content": b"--", "headers": {"content-type": "multipart/form-data"}}, "no valid multipart"),
-        ({"content": b"junk", "headers": multipart}, "no valid multipart"),
+        ({"content": b"--", "headers": {"content-type": "multipart/form-data"}}, "not a valid multipart"),
+        ({"content": b"junk", "headers": multipart}, "not a valid multipart"),
         ({"content": b"--x--\r\n", "headers": multipart}, "got nothing"),
         ({"files": {"samples": (None, "1")}}, "got nothing"),
         ({"files": {"array": array}}, "there is no field 'array'"),
         ({"files": url}, "got a plain field (paths and URLs are not opened)"),
         ({"files": {"input_array": (None, "/etc/passwd")}}, "got a plain field"),
-        ({"files": {"input_array": (None, "1" * 9999)}}, "no valid multipart/form-data (Part exceeded"),
+        ({"files": {"input_array": (None, "1" * 9999)}}, "not a valid multipart/form-data (Part exceeded"),
         ({"files": {"input_array": array}, "data": {"sample": "2"}}, "there is no field 'sample'"),
         ({"files": {"input_array": array}, "data": {"samples": ["2", "3"]}}, "given once, got it 2 times"),
-        ({"files": [("input_array", array)] * 2}, "no valid multipart/form-data (Too many files"),
+        ({"files": [("input_array", array)] * 2}, "not a valid multipart/form-data (Too many files"),
         ({"files": {"samples": ("a", b"2")}}, "samples must be a plain form field, got a file"),
     ]
     for how, said in bad:

@@ -35,11 +35,11 @@ from earth2_corrdiff import CorrDiff, InputError, downscale, plotting, save_pack
 from earth2_corrdiff.networks.preconditioned import create
 from earth2_corrdiff.run.downscaling import Options
 from earth2_corrdiff.service import job_runner, jobs_api
+from earth2_corrdiff.service.archives import zipped
 from earth2_corrdiff.service.errors import ServiceError
 from earth2_corrdiff.service.job import Order
 from earth2_corrdiff.service.jobs import Jobs, Keeping
 from earth2_corrdiff.service.settings import Settings
-from earth2_corrdiff.service.zipped import zipped
 from earth2_corrdiff.sources import Source, make_forecast
 
 TINY = Order((TIMES[0],), "demo", 1, 2, "heun", 7)

@@ -165,7 +165,7 @@ def test_no_place_for_an_upload(service: Service, monkeypatch: pytest.MonkeyPatc
     with monkeypatch.context() as patch:
         patch.setattr("starlette.formparsers.SpooledTemporaryFile", full)
         answer = service.infer(states(1))
-    assert answer.status_code == 503 and "no place to store the request" in answer.json()["detail"]
+    assert answer.status_code == 503 and "no space to store the request" in answer.json()["detail"]
     assert service.infer(states(1)).status_code == 200
 
 

@@ -107,7 +107,7 @@ class Everywhere(Cutter):
 def test_a_patch_is_conditioned_as_at_sampling(folder: Path, whole: bool) -> None:
     """Conditioning, channels of the whole domain and embedding of place, to the bit."""
     model, material = patched(folder, (8, 8), whole=whole)
-    assert model.view.whole == whole
+    assert model.domain.whole == whole
     stage = DiffusionStage(model, Patches((8, 8), 6), EDMLoss(), Means(model.regression, material.pairs))
     stage._cutter = Everywhere(Patches((8, 8), 6))
     images = stage.images(batch(material.pairs, [2], KEYS[:1]))
@@ -120,7 +120,7 @@ def test_a_patch_is_conditioned_as_at_sampling(folder: Path, whole: bool) -> Non
     model.denoiser.given = given  # type: ignore[assignment, method-assign]
     cond = model.condition(material.pairs.read([2]).coarse)
     mean = Means(model.regression, material.pairs)([2], cond)
-    model.view.given(cond, mean)(torch.zeros(1, 2, 16, 24), 1.0)
+    model.domain.given(cond, mean)(torch.zeros(1, 2, 16, 24), 1.0)
     assert len(seen) == 6
     assert torch.equal(torch.cat([c for c, _ in seen]), images.cond)
     place = position_of(model.denoiser, images.corner, (8, 8))

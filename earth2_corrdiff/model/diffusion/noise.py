@@ -41,7 +41,7 @@ def member_seed(seed: int, time: np.datetime64, member: int, *forecast: int) -> 
     member : int
         Index of the member, from 0
     *forecast : int
-        What else tells apart the states of one valid time: seconds of lead time, number of the coarse member
+        What else distinguishes the cases of one valid time: seconds of lead time, number of the coarse member
 
     Returns
     -------
@@ -95,13 +95,13 @@ class MemberNoise:
         home = device if where == "device" else torch.device("cpu")
         self.generators = [torch.Generator(home).manual_seed(int(seed) % SEEDS) for seed in seeds]
         self.shape, self.device, self._home = tuple(shape), device, home.type
-        self._apart = self._home != device.type  # whether noise is drawn on the host for another device
+        self._apart = self._home != device.type  # True if noise is drawn on the host for another device
         self._begun: tuple[Tensor, list[Future[None]]] | None = None
 
     def begin(self) -> Self:
-        """Begin the next draw in other threads, where the device has something else to do meanwhile.
+        """Begin the next draw in other threads, beside the work of a GPU.
 
-        On a CPU it has not: the draw would take its cores.
+        On a CPU nothing is begun: the draw would take its cores.
         """
         if self._begun is None and self._apart:
             self._begun = self._draw()
@@ -120,7 +120,7 @@ class MemberNoise:
         return host.to(self.device, non_blocking=True)
 
     def _draw(self) -> tuple[Tensor, list[Future[None]]]:
-        """Memory for all members, and what is under way to fill it."""
+        """Memory for all members, and the tasks that fill it."""
         members = len(self.generators)
         host = _memory((members, *self.shape), pinned=self.device.type == "cuda")
         # beside a GPU all cores; on a CPU no more threads than PyTorch may use there
@@ -162,6 +162,6 @@ def _fill(members: Tensor, generators: Sequence[torch.Generator]) -> None:
 
 
 def check_where(where: str) -> None:
-    """Raise InputError if noise cannot be drawn there."""
+    """Raise InputError if ``where`` is not a valid home of noise."""
     if where not in WHERE:
         raise InputError(f"{where!r} is not a place to draw noise; use {' or '.join(WHERE)}")

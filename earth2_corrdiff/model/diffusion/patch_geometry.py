@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where the patches of a domain lie: sizes, strides, and what is mirrored at the edges."""
+"""Geometry of the patches of a domain: sizes, strides, and mirrored edges."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from earth2_corrdiff.base.errors import InputError
 
 MOST_PATCHES = 2**16
-"""Of a domain, as a package may cut it."""
+"""Most patches of a domain that a package may have."""
 Patch = tuple[int, int]  # (iy, ix): its row and column in the grid of patches
 
 
@@ -43,7 +43,7 @@ class _Axis:
         return slice(low, high), slice(low - start, high - start)
 
     def source(self, i: int) -> tuple[slice, tuple[int, int], int]:
-        """What to slice from the domain, what to mirror on either side, and what to drop in front then."""
+        """The slice of the domain, the pixels to mirror on either side, and those to drop in front."""
         core, within = self.inside(i)
         left, right = within.start, self.patch - within.stop
         # the mirror image of more pixels than the patch has itself needs some of its neighbour's
@@ -68,7 +68,7 @@ class _Axis:
 
 @dataclass(frozen=True)
 class PatchGeometry:
-    """How a domain is cut into patches.
+    """A domain cut into patches.
 
     Neighbours share ``overlap + boundary`` pixels; the first patch starts ``boundary`` pixels outside the
     domain, the last ends outside it, and there the field is mirrored. A patch longer than the domain is cut
@@ -133,7 +133,7 @@ class PatchGeometry:
 
     @property
     def single(self) -> bool:
-        """Whether one patch covers the domain."""
+        """True if one patch covers the domain."""
         return self.shape == self.domain
 
     @cached_property
@@ -163,7 +163,7 @@ class PatchGeometry:
         return torch.stack(torch.meshgrid(*at, indexing="ij"))
 
 
-def read_patching(told: Any, domain: tuple[int, int]) -> PatchGeometry | None:
+def read_patching(entry: Any, domain: tuple[int, int]) -> PatchGeometry | None:
     """The entry ``patching`` of a package's metadata, with the names of PhysicsNeMo's configuration.
 
     Raises
@@ -171,15 +171,15 @@ def read_patching(told: Any, domain: tuple[int, int]) -> PatchGeometry | None:
     InputError
         If the entry is incomplete, or its sizes do not fit each other
     """
-    if told is None:
+    if entry is None:
         return None
     known = {"patch_shape_y", "patch_shape_x", "overlap_pix", "boundary_pix"}
-    sizes = told if isinstance(told, dict) and told.keys() <= known else {}
+    sizes = entry if isinstance(entry, dict) and entry.keys() <= known else {}
     whole = all(isinstance(n, int) and not isinstance(n, bool) for n in sizes.values())
     if not whole or not {"patch_shape_y", "patch_shape_x"} <= sizes.keys():
         raise InputError(
             "metadata.json: patching needs patch_shape_y and patch_shape_x, and may have overlap_pix and "
-            f"boundary_pix, all in whole pixels; got {told!r}"
+            f"boundary_pix, all in whole pixels; got {entry!r}"
         )
     patch = sizes["patch_shape_y"], sizes["patch_shape_x"]
     geometry = PatchGeometry(domain, patch, sizes.get("overlap_pix", 0), sizes.get("boundary_pix", 0))
@@ -189,7 +189,7 @@ def read_patching(told: Any, domain: tuple[int, int]) -> PatchGeometry | None:
 
 
 def write_patching(geometry: PatchGeometry) -> dict[str, int]:
-    """What :func:`read_patching` reads."""
+    """The entry that :func:`read_patching` reads."""
     return {
         "patch_shape_y": geometry.patch[0],
         "patch_shape_x": geometry.patch[1],

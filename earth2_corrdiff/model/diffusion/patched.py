@@ -33,7 +33,7 @@ def split(field: Tensor, geometry: PatchGeometry, patches: Sequence[Patch] | Non
     field : Tensor
         ``[B, C, H, W]`` of the whole domain
     geometry : PatchGeometry
-        Where the patches lie
+        Of the patches
     patches : Sequence[tuple[int, int]] | None, optional
         Which ones, by default all
 
@@ -68,7 +68,7 @@ class Blend:
     Parameters
     ----------
     geometry : PatchGeometry
-        Where the patches lie
+        Of the patches
     window : {"flat", "cosine"}
         Weights within a patch
     like : Tensor
@@ -77,7 +77,7 @@ class Blend:
     Raises
     ------
     InputError
-        If there is no such window
+        If the window is unknown
     """
 
     def __init__(self, geometry: PatchGeometry, window: str, like: Tensor) -> None:
@@ -106,7 +106,7 @@ class Blend:
 
 
 def check_window(window: str) -> None:
-    """Raise InputError if there is no such window."""
+    """Raise InputError if the window is unknown."""
     if window not in WINDOWS:
         raise InputError(f"unknown window {window!r}; use one of {', '.join(WINDOWS)}")
 
@@ -123,7 +123,7 @@ def merge(pieces: Tensor, geometry: PatchGeometry, window: str = "flat") -> Tens
 
 @dataclass(frozen=True)
 class PatchInputs:
-    """What patches are conditioned on, given for the whole domain; the batch is that of the state, or 1.
+    """Conditioning of patches, given for the whole domain; the batch is that of the state, or 1.
 
     Attributes
     ----------
@@ -203,7 +203,7 @@ def patched(
         ``given(cond, position)`` is the denoiser of ``n`` patches that are conditioned so; with one
         conditioning for several, of as many as come
     geometry : PatchGeometry
-        Where the patches lie
+        Of the patches
     inputs : PatchInputs
         What they are conditioned on
     window : {"flat", "cosine"}, optional
@@ -225,7 +225,7 @@ def patched(
     Raises
     ------
     InputError
-        If there is no such window, the batch is not positive, or a shard has no ``reduce``
+        If the window is unknown, the batch is not positive, or a shard has no ``reduce``
     """
     check_window(window)
     rank, size = shard

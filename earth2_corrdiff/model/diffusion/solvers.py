@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sigma schedule and solvers of the reverse diffusion: a callable, a tensor, a list of sigmas.
 
-``denoise(x, sigma)`` returns the expected clean residual given the noisy ``x``; nothing here knows of
-conditioning, patches or batches. Sigmas are Python floats on the host, states are tensors on the device.
+``denoise(x, sigma)`` returns the expected clean residual given the noisy ``x``; conditioning, patches and
+batches are the caller's. Sigmas are Python floats on the host, states are tensors on the device.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Churn:
     S_noise: float = 1.0
 
     def factor(self, sigma: float, steps: int) -> float:
-        """By how much ``sigma`` is raised, relative to itself."""
+        """The rise of ``sigma``, relative to itself."""
         inside = self.S_min <= sigma <= self.S_max
         return min(self.S_churn / steps, math.sqrt(2) - 1) if inside else 0.0
 
@@ -62,7 +62,7 @@ def karras_sigmas(
     Raises
     ------
     InputError
-        If there is no step, or the range is empty or not positive
+        If there are no steps, or the range is empty or not positive
     """
     if steps < 1:
         raise InputError(f"the number of steps must be 1 or more, got {steps}")
@@ -148,13 +148,13 @@ SOLVERS = ("euler", "heun", "stochastic", "dpmpp_2m", "trigflow")
 
 
 def network_calls(solver: str, steps: int) -> int:
-    """How often ``sample`` calls ``denoise``: the NFE that solvers are compared at."""
+    """Calls of ``denoise`` in ``sample``: the NFE at which solvers are compared."""
     check_solver(solver)
     return 2 * steps - 1 if solver in ("heun", "stochastic") else steps
 
 
 def check_solver(solver: str) -> None:
-    """Raise InputError if there is no such solver."""
+    """Raise InputError if the solver is unknown."""
     if solver not in SOLVERS:
         raise InputError(f"unknown solver {solver!r}; use one of {', '.join(SOLVERS)}")
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a package's networks take what its metadata make, before a user waits for a run."""
+"""Checks that a package's networks and metadata agree, before a run begins."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def patching_of(
     Raises
     ------
     InputError
-        If they are another domain's, or no multiple of what the network asks for (the message names sizes
+        If they belong to another domain, are not multiples of the network's step (the message names sizes
         that are), or the network cannot take patches
     """
     if patching is None:
@@ -38,12 +38,12 @@ def patching_of(
 
 
 def check_networks(spec: CorrDiffSpec, regression: Regression, denoiser: Denoiser) -> bool:
-    """Whether the denoiser sees the inputs of the whole domain beside those of its patch.
+    """True if the denoiser sees the inputs of the whole domain beside those of its patch.
 
     Parameters
     ----------
     spec : CorrDiffSpec
-        What the package says
+        Metadata of the package
     regression, denoiser : Regression, Denoiser
         Its networks
 
@@ -53,13 +53,13 @@ def check_networks(spec: CorrDiffSpec, regression: Regression, denoiser: Denoise
         If a network has other channels, another size, other lead times or other patches
     """
     if spec.patching is not None:
-        replace(spec.patching, multiple=denoiser.multiple)  # raises with sizes that are, if it is none
+        replace(spec.patching, multiple=denoiser.multiple)  # raises if the sizes do not fit
     outputs, inputs = len(spec.outputs.names), spec.condition_channels
     seen = inputs + (outputs if spec.hr_mean_conditioning else 0)
     whole = spec.patching is not None and denoiser.image_channels == seen + inputs + outputs
     _check(spec, "regression", regression, inputs + (4 if spec.regression_grid else 0))
     _check(spec, "diffusion", denoiser, seen + (inputs if whole else 0))
-    if spec.lead_time_hours and not (regression.late or denoiser.late):
+    if spec.lead_time_hours and not (regression.uses_lead_time or denoiser.uses_lead_time):
         raise InputError(
             "metadata.json names lead_time_hours, but neither network was trained with lead times"
         )
@@ -74,7 +74,7 @@ def _check(spec: CorrDiffSpec, stage: str, net: Network, inputs: int) -> None:
             "output variables; its files do not belong together"
         )
     steps = int(net.origin.args.get("lead_time_steps", 9))
-    if net.late and steps != len(spec.lead_time_hours):
+    if net.uses_lead_time and steps != len(spec.lead_time_hours):
         raise InputError(
             f"the {stage} network was trained with {steps} lead times: metadata.json needs an entry "
             f"lead_time_hours with as many, got {len(spec.lead_time_hours)}"
@@ -92,7 +92,7 @@ def _check(spec: CorrDiffSpec, stage: str, net: Network, inputs: int) -> None:
 
 
 def _hint(spec: CorrDiffSpec, stage: str, net: Network, channels: int) -> str:
-    """What may be wrong where the channels do not agree."""
+    """A likely cause of channels that do not agree."""
     if stage == "diffusion" and spec.patching is None:
         if net.image_channels == channels + spec.condition_channels:
             return (

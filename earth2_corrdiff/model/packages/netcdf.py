@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""NetCDF files of packages: their structure is judged before anything of them is read.
+"""NetCDF files of packages, whose structure is checked before any values are read.
 
-Such a file holds a few fields of numbers, and nothing else: no groups, no links to other names or files, no
-numbers kept elsewhere, and no more of them than it says.
+Such a file holds a few fields of numbers and nothing else: no groups, no links to other names or files, no
+numbers in other files, and no more of them than its header claims.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class NetCDF:
 
     @property
     def names(self) -> list[str]:
-        """Names of the variables that are no coordinates."""
+        """Names of the variables that are not coordinates."""
         return list(map(str, self._ds.data_vars))
 
     def __contains__(self, name: str) -> bool:
@@ -52,7 +52,7 @@ class NetCDF:
         Raises
         ------
         InputError
-            If they are no numbers, or damaged
+            If they are not numbers, or damaged
         """
         variable = self._ds[name]
         if variable.dtype.kind not in "iuf":
@@ -72,7 +72,7 @@ def open_netcdf(path: Path) -> Iterator[NetCDF]:
     Raises
     ------
     InputError
-        If it is none, is not complete, or has what no grid or field of a package has
+        If it is not one, is not complete, or has content that no grid or field of a package has
     """
     try:
         classic = _magic(path).startswith(b"CDF")
@@ -95,7 +95,7 @@ def _magic(path: Path) -> bytes:
 
 
 def _check(path: Path) -> None:
-    """Judge the structure of an HDF5 file; files of the classic format have none."""
+    """Check the structure of an HDF5 file; files of the classic format have none."""
     import h5py
 
     with h5py.File(path, "r") as file:
@@ -113,14 +113,14 @@ def _check(path: Path) -> None:
 
 
 def _fault(dataset: Any) -> str | None:
-    """Why a dataset may not be read; None where it may."""
+    """The reason why a dataset may not be read, or None."""
     if dataset.external or dataset.is_virtual:
         return "keeps its numbers in other files; copy them in"
     if dataset.dtype.kind not in "iufS" or dataset.shape is None:
         return f"must hold numbers, got {dataset.dtype}"
     points = math.prod(dataset.shape)
     if points > MOST_POINTS:
-        return f"says that it has {dataset.shape} points, more than the {MOST_POINTS} that a package may have"
+        return f"claims {dataset.shape} points, more than the {MOST_POINTS} that a package may have"
     chunks = dataset.chunks
     if chunks is None:
         return None
@@ -137,27 +137,27 @@ def _fault(dataset: Any) -> str | None:
 
 
 def _piece_fault(dataset: Any, size: int, deflated: bool) -> str | None:
-    """Why a piece of a dataset may not be read: it would be larger than it says."""
+    """The reason why a chunk of a dataset may not be read: it is larger than its header claims."""
     for i in range(dataset.get_num_chunks()):
         info = dataset.get_chunk_info(i)
         if info.size > size + size // 100 + 64:  # deflate adds that much where it fails
-            return "has pieces that are larger than they say"
+            return "has pieces that are larger than they claim"
         if deflated and info.filter_mask == 0:
             _, raw = dataset.read_direct_chunk(info.chunk_offset)
             try:
                 if len(zlib.decompressobj().decompress(raw, size + 8)) > size + 4:  # a checksum has 4
-                    return "has pieces that are larger than they say"
+                    return "has pieces that are larger than they claim"
             except zlib.error as error:
                 return f"is damaged ({error})"
     return None
 
 
 def _check_classic(path: Path, ds: xr.Dataset) -> None:
-    """Refuse a file of the classic format, which is not compressed, with fewer bytes than it says."""
+    """Refuse a file of the classic format, which is not compressed, with fewer bytes than it claims."""
     claimed = sum(
         variable.size * np.dtype(variable.encoding.get("dtype", variable.dtype)).itemsize
         for variable in ds.variables.values()
         if "source" in variable.encoding
     )
     if claimed > path.stat().st_size:
-        raise InputError(f"{path} says that it holds {claimed} bytes, and has {path.stat().st_size}")
+        raise InputError(f"{path} claims {claimed} bytes, and has {path.stat().st_size}")

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from earth2_corrdiff.base.archives import Archive
 from earth2_corrdiff.base.documents import MOST_BYTES, parse_json
-from earth2_corrdiff.base.errors import InputError, first_line
+from earth2_corrdiff.base.errors import InputError, first_line, listed
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.zarr_members import read_array
 from earth2_corrdiff.model.diffusion.patch_geometry import read_patching
@@ -32,7 +32,6 @@ from earth2_corrdiff.model.spec import (
     Sampling,
     Statistics,
     lead_times,
-    listed,
     read_sampling,
     table,
 )
@@ -50,7 +49,7 @@ _TAIWAN_INPUTS = {
 }  # fmt: skip
 _TAIWAN_OUTPUTS = {"mrr": 0, "t2m": 17, "u10m": 18, "v10m": 19}
 _TAIWAN_ARRAYS = ("XLAT", "XLONG", "era5_center", "era5_scale", "cwb_center", "cwb_scale")
-# Bounds of what metadata may ask for: beyond any use, and still to be had.
+# Bounds of metadata: beyond any use, and still small enough for any machine.
 _MOST_CELLS = 2**14  # of an input grid that a resolution describes, along each axis
 _MOST = {"number_of_steps": 10_000, "number_of_samples": 100_000}
 
@@ -74,7 +73,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A package in memory: what it says, and its two networks."""
+    """A package in memory: its metadata and its two networks."""
 
     spec: CorrDiffSpec
     regression: Regression
@@ -82,7 +81,7 @@ class Loaded:
 
 
 def _find(files: Files, name: str) -> Path | None:
-    """Local path of a package's file; None where there is no such file, InputError where nobody can tell."""
+    """Local path of a package's file; None where there is no such file, InputError where it is unknown."""
     if not _is_there(files, name):
         return None
     try:
@@ -99,7 +98,7 @@ def _find(files: Files, name: str) -> Path | None:
 
 
 def _is_there(files: Files, name: str) -> bool:
-    """False where a local folder has no such file; what is no file of the folder's own is never opened.
+    """False where a local folder has no such file; only the folder's own regular files are opened.
 
     Raises
     ------
@@ -155,14 +154,14 @@ def read_package(files: Files) -> Loaded:
         return _read_taiwan(files) if _is_taiwan(files) else _read_generic(files)
     except InputError:
         raise
-    except Exception as error:  # of libraries that read what strangers wrote: whatever it is, it is refused
+    except Exception as error:  # of any library that reads the files
         raise InputError(
             f"the package {describe(files)} cannot be read: {type(error).__name__}: {first_line(error)}"
         ) from error
 
 
 def _is_taiwan(files: Files) -> bool:
-    """Which layout it is. One file decides, so that a cached package loads without its registry."""
+    """True for the Taiwan layout. One file decides, so that a cached package loads without its registry."""
     failure = None
     for name, taiwan in (("metadata.json", False), (TAIWAN_ZIP, True)):
         try:
@@ -195,7 +194,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         content = parse_json(path.read_bytes())
     except ValueError as error:
-        raise InputError(f"{path} is no valid JSON: {first_line(error)}") from error
+        raise InputError(f"{path} is not valid JSON: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} must hold a JSON object, got {type(content).__name__}")
     return content
@@ -260,7 +259,7 @@ def _invariants(
 
 
 def _check_entries(meta: dict[str, Any]) -> None:
-    """Refuse entries of another type, which would be misread, and numbers beyond any use."""
+    """Refuse entries of another type, and numbers beyond any use."""
     for name in ("hr_mean_conditioning", "synthetic"):
         if not isinstance(meta.get(name, False), bool):
             raise InputError(f"metadata.json: {name} must be true or false, got {repr(meta[name])[:80]}")

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Writes packages in the generic layout, which stock Earth2Studio loads too."""
+"""Packages written in the generic layout, which stock Earth2Studio loads too."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def save_package(
 ) -> Path:
     """Write the generic layout, which the stock class loads too.
 
-    One combination stock cannot run and says so: Euler with the mean as conditioning. The entry ``patching``
-    it does not read: it shows such a denoiser the whole domain.
+    Stock refuses one combination: Euler with the mean as conditioning. It does not read the entry
+    ``patching``: there such a denoiser sees the whole domain.
 
     Parameters
     ----------
     folder : str | Path
         Directory to write into; made if it does not exist
     spec : CorrDiffSpec
-        What the package shall say
+        Metadata of the package
     regression, denoiser : Regression, Denoiser
         Its networks
     half : bool, optional
@@ -45,8 +45,8 @@ def save_package(
     Raises
     ------
     InputError
-        If the generic layout cannot say it: a regression that takes grid channels from its caller, or a
-        solver that stock Earth2Studio does not know
+        If the generic layout has no entry for it: a regression that takes grid channels from its caller, or
+        a solver that stock Earth2Studio does not have
     """
     if spec.regression_grid:
         raise InputError("the generic layout has no grid channels; this package stays in its own layout")
@@ -79,7 +79,7 @@ def _rows(stats: Statistics) -> dict[str, dict[str, float]]:
 
 
 def _sampling(s: Sampling, conditioned: bool) -> dict[str, Any]:
-    """A sampler in upstream's words."""
+    """The metadata entries of a sampler, as upstream has them."""
     # with the mean as conditioning, upstream has the "stochastic" path only, and that one is Heun
     kind = "stochastic" if s.solver == "heun" and conditioned else "deterministic"
     return {

@@ -20,22 +20,22 @@ from torch import Tensor, nn
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.networks.fast.cpu import supports
-from earth2_corrdiff.networks.fast.executors import CpuEngine, Level, engine_of
-from earth2_corrdiff.networks.fast.feature_maps import MapStore
-from earth2_corrdiff.networks.fast.memory_plan import AUTO, Placement, check_place, placed
-from earth2_corrdiff.networks.memory_model import memory_table
+from earth2_corrdiff.networks.fast.executors import CpuExecutor, Level, executor_of
+from earth2_corrdiff.networks.fast.feature_maps import MapMemory
+from earth2_corrdiff.networks.fast.memory_plan import AUTO, MemoryPlan, check_maps, plan_memory
+from earth2_corrdiff.networks.memory_model import memory_of
 from earth2_corrdiff.networks.preconditioned import PRECISIONS, Denoiser, Regression
 from earth2_corrdiff.networks.unet import GroupNorm, SongUNet
 
 
 @overload
-def accelerate(net: Regression, precision: str = "auto", place: str | Path = "device") -> Regression: ...
+def accelerate(net: Regression, precision: str = "auto", maps: str | Path = "device") -> Regression: ...
 @overload
-def accelerate(net: Denoiser, precision: str = "auto", place: str | Path = "device") -> Denoiser: ...
+def accelerate(net: Denoiser, precision: str = "auto", maps: str | Path = "device") -> Denoiser: ...
 def accelerate(
-    net: Regression | Denoiser, precision: str = "auto", place: str | Path = "device"
+    net: Regression | Denoiser, precision: str = "auto", maps: str | Path = "device"
 ) -> Regression | Denoiser:
-    """The fast version of a network; one that cannot be accelerated is returned as it is, with a log line.
+    """The fast version of a network; PhysicsNeMo's architectures are returned as they are, with a log line.
 
     Parameters
     ----------
@@ -43,14 +43,14 @@ def accelerate(
         From ``preconditioned.build``, in float32; the result shares its parameters
     precision : {"auto", "fp32", "bf16", "fp16"}, optional
         See :func:`resolve`
-    place : str | Path, optional
-        Where feature maps live, as in ``feature_maps.MapStore``, by default on the device;
-        "auto", for a regression, is the quickest way that fits the memory (see ``memory_plan``)
+    maps : str | Path, optional
+        Where feature maps live, as in ``feature_maps.MapMemory``, by default on the device;
+        "auto", for a regression, is the quickest plan that fits the memory (see ``memory_plan``)
 
     Raises
     ------
     InputError
-        If the precision or the place is unknown, or not to be had for this architecture
+        If the precision or the folder is unknown, or not available for this architecture
     """
     check_precision(precision)
     if not isinstance(net.model, SongUNet):
@@ -58,39 +58,20 @@ def accelerate(
             raise InputError(
                 f"precision {precision!r} is not available for an architecture built by PhysicsNeMo; use fp32"
             )
-        if place not in ("device", AUTO):
+        if maps not in ("device", AUTO):
             raise InputError("an architecture built by PhysicsNeMo keeps its feature maps on the device")
         logger.info("a network built by PhysicsNeMo runs as it is, in fp32, without acceleration")
         return net
     if isinstance(net, Regression):
-        return FastRegression(net, precision, place)
-    MapStore(place)  # raises if there is no such place
-    return FastDenoiser(net, precision, place)
-
-
-def place_of(net: Regression) -> str | Path:
-    """Where a regression keeps its feature maps: "auto", "device", "host", or a folder."""
-    return net.place if isinstance(net, FastRegression) else "device"
-
-
-def set_place(net: Regression, place: str | Path) -> None:
-    """Tell an accelerated regression where to keep its feature maps.
-
-    Raises
-    ------
-    InputError
-        If there is no such place, or the network runs as it is
-    """
-    if isinstance(net, FastRegression):
-        net.place = place
-    elif place not in (AUTO, "device"):
-        raise InputError("a regression without acceleration keeps its feature maps on the device")
+        return FastRegression(net, precision, maps)
+    MapMemory(maps)  # raises if there is no such folder
+    return FastDenoiser(net, precision, maps)
 
 
 def fuse(net: nn.Module) -> nn.Module:
-    """Let the plain network normalise, shift and activate in one kernel, backward included: for training.
+    """Fuse norm, shift and activation of the plain network, backward included: for training.
 
-    It is changed in place and returned; its outputs then agree with upstream's to rounding.
+    The network is changed in place and returned; its outputs then agree with upstream's to rounding.
     """
     for module in net.modules():
         if isinstance(module, GroupNorm):
@@ -99,7 +80,7 @@ def fuse(net: nn.Module) -> nn.Module:
 
 
 def compile_network(net: Regression | Denoiser) -> None:
-    """Let ``torch.compile`` make the plain U-Net's calls, in place; the weights keep their names."""
+    """Compile the plain U-Net's calls with ``torch.compile``, in place; the weights keep their names."""
     net.model.compile()
 
 
@@ -110,7 +91,7 @@ def check_precision(precision: str) -> None:
 
 
 def resolve(precision: str, net: Regression | Denoiser, device: torch.device) -> str:
-    """What ``auto`` means for a network on a device: the fastest precision that keeps the error rule there.
+    """The precision of a network on a device; ``auto`` is the fastest that keeps the error rule there.
 
     The rule: the error against float32 is no larger than that of stock operators in the same type. On GPUs
     this is half precision (float16 where the checkpoint was made for it), on CPUs bfloat16 where the CPU's
@@ -129,7 +110,7 @@ def resolve(precision: str, net: Regression | Denoiser, device: torch.device) ->
 
 
 class _Fast(nn.Module):
-    """What both fast networks share: the engine of the device and weights, made at the first call with them.
+    """The executor of a fast network, made at the first call for a device and with new weights.
 
     In training mode, and where gradients are asked for, the plain network runs.
     """
@@ -145,16 +126,16 @@ class _Fast(nn.Module):
         tensors = (*given, *self.parameters())
         return self.model.training or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
 
-    def _engine(self, device: torch.device, place: str | Path = "device", strips: bool = False) -> Any:
+    def _executor(self, device: torch.device, maps: str | Path = "device", strips: bool = False) -> Any:
         tensors = [*self.model.parameters(), *self.model.buffers()]
         if tensors[0].device != device:
             raise ValueError(f"the network is on {tensors[0].device}, its conditioning on {device}")
         precision = resolve(self.precision, self, device)  # type: ignore[arg-type]
         # other weights, or the same written to
         state = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
-        key, found = (device, precision, state, place, strips), self.__dict__.get("_made")
+        key, found = (device, precision, state, maps, strips), self.__dict__.get("_made")
         if found is None or found[0] != key:
-            found = (key, engine_of(self.model, precision, device, place, strips))
+            found = (key, executor_of(self.model, precision, device, maps, strips))
             self.__dict__["_made"] = found
         return found[1]
 
@@ -163,49 +144,49 @@ class _Fast(nn.Module):
         assert isinstance(self.model, SongUNet)  # noqa: S101 (for the type checker)
         device = next(self.model.parameters()).device
         precision = resolve(self.precision, self, device)  # type: ignore[arg-type]
-        (row,) = memory_table(self.model, [shape], PRECISIONS[precision])
+        row = memory_of(self.model, shape, PRECISIONS[precision])
         return row.whole
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy makes its own engine."""
+        """A copy makes its own executor."""
         return {name: value for name, value in self.__dict__.items() if name != "_made"}
 
 
 class FastRegression(_Fast, Regression):
     """:class:`~earth2_corrdiff.networks.preconditioned.Regression`, accelerated."""
 
-    def __init__(self, plain: Regression, precision: str, place: str | Path = "device") -> None:
+    def __init__(self, plain: Regression, precision: str, maps: str | Path = "device") -> None:
         Regression.__init__(self, plain.model, plain.out_channels)
         self._take_over(plain, precision)
-        self.place = place
+        self.maps = maps
 
     @property
-    def place(self) -> str | Path:
+    def maps(self) -> str | Path:
         """Where feature maps live: "auto", "device", "host", or a folder."""
         return self._place
 
-    @place.setter
-    def place(self, value: str | Path) -> None:
-        check_place(value)
+    @maps.setter
+    def maps(self, value: str | Path) -> None:
+        check_maps(value)
         self._place: str | Path = value
-        self._placed: tuple[Any, Placement] | None = None
+        self._plan: tuple[Any, MemoryPlan] | None = None
 
-    def placement(self, domain: tuple[int, int], device: torch.device) -> Placement:
-        """How it runs on a domain: chosen at the first call, by the memory that is free then.
+    def memory_plan(self, domain: tuple[int, int], device: torch.device) -> MemoryPlan:
+        """How the regression runs on a domain, chosen at the first call by the memory that is free then.
 
         Raises
         ------
         InputError
-            If no way fits the memory
+            If no plan fits the memory
         """
         precision = resolve(self.precision, self, device)
-        if self._placed is None or self._placed[0] != (domain, device, precision):
+        if self._plan is None or self._plan[0] != (domain, device, precision):
             assert isinstance(self.model, SongUNet)  # noqa: S101 (for the type checker)
-            way = placed(self.model, domain, precision, device, self.place)
-            if way.notable:
-                logger.info("the regression of {} x {} points runs {}", *domain, way)
-            self._placed = (domain, device, precision), way
-        return self._placed[1]
+            plan = plan_memory(self.model, domain, precision, device, self.maps)
+            if plan.notable:
+                logger.info("the regression of {} x {} points runs {}", *domain, plan)
+            self._plan = (domain, device, precision), plan
+        return self._plan[1]
 
     def forward(self, cond: Tensor, position: Tensor | None = None) -> Tensor:
         """``cond [B, C_in, H, W] → [B, C_out, H, W]``, normalised units."""
@@ -213,39 +194,39 @@ class FastRegression(_Fast, Regression):
             return Regression.forward(self, cond, position)
         with torch.no_grad():
             B, _, H, W = cond.shape
-            way = self.placement((H, W), cond.device)
-            engine = self._engine(cond.device, way.place, way.strips)
+            plan = self.memory_plan((H, W), cond.device)
+            executor = self._executor(cond.device, plan.maps, plan.strips)
             latent = cond.new_zeros(1, self.out_channels, H, W)
-            slabs = (engine.prepare(one, position) for one in torch.split(cond, 1))
-            means = [engine(latent, slab, Level(0.0)) for slab in slabs]
-            if isinstance(engine, CpuEngine):
-                engine.release()
+            slabs = (executor.prepare(one, position) for one in torch.split(cond, 1))
+            means = [executor(latent, slab, Level(0.0)) for slab in slabs]
+            if isinstance(executor, CpuExecutor):
+                executor.release()
             return torch.cat(means)
 
 
 class FastDenoiser(_Fast, Denoiser):
     """:class:`~earth2_corrdiff.networks.preconditioned.Denoiser`, accelerated."""
 
-    def __init__(self, plain: Denoiser, precision: str, place: str | Path = "device") -> None:
+    def __init__(self, plain: Denoiser, precision: str, maps: str | Path = "device") -> None:
         Denoiser.__init__(
             self, plain.model, plain.sigma_data, plain.sigma_min, plain.sigma_max, plain.scale_cond
         )
         self._take_over(plain, precision)
-        self.place = place
+        self.maps = maps
 
     def given(self, cond: Tensor, position: Tensor | None = None) -> Callable[[Tensor, float], Tensor]:
-        """D(x; sigma) for one conditioning and the weights of now, which are prepared here, once."""
+        """D(x; sigma) for one conditioning, prepared here once with the current weights."""
         if self._learns(cond):
             return Denoiser.given(self, cond, position)
-        engine = self._engine(cond.device, self.place)
+        executor = self._executor(cond.device, self.maps)
         with torch.no_grad():
-            slab = engine.prepare(cond, position)
+            slab = executor.prepare(cond, position)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             if torch.is_grad_enabled() and x.requires_grad:
                 return Denoiser.given(self, cond, position)(x, sigma)
             with torch.no_grad():
-                made: Tensor = engine(x, slab, self._level(sigma))
+                made: Tensor = executor(x, slab, self._level(sigma))
                 return made
 
         return denoise

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from earth2_corrdiff.networks.fast.feature_maps import MapStore
+from earth2_corrdiff.networks.fast.feature_maps import MapMemory
 from earth2_corrdiff.networks.kernels.cpu_conv import Extras, Field, Filter, Norm, Residual, conv, pack
 from earth2_corrdiff.networks.unet import EPS, SKIP_SCALE, Attention, Block, Conv2d, GroupNorm, SongUNet
 
@@ -37,7 +37,7 @@ class _Buffers:
     of one level take, not the sum over all levels.
     """
 
-    def __init__(self, store: MapStore) -> None:
+    def __init__(self, store: MapMemory) -> None:
         self._free: dict[tuple[torch.Size, torch.dtype], list[Tensor]] = {}
         self._store = store
 
@@ -117,7 +117,7 @@ class CpuUNet:
         How activations and weights are kept
     """
 
-    def __init__(self, net: SongUNet, precision: str, store: MapStore | None = None) -> None:
+    def __init__(self, net: SongUNet, precision: str, store: MapMemory | None = None) -> None:
         self._net = net
         self._dtype, weights = KEPT[precision]
         self._first, *encoder = net.enc.values()
@@ -132,7 +132,7 @@ class CpuUNet:
         self._head_norm = _norm(last_norm)
         self._spatial = None if net.spatial_emb is None else Residual(_image(net.spatial_emb.detach()[0]))
         self._rows: OrderedDict[float, list[Tensor]] = OrderedDict()
-        self._buffers, self._lock = _Buffers(store or MapStore()), Lock()
+        self._buffers, self._lock = _Buffers(store or MapMemory()), Lock()
 
     @property
     def positions(self) -> int:
@@ -252,7 +252,7 @@ def _image(x: Tensor) -> Tensor:
 
 
 def supports(net: nn.Module) -> bool:
-    """Whether ``CpuUNet`` can run this network here."""
+    """True if ``CpuUNet`` can run this network here."""
     from earth2_corrdiff.networks.kernels.cpu_conv import available
 
     return isinstance(net, SongUNet) and available()

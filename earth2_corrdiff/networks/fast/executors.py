@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the fast networks run on: the CPU's own kernels, PyTorch's operators, or strips of rows."""
+"""Executors of the fast networks: the CPU's own kernels, PyTorch's operators, or strips of rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from earth2_corrdiff.base.graph_pool import GraphPool, pool_of
 from earth2_corrdiff.networks.fast.cpu import CpuUNet, supports
-from earth2_corrdiff.networks.fast.feature_maps import MapStore
+from earth2_corrdiff.networks.fast.feature_maps import MapMemory
 from earth2_corrdiff.networks.fast.gpu import Row, TorchUNet
 from earth2_corrdiff.networks.fast.strips import StripUNet
 from earth2_corrdiff.networks.float32 import full_float32
@@ -26,8 +26,8 @@ from earth2_corrdiff.networks.kernels import tuned
 from earth2_corrdiff.networks.preconditioned import PRECISIONS
 from earth2_corrdiff.networks.unet import Conv2d, SongUNet
 
-ROWS = 128  # noise levels that are remembered: more than any run has steps
-GRAPHS = 12  # shapes that are: a service has blocks of several sizes, each with one conditioning or many
+ROWS = 128  # noise levels that are cached: more than most runs have steps
+GRAPHS = 12  # shapes that are captured: blocks of several sizes, with one conditioning or one per member
 Made = TypeVar("Made")
 Step = Callable[[Tensor, Tensor, Row], Tensor]
 
@@ -43,10 +43,10 @@ class Level:
     c_skip: float = 0.0
 
 
-class CpuEngine:
+class CpuExecutor:
     """The CPU's own kernels, one image after the other."""
 
-    def __init__(self, net: SongUNet, precision: str, store: MapStore | None = None) -> None:
+    def __init__(self, net: SongUNet, precision: str, store: MapMemory | None = None) -> None:
         self._unet = CpuUNet(net, precision, store)
 
     def prepare(self, static: Tensor, position: Tensor | None = None) -> list[Tensor]:
@@ -72,15 +72,15 @@ class CpuEngine:
         self._unet.release()
 
 
-class StripEngine:
+class StripExecutor:
     """PyTorch's operators on strips: for domains whose feature maps do not fit the device."""
 
-    def __init__(self, net: SongUNet, dtype: torch.dtype, place: str | Path) -> None:
+    def __init__(self, net: SongUNet, dtype: torch.dtype, maps: str | Path) -> None:
         net = copy.deepcopy(net)
         for module in net.modules():
             if isinstance(module, Conv2d):
                 module.to(dtype)
-        self._unet, self._dtype = StripUNet(net, place=place), dtype
+        self._unet, self._dtype = StripUNet(net, maps=maps), dtype
 
     def prepare(self, static: Tensor, position: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         return static, position
@@ -94,14 +94,14 @@ class StripEngine:
         return level.c_skip * x + level.c_out * raw
 
 
-class TorchEngine:
+class TorchExecutor:
     """PyTorch's operators and the fused ones, a batch at a time; on a GPU as a captured graph."""
 
     def __init__(self, net: SongUNet, dtype: torch.dtype, graphs: bool) -> None:
         self._unet, self._graphs = TorchUNet(net, dtype), graphs
         self._rows: OrderedDict[Hashable, Row] = OrderedDict()
         self._captured: OrderedDict[Hashable, _Graph] = OrderedDict()
-        self._pool = pool_of(next(net.parameters()).device)  # of all engines: their graphs run in turn
+        self._pool = pool_of(next(net.parameters()).device)  # of all executors: their graphs run in turn
         self._lock = self._pool.lock if graphs else Lock()
 
     def prepare(self, static: Tensor, position: Tensor | None = None) -> Tensor:
@@ -112,14 +112,14 @@ class TorchEngine:
         # what is kept must be writable in the next call, which may not be in inference mode
         exact = full_float32(x.device, self._unet.dtype is torch.float32)
         with self._lock, exact, torch.inference_mode(False), torch.no_grad():
-            row = _remembered(self._rows, level, ROWS, lambda: self._unet.row(*factors))
+            row = _cached(self._rows, level, ROWS, lambda: self._unet.row(*factors))
             x = x.float()
             if not self._graphs:
                 return self._unet(x, slab, row)
             key = (x.shape, slab.shape)
             with torch.cuda.device(x.device):
                 new = partial(_Graph, self._unet, x, slab, row, self._pool)
-                return _remembered(self._captured, key, GRAPHS, new)(x, slab, row)
+                return _cached(self._captured, key, GRAPHS, new)(x, slab, row)
 
 
 class _Graph:
@@ -152,43 +152,41 @@ class _Graph:
         return self._out.clone()  # the next replay writes over it
 
 
-def _remembered(
-    memory: OrderedDict[Hashable, Made], key: Hashable, most: int, make: Callable[[], Made]
-) -> Made:
-    found = memory.get(key)
+def _cached(cache: OrderedDict[Hashable, Made], key: Hashable, most: int, make: Callable[[], Made]) -> Made:
+    found = cache.get(key)
     if found is None:
-        found = memory[key] = make()
-        if len(memory) > most:
-            memory.popitem(last=False)
-    memory.move_to_end(key)
+        found = cache[key] = make()
+        if len(cache) > most:
+            cache.popitem(last=False)
+    cache.move_to_end(key)
     return found
 
 
 def on_own_kernels(net: nn.Module, precision: str, device: torch.device) -> bool:
-    """Whether the CPU's own kernels run a network: they can, and no measured table prefers PyTorch's."""
+    """True if the CPU's own kernels run a network: they can, and no measured table prefers PyTorch's."""
     return device.type == "cpu" and supports(net) and tuned.chosen(device).own.get(precision, True)
 
 
-def engine_of(
+def executor_of(
     net: nn.Module,
     precision: str,
     device: torch.device,
-    place: str | Path = "device",
+    maps: str | Path = "device",
     strips: bool = False,
-) -> CpuEngine | TorchEngine | StripEngine:
-    """The engine of a U-Net on a device, its feature maps where ``place`` says (:class:`MapStore`).
+) -> CpuExecutor | TorchExecutor | StripExecutor:
+    """The executor of a U-Net on a device, with its feature maps in ``maps`` (:class:`MapMemory`).
 
-    In strips it runs where that is asked for, and where the maps are not on the device; the CPU's kernels
-    reach maps anywhere.
+    It runs in strips on request, and where the maps are not on the device; the CPU's kernels reach maps
+    anywhere.
     """
     assert isinstance(net, SongUNet)  # noqa: S101 (for the type checker)
     if on_own_kernels(net, precision, device) and not strips:
-        return CpuEngine(net, precision, MapStore(place))
+        return CpuExecutor(net, precision, MapMemory(maps))
     if device.type == "cpu" and precision == "fp16":
         precision = "fp32"  # no CPU is faster in float16, and most are far slower
     with torch.inference_mode(False), torch.no_grad():
-        if strips or place != "device":
-            return StripEngine(net, PRECISIONS[precision], place)
-        return TorchEngine(
+        if strips or maps != "device":
+            return StripExecutor(net, PRECISIONS[precision], maps)
+        return TorchExecutor(
             net, PRECISIONS[precision], graphs=device.type == "cuda" and tuned.chosen(device).graphs
         )

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Room for the feature maps of large domains: on the device, in host memory, or in files."""
+"""Memory for the feature maps of large domains: on the device, in host memory, or in files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from torch import Tensor
 from earth2_corrdiff.base.errors import InputError
 
 
-class MapStore:
-    """Where feature maps live: on the network's device, in host memory, or in files.
+class MapMemory:
+    """Memory for feature maps: on the network's device, in host memory, or in files.
 
     Parameters
     ----------
-    place : str | Path
+    maps : str | Path
         ``"device"``, ``"host"``, or a folder: maps are then files that are mapped into memory, and the
         operating system writes out what it needs the memory for
 
@@ -31,11 +31,11 @@ class MapStore:
         If the folder does not exist; later, if a map does not fit into it
     """
 
-    def __init__(self, place: str | Path = "device") -> None:
-        self.folder = None if place in ("device", "host") else Path(place)
-        self.host = place == "host"
+    def __init__(self, maps: str | Path = "device") -> None:
+        self.folder = None if maps in ("device", "host") else Path(maps)
+        self.host = maps == "host"
         if self.folder is not None and not self.folder.is_dir():
-            raise InputError(f"feature maps go to the device, the host or a folder; {place} is none of these")
+            raise InputError(f"feature maps go to the device, the host or a folder; {maps} is none of these")
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
         """An empty tensor, row-major, for a network on ``device``."""

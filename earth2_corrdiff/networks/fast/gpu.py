@@ -98,7 +98,7 @@ class _Block:
 
 @dataclass(frozen=True)
 class Row:
-    """What one noise level means for the network: a tensor, so that a captured graph can take another one.
+    """Inputs of the network at one noise level: a tensor, so that a captured graph can take another one.
 
     Attributes
     ----------
@@ -183,7 +183,7 @@ class TorchUNet:
         return denoised
 
     def _image(self, x: Tensor, slab: Tensor, c_in: Tensor, factors: Tensor) -> Tensor:
-        """What the stem reads: ``c_in x ⊕ slab``, in its type and in NHWC."""
+        """Input of the stem: ``c_in x ⊕ slab``, in its type and in NHWC."""
         B, C, H, W = x.shape
         size = B, C + slab.shape[1], H, W
         image = torch.empty(size, dtype=self.dtype, device=x.device, memory_format=CHANNELS_LAST)

@@ -4,7 +4,7 @@
 
 A group norm needs the mean and variance of the whole domain, so no tile can be computed on its own. A layer
 can: its input is read in strips with one row of halo, its output written in strips, and the moments of the
-output are gathered on the way. What is held is the feature maps that later layers need, in the type of the
+output are gathered on the way. Held are the feature maps that later layers need, in the type of the
 convolutions, and nothing of the size of a map beside them; the maps may live in host memory or in files.
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (as everywhere in PyTorch code)
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.networks.fast.feature_maps import MapStore
+from earth2_corrdiff.networks.fast.feature_maps import MapMemory
 from earth2_corrdiff.networks.unet import EPS, SKIP_SCALE, Attention, Block, Conv2d, GroupNorm, SongUNet
 
 Maps = Sequence[Tensor]  # feature maps side by side: [B, C, H, W] each, never concatenated as a whole
@@ -92,29 +92,29 @@ class StripUNet:
     rows : int
         Rows of a strip at the first level, by default 64; coarser levels take more, so that a strip is about
         as wide everywhere
-    place : str | Path
-        Where the feature maps live, as in :class:`MapStore`
+    maps : str | Path
+        Where the feature maps live, as in :class:`MapMemory`
 
     Raises
     ------
     InputError
-        If the network is not one of ``unet.py``, is in training mode, or the place does not exist
+        If the network is not one of ``unet.py``, is in training mode, or the folder does not exist
     """
 
-    def __init__(self, net: SongUNet, rows: int = 64, place: str | Path = "device") -> None:
+    def __init__(self, net: SongUNet, rows: int = 64, maps: str | Path = "device") -> None:
         if not isinstance(net, SongUNet):
             raise InputError(
                 f"strips need a network of this package, not a {type(net).__name__}; run it whole"
             )
         if net.training or rows < 1:
             raise InputError(f"strips need evaluation mode and 1 row or more, got {rows}")
-        self.net, self.rows, self.store = net, rows, MapStore(place)
+        self.net, self.rows, self.store = net, rows, MapMemory(maps)
 
     @torch.no_grad()
     def __call__(self, x: Tensor, labels: Tensor, position: Tensor | None = None) -> Tensor:
         """As ``SongUNet.forward``, in the type of ``x``: ``[B, C, H, W], [B] or [1] → [B, C_out, H, W]``.
 
-        ``position [B or 1, Cp, H, W]`` takes the place of the network's own embedding.
+        ``position [B or 1, Cp, H, W]`` replaces the network's own embedding.
         """
         net = self.net
         if position is None and net.pos_embd is not None:
@@ -140,7 +140,7 @@ class _Run:
 
     Attributes
     ----------
-    store : MapStore
+    store : MapMemory
         Where new maps live
     area : int
         Pixels of a strip
@@ -150,7 +150,7 @@ class _Run:
         Of the type and on the device of the computation
     """
 
-    store: MapStore
+    store: MapMemory
     area: int
     emb: Tensor
     like: Tensor

@@ -20,7 +20,7 @@ import torch
 from loguru import logger
 
 from earth2_corrdiff.networks.fast.cpu import supports
-from earth2_corrdiff.networks.fast.executors import CpuEngine, Level, TorchEngine
+from earth2_corrdiff.networks.fast.executors import CpuExecutor, Level, TorchExecutor
 from earth2_corrdiff.networks.kernels import feature_maps, group_norm_silu, tuned
 from earth2_corrdiff.networks.kernels.reference import Norm
 from earth2_corrdiff.networks.kernels.tuned import PRECISIONS, TILES, Choice
@@ -43,7 +43,7 @@ SIDE, CHANNELS = {"cpu": 112, "cuda": 448}, 24  # of the network that is timed
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was chosen.
+    """Choices of a tuning.
 
     Attributes
     ----------
@@ -155,7 +155,7 @@ def search(seconds: Callable[[Mapping[str, int]], float], end: float) -> tuple[d
             candidate = {**best, **dict(zip(group, values, strict=True))}
             try:
                 found = seconds(candidate)
-            except Exception as error:  # more shared memory or registers than there are, say
+            except Exception as error:  # for instance too much shared memory or too many registers
                 logger.debug("tile sizes {} are passed over: {}", candidate, error)
                 continue
             if found < fastest and default / found > MARGIN:
@@ -164,7 +164,7 @@ def search(seconds: Callable[[Mapping[str, int]], float], end: float) -> tuple[d
 
 
 def _norms(device: torch.device) -> list[Work]:
-    """What stands between the convolutions of a step, at some of its shapes."""
+    """The operators between the convolutions of a step, at some of its shapes."""
     return [work for shape in SHAPES for work in _between(shape, device)]
 
 
@@ -185,7 +185,7 @@ def _graphs(device: torch.device, timer: Timer) -> tuple[bool, float]:
     """True if a captured step is not slower than one without; and what going without would win."""
     net = _network(device)
     captured, eager = (
-        timer(_step(TorchEngine(net, torch.bfloat16, graphs), device)) for graphs in (True, False)
+        timer(_step(TorchExecutor(net, torch.bfloat16, graphs), device)) for graphs in (True, False)
     )
     keep = captured < MARGIN * eager
     return keep, 1.0 if keep else captured / eager
@@ -198,8 +198,8 @@ def _on_cpu(device: torch.device, timer: Timer, end: float) -> tuple[Choice, dic
     for precision in PRECISIONS:
         if not supports(net) or time.monotonic() > end:
             break
-        ours = timer(_step(CpuEngine(net, precision), device))
-        theirs = timer(_step(TorchEngine(net, TYPES[precision], False), device))
+        ours = timer(_step(CpuExecutor(net, precision), device))
+        theirs = timer(_step(TorchExecutor(net, TYPES[precision], False), device))
         own[precision] = ours < MARGIN * theirs
         won[f"PyTorch's operators in {precision}"] = 1.0 if own[precision] else ours / theirs
     return Choice(own=own), won
@@ -226,7 +226,7 @@ def _network(device: torch.device) -> SongUNet:
     return net.model
 
 
-def _step(engine: CpuEngine | TorchEngine, device: torch.device) -> Work:
+def _step(engine: CpuExecutor | TorchExecutor, device: torch.device) -> Work:
     side = SIDE[device.type]
     x, cond = (torch.randn(1, channels, side, side, device=device) for channels in (4, CHANNELS - 4))
     slab: Any = engine.prepare(cond)
@@ -234,6 +234,6 @@ def _step(engine: CpuEngine | TorchEngine, device: torch.device) -> Work:
 
 
 def lines(found: Tuned) -> Sequence[str]:
-    """What to print about a table."""
+    """Lines about a table, to print."""
     gains = [f"{name}: {ratio:.2f} x" for name, ratio in found.won.items() if ratio != 1]
     return [f"chosen: {found.choice}", f"won: {', '.join(gains) or 'nothing, the defaults are fastest here'}"]

@@ -92,7 +92,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class Residual:
-    """What is added behind a convolution: ``[H, W, C_out]``, or half that size and doubled on the way."""
+    """Sum behind a convolution: ``[H, W, C_out]``, or half that size and doubled on the way."""
 
     data: Tensor
     gain: float = 1.0
@@ -101,7 +101,7 @@ class Residual:
 
 @dataclass(frozen=True)
 class Extras:
-    """What stands around a convolution; by default nothing."""
+    """Operations around a convolution; by default none."""
 
     norm: Norm | None = None
     scale: Tensor | None = field(default=None)  # [C_in]: factor of each channel, where there is no norm
@@ -112,7 +112,7 @@ class Extras:
 
 
 def available() -> bool:
-    """Whether the kernels can be used on this machine."""
+    """True if the kernels can be used on this machine."""
     return library() is not None
 
 

@@ -32,13 +32,13 @@ class _Call(ctypes.Structure):
 
 
 def supports(x: Tensor) -> bool:
-    """Whether ``forward`` and ``backward`` take such a tensor, and there is a compiler on this machine."""
+    """True if ``forward`` and ``backward`` take such a tensor, and there is a compiler on this machine."""
     nhwc = x.is_contiguous(memory_format=torch.channels_last)
     return x.dtype in _TYPES and nhwc and library() is not None
 
 
 def supports_residual(x: Tensor) -> bool:
-    """Whether ``residual_scale`` takes such a tensor, and there is a compiler on this machine."""
+    """True if ``residual_scale`` takes such a tensor, and there is a compiler on this machine."""
     return x.dtype in _TYPES and library() is not None
 
 

@@ -26,7 +26,7 @@ NHWC = torch.channels_last
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """A tensor ``[B, C, H, W]`` in NHWC and the moments of its channels (``None`` where nobody needs them).
+    """A tensor ``[B, C, H, W]`` in NHWC and the moments of its channels (``None`` where they are not needed).
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ def normalised(
     mode: str = "same",
     keep: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """The norm (with SiLU, if ``norm`` says so) of one map, or of two as if they were concatenated.
+    """The norm (with SiLU, if ``norm`` has it) of one map, or of two as if they were concatenated.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def normalised(
     mode : {"same", "up", "down"}, optional
         Resolution of the result: as it is, by default; twice (nearest); or half (the mean of four)
     keep : bool, optional
-        Whether the input itself is asked for too, concatenated, for "down" at half the resolution
+        True if the input itself is returned too, concatenated, for "down" at half the resolution
 
     Returns
     -------

@@ -3,7 +3,7 @@
 """The C kernels: compiled for this machine's CPU at first use, kept in a cache, called through ctypes.
 
 Nothing has to be compiled to install the package. Where there is no C compiler, or the operating system
-is not Linux, the kernels are absent: one warning says so, and PyTorch's operators do the work.
+is not Linux, the kernels are absent: there is one warning, and PyTorch's operators do the work.
 
 Environment
 -----------
@@ -38,7 +38,7 @@ FLAGS = (
     "-fno-math-errno",
     "-fno-trapping-math",
 )
-ABI = "1"  # part of the cache's key: changes when the way of compiling does
+ABI = "1"  # part of the cache's key: changes when the compilation does
 
 
 @cache
@@ -92,7 +92,7 @@ def _built(compiler: str) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels and tables of tuned choices are kept.
+    """The folder of compiled kernels and tables of tuned choices.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def _check_owner(folder: Path) -> None:
 
 
 def _cpu() -> str:
-    """What -march=native looks at: a home folder may be shared by different machines."""
+    """The CPU as -march=native sees it: a home folder may be shared by different machines."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

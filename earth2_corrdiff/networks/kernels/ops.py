@@ -103,7 +103,7 @@ def residual_scale(x: Tensor, y: Tensor, scale: float) -> Tensor:
 
 
 class _Version(Protocol):
-    """What :mod:`reference`, :mod:`cpu_norm` and :mod:`triton_norm` have in common."""
+    """The interface of :mod:`reference`, :mod:`cpu_norm` and :mod:`triton_norm`."""
 
     def forward(
         self, x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, norm: Norm, /
@@ -126,7 +126,7 @@ class _Version(Protocol):
 
 
 def _version(x: Tensor, native: Callable[[Tensor], bool]) -> _Version:
-    """The version for a tensor; ``native`` says whether the C kernels take it."""
+    """The version for a tensor; ``native`` is true if the C kernels take it."""
     if x.dtype == torch.float64 or x.numel() == 0:
         return reference
     if x.device.type == "cpu":
@@ -135,7 +135,7 @@ def _version(x: Tensor, native: Callable[[Tensor], bool]) -> _Version:
 
 
 def on_triton(x: Tensor) -> bool:
-    """Whether Triton's kernels take a tensor."""
+    """True if Triton's kernels take a tensor."""
     return (
         x.device.type != "cpu"
         and x.dtype != torch.float64

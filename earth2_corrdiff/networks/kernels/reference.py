@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812 (as everywhere in PyTorch cod
 
 @dataclass(frozen=True)
 class Norm:
-    """What a fused normalisation does, apart from its tensors: see :func:`group_norm_silu`."""
+    """Settings of a fused normalisation, apart from its tensors: see :func:`group_norm_silu`."""
 
     groups: int
     eps: float = 1e-6

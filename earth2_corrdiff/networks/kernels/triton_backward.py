@@ -80,7 +80,7 @@ def _merge_sums(
     parts, rstd, weight, dbias, dweight, dshift, along, across, pixels, spans,
     C: tl.constexpr, G: tl.constexpr, UNBIASED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """What a group takes away from each of its pixels, and per sample the gradients of its channels."""
+    """The gradient that a group subtracts from its pixels, and per sample the gradients of its channels."""
     g, b = tl.program_id(0), tl.program_id(1)
     SIZE: tl.constexpr = C // G
     j = tl.arange(0, COLS)

@@ -131,7 +131,7 @@ def _join(
     mean, squares = tl.zeros([ROWS, COLS], tl.float32), tl.zeros([ROWS, COLS], tl.float32)
     n = tl.zeros([ROWS], tl.float32)
     rows = tl.arange(0, ROWS)
-    for start in range(first, end, 2 * ROWS):  # what is read is on its way before anything is written
+    for start in range(first, end, 2 * ROWS):  # all loads begin before anything is written
         p0, p1 = start + rows, start + ROWS + rows
         v0 = tile_of(x, p0, c, C, 1, p0 < end, inside)
         v1 = tile_of(x, p1, c, C, 1, p1 < end, inside)
@@ -148,7 +148,7 @@ def _join(
 
 
 def fits(channels: Sequence[int]) -> bool:
-    """Whether tiles of tensors with so many channels, side by side, are wide enough to be read fast."""
+    """True if tiles of tensors with so many channels, side by side, are wide enough to be read fast."""
     return len(channels) == 1 or columns(*channels) >= 16
 
 

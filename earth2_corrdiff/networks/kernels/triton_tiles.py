@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
-"""What the Triton kernels have in common: how a tensor is cut into tiles, and how a tile is normalised.
+"""Tiles of the Triton kernels: how a tensor is cut into them, and how one is normalised.
 
 A group has 4 to 16 channels: too few to be read alone. A tile is some pixels by up to 128 channels, and its
 sums are per channel. A tensor is addressed by the strides of its pixels and channels, so NHWC and NCHW need
@@ -33,7 +33,7 @@ MERGE_ROWS, MERGE_TILE = 512, 4096  # spans, and values, that are merged at a ti
 # is known of a channel is read once per span
 BACK_THREADS, BACK_TILE, BACK_LEAST_TILES, BACK_MOST_TILES = 256, 1024, 4, 64
 BACK_ROWS = 32  # pixels in NCHW, where they are what lies side by side
-# fusion is Triton's own default until 3.10: said here, so that bits do not change with its version
+# fusion is Triton's own default until 3.10: written here, so that bits do not change with its version
 LAUNCH = {"num_warps": WARPS, "enable_fp_fusion": True}
 SUMS = dict(LAUNCH)  # of kernels that sum over the pixels of a span
 MERGE = {**LAUNCH, "num_warps": 8}  # of those that merge spans
@@ -42,7 +42,7 @@ BACK_LAUNCH = {**LAUNCH, "num_warps": BACK_THREADS // (32 if torch.version.hip i
 
 @dataclass(frozen=True)
 class Tiles:
-    """How a sample is cut: spans of ``tiles`` tiles of ``rows`` pixels, blocks of ``cols`` channels."""
+    """Cut of a sample: spans of ``tiles`` tiles of ``rows`` pixels, blocks of ``cols`` channels."""
 
     rows: int
     cols: int
@@ -71,7 +71,7 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Spans:
-    """How the pixels of a sample are shared out for sums over them: ``count`` spans of ``span`` pixels.
+    """Division of a sample's pixels for sums over them: ``count`` spans of ``span`` pixels.
 
     The number of channels plays no part, so that the sums of two tensors can be merged.
     """
@@ -121,7 +121,7 @@ EACH = tl.constexpr(2)
 
 
 def shifting(shift: Tensor | None) -> int:
-    """What kernels are told of a shift: 0 there is none, 1 ``[1, C]`` for all samples, 2 ``[B, C]``."""
+    """The kernels' code of a shift: 0 there is none, 1 ``[1, C]`` for all samples, 2 ``[B, C]``."""
     return 0 if shift is None else 1 if shift.shape[0] == 1 else 2
 
 

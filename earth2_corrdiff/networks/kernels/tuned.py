@@ -41,7 +41,7 @@ PRECISIONS = ("fp32", "bf16")
 
 @dataclass(frozen=True)
 class Choice:
-    """What a machine's table chooses; an empty one is the default.
+    """Choices of a machine's table; an empty one is the default.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ _used: list[Choice] = []  # what holds instead of the table, the last one
 
 
 def chosen(device: torch.device) -> Choice:
-    """What holds on a device: its table's choice, else the defaults."""
+    """The choices for a device: its table's, else the defaults."""
     if _used:
         return _used[-1]
     if os.getenv("EARTH2_CORRDIFF_TUNED") == "0":
@@ -88,7 +88,7 @@ def chosen(device: torch.device) -> Choice:
 
 
 def arithmetic(device: torch.device, precision: str) -> str:
-    """What a choice changes in the bits of results, for the record of a run; empty for the defaults."""
+    """Changes of a choice in the bits of results, for the record of a run; empty for the defaults."""
     choice = chosen(device)
     if device.type == "cpu":
         return "" if choice.own.get(precision, True) else "PyTorch's operators"
@@ -129,7 +129,7 @@ def set_tiles(triton_tiles: ModuleType, tiles: Mapping[str, int]) -> dict[str, i
 
 
 def about(device: torch.device) -> dict[str, str]:
-    """What a table is valid for: device, driver and versions; on a CPU the number of threads too."""
+    """Conditions of a table: device, driver and versions; on a CPU the number of threads too."""
     found = {
         "kernels": _sources(),
         "torch": torch.__version__,

@@ -48,7 +48,7 @@ export const remove = (id) => (
 export const storePath = (id) => `${ROOT}/${id}/store.zip`;
 export const figurePath = (link) => link.slice(link.indexOf(ROOT));
 
-// Of a job that was asked for here; empty for those of others.
+// Token of a job that was submitted here; empty for other jobs.
 export const token = (id) => localStorage.getItem(`token-${id}`) || "";
 export const forgetToken = (id) => localStorage.removeItem(`token-${id}`);
 
@@ -76,7 +76,7 @@ function littleEndian(buffer) {
   return Float32Array.from({ length: buffer.byteLength / 4 }, (_, i) => view.getFloat32(4 * i, true));
 }
 
-// With a key, a link cannot do it: browsers send none with it.
+// With a key, a link cannot do it: browsers send no key with it.
 export async function download(path, name) {
   const link = document.createElement("a");
   link.href = hasKey() ? URL.createObjectURL(await (await ask(path)).blob()) : path;

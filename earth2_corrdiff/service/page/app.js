@@ -1,6 +1,6 @@
 // SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 // SPDX-License-Identifier: Apache-2.0
-// The page: what the service offers, its jobs, and which of them is looked at.
+// The page: the options of the service, its jobs, and the job that is open.
 
 import * as api from "./api.js";
 import { setupForm } from "./form.js";
@@ -36,7 +36,7 @@ $("unlock").onsubmit = (event) => {
   start();
 };
 
-// Until the service is ready: ask again and again.
+// Poll until the service is ready.
 async function start() {
   let options;
   try {
@@ -67,7 +67,7 @@ const running = ({ state }) => state === "queued" || state === "running";
 let wanted = ""; // a job that opens by itself when it is done
 let open = ""; // the job on the maps
 
-// A new document of a job: show it, follow it while it runs, open it if it is waited for.
+// A new document of a job: show it, follow it while it runs, open it if it is the wanted one.
 function take(job) {
   jobs.set(job.id, job);
   render(job);
@@ -127,7 +127,7 @@ function forget(id) {
   }
 }
 
-// The list does not say what the jobs of others are for; who has the link may know.
+// The list has no requests of other jobs; their links have them.
 async function openHash() {
   const id = window.location.hash.slice(1);
   if (!jobs.has(id) || id === open) return;
@@ -183,7 +183,7 @@ function what({ samples, source, lead_time: leads }) {
   return `${samples} member${samples > 1 ? "s" : ""} · ${source}${lead}`;
 }
 
-// How far it is, in words.
+// Progress in words.
 function told(job) {
   const { fraction, members, seconds } = job.progress;
   if (job.state === "done") return `done in ${duration(seconds)}`;

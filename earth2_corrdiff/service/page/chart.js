@@ -7,12 +7,12 @@ import { element, format, labels } from "./colors.js";
 
 const HEIGHT = 240;
 const [LEFT, RIGHT, TOP, BOTTOM] = [46, 76, 10, 36];
-const LABEL = 60; // pixels that a time takes
+const LABEL = 60; // pixels per time
 
 export const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 export const numbers = (values) => values.filter((value) => value !== null);
 
-// `found` is the service's answer for the cell; `shown` says which time and member the maps show.
+// `found` is the service's answer for the cell; `shown` has the time and member on the maps.
 export function drawChart(svg, found, about, units, shown) {
   const width = svg.clientWidth;
   svg.replaceChildren();
@@ -66,7 +66,7 @@ function path(points) {
 const momentOf = (time) => Date.parse(`${time}Z`);
 export const leadOf = ({ times, starts }, i) => (momentOf(times[i]) - momentOf(starts[i])) / 3600000; // hours
 
-// Numbers of the states that a line connects, by valid time: those of one start, where it has several lead times.
+// Numbers of the cases that a line connects, by valid time: those of one start, where it has several lead times.
 function linesOf({ times, starts }) {
   const every = times.map((_, t) => t).sort((a, b) => momentOf(times[a]) - momentOf(times[b]));
   const different = [...new Set(starts)];

@@ -1,6 +1,6 @@
 // SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 // SPDX-License-Identifier: Apache-2.0
-// Values to colours, and the legend that says which.
+// Values to colours, and their legend.
 
 const SVG = "http://www.w3.org/2000/svg";
 

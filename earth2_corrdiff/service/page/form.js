@@ -10,7 +10,7 @@ export function fill(select, values, texts = values) {
   select.replaceChildren(...values.map((value, i) => new Option(texts[i], value)));
 }
 
-// Set the form up with what the service offers.
+// Set up the form with the options of the service.
 export function setupForm(options, submit) {
   const { defaults, limits } = options;
   fill($("source"), options.sources);
@@ -38,7 +38,7 @@ export function setupForm(options, submit) {
   };
 }
 
-// The browser's own findings, beside the field and in one voice with the service's.
+// Messages of the browser beside the field, like those of the service.
 function checkHere(form) {
   const wrong = [...form.elements].filter((field) => field.name && !field.checkValidity());
   wrong.forEach((field) => showFault(field.name, said(field)));

@@ -18,7 +18,7 @@ export class MapView {
     new ResizeObserver(() => this.draw()).observe(canvas);
   }
 
-  // The mesh and its lines, as the service tells of them.
+  // The mesh and its lines, from the service.
   setMesh(about, synthetic) {
     const [H, W] = about.shape;
     const [width, height] = about.cell_km;

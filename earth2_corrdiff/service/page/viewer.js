@@ -72,7 +72,7 @@ export class Viewer {
 
   get time() { return Number($("when").value); }
 
-  // Members first: a mean of fields is no field that the weather could have.
+  // Members first: a mean of fields is not a possible state of the weather.
   fillShow() {
     const before = $("show").value;
     const { members } = this.about;
@@ -142,7 +142,7 @@ export class Viewer {
     try {
       const loads = [show, "coarse"].map((what) => this.load(quantity, time, what));
       const [fine, coarse] = await Promise.all(loads);
-      if (turn !== this.turn) return; // something newer was asked for meanwhile
+      if (turn !== this.turn) return; // a newer request was made meanwhile
       this.shownFine = this.paint(this.fine, "fine", fine);
       $("coarse-figure").hidden = !coarse;
       this.shownCoarse = coarse && this.paint(this.coarse, "coarse", coarse);
@@ -154,7 +154,7 @@ export class Viewer {
     }
   }
 
-  // A field with what belongs to it: colours, units, title, arrows.
+  // A field with its colours, units, title and arrows.
   async load(quantity, time, show) {
     const twin = show === "coarse" ? quantity.coarse : quantity;
     if (!twin) return null;
@@ -272,7 +272,7 @@ function place(lat, lon) {
   return `${Math.abs(lat).toFixed(2)}°${lat < 0 ? "S" : "N"} ${Math.abs(turned).toFixed(2)}°${turned < 0 ? "W" : "E"}`;
 }
 
-// A state in words: "2024-07-24 06:00", of forecasts "2024-07-24 00:00 + 6 h".
+// A case in words: "2024-07-24 06:00", of forecasts "2024-07-24 00:00 + 6 h".
 function stateText(about, i) {
   const time = (about.starts || about.times)[i].replace("T", " ");
   return about.starts ? `${time} + ${leadOf(about, i)} h` : time;

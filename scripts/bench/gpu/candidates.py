@@ -212,10 +212,10 @@ def ensemble(whole: Stock | Ours, members: int, solver: str, steps: int, batch: 
     d, coarse = whole.downscaler, whole.problem.coarse
     seeds = upstream.member_seeds(members, coarse.device)
     low, high = (0.05, 40.0) if solver == "dpmpp_2m" else (0.002, 80.0)
+    sampling = replace(d.sampling, solver=solver, steps=steps, sigma_min=low, sigma_max=high)
 
     def ours() -> Tensor:
-        d.sampling = replace(d.sampling, solver=solver, steps=steps, sigma_min=low, sigma_max=high)
-        fields: Tensor = d(coarse, seeds, batch)[0]
+        fields: Tensor = d(coarse, seeds, batch, sampling=sampling)[0]
         return fields
 
     return ours

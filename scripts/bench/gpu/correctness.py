@@ -13,7 +13,7 @@ from torch import Tensor
 
 from earth2_corrdiff.model.diffusion.solvers import SOLVERS, karras_sigmas, sample
 from earth2_corrdiff.networks.fast.accelerate import FastDenoiser, accelerate
-from earth2_corrdiff.networks.fast.executors import TorchEngine
+from earth2_corrdiff.networks.fast.executors import TorchExecutor
 from earth2_corrdiff.networks.preconditioned import PRECISIONS
 
 from ..cases import SIZES, Problem, make_problem
@@ -52,7 +52,7 @@ def _problem(record: Record) -> Problem:
 def eager_step(net: FastDenoiser, precision: str, cond: Tensor) -> Step:
     """A denoising step of the operators that a captured graph has, launched one by one."""
     model: Any = net.model
-    engine = TorchEngine(model, PRECISIONS[precision], False)
+    engine = TorchExecutor(model, PRECISIONS[precision], False)
     slab = engine.prepare(cond)
     return lambda x, sigma: engine(x, slab, net._level(sigma))
 
@@ -133,9 +133,9 @@ def _said_of_waits(record: Record, solver: str, loop: Callable[[str], Tensor]) -
 def default_batch(record: Record, problem: Problem) -> None:
     """Record the automatic batch before a run and after each of two, when PyTorch holds memory."""
     d = Ours(problem, "bf16").downscaler
-    found = [d.default_batch()]
+    found = [d.batch_size()]
     for _ in range(2):
         d(problem.coarse, list(range(4)))
-        found.append(d.default_batch())
+        found.append(d.batch_size())
     record.put("default batch", value=found)
     record.say(f"default batch: {found}")

@@ -162,6 +162,6 @@ def _place(record: Record, net: Regression, cond: Tensor, name: str, place: str,
     if place != "host":  # which takes seconds
         row["peak GB"] = record.meter.peak(lambda: fast(cond))
         row["ms"] = 1e3 * min(record.meter.clock.time(lambda: fast(cond)) for _ in range(3))
-    row["placement"] = str(getattr(fast, "placement")(tuple(cond.shape[2:]), cond.device))  # noqa: B009
+    row["placement"] = str(getattr(fast, "memory_plan")(tuple(cond.shape[2:]), cond.device))  # noqa: B009
     record.put("regression", name, value=row)
     record.say(f"regression, {name}: {row['ms']:.1f} ms, {row['placement']}")

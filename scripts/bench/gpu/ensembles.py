@@ -102,7 +102,7 @@ def parts(record: Record, found: Candidates) -> None:
         "regression": lambda: d.normalised_mean(cond),
         "noise of 1 member": lambda: noise(1),
         f"noise of {many} members": lambda: noise(many),
-        "preparation of the denoiser": lambda: d.view.given(cond, problem.mean, 1),
+        "preparation of the denoiser": lambda: d.domain.given(cond, problem.mean, 1),
     }
     for work in works.values():
         work()
@@ -113,9 +113,9 @@ def parts(record: Record, found: Candidates) -> None:
 def memory(record: Record, found: Candidates) -> None:
     """Record the automatic batch, with what PyTorch's cache holds now and without it."""
     d = _ours(found).downscaler
-    with_cache = d.default_batch()
+    with_cache = d.batch_size()
     record.free()
-    row: dict[str, Any] = {"default batch with the cache": with_cache, "without": d.default_batch()}
+    row: dict[str, Any] = {"default batch with the cache": with_cache, "without": d.batch_size()}
     if record.cuda:
         row |= {
             "free GB": torch.cuda.mem_get_info()[0] / 1e9,

@@ -17,20 +17,20 @@ import httpx
 import pytest
 from service_kit import make_model, running, until
 
-from earth2_corrdiff.service import door as door_module
+from earth2_corrdiff.service import startup
 from earth2_corrdiff.service.app import create_app
-from earth2_corrdiff.service.door import DETAIL, Door
 from earth2_corrdiff.service.listening import bind
 from earth2_corrdiff.service.settings import Settings
+from earth2_corrdiff.service.startup import DETAIL, StartupAnswers
 
 
 @contextmanager
-def opened() -> Iterator[tuple[Door, str, socket.socket]]:
+def opened() -> Iterator[tuple[StartupAnswers, str, socket.socket]]:
     """A door, its address, and its socket."""
     with bind("127.0.0.1", 0) as sock:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(sock.getsockname()).close()
-        with Door(sock) as door:
+        with StartupAnswers(sock) as door:
             yield door, f"http://127.0.0.1:{sock.getsockname()[1]}", sock
 
 
@@ -96,13 +96,13 @@ def test_a_port_that_another_one_took_meanwhile() -> None:
     with bind("127.0.0.1", 0) as first, bind("127.0.0.1", first.getsockname()[1]) as second:
         second.listen(1)
         with pytest.raises(OSError, match="in use") as caught:
-            Door(first)
+            StartupAnswers(first)
         assert caught.value.errno == errno.EADDRINUSE
 
 
 def test_it_needs_nothing_but_the_standard_library() -> None:
     """Or it could not answer before the service can."""
-    tree = ast.parse(Path(door_module.__file__).read_text())
+    tree = ast.parse(Path(startup.__file__).read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name.partition(".")[0] for name in names} <= set(sys.stdlib_module_names)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the service says of itself: health, metadata, grids, metrics."""
+"""Routes of health, metadata, grids and metrics."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.variables import cf_attributes
 from earth2_corrdiff.model.diffusion.solvers import SOLVERS
 from earth2_corrdiff.service.engine import RETRY, Engine
-from earth2_corrdiff.service.openapi import faults, own_version
+from earth2_corrdiff.service.errors import faults, file_answer
+from earth2_corrdiff.service.metrics import own_version
 from earth2_corrdiff.service.settings import Settings
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-SHOWN = ("max_samples", "max_steps", "max_states", "max_body", "queue", "clients", "seconds")
+LIMITS = ("max_samples", "max_steps", "max_states", "max_body", "queue", "clients", "seconds")
+NPY = file_answer("application/octet-stream", "A npy file")
+TEXT = file_answer("text/plain", "Prometheus' text format")
 
 
 def router(engine: Engine, settings: Settings) -> APIRouter:
@@ -28,18 +31,17 @@ def router(engine: Engine, settings: Settings) -> APIRouter:
 
     @routes.get("/v1/health/live", responses=faults(503))
     async def live() -> JSONResponse:
-        """Whether the process should go on; 503 where only a new one can help."""
-        dead = engine.state == "failed"
-        return JSONResponse({"status": "failed" if dead else "live"}, 503 if dead else 200)
+        """200 while the process works; 503 where only a new process can help."""
+        failed = engine.state == "failed"
+        return JSONResponse({"status": "failed" if failed else "live"}, 503 if failed else 200)
 
     @routes.get("/v1/health/ready", responses=faults(503))
     async def ready() -> JSONResponse:
-        """Whether requests are accepted: 503 while the model is loaded and warmed up, and while it stops."""
-        state = engine.state
+        """200 while requests are accepted; 503 while the model is loaded or warmed up, and while it stops."""
         if engine.ready:
             return JSONResponse({"status": "ready", "description": "requests are accepted"})
-        said = {"status": state, "detail": f"the service is not ready, it is {state}"}
-        return JSONResponse(said, 503, {"retry-after": str(RETRY)})
+        detail = f"the service is not ready, it is {engine.state}"
+        return JSONResponse({"status": engine.state, "detail": detail}, 503, {"retry-after": str(RETRY)})
 
     @routes.get("/v1/metadata", responses=faults(401, 503))
     def metadata() -> dict[str, Any]:
@@ -64,17 +66,6 @@ def router(engine: Engine, settings: Settings) -> APIRouter:
     return routes
 
 
-NPY: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "A npy file",
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-    }
-}
-TEXT: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Prometheus' text format", "content": {"text/plain": {"schema": {"type": "string"}}}}
-}
-
-
 def _metadata(engine: Engine, settings: Settings) -> dict[str, Any]:
     spec, sampling, device, precision = engine.loaded
     return {
@@ -91,7 +82,7 @@ def _metadata(engine: Engine, settings: Settings) -> dict[str, Any]:
         "output": {"variables": _variables(spec.outputs.names), "grid": _grid(spec.output_grid, "output")},
         "defaults": {"samples": 1, "steps": sampling.steps, "solver": sampling.solver, "seed": "drawn"},
         "solvers": list(SOLVERS),
-        "limits": {name: getattr(settings, name) for name in SHOWN},
+        "limits": {name: getattr(settings, name) for name in LIMITS},
         "device": device,
         "precision": precision,
     }
@@ -102,7 +93,7 @@ def _variables(names: tuple[str, ...]) -> list[dict[str, str]]:
 
 
 def _grid(grid: Grid, which: str) -> dict[str, Any]:
-    """Shape and box of a grid, and where its coordinates are; their rows are in the order of the arrays."""
+    """Shape, first and last cell of a grid, and the addresses of its coordinates."""
     lat, lon = grid.mesh()
     return {
         "shape": list(grid.shape),

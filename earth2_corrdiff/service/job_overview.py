@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the page must know of a finished job before it shows fields: axes, quantities, colours, lines, words.
+"""Overview of a finished job for the page: axes, quantities, colours, lines, provenance.
 
-Colours and the wording of what is made up are those of ``plotting``.
+Colours and the note about synthetic weather are those of ``plotting``.
 """
 
 from __future__ import annotations
@@ -14,53 +14,53 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib.colors import BoundaryNorm, Normalize, to_hex
+from matplotlib.colors import BoundaryNorm, to_hex
 from matplotlib.ticker import MaxNLocator
 
 from earth2_corrdiff.base.cases import Case
 from earth2_corrdiff.base.times import time_text
 from earth2_corrdiff.plotting import fields, figures, panels, style
 from earth2_corrdiff.plotting.style import Quantity, Scale
-from earth2_corrdiff.service import chart, job_fields
+from earth2_corrdiff.service import job_fields, mesh_geometry
 
 SHADES = 128
-SAID = ("package", "source", "solver", "number_of_steps", "seed", "precision", "device")
+PROVENANCE = ("package", "source", "solver", "number_of_steps", "seed", "precision", "device")
 
 
 @lru_cache(maxsize=8)
 def overview(store: Path) -> dict[str, Any]:
-    """All that the page needs before it asks for fields: axes, quantities with colours, lines, provenance."""
+    """Everything that the page needs before it asks for fields."""
     ds = job_fields.opened(store)
     mesh = fields.mesh(ds)
-    width, height = chart.cell(mesh)
+    width, height = mesh_geometry.cell(mesh)
     return {
         "shape": list(mesh.lat.shape),
         "cell_km": [round(width, 3), round(height, 3)],
         "north_up": bool(np.median(np.diff(mesh.lat, axis=0)) > 0),
         "east_right": bool(np.median(np.diff(mesh.lon, axis=1)) > 0),
-        **_states(job_fields.in_order(fields.cases(ds))),
+        **_cases(job_fields.in_order(fields.cases(ds))),
         "members": fields.sample_numbers(ds),
         "quantities": _quantities(ds),
-        "overlay": chart.overlay(ds),
+        "overlay": mesh_geometry.overlay(ds),
         "missing": style.MISSING,
         "probability": table(style.probability_scale()),
-        "synthetic": _made_up(ds),
+        "synthetic": _synthetic_note(ds),
         "synthetic_coarse": bool(ds.attrs.get("synthetic_source", ds.attrs.get("synthetic", 0))),
-        "provenance": {name: ds.attrs[name] for name in SAID if name in ds.attrs},
+        "provenance": {name: ds.attrs[name] for name in PROVENANCE if name in ds.attrs},
     }
 
 
-def _states(states: Sequence[Case]) -> dict[str, Any]:
-    """Valid times, names as in the figures' file names, and of forecasts the starts: one for each state."""
+def _cases(cases: Sequence[Case]) -> dict[str, Any]:
+    """Valid times, labels as in the figures' file names, and starts of forecasts: one for each case."""
     return {
-        "times": [time_text(state.valid) for state in states],
-        "labels": [fields.case_label(state) for state in states],
-        "starts": None if states[0].lead is None else [time_text(state.time) for state in states],
+        "times": [time_text(case.valid) for case in cases],
+        "labels": [fields.case_label(case) for case in cases],
+        "starts": None if cases[0].lead is None else [time_text(case.time) for case in cases],
     }
 
 
-def _made_up(ds: xr.Dataset) -> str | None:
-    """What about it is made up, in the figures' words."""
+def _synthetic_note(ds: xr.Dataset) -> str | None:
+    """The figures' note about synthetic weather; None where there is none."""
     synthetic = int(ds.attrs.get("synthetic", 0))
     if int(ds.attrs.get("synthetic_source", synthetic)):
         return figures.SYNTHETIC_WEATHER
@@ -70,33 +70,23 @@ def _made_up(ds: xr.Dataset) -> str | None:
 def _quantities(ds: xr.Dataset) -> list[dict[str, Any]]:
     """Each quantity with its scales, which hold for all times."""
     times, members = job_fields.positions(ds), fields.sample_numbers(ds)
-    every = [panels.color_scales(ds, time, members) for time in times]
+    scales = panels.common_scales(ds, dict.fromkeys(times, members))
     found = []
     for quantity in panels.member_quantities(ds):
         twin = job_fields.twin_of(ds, quantity)
-        about = _about(quantity, _merged([scales[quantity.scale_key] for scales in every]))
+        about = _about(quantity, scales[quantity.scale_key])
         about |= {"name": quantity.name, "wind": quantity.kind == "wind", "spread": None, "coarse": None}
         about["threshold"] = quantity.threshold if len(members) > 1 else None
         if len(members) > 1:
             about["spread"] = table(_spread_scale(ds, quantity, members))
         if twin is not None:
-            about["coarse"] = _about(twin, _merged([scales[twin.scale_key] for scales in every]))
+            about["coarse"] = _about(twin, scales[twin.scale_key])
         found.append(about)
     return found
 
 
 def _about(quantity: Quantity, scale: Scale) -> dict[str, Any]:
     return {"label": quantity.label, "units": quantity.units, "scale": table(scale)}
-
-
-def _merged(scales: Sequence[Scale]) -> Scale:
-    """One scale for all times."""
-    first = scales[0]
-    if isinstance(first.norm, BoundaryNorm):
-        return first
-    low = min(float(scale.norm.vmin or 0.0) for scale in scales)
-    high = max(float(scale.norm.vmax or 0.0) for scale in scales)
-    return Scale(first.cmap, Normalize(low, high))
 
 
 def _spread_scale(ds: xr.Dataset, quantity: Quantity, members: Sequence[int]) -> Scale:
@@ -106,7 +96,7 @@ def _spread_scale(ds: xr.Dataset, quantity: Quantity, members: Sequence[int]) ->
 
 
 def table(scale: Scale) -> dict[str, Any]:
-    """A scale as colours and numbers: of stepped ones the edges, of smooth ones the ends."""
+    """A scale as colours and numbers: the edges of a stepped one, the ends of a smooth one."""
     cmap, norm = scale.cmap, scale.norm
     if isinstance(norm, BoundaryNorm):
         edges = [float(edge) for edge in norm.boundaries]

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Who answers while the service itself is still being imported: a small process of its own.
+"""Answers to probes while the service is still being imported, by a small process of its own.
 
-PyTorch and its like take seconds to import, and hold Python's lock for much of them, so no thread of the same
-process could answer a probe. This file is run as a program with nothing but the standard library; it listens
-on the service's socket until the service takes over, or is gone.
+PyTorch and other libraries take seconds to import, and hold Python's lock for much of that time, so no thread
+of the same process could answer a probe. This file is run as a program with nothing but the standard library;
+it listens on the service's socket until the service takes over or ends.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import signal
 import socket
 import subprocess
 import sys
-from types import TracebackType
 
 SECONDS = 5.0  # for a request to arrive, and for its answer to be taken
 MOST = 256  # connections at one time
@@ -26,25 +25,25 @@ DETAIL = f"the service is not ready, it is {STATE}"
 HEADERS = "cache-control: no-store\r\nx-content-type-options: nosniff\r\nconnection: close\r\n"
 
 
-class Door:
-    """Starts that program, as a context: it is told to end when the context does, if not before.
+class StartupAnswers:
+    """The process that answers, as a context; it ends with the context, or at ``close``.
 
     Parameters
     ----------
     sock : socket.socket
-        Bound, but not listening: the port accepts from the moment on that the program can answer
+        Bound, but not listening: the port accepts connections once the process can answer
 
     Raises
     ------
     OSError
-        If another one listens there already
+        If another process listens there already
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self._line, theirs = socket.socketpair()
         self._process: subprocess.Popen[bytes] | None = None
         command = [sys.executable, "-I", "-S", __file__, str(sock.fileno()), str(theirs.fileno())]
-        with theirs, contextlib.suppress(OSError, TypeError):  # it is a help, no more
+        with theirs, contextlib.suppress(OSError, TypeError):  # the service works without it, too
             self._process = subprocess.Popen(  # noqa: S603 - this file, with two numbers
                 command,
                 stdin=subprocess.DEVNULL,
@@ -55,21 +54,19 @@ class Door:
             )
         self._line.settimeout(SECONDS)
         with contextlib.suppress(TimeoutError):
-            said = self._line.recv(64)
-            if said.isdigit() and said != b"0":
+            code = self._line.recv(64)
+            if code.isdigit() and code != b"0":
                 self.close()
-                raise OSError(int(said), os.strerror(int(said)))
+                raise OSError(int(code), os.strerror(int(code)))
 
     def close(self) -> None:
-        """Let it finish what it has accepted; returns at once. Safe to call twice."""
+        """End it when it has answered what it accepted; returns at once. Safe to call twice."""
         self._line.close()
 
-    def __enter__(self) -> Door:
+    def __enter__(self) -> StartupAnswers:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
         if self._process is not None:
             try:
@@ -81,7 +78,7 @@ class Door:
 
 def main(sock: socket.socket, line: socket.socket) -> None:
     """Answer until the other end of the line is closed."""
-    for name in (signal.SIGINT, signal.SIGTERM):  # they are the service's, whose end is this one's
+    for name in (signal.SIGINT, signal.SIGTERM):  # they are for the service, which ends this process
         signal.signal(name, signal.SIG_IGN)
     asyncio.run(_serve(sock, line))
 
@@ -112,7 +109,7 @@ async def _serve(sock: socket.socket, line: socket.socket) -> None:
         return
     await loop.sock_sendall(line, b"0")
     with contextlib.suppress(OSError):
-        await loop.sock_recv(line, 1)  # nothing is ever sent: this is the end
+        await loop.sock_recv(line, 1)  # nothing is ever sent: the other end was closed
     server.close()
     if tasks:
         await asyncio.wait(tasks, timeout=SECONDS)
@@ -122,12 +119,12 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     """One request, and the end of the connection."""
     head = await reader.readuntil(b"\r\n\r\n")
     path = (head.split(b" ", 2) + [b"", b""])[1].partition(b"?")[0]
-    status, headers, said = "503 Service Unavailable", "retry-after: 5\r\n", {"detail": DETAIL}
+    status, headers, content = "503 Service Unavailable", "retry-after: 5\r\n", {"detail": DETAIL}
     if path == b"/v1/health/live":
-        status, headers, said = "200 OK", "", {"status": "live"}
+        status, headers, content = "200 OK", "", {"status": "live"}
     elif path == b"/v1/health/ready":
-        said = {"status": STATE, **said}
-    body = json.dumps(said, separators=(",", ":"))
+        content = {"status": STATE, **content}
+    body = json.dumps(content, separators=(",", ":"))
     start = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
     writer.write(f"{start}{headers}{HEADERS}\r\n{body}".encode())
     await writer.drain()

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The map that the page draws: the fine mesh itself, a rectangle of cells, with everything else put on it.
+"""Coastlines, grid lines and wind in columns and rows of the fine mesh, on which the page draws its map.
 
-Coastlines, meridians and wind are turned into columns and rows of the mesh here, so that a browser needs no
-map projection, and each cell keeps its sharp edges. Models for kilometres have meshes made for such maps.
+So a browser needs no map projection, and each cell keeps its sharp edges. Kilometre-scale models have meshes
+made for such maps.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from earth2_corrdiff.plotting import fields, maps
 from earth2_corrdiff.plotting.fields import Array, Mesh
 
 LINES = 5  # meridians, and parallels, about
-VERTICES = 60  # of one of them: they bend slowly
-ROUNDS = 12  # of Newton's method; smooth meshes need three
+VERTICES = 60  # vertices of one of them: they bend slowly
+ROUNDS = 12  # steps of Newton's method; smooth meshes need three
 EDGE = 0.5  # cells that a line may run beyond the outermost centres
 
 
@@ -40,26 +40,26 @@ def locate(mesh: Mesh, lat: Array, lon: Array) -> tuple[Array, Array]:
     some = (slice(None, None, max(H // 16, 1)), slice(None, None, max(W // 16, 1)))
     plane = np.stack([*(knot[some].ravel() for knot in knots), np.ones(rows[some].size)], axis=1)
     fit, *_ = np.linalg.lstsq(plane, np.stack([rows[some].ravel(), columns[some].ravel()], axis=1))
-    place = (np.stack([*points, np.ones(points.shape[1])], axis=1) @ fit).T
+    position = (np.stack([*points, np.ones(points.shape[1])], axis=1) @ fit).T
     for _ in range(ROUNDS):
-        here, by_row, by_column = _bilinear(knots, place)
+        here, by_row, by_column = _bilinear(knots, position)
         miss = points - here
         area = by_row[0] * by_column[1] - by_row[1] * by_column[0]
         step = np.stack(
             [by_column[1] * miss[0] - by_column[0] * miss[1], by_row[0] * miss[1] - by_row[1] * miss[0]]
         )
-        place = np.clip(place + step / np.where(area == 0, np.nan, area), -H - W, 2 * (H + W))
-    row, column = place
+        position = np.clip(position + step / np.where(area == 0, np.nan, area), -H - W, 2 * (H + W))
+    row, column = position
     inside = (row >= -EDGE) & (row <= H - 1 + EDGE) & (column >= -EDGE) & (column <= W - 1 + EDGE)
     return np.where(inside, row, np.nan), np.where(inside, column, np.nan)
 
 
-def _bilinear(knots: Array, place: Array) -> tuple[Array, Array, Array]:
+def _bilinear(knots: Array, position: Array) -> tuple[Array, Array, Array]:
     """Values ``[2, N]`` at rows and columns ``[2, N]``, and their slopes; linear beyond the ends."""
     H, W = knots.shape[1:]
-    row = np.clip(np.nan_to_num(np.floor(place[0])), 0, H - 2).astype(np.intp)
-    column = np.clip(np.nan_to_num(np.floor(place[1])), 0, W - 2).astype(np.intp)
-    down, right = place[0] - row, place[1] - column
+    row = np.clip(np.nan_to_num(np.floor(position[0])), 0, H - 2).astype(np.intp)
+    column = np.clip(np.nan_to_num(np.floor(position[1])), 0, W - 2).astype(np.intp)
+    down, right = position[0] - row, position[1] - column
     a, b = knots[:, row, column], knots[:, row, column + 1]
     c, d = knots[:, row + 1, column], knots[:, row + 1, column + 1]
     upper, lower = a + right * (b - a), c + right * (d - c)
