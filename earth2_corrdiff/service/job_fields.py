@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 
 from earth2_corrdiff.base.cases import Case
+from earth2_corrdiff.base.grid import turned
 from earth2_corrdiff.plotting import fields, panels
 from earth2_corrdiff.plotting.fields import COARSE, Array
 from earth2_corrdiff.plotting.style import Quantity
@@ -164,8 +165,7 @@ def _nearest(ds: xr.Dataset) -> tuple[Any, Any]:
     """Row and column ``[H, W]`` of the coarse cell nearest each fine one."""
     fine, coarse = fields.mesh(ds), fields.mesh(ds, COARSE)
     lat, lon = coarse.lat[:, 0], coarse.lon[0]
-    turned = lon.mean() + (fine.lon - lon.mean() + 180.0) % 360.0 - 180.0
-    return _closest(lat, fine.lat), _closest(lon, turned)
+    return _closest(lat, fine.lat), _closest(lon, turned(fine.lon, lon.mean()))
 
 
 def _closest(axis: Array, points: Array) -> Any:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from earth2_corrdiff.base.background import ahead
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.grid import Grid, Regridder
+from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.regrid import Regridder
 from earth2_corrdiff.base.times import TimeLike, distinct, time_text, to_times
 from earth2_corrdiff.base.units import conversion
 from earth2_corrdiff.sources import Source, as_source, check_input, fetch, make_source

@@ -13,7 +13,8 @@ import xarray as xr
 from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError, UnavailableError
-from earth2_corrdiff.base.grid import Grid, Regridder
+from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.regrid import Regridder
 from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.base.units import Conversion
 from earth2_corrdiff.sources import Source, as_source, make_source
