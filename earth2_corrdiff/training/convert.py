@@ -22,11 +22,11 @@ from earth2_corrdiff.base.regrid import Regridder
 from earth2_corrdiff.base.times import TimeLike, distinct, time_text, to_times
 from earth2_corrdiff.base.units import conversion
 from earth2_corrdiff.sources import Source, as_source, check_input, fetch, make_source
+from earth2_corrdiff.sources.fine import FineSource, coordinates, fine_source
 from earth2_corrdiff.sources.formats import open_dataset
-from earth2_corrdiff.training.fine import FineSource, coordinates, fine_source
+from earth2_corrdiff.sources.windows import Box, Window, around, fine_window
 from earth2_corrdiff.training.pair_writer import Fields, PairPlan, PairWriter, fill
 from earth2_corrdiff.training.pairs import Channels
-from earth2_corrdiff.training.windows import Box, Window, around, fine_window
 
 SAME = 1e-4
 """Points nearer than this are the same, degrees."""
