@@ -165,7 +165,7 @@ def files_of(place: str | Path) -> list[Path]:
         if found := _fields([Path(name) for name in sorted(glob.glob(text, recursive=True))]):
             return found
         raise InputError(f"no NetCDF, GRIB or Zarr matches {text}")
-    raise InputError(f"there is no file {path}; give --source file:PATH a NetCDF, GRIB or Zarr")
+    raise InputError(f"there is no file {path}; use a NetCDF, GRIB or Zarr")
 
 
 def _folder(folder: Path) -> list[Path]:

@@ -80,14 +80,17 @@ def named(data: xr.Dataset, rename: Mapping[str, str] | None = None) -> xr.Datas
     InputError
         If a quantity is there twice on a level
     """
-    data = _axes(data)
-    stacked = [key for key in data.data_vars if "variable" in data[key].dims]
-    if len(stacked) == 1:
-        data = data[stacked[0]].to_dataset("variable")
-    return _levels(_told(data, rename or {}))
+    return _levels(_renamed(with_axes(data), rename or {}))
 
 
-def _axes(data: xr.Dataset) -> xr.Dataset:
+def with_axes(data: xr.Dataset) -> xr.Dataset:
+    """A dataset with the coordinates lat and lon in degrees, and one variable per name.
+
+    Parameters
+    ----------
+    data : xr.Dataset
+        As opened; one array with a dimension ``variable`` is several variables
+    """
     new = {old: new for old, new in AXES.items() if old in data.variables and new not in data.variables}
     data = data.rename(new)
     data = data.set_coords([axis for axis in ("lat", "lon") if axis in data.variables])
@@ -96,10 +99,11 @@ def _axes(data: xr.Dataset) -> xr.Dataset:
             data = data.swap_dims({data[axis].dims[0]: axis})
         if axis in data.variables and str(data[axis].attrs.get("units", "")).startswith("rad"):
             data = data.assign_coords({axis: data[axis] * 180 / math.pi})
-    return data
+    stacked = [key for key in data.data_vars if "variable" in data[key].dims]
+    return data[stacked[0]].to_dataset("variable") if len(stacked) == 1 else data
 
 
-def _told(data: xr.Dataset, rename: Mapping[str, str]) -> xr.Dataset:
+def _renamed(data: xr.Dataset, rename: Mapping[str, str]) -> xr.Dataset:
     rename = {old: new for old, new in rename.items() if old in data.data_vars}
     taken = [new for new in rename.values() if new in data.variables and new not in rename]
     return data.drop_vars(taken).rename(dict(rename))

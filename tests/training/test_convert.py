@@ -264,7 +264,7 @@ def test_a_coarse_source_that_ends_too_early(files: tuple[Path, Path]) -> None:
 
 def test_windows_of_curvilinear_grids() -> None:
     grid = curved(20, 30)
-    window = fine_window(grid.lat, grid.lon, (21.5, 23.0, 480.0, 482.0))  # 120 to 122
+    window = fine_window(grid, (21.5, 23.0, 480.0, 482.0))  # 120 to 122
     inside = (grid.lat >= 21.5) & (grid.lat <= 23) & (grid.lon >= 120) & (grid.lon <= 122)
     rows, columns = np.nonzero(inside)
     assert (window.rows[0], window.rows[-1]) == (rows.min(), rows.max())
@@ -277,7 +277,7 @@ def test_windows_of_curvilinear_grids() -> None:
 
 def test_a_coarse_grid_around_one_at_the_date_line() -> None:
     fine = Grid(np.linspace(-20, -10, 5), np.linspace(175, 185, 6))
-    got = around(fine, *GLOBE)
+    got = around(fine, Grid(*GLOBE)).grid
     assert got.lat.tolist() == [-6, -8, -10, -12, -14, -16, -18, -20, -22, -24]
     assert got.lon.tolist() == [172, 174, 176, 178, 180, 182, 184, 186, 188]
 
