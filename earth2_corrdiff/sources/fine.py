@@ -23,7 +23,7 @@ from earth2_corrdiff.sources.formats import is_grib, is_zarr, open_dataset
 from earth2_corrdiff.sources.names import offered, with_axes
 from earth2_corrdiff.sources.registry import KINDS, as_source, make_source
 from earth2_corrdiff.sources.source import Source
-from earth2_corrdiff.sources.time_axes import by_valid_time, time_names
+from earth2_corrdiff.sources.time_axes import by_valid_time
 
 
 class FineFields(ABC):
@@ -128,10 +128,7 @@ class FileFields(FineFields):
         self, data: xr.Dataset, name: str, title: str, names: Mapping[str, str] | None = None, hint: str = ""
     ) -> None:
         super().__init__(name, title)
-        data = with_axes(data)
-        if not time_names(data):
-            raise InputError(f"{title} has no dates as its coordinate time")
-        self._data, self._hint = by_valid_time(data, title), hint
+        self._data, self._hint = by_valid_time(with_axes(data), title), hint
         self._times = self._data["time"].to_numpy().astype("datetime64[ns]")
         self.grid, self._dims = grid_of(self._data, title)
         self._own = {**offered(self._data, title), **(names or {})}

@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pairs from two data sources: the coarse one around the fine one, time by time into a Zarr."""
+"""Conversion of two data sources to pairs: the coarse one around the fine one, time by time into a Zarr."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +32,7 @@ from earth2_corrdiff.training.pairs import Channels
 
 @dataclass(frozen=True)
 class Area:
-    """Where pairs are made.
+    """Domain of the pairs.
 
     Attributes
     ----------
@@ -63,24 +63,24 @@ class Conversion:
     Attributes
     ----------
     path : Path
-        Of the Zarr; what it has already is kept
+        Of the Zarr; times that it has already are kept
     coarse : Source
         Of the inputs
     fine : FineFields
         Of the outputs
     plan : PairPlan
-        What the Zarr shall hold
-    said : tuple[str, ...]
-        What was cut and trimmed, to be shown
+        Contents of the Zarr
+    notes : tuple[str, ...]
+        What was cut and trimmed, for the user
     failed : dict[str, str]
-        Times that could not be made so far, and why
+        Times that could not be made so far, and the reasons
     """
 
     path: Path
     coarse: Source
     fine: FineFields
     plan: PairPlan
-    said: tuple[str, ...]
+    notes: tuple[str, ...]
     window: Window
     regrid: Regridder | None
     failed: dict[str, str] = field(default_factory=dict)
@@ -93,8 +93,8 @@ class Conversion:
     def __iter__(self) -> Iterator[int]:
         """Make what is missing, the next time fetched while one is written; yield how many are left.
 
-        Times that cannot be fetched, or whose fields are no weather, are left out and noted in ``failed``.
-        Where none could be made, nothing is left at a place where there was nothing before.
+        Times that cannot be fetched, or whose fields are implausible, are left out and noted in ``failed``.
+        Where none could be made, a path that did not exist before does not exist afterwards.
         """
         with nothing_left(self.path) as keep:
             for left in fill(PairWriter(self.path, self.plan), self._make):
@@ -122,9 +122,9 @@ class Conversion:
         """
         grid, names = self.plan.coarse_grid, self.plan.channels
         low, _ = fetch(self.coarse, time, names.inputs, grid.lat, grid.lon)
-        _check(low[0].numpy(), names.inputs, self.coarse, time)
+        check_input(low, names.inputs, self.coarse, np.array([time]))
         high = self._fine_fields(time)
-        _check(high, names.outputs, self.fine.name, time)
+        check_input(high[None], names.outputs, self.fine.name, np.array([time]))
         return low[0].numpy(), high
 
     def _fine_fields(self, time: np.datetime64) -> NDArray[np.float32]:
@@ -144,25 +144,14 @@ class Conversion:
         return made
 
 
-def _check(fields: NDArray[np.float32], names: Sequence[str], source: Any, time: np.datetime64) -> None:
-    """`check_input` of ``[C, h, w]``, which also counts missing values."""
-    try:
-        check_input(fields[None], names, source, np.array([time]))
-    except InputError as error:
-        gaps = int(fields.size - np.isfinite(fields).sum())
-        if not gaps:
-            raise
-        raise InputError(f"{error} ({gaps} of {fields.size} are missing values)") from error
-
-
 @contextmanager
 def nothing_left(path: Path) -> Iterator[Callable[[], None]]:
-    """Remove at the end what was made at a path, with new folders above it, unless it shall be kept.
+    """Remove at the end what was made at a path, with new folders above it, unless it is to be kept.
 
     Yields
     ------
     Callable[[], None]
-        Call it once there is something to keep; a path that was there before is kept in any case
+        Call it once there is something to keep; a path that existed before is kept in any case
     """
     kept = [path.exists()]
     above = [folder for folder in path.absolute().parents if not folder.exists()]
@@ -184,7 +173,7 @@ def make_pairs(
     path: str | Path,
     area: Area = Area(),
 ) -> Conversion:
-    """Prepare the making of pairs; checks all that can be checked, and reads the first time.
+    """Prepare a conversion; checks all that can be checked, and reads the first time.
 
     Parameters
     ----------
@@ -197,14 +186,14 @@ def make_pairs(
     channels : Channels
         Inputs and outputs; invariants are those of ``area.invariants``, all of them where none are named
     path : str | Path
-        The Zarr to make, or to go on with
+        The Zarr to make, or to continue
     area : Area, optional
         Box, trimming, margin, invariants
 
     Raises
     ------
     InputError
-        If a source lacks times or variables, or its grid will not do
+        If a source lacks times or variables, or its grid cannot be used
     """
     valid = np.sort(distinct(to_times(times)))
     low = analyses_of(coarse, "from which no pairs can be made; give analyses")
@@ -214,7 +203,7 @@ def make_pairs(
     high.check_variables(channels.outputs)
     high.check_times(valid)
     _, whole = high.read(valid[0], channels.outputs[:1])
-    window, regrid, grid, said = _place(whole, area)
+    window, regrid, grid, notes = _place(whole, area)
     still = _invariants(area, high, whole, window if regrid is None else None, grid)
     chosen = channels.invariants or tuple(still)
     if lacking := [name for name in chosen if name not in still]:
@@ -229,8 +218,8 @@ def make_pairs(
         about["synthetic"] = 1
     names = Channels(tuple(channels.inputs), tuple(channels.outputs), chosen)
     plan = PairPlan(valid, names, own, grid, {name: still[name] for name in chosen}, about)
-    said = (*said, f"coarse grid: {_text(own)}")
-    return Conversion(Path(path), low, high, plan, said, window, regrid)
+    notes = (*notes, f"coarse grid: {_text(own)}")
+    return Conversion(Path(path), low, high, plan, notes, window, regrid)
 
 
 def _place(whole: Grid, area: Area) -> tuple[Window, Regridder | None, Grid, tuple[str, ...]]:
@@ -244,8 +233,8 @@ def _place(whole: Grid, area: Area) -> tuple[Window, Regridder | None, Grid, tup
     if whole.curvilinear:
         raise InputError("a fine source with 2-D lat and lon stays on its own grid; leave out the other one")
     window = around(target.grid, whole)
-    said = f"interpolated to {area.grid}; {_trimming(box, target, area.multiple)}"
-    return window, Regridder(window.grid.astype(np.float32), target.grid), target.grid, (said,)
+    note = f"interpolated to {area.grid}; {_trimming(box, target, area.multiple)}"
+    return window, Regridder(window.grid.astype(np.float32), target.grid), target.grid, (note,)
 
 
 def _trimming(whole: Window, window: Window, multiple: int) -> str:

@@ -48,7 +48,7 @@ class Truth:
     name : str
         As the user gave it
     note : str
-        What a reader of the scores must know of it; may be empty
+        Remark for readers of the scores; may be empty
 
     Raises
     ------
