@@ -238,7 +238,7 @@ def _hole(layer: NDArray[Any]) -> str | None:
     if not holes:
         return None
     share = f"{100 * holes / layer.size:.3g} % of the points ({holes} of {layer.size})"
-    cause = "one cell is missing" if holes == 1 else "the domain may stick out, or values are missing"
+    cause = "one cell is missing" if holes == 1 else "missing values, or the domain sticks out"
     return f"is NaN or infinite at {share}: {cause}; fill the gap, or use another source"
 
 

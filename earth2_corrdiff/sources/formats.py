@@ -139,12 +139,12 @@ def refuse_others(path: Path) -> None:
             raise InputError(f"{path} is {what}")
 
 
-def files_of(place: str | Path) -> list[Path]:
+def files_of(given: str | Path) -> list[Path]:
     """Files of a path, a folder, a pattern, or several of these with commas between, in order.
 
     Parameters
     ----------
-    place : str or Path
+    given : str or Path
         A file; a Zarr store; a folder of GRIB or NetCDF files; a pattern like ``run/*.grib2``, in which
         ``**`` goes into folders; or several
 
@@ -153,14 +153,14 @@ def files_of(place: str | Path) -> list[Path]:
     InputError
         If there is none
     """
-    path = Path(place).expanduser()
+    path = Path(given).expanduser()
     if path.is_dir() and not is_zarr(path):
         return _folder(path)
     if path.exists():
         return [path]
     text = str(path)
     if "," in text:
-        return [file for part in str(place).split(",") if part.strip() for file in files_of(part.strip())]
+        return [file for part in str(given).split(",") if part.strip() for file in files_of(part.strip())]
     if any(mark in text for mark in "*?["):
         if found := _fields([Path(name) for name in sorted(glob.glob(text, recursive=True))]):
             return found

@@ -17,8 +17,7 @@ from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.sources import calendars
 from earth2_corrdiff.sources.forecasts import Forecast, parse_members
 from earth2_corrdiff.sources.names import renamed
-from earth2_corrdiff.sources.source import FORECASTS as WITH_LEADS
-from earth2_corrdiff.sources.source import Source
+from earth2_corrdiff.sources.source import WITH_LEADS, Source
 
 NAMES = (
     "gfs, arco, ncar, wb2, cds, demo, gfs:DIR, file:PATH, "

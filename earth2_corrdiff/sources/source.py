@@ -19,7 +19,7 @@ from earth2_corrdiff.sources.failures import explained
 if TYPE_CHECKING:
     import xarray as xr
 
-FORECASTS = "gfs_fx, gefs_fx, ifs_fx, ifs_ens_fx, demo_fx or file:PATH"
+WITH_LEADS = "gfs_fx, gefs_fx, ifs_fx, ifs_ens_fx, demo_fx or file:PATH"
 LISTED = 30
 """A source with more variables than this is not listed in a message."""
 
@@ -153,7 +153,7 @@ class Source(NamedSource):
         """
         if leads is not None:
             raise InputError(
-                f"the source {self.name} has no lead times; leave out --lead, or use {FORECASTS}"
+                f"the source {self.name} has no lead times; leave out --lead, or use {WITH_LEADS}"
             )
         valid = distinct(to_times(times))
         self.check_times(valid)

@@ -217,7 +217,7 @@ class PairFile:
         return pairs
 
     def _located(self, rows: NDArray[np.int64]) -> list[tuple[tuple[NDArray[np.float32], ...], int]]:
-        """For each row of the file its chunk, in memory from now on, and the place in it."""
+        """For each row of the file its chunk, in memory from now on, and the position in it."""
         numbers = (rows // self._chunk).tolist()
         self._load(sorted(set(numbers) - self._kept.keys()))
         for number in sorted(set(numbers)):

@@ -229,8 +229,8 @@ class Trainer:
         mine = list(enumerate(chosen))[self.world.rank :: self.world.size]
         loss, total = copy.copy(self.stage.loss), torch.zeros((), device=self.device)
         loss._modules = {**loss._modules, "net": self.average.eval()}
-        for place, index in mine:
-            keys = [(self.config.seed, self._kind, VALIDATION, place)]
+        for number, index in mine:
+            keys = [(self.config.seed, self._kind, VALIDATION, number)]
             images = self.stage.images(Batch([index], self.pairs.read([index]), keys))
             with self._autocast():
                 total += loss(images)
