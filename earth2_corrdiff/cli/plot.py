@@ -181,10 +181,11 @@ def _plottable(
     """The written ones of the members to plot, at each of the times; the others are warned of."""
     from loguru import logger
 
-    from earth2_corrdiff.plotting import cases, fields
+    from earth2_corrdiff.plotting import cases
+    from earth2_corrdiff.store import reader
 
     asked = _members(ds, samples, coarse)
-    written = {index: fields.written_members(ds, index) for index in times}
+    written = {index: reader.written_members(ds, index) for index in times}
     if ensemble and max(map(len, written.values()), default=0) < 2:
         raise InputError("--ensemble needs two written members, and the store has fewer: run more samples")
     found = {index: [sample for sample in asked if sample in there] for index, there in written.items()}
@@ -195,22 +196,22 @@ def _plottable(
     every = cases(ds)
     for index, members in found.items():
         for sample in sorted(set(asked) - set(members)):
-            name = fields.member_text(ds, sample).replace("member", "sample", 1)
+            name = reader.member_text(ds, sample).replace("member", "sample", 1)
             logger.warning("{} at {} has not been written: skipped.", name.capitalize(), every[index])
-    numbers = fields.coarse_numbers(ds) or [0]
+    numbers = reader.coarse_numbers(ds) or [0]
     shown = [i for i, number in enumerate(numbers) if coarse is None or number in coarse]
     return Choice({index: members for index, members in found.items() if members}, shown)
 
 
 def _members(ds: xr.Dataset, samples: list[int] | None, coarse: list[int] | None) -> list[int]:
     """Numbers of the members to plot; InputError if the store has no room for one of them."""
-    from earth2_corrdiff.plotting import fields
+    from earth2_corrdiff.store import reader
 
-    numbers = fields.coarse_numbers(ds)
+    numbers = reader.coarse_numbers(ds)
     if numbers is None:
         if coarse is not None:
             raise InputError("the store has no coarse members; leave out --coarse-members")
-        return fields.checked_samples(ds, samples)
+        return reader.checked_samples(ds, samples)
     for what, wanted, there in (
         ("coarse member", coarse, numbers),
         ("sample", samples, [int(number) for number in ds["sample"].values]),
@@ -218,7 +219,7 @@ def _members(ds: xr.Dataset, samples: list[int] | None, coarse: list[int] | None
         for number in wanted or ():
             if number not in there:
                 raise InputError(f"the store has no {what} {number}: it has {', '.join(map(str, there))}")
-    named = {number: fields.member_names(ds, number) for number in fields.sample_numbers(ds)}
+    named = {number: reader.member_names(ds, number) for number in reader.sample_numbers(ds)}
     return [
         number
         for number, (own, sample) in named.items()
@@ -261,7 +262,7 @@ def _coarse_pictures(
 ) -> Iterator[tuple[str, Save]]:
     """The coarse input of each coarse member that is chosen."""
     from earth2_corrdiff import plotting
-    from earth2_corrdiff.plotting.fields import coarse_numbers
+    from earth2_corrdiff.store.reader import coarse_numbers
 
     numbers = coarse_numbers(ds)
     for position in coarse:
@@ -299,9 +300,9 @@ def _animate_times(ds: xr.Dataset, sample: int, times: list[int], scales: Scales
 
 def _member_label(ds: xr.Dataset, sample: int) -> str:
     """``sample-2``, or ``coarse-1-sample-2``."""
-    from earth2_corrdiff.plotting import fields
+    from earth2_corrdiff.store import reader
 
-    coarse, own = fields.member_names(ds, sample)
+    coarse, own = reader.member_names(ds, sample)
     return f"sample-{own}" if coarse is None else f"coarse-{coarse}-sample-{own}"
 
 

@@ -13,8 +13,8 @@
 """
 
 from earth2_corrdiff.plotting.animation import animate, animate_times, frames, frames_over_times
-from earth2_corrdiff.plotting.fields import case_label, cases, open_store, time_label, written_members
 from earth2_corrdiff.plotting.figures import color_scales, plot_ensemble, plot_lowres, plot_member
+from earth2_corrdiff.store.reader import case_label, cases, open_store, time_label, written_members
 
 __all__ = [
     "animate",

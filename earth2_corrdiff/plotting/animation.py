@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.plotting import fields, panels
-from earth2_corrdiff.plotting.fields import Time
+from earth2_corrdiff.plotting import panels
 from earth2_corrdiff.plotting.figures import color_scales, plot_member
 from earth2_corrdiff.plotting.panels import Scales
+from earth2_corrdiff.store import reader
+from earth2_corrdiff.store.reader import Time
 
 FRAME_DPI = 90.0
 GREYS = 18
@@ -28,8 +29,8 @@ def frames(
     ds: xr.Dataset, time: Time = 0, samples: Sequence[int] | None = None, scales: Scales | None = None
 ) -> Iterator[Figure]:
     """Yield the figure of each written member; all have one size and one set of scales."""
-    index = fields.time_index(ds, time)
-    members = fields.require_members(ds, index, None if samples is None else list(samples))
+    index = reader.time_index(ds, time)
+    members = reader.require_members(ds, index, None if samples is None else list(samples))
     scales = color_scales(ds, index) if scales is None else scales
     for sample in members:
         yield plot_member(ds, index, sample, scales)
@@ -55,7 +56,7 @@ def animate(
     OSError
         Where `path` cannot be written.
     """
-    index = fields.time_index(ds, time)
+    index = reader.time_index(ds, time)
     scales = color_scales(ds, index) if scales is None else scales
     _write(path, frames(ds, index, samples, scales), scales, seconds)
 
@@ -91,9 +92,9 @@ def animate_times(
 
 
 def _written_times(ds: xr.Dataset, sample: int, times: Sequence[Time] | None) -> list[int]:
-    fields.checked_samples(ds, [sample])
-    wanted = range(len(fields.cases(ds))) if times is None else [fields.time_index(ds, t) for t in times]
-    chosen = [index for index in wanted if fields.is_written(ds, index, sample)]
+    reader.checked_samples(ds, [sample])
+    wanted = range(len(reader.cases(ds))) if times is None else [reader.time_index(ds, t) for t in times]
+    chosen = [index for index in wanted if reader.is_written(ds, index, sample)]
     if not chosen:
         raise InputError(
             f"sample {sample} is written at none of the times: finish the run with run-corrdiff --resume"

@@ -19,10 +19,11 @@ from matplotlib.figure import Figure
 from earth2_corrdiff.base.cases import Case
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.times import lead_text, time_text
-from earth2_corrdiff.plotting import drawing, fields, layout, maps, panels
-from earth2_corrdiff.plotting.fields import Array, Mesh, Time
+from earth2_corrdiff.plotting import drawing, layout, maps, panels
 from earth2_corrdiff.plotting.layout import Heading, Layout
 from earth2_corrdiff.plotting.panels import Panel, Scales
+from earth2_corrdiff.store import reader
+from earth2_corrdiff.store.reader import Array, Mesh, Time
 
 SYNTHETIC_WEATHER = "synthetic demo weather: not an observation, not a forecast"
 SYNTHETIC_MODEL = "by a demo model trained on synthetic weather: not a forecast"
@@ -36,8 +37,8 @@ def color_scales(ds: xr.Dataset, time: Time = 0) -> Scales:
 
     Every function here finds them by itself; hand them in to read the members only once.
     """
-    index = fields.time_index(ds, time)
-    return panels.color_scales(ds, index, fields.require_members(ds, index))
+    index = reader.time_index(ds, time)
+    return panels.color_scales(ds, index, reader.require_members(ds, index))
 
 
 def plot_member(ds: xr.Dataset, time: Time = 0, sample: int = 0, scales: Scales | None = None) -> Figure:
@@ -48,7 +49,7 @@ def plot_member(ds: xr.Dataset, time: Time = 0, sample: int = 0, scales: Scales 
     ds : xr.Dataset
         From `open_store`.
     time : int, str, datetime, np.datetime64 or Case
-        Position or value (UTC) of the valid time; of forecasts a position in `fields.cases`, one of these
+        Position or value (UTC) of the valid time; of forecasts a position in `reader.cases`, one of these
         cases, or a valid time, which stands for the latest forecast of it.
     sample : int
         The member's number in the store; the members of all coarse members are numbered through.
@@ -60,13 +61,13 @@ def plot_member(ds: xr.Dataset, time: Time = 0, sample: int = 0, scales: Scales 
     InputError
         Where the store has no such time or member, or the member has not been written.
     """
-    index = fields.time_index(ds, time)
-    fields.require_members(ds, index, [sample])
+    index = reader.time_index(ds, time)
+    reader.require_members(ds, index, [sample])
     scales = color_scales(ds, index) if scales is None else scales
     shown = panels.member_panels(ds, index, sample, scales)
     notes = [*_provenance(ds), *_member_seed(ds, index, sample)]
-    what = f"CorrDiff {fields.member_text(ds, sample)}"
-    return _figure(ds, _in_rows(shown), _heading(ds, index, what, [_cells(fields.mesh(ds)), *notes]))
+    what = f"CorrDiff {reader.member_text(ds, sample)}"
+    return _figure(ds, _in_rows(shown), _heading(ds, index, what, [_cells(reader.mesh(ds)), *notes]))
 
 
 def plot_lowres(ds: xr.Dataset, time: Time = 0, scales: Scales | None = None, coarse: int = 0) -> Figure:
@@ -80,13 +81,13 @@ def plot_lowres(ds: xr.Dataset, time: Time = 0, scales: Scales | None = None, co
     InputError
         Where the store has no such time, holds no coarse input, or no member has been written.
     """
-    index = fields.time_index(ds, time)
+    index = reader.time_index(ds, time)
     scales = color_scales(ds, index) if scales is None else scales
     shown = panels.coarse_panels(ds, index, scales, coarse)
     _, missing = panels.coarse_quantities(ds)
     notes = [_cells(shown[0].mesh), *_attribute(ds, "source")]
     notes += [f"not in the coarse input: {', '.join(missing)}"] if missing else []
-    numbers = fields.coarse_numbers(ds)
+    numbers = reader.coarse_numbers(ds)
     what = "Coarse input" if numbers is None else f"Coarse input, member {numbers[coarse]}"
     return _figure(ds, _in_rows(shown), _heading(ds, index, what, notes, fine=False))
 
@@ -115,14 +116,14 @@ def plot_ensemble(
     InputError
         Where fewer than two members have been written, or a threshold's quantity is not in the store.
     """
-    index = fields.time_index(ds, time)
+    index = reader.time_index(ds, time)
     thresholds = checked_thresholds(ds, thresholds or {})
-    members = fields.require_members(ds, index, None if samples is None else list(samples))
+    members = reader.require_members(ds, index, None if samples is None else list(samples))
     if len(members) < 2:
         raise InputError("an ensemble's spread needs two written members, and there is one: run more samples")
     scales = color_scales(ds, index) if scales is None else scales
     rows = panels.ensemble_panels(ds, index, members, scales, thresholds)
-    notes = [_cells(fields.mesh(ds)), *_provenance(ds)]
+    notes = [_cells(reader.mesh(ds)), *_provenance(ds)]
     notes += ["reflectivity averaged in dBZ"] if "radar" in scales else []
     heading = _heading(ds, index, f"CorrDiff ensemble of {len(members)} members", notes)
     return _figure(ds, rows, heading)
@@ -146,7 +147,7 @@ def _heading(ds: xr.Dataset, index: int, what: str, notes: list[str], fine: bool
         made_up = SYNTHETIC_WEATHER
     elif int(synthetic) and fine:
         made_up = SYNTHETIC_MODEL
-    return Heading(what, _when(fields.cases(ds)[index]), " · ".join(notes), made_up)
+    return Heading(what, _when(reader.cases(ds)[index]), " · ".join(notes), made_up)
 
 
 def _when(case: Case) -> str:
@@ -180,7 +181,7 @@ def _without_folders(value: str) -> str:
 
 
 def _member_seed(ds: xr.Dataset, index: int, sample: int) -> list[str]:
-    seed = fields.member_seed(ds, index, sample)
+    seed = reader.member_seed(ds, index, sample)
     return [] if seed is None else [f"member seed {seed}"]
 
 
@@ -195,7 +196,7 @@ def _in_rows(shown: list[Panel]) -> list[list[Panel]]:
 
 
 def _figure(ds: xr.Dataset, rows: list[list[Panel]], heading: Heading) -> Figure:
-    mesh = fields.mesh(ds)
+    mesh = reader.mesh(ds)
     crs = maps.projection(mesh)
     view = maps.extent(*maps.project(crs, mesh))
     plan = layout.arrange(len(rows), max(map(len, rows)), (view[1] - view[0]) / (view[3] - view[2]), heading)
@@ -223,7 +224,7 @@ def _dpi(mesh: Mesh, plan: Layout) -> float:
 
 def _land_fraction(ds: xr.Dataset) -> Array | None:
     """The store's own land fraction ``[H, W]``, where it has one on the fine mesh."""
-    dims = fields.horizontal_dims(ds)
+    dims = reader.horizontal_dims(ds)
     if "land_fraction" not in ds or set(ds["land_fraction"].dims) != set(dims):
         return None
     return np.asarray(ds["land_fraction"].transpose(*dims).values, dtype=np.float64)

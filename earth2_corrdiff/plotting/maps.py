@@ -18,7 +18,7 @@ from cartopy.mpl.geoaxes import GeoAxes
 from loguru import logger
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from earth2_corrdiff.plotting.fields import Array, Mesh
+from earth2_corrdiff.store.reader import Array, Mesh
 
 COAST_STYLE = {"linewidths": 0.7, "colors": "#1a1a1a"}
 OUTSIDE = "#ebebeb"

@@ -11,9 +11,10 @@ import numpy as np
 import xarray as xr
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.plotting import fields, style
-from earth2_corrdiff.plotting.fields import COARSE, Array, Mesh
+from earth2_corrdiff.plotting import style
 from earth2_corrdiff.plotting.style import Quantity, Scale
+from earth2_corrdiff.store import reader
+from earth2_corrdiff.store.reader import COARSE, Array, Mesh
 
 WASHED_OUT = 0.4  # share of a scale's colours below which the coarse input gets a scale of its own
 # Per cent of the cells that a scale covers at least; the colour bar's arrows stand for the others.
@@ -41,7 +42,7 @@ class Panel:
 
 def member_quantities(ds: xr.Dataset) -> list[Quantity]:
     """Quantities of the output, in the order of their panels."""
-    return style.quantities({name: ds[name].attrs for name in fields.output_variables(ds)})
+    return style.quantities({name: ds[name].attrs for name in reader.output_variables(ds)})
 
 
 def coarse_quantities(ds: xr.Dataset) -> tuple[list[Quantity], list[str]]:
@@ -50,7 +51,7 @@ def coarse_quantities(ds: xr.Dataset) -> tuple[list[Quantity], list[str]]:
     Maximum reflectivity is matched by composite reflectivity, else by the water vapour that rain is
     made of. An input that shares nothing with the output is shown whole.
     """
-    names = fields.coarse_variables(ds)
+    names = reader.coarse_variables(ds)
     every = style.quantities({name: ds[name + COARSE].attrs for name in names})
     there = {quantity.name: quantity for quantity in every}
     chosen, missing = [], []
@@ -79,7 +80,7 @@ def quantity_values(
     position.
     """
     end = COARSE if sample is None else ""
-    parts = [fields.field(ds, name + end, time, sample, coarse) for name in quantity.variables]
+    parts = [reader.field(ds, name + end, time, sample, coarse) for name in quantity.variables]
     if len(parts) == 2:
         return np.hypot(*parts), (parts[0], parts[1])
     return parts[0] + quantity.offset, None
@@ -105,8 +106,8 @@ def coarse_panels(ds: xr.Dataset, time: int, scales: Scales, coarse: int = 0) ->
     `coarse` is the position of the coarse member, where there are several.
     """
     chosen = require_coarse(ds)
-    mesh = fields.mesh(ds, COARSE)
-    window = coarse_window(fields.mesh(ds), mesh)
+    mesh = reader.mesh(ds, COARSE)
+    window = coarse_window(reader.mesh(ds), mesh)
     cut = Mesh(mesh.lat[window], mesh.lon[window])
     panels = []
     for quantity in chosen:
@@ -120,7 +121,7 @@ def coarse_panels(ds: xr.Dataset, time: int, scales: Scales, coarse: int = 0) ->
 
 def member_panels(ds: xr.Dataset, time: int, sample: int, scales: Scales) -> list[Panel]:
     """Panels of one member at a time (a position)."""
-    mesh = fields.mesh(ds)
+    mesh = reader.mesh(ds)
     return [
         _panel(quantity, values, scales, mesh, wind)
         for quantity in member_quantities(ds)
@@ -191,8 +192,8 @@ def _coarse_values(ds: xr.Dataset, time: int) -> Iterator[tuple[Quantity, Array]
     """The same of the coarse input, inside the fine mesh."""
     chosen, _ = coarse_quantities(ds)
     if chosen:
-        window = coarse_window(fields.mesh(ds), fields.mesh(ds, COARSE), margin=0)
-        for coarse in range(len(fields.coarse_numbers(ds) or [0])):
+        window = coarse_window(reader.mesh(ds), reader.mesh(ds, COARSE), margin=0)
+        for coarse in range(len(reader.coarse_numbers(ds) or [0])):
             for quantity in chosen:
                 yield quantity, quantity_values(ds, quantity, time, None, coarse)[0][window]
 
@@ -205,7 +206,7 @@ def ensemble_panels(
     Reflectivity is averaged in dBZ, as the model makes it; wind speed is averaged as a speed, under the
     arrows of the mean vector.
     """
-    mesh = fields.mesh(ds)
+    mesh = reader.mesh(ds)
     rows = []
     for quantity in member_quantities(ds):
         read = [quantity_values(ds, quantity, time, sample) for sample in members]

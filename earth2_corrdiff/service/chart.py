@@ -18,8 +18,9 @@ from contourpy import contour_generator
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from earth2_corrdiff.plotting import fields, maps
-from earth2_corrdiff.plotting.fields import Array, Mesh
+from earth2_corrdiff.plotting import maps
+from earth2_corrdiff.store import reader
+from earth2_corrdiff.store.reader import Array, Mesh
 
 LINES = 5  # meridians, and parallels, about
 VERTICES = 60  # of one of them: they bend slowly
@@ -75,7 +76,7 @@ def overlay(ds: xr.Dataset) -> dict[str, Any]:
         ``coast``: lines; ``parallels`` and ``meridians``: objects with ``label`` and ``lines``. A line is
         ``[x0, y0, x1, y1, …]`` in columns and rows of the mesh, cell centres at whole numbers
     """
-    mesh = fields.mesh(ds)
+    mesh = reader.mesh(ds)
     return {
         "coast": _coast(ds, mesh),
         "parallels": _graticule(mesh.lat, ("N", "S")),
@@ -105,7 +106,7 @@ def _coast(ds: xr.Dataset, mesh: Mesh) -> list[list[float]]:
     path = maps.coastline_file()
     if path is not None:
         return _natural_earth(path, mesh)
-    y, x = fields.horizontal_dims(ds)
+    y, x = reader.horizontal_dims(ds)
     if "land_fraction" not in ds or set(ds["land_fraction"].dims) != {y, x}:
         return []
     land = np.asarray(ds["land_fraction"].transpose(y, x).values, dtype=np.float64)

@@ -20,7 +20,7 @@ from earth2_corrdiff.base.grid import Grid, Regridder
 from earth2_corrdiff.base.times import Times, time_text
 from earth2_corrdiff.model.diffusion.noise import member_seed
 from earth2_corrdiff.model.downscaler import Downscaler
-from earth2_corrdiff.plotting import fields
+from earth2_corrdiff.store import reader
 
 UNWRITTEN = -1  # seed of a member that run-corrdiff has not written
 COARSE_TWINS = {"mrr": "refc"}  # variables whose coarse counterpart has another name
@@ -58,7 +58,7 @@ def at_lead(ds: xr.Dataset, number: int) -> xr.Dataset:
 
 def grid_of(ds: xr.Dataset, end: str = "") -> Grid:
     """The fine grid of a store, or with ``end="_lowres"`` its coarse one."""
-    return Grid(fields.read_axis(ds, "lat" + end), fields.read_axis(ds, "lon" + end))
+    return Grid(reader.read_axis(ds, "lat" + end), reader.read_axis(ds, "lon" + end))
 
 
 class StoreEnsemble:
@@ -74,8 +74,8 @@ class StoreEnsemble:
 
     def __init__(self, ds: xr.Dataset, name: str = "ensemble") -> None:
         self.ds, self.name = ds, name
-        self.variables = fields.output_variables(ds)
-        self.numbers = fields.sample_numbers(ds)
+        self.variables = reader.output_variables(ds)
+        self.numbers = reader.sample_numbers(ds)
         self.size = len(self.numbers)
         self.times: Times = ds["time"].to_numpy().astype("datetime64[ns]")
 
@@ -83,14 +83,14 @@ class StoreEnsemble:
         """Members that are not written at a time, by the store's own record of it."""
         if "member_seed" not in self.ds:
             return []
-        found = self.ds["member_seed"].isel(time=fields.time_index(self.ds, time))
-        seeds = fields.read_values(found, "member_seed").ravel()
+        found = self.ds["member_seed"].isel(time=reader.time_index(self.ds, time))
+        seeds = reader.read_values(found, "member_seed").ravel()
         return [number for number, seed in zip(self.numbers, seeds, strict=True) if seed == UNWRITTEN]
 
     def field(self, time: np.datetime64, variable: str, member: int) -> Tensor:
         """One field; ``member`` is a position."""
-        index = fields.time_index(self.ds, time)
-        return torch.from_numpy(fields.field(self.ds, variable, index, self.numbers[member]))
+        index = reader.time_index(self.ds, time)
+        return torch.from_numpy(reader.field(self.ds, variable, index, self.numbers[member]))
 
 
 class Interpolation:
@@ -117,19 +117,19 @@ class Interpolation:
     @classmethod
     def of_store(cls, ds: xr.Dataset) -> Self | None:
         """That of a store's coarse input; None if it keeps none of its variables."""
-        coarse = fields.coarse_variables(ds)
-        twins = {name: COARSE_TWINS.get(name, name) for name in fields.output_variables(ds)}
+        coarse = reader.coarse_variables(ds)
+        twins = {name: COARSE_TWINS.get(name, name) for name in reader.output_variables(ds)}
         kept = {name: twin for name, twin in twins.items() if twin in coarse}
         if not kept:
             return None
 
         def read(time: np.datetime64, name: str, member: int) -> Tensor:
-            index = fields.time_index(ds, time)
-            return torch.from_numpy(fields.field(ds, name + fields.COARSE, index, coarse=member))
+            index = reader.time_index(ds, time)
+            return torch.from_numpy(reader.field(ds, name + reader.COARSE, index, coarse=member))
 
         # a run has checked how far its output sticks out of its input
-        regrid = Regridder(grid_of(ds, fields.COARSE), grid_of(ds), margin=1.0)
-        return cls(read, kept, regrid, len(fields.coarse_numbers(ds) or [0]))
+        regrid = Regridder(grid_of(ds, reader.COARSE), grid_of(ds), margin=1.0)
+        return cls(read, kept, regrid, len(reader.coarse_numbers(ds) or [0]))
 
     def field(self, time: np.datetime64, variable: str, member: int) -> Tensor:
         """The interpolated field; ``member`` is that of the coarse input."""
@@ -234,21 +234,21 @@ def stored_input(ds: xr.Dataset, downscaler: Downscaler) -> Coarse:
         If the store does not have what the model takes, or is on other grids
     """
     spec = downscaler.spec
-    lacking = [name for name in spec.inputs.names if name not in fields.coarse_variables(ds)]
+    lacking = [name for name in spec.inputs.names if name not in reader.coarse_variables(ds)]
     if lacking:
         raise InputError(
             f"the store keeps no coarse {', '.join(lacking)}, which the package's regression takes; "
             "give the package that made the store"
         )
-    pairs = ((spec.input_grid, grid_of(ds, fields.COARSE)), (spec.output_grid, grid_of(ds)))
+    pairs = ((spec.input_grid, grid_of(ds, reader.COARSE)), (spec.output_grid, grid_of(ds)))
     if any(not same_grid(mine, theirs) for mine, theirs in pairs):
         raise InputError("the package has other grids than the store; give the package that made the store")
 
     def coarse(time: np.datetime64) -> Tensor:
-        index = fields.time_index(ds, time)
+        index = reader.time_index(ds, time)
         layers = [
-            [fields.field(ds, name + fields.COARSE, index, coarse=member) for name in spec.inputs.names]
-            for member in range(len(fields.coarse_numbers(ds) or [0]))
+            [reader.field(ds, name + reader.COARSE, index, coarse=member) for name in spec.inputs.names]
+            for member in range(len(reader.coarse_numbers(ds) or [0]))
         ]
         x = torch.from_numpy(np.array(layers)).float()
         if not torch.isfinite(x).all():

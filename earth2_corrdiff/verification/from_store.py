@@ -16,7 +16,7 @@ from loguru import logger
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.times import LeadLike, Leads, Times, chosen_leads, lead_text, time_text
 from earth2_corrdiff.model.downscaler import Downscaler
-from earth2_corrdiff.plotting import fields
+from earth2_corrdiff.store import reader
 from earth2_corrdiff.verification.case_statistics import Domain
 from earth2_corrdiff.verification.comparison import NothingToVerifyError, Settings, Verification
 from earth2_corrdiff.verification.forecasts import (
@@ -77,11 +77,11 @@ def open_verification(
     InputError
         If anything cannot be read or does not fit together
     """
-    ds = fields.open_store(store)
+    ds = reader.open_store(store)
     settings, grid = settings or Settings(), grid_of(ds)
     domain, known = Domain.of(grid, settings.scales), open_truth(truth, grid, truth_names)
-    others = {name: _Other(path, fields.open_store(path)) for name, path in (compare or {}).items()}
-    every = fields.cases(ds).leads
+    others = {name: _Other(path, reader.open_store(path)) for name, path in (compare or {}).items()}
+    every = reader.cases(ds).leads
     wanted = every if leads is None else chosen_leads(leads, every)
 
     def verification(one: xr.Dataset, lead: np.timedelta64 | None = None) -> Verification:
@@ -118,7 +118,7 @@ class _Other:
 
     def at(self, lead: np.timedelta64 | None) -> xr.Dataset:
         """Its fields at a lead time of what is verified; analyses are compared at all of them."""
-        own = fields.cases(self.ds).leads
+        own = reader.cases(self.ds).leads
         if own is None:
             return self.ds
         if lead is None and len(own) > 1:
@@ -195,7 +195,7 @@ def _verification(
     forecasts: list[Forecast] = [ensemble]
     if downscaler is not None:
         hours = None if lead is None else float(lead / np.timedelta64(1, "h"))
-        size = len(fields.coarse_numbers(ds) or [0])
+        size = len(reader.coarse_numbers(ds) or [0])
         forecasts.append(Regression(downscaler, stored_input(ds, downscaler), size, hours))
     forecasts += [_other(name, other, ensemble, lead) for name, other in others.items()]
     interpolation = Interpolation.of_store(ds)
@@ -208,7 +208,7 @@ def _verification(
     twins = {} if interpolation is None else interpolation.twins
     verification.notes += _notes(ds, downscaler, ensemble, twins)
     if interpolation is not None:
-        verification.coarse_km = max(spacing(grid_of(ds, fields.COARSE)))
+        verification.coarse_km = max(spacing(grid_of(ds, reader.COARSE)))
     verification.about = {name: str(ds.attrs[name]) for name in ABOUT if name in ds.attrs}
     return verification
 
