@@ -18,6 +18,7 @@ from contourpy import contour_generator
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from earth2_corrdiff.base.grid import lon_difference
 from earth2_corrdiff.plotting import maps
 from earth2_corrdiff.store import reader
 from earth2_corrdiff.store.reader import Array, Mesh
@@ -35,7 +36,7 @@ def locate(mesh: Mesh, lat: Array, lon: Array) -> tuple[Array, Array]:
     """
     H, W = mesh.lat.shape
     middle = float(mesh.lon.mean())
-    points = np.stack([lat, (lon - middle + 180.0) % 360.0 - 180.0])
+    points = np.stack([lat, lon_difference(lon, middle)])
     knots = np.stack([mesh.lat, mesh.lon - middle])
     rows, columns = np.meshgrid(np.arange(H), np.arange(W), indexing="ij")
     some = (slice(None, None, max(H // 16, 1)), slice(None, None, max(W // 16, 1)))

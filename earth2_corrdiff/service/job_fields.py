@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 
 from earth2_corrdiff.base.cases import Case
+from earth2_corrdiff.base.grid import turned
 from earth2_corrdiff.plotting import panels
 from earth2_corrdiff.plotting.style import Quantity
 from earth2_corrdiff.service import chart
@@ -165,8 +166,7 @@ def _nearest(ds: xr.Dataset) -> tuple[Any, Any]:
     """Row and column ``[H, W]`` of the coarse cell nearest each fine one."""
     fine, coarse = reader.mesh(ds), reader.mesh(ds, COARSE)
     lat, lon = coarse.lat[:, 0], coarse.lon[0]
-    turned = lon.mean() + (fine.lon - lon.mean() + 180.0) % 360.0 - 180.0
-    return _closest(lat, fine.lat), _closest(lon, turned)
+    return _closest(lat, fine.lat), _closest(lon, turned(fine.lon, lon.mean()))
 
 
 def _closest(axis: Array, points: Array) -> Any:

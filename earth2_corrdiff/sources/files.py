@@ -11,13 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import xarray as xr
 from loguru import logger
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.zarr_members import check_codecs
 from earth2_corrdiff.sources.analyses import FileAnalyses, FileSource
-from earth2_corrdiff.sources.formats import files_of, is_grib, is_zarr, refuse_others
+from earth2_corrdiff.sources.formats import files_of, is_grib, open_dataset
 from earth2_corrdiff.sources.gridded import GriddedFile
 from earth2_corrdiff.sources.parts import Part, Parts
 
@@ -67,34 +65,9 @@ def _open(path: Path, rename: Mapping[str, str]) -> Part:
         from earth2_corrdiff.sources.grib import GribFile
 
         return GribFile(path, rename)
-    data = open_data(path)
+    data = open_dataset(path)
     try:
         return GriddedFile(data, path, rename)
     except InputError:
         data.close()
         raise
-
-
-def open_data(path: Path) -> xr.Dataset:
-    """Open a NetCDF or Zarr, whatever is in it.
-
-    Raises
-    ------
-    InputError
-        If there is none, or it cannot be opened
-    """
-    if not path.exists():
-        raise InputError(f"there is no file {path}; give --source file:PATH a NetCDF, GRIB or Zarr")
-    zarr = path.is_dir() or is_zarr(path)
-    if not zarr:
-        refuse_others(path)
-    check_codecs(path)
-    try:
-        return xr.open_dataset(path, engine="zarr") if zarr else xr.open_dataset(path)
-    except Exception as error:  # every engine has its own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        if "decode" in reason and "time" in reason:
-            raise InputError(
-                f"{path} has times that cannot be decoded ({reason}); use units like 'hours since 1970-01-01'"
-            ) from error
-        raise InputError(f"cannot open {path} as NetCDF, GRIB or Zarr ({reason}); is it complete?") from error

@@ -13,12 +13,11 @@ from loguru import logger
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.grid import same_points
 from earth2_corrdiff.base.times import Leads, Times, lead_text, time_text
 from earth2_corrdiff.sources.checks import sentinels_to_nan
 
 Field = NDArray[Any]
-SAME = 1e-4
-"""Grids are the same that differ by less, degrees."""
 
 
 class Part(Protocol):
@@ -75,7 +74,7 @@ class Parts:
         first = self._parts[0]
         self.lat, self.lon = first.lat, first.lon
         for part in self._parts[1:]:
-            if not (_same(part.lat, self.lat) and _same(part.lon, self.lon)):
+            if not same_points(part.lat, part.lon, self.lat, self.lon):
                 raise InputError(f"{part.path} is on another grid than {first.path}; give files on one grid")
         self.valid = np.concatenate([part.valid for part in self._parts])
         self.lead = np.concatenate([part.lead for part in self._parts])
@@ -155,7 +154,3 @@ class Parts:
         paths = list(dict.fromkeys(str(self.path(row)) for row in (first, second)))
         where = f"{paths[0]} has" if len(paths) == 1 else f"{paths[0]} and {paths[1]} have"
         return f"{where} {name} for {when} {count} times; keep one of them"
-
-
-def _same(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
-    return a.shape == b.shape and bool(np.abs(a - b).max(initial=0) < SAME)

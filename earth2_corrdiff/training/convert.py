@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 
 from earth2_corrdiff.base.background import ahead
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.grid import Grid, Regridder
+from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.regrid import Regridder
 from earth2_corrdiff.base.times import TimeLike, distinct, time_text, to_times
 from earth2_corrdiff.base.units import conversion
 from earth2_corrdiff.sources import Source, as_source, check_input, fetch, make_source
-from earth2_corrdiff.sources.files import open_data
-from earth2_corrdiff.training.fine import FineSource, coordinates, fine_source
+from earth2_corrdiff.sources.fine import FineSource, coordinates, fine_source
+from earth2_corrdiff.sources.formats import open_dataset
+from earth2_corrdiff.sources.windows import Box, Window, around, fine_window
 from earth2_corrdiff.training.pair_writer import Fields, PairPlan, PairWriter, fill
 from earth2_corrdiff.training.pairs import Channels
-from earth2_corrdiff.training.windows import Box, Window, around, fine_window
 
 SAME = 1e-4
 """Points nearer than this are the same, degrees."""
@@ -257,7 +258,7 @@ def _places(axis: Any, wanted: Any) -> NDArray[np.intp]:
 
 
 def _grid_of(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    lat, lon = coordinates(open_data(path), str(path))
+    lat, lon = coordinates(open_dataset(path), str(path))
     return lat.to_numpy(), lon.to_numpy()
 
 
@@ -280,7 +281,7 @@ def _invariants(
     """Invariants on the grid of the pairs: of the file, else those that the source brings along."""
     if area.invariants is None:
         return {} if window is None else {n: window.cut(f) for n, f in (source.static or {}).items()}
-    data = open_data(area.invariants)
+    data = open_dataset(area.invariants)
     lat, lon = coordinates(data, str(area.invariants))
     dims = lat.dims if lat.ndim == 2 else (*lat.dims, *lon.dims)
     names = [str(n) for n in data.data_vars if set(data[n].dims) == set(dims) and n not in ("lat", "lon")]

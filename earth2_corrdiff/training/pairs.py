@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +26,8 @@ from earth2_corrdiff.base.errors import InputError, first_line
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.times import Times, time_text
 from earth2_corrdiff.base.units import conversion
-from earth2_corrdiff.base.zarr_members import check_codecs
 from earth2_corrdiff.sources.checks import cleaned
+from earth2_corrdiff.sources.formats import open_dataset
 from earth2_corrdiff.sources.time_axes import by_valid_time, refuse_repeated, time_names, time_rows
 
 COARSE = "_lowres"
@@ -105,7 +104,7 @@ class PairFile:
         keep: int = 16,
     ) -> None:
         self.path, self._keep = Path(path), keep
-        self._data = _opened(self.path)
+        self._data = _by_valid_time(open_dataset(self.path, "file of pairs", "a NetCDF or Zarr"), str(path))
         self.coarse_grid, self._coarse_dims = self._grid(COARSE)
         self.fine_grid, self._fine_dims = self._grid("")
         self.channels = self._choose(inputs, outputs, invariants)
@@ -271,19 +270,6 @@ class PairFile:
                     f"{name} of {time_text(time)} in {self.path} is not finite: {gaps} of {field[0].numel()} "
                     "are missing values (NaN, or numbers like -999 or 9999); fill them, or leave the time out"
                 )
-
-
-def _opened(path: Path) -> xr.Dataset:
-    if not path.exists():
-        raise InputError(f"there are no pairs {path}")
-    is_zarr = path.is_dir() or ".zarr" in path.suffixes
-    check_codecs(path)
-    try:
-        data: Any = xr.open_zarr(path, chunks=None, consolidated=False) if is_zarr else xr.open_dataset(path)
-    except Exception as error:  # every engine has its own
-        raise InputError(f"cannot open the pairs {path} as Zarr or NetCDF ({first_line(error)})") from error
-    opened: xr.Dataset = data
-    return _by_valid_time(opened, str(path))
 
 
 def _by_valid_time(data: xr.Dataset, path: str) -> xr.Dataset:

@@ -13,7 +13,8 @@ from typing import Any, cast
 import torch
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.grid import Grid, Regridder
+from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.regrid import Regridder
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.packages.reader import Folder, read_package

@@ -16,7 +16,8 @@ import xarray as xr
 from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.grid import Grid, Regridder
+from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.regrid import Regridder
 from earth2_corrdiff.base.times import Times, time_text
 from earth2_corrdiff.model.diffusion.noise import member_seed
 from earth2_corrdiff.model.downscaler import Downscaler
@@ -241,7 +242,7 @@ def stored_input(ds: xr.Dataset, downscaler: Downscaler) -> Coarse:
             "give the package that made the store"
         )
     pairs = ((spec.input_grid, grid_of(ds, reader.COARSE)), (spec.output_grid, grid_of(ds)))
-    if any(not same_grid(mine, theirs) for mine, theirs in pairs):
+    if any(not mine.matches(theirs) for mine, theirs in pairs):
         raise InputError("the package has other grids than the store; give the package that made the store")
 
     def coarse(time: np.datetime64) -> Tensor:
@@ -256,12 +257,3 @@ def stored_input(ds: xr.Dataset, downscaler: Downscaler) -> Coarse:
         return x
 
     return coarse
-
-
-def same_grid(one: Grid, other: Grid, tolerance: float = 1e-4) -> bool:
-    """Whether two grids have the same points in the same order, longitudes in either convention."""
-    if one.shape != other.shape:
-        return False
-    (lat, lon), (lat2, lon2) = one.mesh(), other.mesh()
-    turn = (lon.astype(np.float64) - lon2 + 180) % 360 - 180
-    return bool(np.abs(lat - lat2).max() < tolerance and np.abs(turn).max() < tolerance)

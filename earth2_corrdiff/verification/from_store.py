@@ -27,7 +27,6 @@ from earth2_corrdiff.verification.forecasts import (
     StoreEnsemble,
     at_lead,
     grid_of,
-    same_grid,
     stored_input,
 )
 from earth2_corrdiff.verification.geometry import spacing
@@ -225,7 +224,7 @@ def _other(name: str, which: _Other, ensemble: StoreEnsemble, lead: np.timedelta
     """Another store to compare with; InputError if it is on another grid or lacks times."""
     ds, path = which.at(lead), which.path
     other = StoreEnsemble(ds, name)
-    if not same_grid(grid_of(ds), grid_of(ensemble.ds)):
+    if not grid_of(ds).matches(grid_of(ensemble.ds)):
         raise InputError(
             f"the store {path} is on another grid than what is verified; compare runs on one grid"
         )

@@ -13,16 +13,16 @@ import xarray as xr
 from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError, UnavailableError
-from earth2_corrdiff.base.grid import Grid, Regridder
+from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.regrid import Regridder
 from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.base.units import Conversion
 from earth2_corrdiff.sources import Source, as_source, make_source
-from earth2_corrdiff.sources.formats import is_grib, is_zarr
+from earth2_corrdiff.sources.formats import is_grib, is_zarr, open_dataset
 from earth2_corrdiff.sources.registry import KINDS
 from earth2_corrdiff.verification.truth_file import (
     Counted,
     GriddedTruth,
-    open_dataset,
     part_of,
     refuse_lacking,
 )
@@ -78,7 +78,10 @@ def open_truth(truth: Any, grid: Grid, names: Mapping[str, str] | None = None) -
     if isinstance(truth, Path) or (isinstance(truth, str) and not _names_a_source(truth)):
         if _are_fields(Path(truth).expanduser()):
             return open_truth(f"file:{truth}", grid, names)
-        return GriddedTruth(open_dataset(Path(truth).expanduser()), str(truth), grid, names)
+        data = open_dataset(
+            Path(truth).expanduser(), "truth", "demo, a NetCDF or Zarr, or the name of a source"
+        )
+        return GriddedTruth(data, str(truth), grid, names)
     if truth == "demo":
         from earth2_corrdiff.demo import DemoWeather
 

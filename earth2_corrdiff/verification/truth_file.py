@@ -4,10 +4,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,35 +18,9 @@ from earth2_corrdiff.base.errors import InputError, first_line
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.times import Times, positions, time_text
 from earth2_corrdiff.base.units import Conversion, conversion
-from earth2_corrdiff.base.zarr_members import check_codecs
 from earth2_corrdiff.sources.checks import cleaned
-from earth2_corrdiff.sources.formats import refuse_others
 from earth2_corrdiff.sources.names import AXES, offered
 from earth2_corrdiff.sources.time_axes import by_valid_time, time_names
-
-
-def open_dataset(path: Path) -> xr.Dataset:
-    """A Zarr or NetCDF, opened lazily.
-
-    Raises
-    ------
-    InputError
-        If there is none, or it cannot be opened
-    """
-    if not path.exists():
-        raise InputError(f"there is no truth {path}; give demo, a Zarr or NetCDF, or the name of a source")
-    is_zarr = path.is_dir() or ".zarr" in path.suffixes
-    if not is_zarr:
-        refuse_others(path)
-    check_codecs(path)
-    try:
-        with warnings.catch_warnings():  # a Zarr without consolidated metadata is read all the same
-            warnings.simplefilter("ignore", RuntimeWarning)
-            warnings.filterwarnings("ignore", "Numcodecs codecs are not in the Zarr version 3")
-            return xr.open_zarr(path, chunks=None) if is_zarr else xr.open_dataset(path)
-    except Exception as error:  # every engine has its own
-        reason = first_line(error)[:160]
-        raise InputError(f"cannot open the truth {path} as NetCDF or Zarr ({reason})") from error
 
 
 @dataclass(frozen=True, eq=False)

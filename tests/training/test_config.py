@@ -132,7 +132,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 RUNNING: dict[str, tuple[dict[str, Any], str]] = {
-    "no pairs": ({"data": {"pairs": "nowhere.zarr"}}, "there are no pairs nowhere.zarr"),
+    "no pairs": ({"data": {"pairs": "nowhere.zarr"}}, "there is no file of pairs nowhere.zarr"),
     "no device": ({"device": "cuda:9"}, "'cuda:9' cannot be used"),
     "no such device": ({"device": "toaster"}, "'toaster' cannot be used"),
     "mistyped network": (

@@ -16,11 +16,11 @@ from training_kit import hours
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.cli.make_pairs import main
+from earth2_corrdiff.sources.windows import around, fine_window
 from earth2_corrdiff.training.convert import Area, Conversion, make_pairs
 from earth2_corrdiff.training.demo_set import demo_plan, make_demo_fields
 from earth2_corrdiff.training.pair_writer import PairWriter, fill
 from earth2_corrdiff.training.pairs import Channels, PairFile
-from earth2_corrdiff.training.windows import around, fine_window
 
 TIMES = hours(4)
 CHANNELS = Channels(("t2m", "u10m"), ("t2m", "mrr"))

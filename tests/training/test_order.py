@@ -14,7 +14,7 @@ import torch
 from training_kit import CHANNELS, dataset, hours, write_pairs
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.grid import Regridder
+from earth2_corrdiff.base.regrid import Regridder
 from earth2_corrdiff.training.config import Split
 from earth2_corrdiff.training.order import Order
 from earth2_corrdiff.training.pairs import PairFile

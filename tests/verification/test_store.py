@@ -18,7 +18,7 @@ from verification_kit import NAMES, QUICK, TIMES, build, flat, value
 
 from earth2_corrdiff import demo, downscale
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.grid import Regridder
+from earth2_corrdiff.base.regrid import Regridder
 from earth2_corrdiff.run.downscaling import Options
 from earth2_corrdiff.verification import open_verification, verify
 from earth2_corrdiff.verification.case_statistics import POINTWISE

@@ -20,8 +20,7 @@ from earth2_corrdiff.base.units import conversion
 from earth2_corrdiff.demo import DemoWeather
 from earth2_corrdiff.sources import Source, as_source, make_source
 from earth2_corrdiff.sources.checks import cleaned
-from earth2_corrdiff.sources.files import open_data
-from earth2_corrdiff.sources.formats import is_grib, is_zarr
+from earth2_corrdiff.sources.formats import is_grib, is_zarr, open_dataset
 from earth2_corrdiff.sources.names import AXES, offered
 from earth2_corrdiff.sources.registry import KINDS
 from earth2_corrdiff.sources.time_axes import by_valid_time, time_names
@@ -124,7 +123,7 @@ def _demo() -> FineSource:
 
 
 def _of_file(path: Path) -> FineSource:
-    data = open_data(path)
+    data = open_dataset(path)
     new = {old: axis for old, axis in AXES.items() if old in data.variables and axis not in data.variables}
     data = data.rename(new)
     data = data.set_coords([axis for axis in ("lat", "lon") if axis in data.variables])
