@@ -4,11 +4,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -18,9 +16,6 @@ from earth2_corrdiff.base.cases import Cases
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.times import Times, lead_text, time_text
 from earth2_corrdiff.model.diffusion.noise import member_seed
-from earth2_corrdiff.model.downscaler import Downscaler
-from earth2_corrdiff.model.spec import CorrDiffSpec
-from earth2_corrdiff.networks.kernels import tuned
 from earth2_corrdiff.store.error_bounds import LOSSLESS, Bound, as_text
 
 SEED = "member_seed"
@@ -199,63 +194,9 @@ def member_seeds(cases: Cases, seed: int, members: int) -> NDArray[np.int64]:
     return np.array(flat, dtype=np.int64).reshape(*cases.shape, members)
 
 
-def provenance(
-    downscaler: Downscaler, source: str, synthetic: bool, seed: int, command: str
-) -> dict[str, Any]:
-    """What a run is made with, as attributes of its store: all of ``IDENTITY`` that applies, and more.
-
-    ``synthetic`` says it of the source; the package speaks for itself.
-    """
-    spec, sampling = downscaler.spec, downscaler.sampling
-    packages = ("earth2_corrdiff", "earth2studio", "torch", "numpy", "zarr")
-    attributes = {
-        "title": f"CorrDiff downscaling{made_up(spec, synthetic)}",
-        "source": source,
-        "package": spec.name or spec.root,
-        "package_sha256": spec.sha256,
-        "synthetic": int(synthetic or spec.synthetic),
-        "synthetic_source": int(synthetic),
-        "solver": sampling.solver,
-        "number_of_steps": int(sampling.steps),
-        "sigma_min": float(sampling.sigma_min),
-        "sigma_max": float(sampling.sigma_max),
-        "seed": seed,
-        "precision": downscaler.precision,
-        "device": downscaler.device.type,
-        "versions": json.dumps({name: _version(name) for name in packages}),
-        "command": command,
-    }
-    if sampling.solver == "stochastic":
-        attributes["churn"] = str(sampling.churn)
-    if sampling.noise == "device" and downscaler.device.type != "cpu":  # there it is the same
-        attributes["noise"] = f"drawn on {downscaler.device.type}"
-    kernels = tuned.arithmetic(downscaler.device, downscaler.precision) if downscaler.accelerated else ""
-    if kernels:
-        attributes["kernels"] = kernels
-    if spec.inference_mode != "both":
-        attributes["stages"] = spec.inference_mode
-    if downscaler.view.patching is not None:
-        attributes["patches"] = str(downscaler.view)
-    return attributes
-
-
 def compression(bounds: Mapping[str, Bound]) -> dict[str, str]:
     """The bounds of a store as its attribute; none where all is kept without loss."""
     return {COMPRESSION: as_text(bounds)} if bounds else {}
-
-
-def made_up(spec: CorrDiffSpec, synthetic: bool) -> str:
-    """What is synthetic about an output, to go on with "downscaling" or "points"; empty if nothing is."""
-    if synthetic:
-        return " of synthetic demo weather"
-    return " by a demo model trained on synthetic weather" if spec.synthetic else ""
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package.replace("_", "-"))
-    except PackageNotFoundError:  # a checkout that is not installed
-        return "unknown"
 
 
 def _listed(texts: list[str]) -> str:
