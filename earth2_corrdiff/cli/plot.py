@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.files import make_folder, whole, writing
 from earth2_corrdiff.cli.common import ArgumentParser, run_command
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 NAME = "plot-corrdiff"
 FORMATS = ("png", "jpg", "pdf", "svg")
 OVER = ("members", "times")
+HINT = "; give another --output-dir"
 
 Save = Callable[[Path], None]
 
@@ -131,7 +132,7 @@ def plot(args: argparse.Namespace) -> None:
     if args.plot_lowres:
         panels.require_coarse(ds)
     choice = _plottable(ds, _times(ds, args.lead), samples, coarse, ensemble=args.ensemble)
-    _make_folder(args.output_dir)
+    make_folder(args.output_dir, HINT)
     for index, members in choice.members.items():
         for name, save in _pictures(ds, index, members, choice.coarse, thresholds, args):
             _write(args.output_dir / name, save)
@@ -311,25 +312,8 @@ def _saving(figure: Figure, file_format: str) -> Save:
     return lambda path: figure.savefig(path, format=file_format, dpi="figure", **jpeg)
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot make the folder {folder} ({error.strerror}): name another --output-dir"
-        ) from error
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"cannot write into {folder}: name another --output-dir")
-
-
 def _write(path: Path, save: Save) -> None:
-    """Write a picture under its name only once it is whole, and say so."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    """Write a picture, complete or not at all, and print its path."""
+    with writing(path, HINT), whole(path) as part:
         save(part)
-        part.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path} ({error.strerror}): name another --output-dir") from error
-    finally:
-        part.unlink(missing_ok=True)
     print(path, flush=True)

@@ -14,9 +14,10 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from earth2_corrdiff.plotting import maps
+from earth2_corrdiff.plotting.maps import Mesh
 from earth2_corrdiff.plotting.panels import Panel
 from earth2_corrdiff.plotting.style import Scale
-from earth2_corrdiff.store.reader import Array, Mesh
+from earth2_corrdiff.store.reader import Array
 
 ARROW_SPACING = 0.23  # inches
 ARROW_LENGTH = 0.42  # inches, of the strongest wind of the scale

@@ -21,9 +21,10 @@ from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.times import lead_text, time_text
 from earth2_corrdiff.plotting import drawing, layout, maps, panels
 from earth2_corrdiff.plotting.layout import Heading, Layout
+from earth2_corrdiff.plotting.maps import Mesh
 from earth2_corrdiff.plotting.panels import Panel, Scales
 from earth2_corrdiff.store import reader
-from earth2_corrdiff.store.reader import Array, Mesh, Time
+from earth2_corrdiff.store.reader import Array, Time
 
 SYNTHETIC_WEATHER = "synthetic demo weather: not an observation, not a forecast"
 SYNTHETIC_MODEL = "by a demo model trained on synthetic weather: not a forecast"
@@ -67,7 +68,7 @@ def plot_member(ds: xr.Dataset, time: Time = 0, sample: int = 0, scales: Scales 
     shown = panels.member_panels(ds, index, sample, scales)
     notes = [*_provenance(ds), *_member_seed(ds, index, sample)]
     what = f"CorrDiff {reader.member_text(ds, sample)}"
-    return _figure(ds, _in_rows(shown), _heading(ds, index, what, [_cells(reader.mesh(ds)), *notes]))
+    return _figure(ds, _in_rows(shown), _heading(ds, index, what, [_cells(maps.mesh_of(ds)), *notes]))
 
 
 def plot_lowres(ds: xr.Dataset, time: Time = 0, scales: Scales | None = None, coarse: int = 0) -> Figure:
@@ -123,7 +124,7 @@ def plot_ensemble(
         raise InputError("an ensemble's spread needs two written members, and there is one: run more samples")
     scales = color_scales(ds, index) if scales is None else scales
     rows = panels.ensemble_panels(ds, index, members, scales, thresholds)
-    notes = [_cells(reader.mesh(ds)), *_provenance(ds)]
+    notes = [_cells(maps.mesh_of(ds)), *_provenance(ds)]
     notes += ["reflectivity averaged in dBZ"] if "radar" in scales else []
     heading = _heading(ds, index, f"CorrDiff ensemble of {len(members)} members", notes)
     return _figure(ds, rows, heading)
@@ -196,7 +197,7 @@ def _in_rows(shown: list[Panel]) -> list[list[Panel]]:
 
 
 def _figure(ds: xr.Dataset, rows: list[list[Panel]], heading: Heading) -> Figure:
-    mesh = reader.mesh(ds)
+    mesh = maps.mesh_of(ds)
     crs = maps.projection(mesh)
     view = maps.extent(*maps.project(crs, mesh))
     plan = layout.arrange(len(rows), max(map(len, rows)), (view[1] - view[0]) / (view[3] - view[2]), heading)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import cartopy
 import cartopy.crs as ccrs
 import numpy as np
+import xarray as xr
 from cartopy.feature import ShapelyFeature
 from cartopy.io import Downloader
 from cartopy.io.shapereader import Reader
@@ -18,7 +20,7 @@ from cartopy.mpl.geoaxes import GeoAxes
 from loguru import logger
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from earth2_corrdiff.store.reader import Array, Mesh
+from earth2_corrdiff.store.reader import Array, read_axis
 
 COAST_STYLE = {"linewidths": 0.7, "colors": "#1a1a1a"}
 OUTSIDE = "#ebebeb"
@@ -28,6 +30,23 @@ POLAR, EDGE = 70.0, 15.0
 """A domain around a pole reaches beyond the first latitude on one side and not below the second."""
 MERIDIANS = [float(lon) for lon in range(-180, 180, 30)]
 PLATE = ccrs.PlateCarree()
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Cell centres in degrees, both ``[H, W]``; longitudes are unwrapped, so they never jump."""
+
+    lat: Array
+    lon: Array
+
+
+def mesh_of(ds: xr.Dataset, end: str = "") -> Mesh:
+    """Cell centres of a store's fine grid or, with ``end="_lowres"``, of its coarse one."""
+    lat, lon = (np.asarray(read_axis(ds, name + end), dtype=np.float64) for name in ("lat", "lon"))
+    if lat.ndim == 1:
+        lat, lon = np.broadcast_arrays(lat[:, None], lon[None, :])
+    lon = np.unwrap(np.unwrap(lon, period=360.0, axis=1), period=360.0, axis=0)
+    return Mesh(np.array(lat), lon)
 
 
 def projection(mesh: Mesh) -> ccrs.Projection:

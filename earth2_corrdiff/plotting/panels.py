@@ -11,10 +11,11 @@ import numpy as np
 import xarray as xr
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.plotting import style
+from earth2_corrdiff.plotting import maps, style
+from earth2_corrdiff.plotting.maps import Mesh
 from earth2_corrdiff.plotting.style import Quantity, Scale
 from earth2_corrdiff.store import reader
-from earth2_corrdiff.store.reader import COARSE, Array, Mesh
+from earth2_corrdiff.store.reader import COARSE, Array
 
 WASHED_OUT = 0.4  # share of a scale's colours below which the coarse input gets a scale of its own
 # Per cent of the cells that a scale covers at least; the colour bar's arrows stand for the others.
@@ -106,8 +107,8 @@ def coarse_panels(ds: xr.Dataset, time: int, scales: Scales, coarse: int = 0) ->
     `coarse` is the position of the coarse member, where there are several.
     """
     chosen = require_coarse(ds)
-    mesh = reader.mesh(ds, COARSE)
-    window = coarse_window(reader.mesh(ds), mesh)
+    mesh = maps.mesh_of(ds, COARSE)
+    window = coarse_window(maps.mesh_of(ds), mesh)
     cut = Mesh(mesh.lat[window], mesh.lon[window])
     panels = []
     for quantity in chosen:
@@ -121,7 +122,7 @@ def coarse_panels(ds: xr.Dataset, time: int, scales: Scales, coarse: int = 0) ->
 
 def member_panels(ds: xr.Dataset, time: int, sample: int, scales: Scales) -> list[Panel]:
     """Panels of one member at a time (a position)."""
-    mesh = reader.mesh(ds)
+    mesh = maps.mesh_of(ds)
     return [
         _panel(quantity, values, scales, mesh, wind)
         for quantity in member_quantities(ds)
@@ -192,8 +193,8 @@ def _coarse_values(ds: xr.Dataset, time: int) -> Iterator[tuple[Quantity, Array]
     """The same of the coarse input, inside the fine mesh."""
     chosen, _ = coarse_quantities(ds)
     if chosen:
-        window = coarse_window(reader.mesh(ds), reader.mesh(ds, COARSE), margin=0)
-        for coarse in range(len(reader.coarse_numbers(ds) or [0])):
+        window = coarse_window(maps.mesh_of(ds), maps.mesh_of(ds, COARSE), margin=0)
+        for coarse in range(reader.coarse_count(ds)):
             for quantity in chosen:
                 yield quantity, quantity_values(ds, quantity, time, None, coarse)[0][window]
 
@@ -206,7 +207,7 @@ def ensemble_panels(
     Reflectivity is averaged in dBZ, as the model makes it; wind speed is averaged as a speed, under the
     arrows of the mean vector.
     """
-    mesh = reader.mesh(ds)
+    mesh = maps.mesh_of(ds)
     rows = []
     for quantity in member_quantities(ds):
         read = [quantity_values(ds, quantity, time, sample) for sample in members]

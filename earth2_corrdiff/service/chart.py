@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from earth2_corrdiff.base.grid import lon_difference
 from earth2_corrdiff.plotting import maps
+from earth2_corrdiff.plotting.maps import Mesh
 from earth2_corrdiff.store import reader
-from earth2_corrdiff.store.reader import Array, Mesh
+from earth2_corrdiff.store.reader import Array
 
 LINES = 5  # meridians, and parallels, about
 VERTICES = 60  # of one of them: they bend slowly
@@ -77,7 +78,7 @@ def overlay(ds: xr.Dataset) -> dict[str, Any]:
         ``coast``: lines; ``parallels`` and ``meridians``: objects with ``label`` and ``lines``. A line is
         ``[x0, y0, x1, y1, …]`` in columns and rows of the mesh, cell centres at whole numbers
     """
-    mesh = reader.mesh(ds)
+    mesh = maps.mesh_of(ds)
     return {
         "coast": _coast(ds, mesh),
         "parallels": _graticule(mesh.lat, ("N", "S")),

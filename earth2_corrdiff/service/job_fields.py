@@ -18,7 +18,7 @@ import xarray as xr
 
 from earth2_corrdiff.base.cases import Case
 from earth2_corrdiff.base.grid import turned
-from earth2_corrdiff.plotting import panels
+from earth2_corrdiff.plotting import maps, panels
 from earth2_corrdiff.plotting.style import Quantity
 from earth2_corrdiff.service import chart
 from earth2_corrdiff.service.errors import ServiceError
@@ -78,7 +78,7 @@ def values(store: Path, name: str, time: int, show: str, part: str = "value") ->
         404 for what the store does not have, 422 for what does not fit
     """
     ds = opened(store)
-    mesh = reader.mesh(ds)
+    mesh = maps.mesh_of(ds)
     if name in ("lat", "lon"):
         return mesh.lat if name == "lat" else mesh.lon
     quantity = _quantity(ds, name)
@@ -130,7 +130,7 @@ def moments(
     ds: xr.Dataset, quantity: Quantity, time: int, members: Sequence[int]
 ) -> tuple[Array, Array, Wind | None]:
     """Mean, standard deviation (ddof 1; Welford 1962) and mean wind over the members."""
-    H, W = reader.mesh(ds).lat.shape
+    H, W = maps.mesh_of(ds).lat.shape
     mean, squares, u, v = np.zeros((4, H, W))
     for n, (value, wind) in enumerate(_each(ds, quantity, time, members), 1):
         step = value - mean
@@ -146,7 +146,7 @@ def _probability(ds: xr.Dataset, quantity: Quantity, time: int, members: Sequenc
     """Share of the members above the threshold, per cent; NaN where one has no number."""
     if quantity.threshold is None:
         raise ServiceError(422, f"{quantity.name} has no threshold", "show", "member-0, mean, spread")
-    share = np.zeros(reader.mesh(ds).lat.shape)
+    share = np.zeros(maps.mesh_of(ds).lat.shape)
     for value, _ in _each(ds, quantity, time, members):
         share += np.where(np.isnan(value), np.nan, value > quantity.threshold)
     return 100.0 * share / len(members)
@@ -164,7 +164,7 @@ def _coarse(ds: xr.Dataset, quantity: Quantity, time: int) -> tuple[Array, Wind 
 
 def _nearest(ds: xr.Dataset) -> tuple[Any, Any]:
     """Row and column ``[H, W]`` of the coarse cell nearest each fine one."""
-    fine, coarse = reader.mesh(ds), reader.mesh(ds, COARSE)
+    fine, coarse = maps.mesh_of(ds), maps.mesh_of(ds, COARSE)
     lat, lon = coarse.lat[:, 0], coarse.lon[0]
     return _closest(lat, fine.lat), _closest(lon, turned(fine.lon, lon.mean()))
 
@@ -185,7 +185,7 @@ def point(store: Path, name: str, row: int, column: int) -> dict[str, Any]:
     """
     ds = opened(store)
     quantity = _quantity(ds, name)
-    mesh = reader.mesh(ds)
+    mesh = maps.mesh_of(ds)
     H, W = mesh.lat.shape
     if not (0 <= row < H and 0 <= column < W):
         raise ServiceError(404, f"the mesh has {H} rows and {W} columns; got {row}, {column}", "row")

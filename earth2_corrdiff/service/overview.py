@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from earth2_corrdiff.base.cases import Case
 from earth2_corrdiff.base.times import time_text
-from earth2_corrdiff.plotting import figures, panels, style
+from earth2_corrdiff.plotting import figures, maps, panels, style
 from earth2_corrdiff.plotting.style import Quantity, Scale
 from earth2_corrdiff.service import chart, job_fields
 from earth2_corrdiff.store import reader
@@ -32,7 +32,7 @@ SAID = ("package", "source", "solver", "number_of_steps", "seed", "precision", "
 def overview(store: Path) -> dict[str, Any]:
     """All that the page needs before it asks for fields: axes, quantities with colours, lines, provenance."""
     ds = job_fields.opened(store)
-    mesh = reader.mesh(ds)
+    mesh = maps.mesh_of(ds)
     width, height = chart.cell(mesh)
     return {
         "shape": list(mesh.lat.shape),

@@ -5,11 +5,8 @@
 from __future__ import annotations
 
 import csv
-import os
-import shutil
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
@@ -17,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.files import check_writable, whole, writing
 from earth2_corrdiff.verification.dataset import KIND, to_dataset
 from earth2_corrdiff.verification.result import PAIRED, Estimate, Result
 from earth2_corrdiff.verification.scores import SCORES
@@ -52,7 +50,7 @@ def check_output(path: Path, overwrite: bool) -> None:
             raise InputError(f"the output {path} exists; use --overwrite, or another --output")
         if path.is_dir() and not _is_ours(path):
             raise InputError(f"{path} is no output of a verification: not replaced; give another --output")
-    check_folder(path)
+    check_writable(path)
 
 
 def _is_ours(path: Path) -> bool:
@@ -60,41 +58,6 @@ def _is_ours(path: Path) -> bool:
         return bool(xr.open_zarr(path, chunks=None).attrs.get("kind") == KIND)
     except Exception:  # whatever it is, it is not ours
         return False
-
-
-def check_folder(path: Path) -> None:
-    """InputError if no file can be made beside a path."""
-    parent = next(p for p in path.absolute().parents if p.exists())
-    try:
-        if path.suffix != ".zarr" and path.is_dir():
-            raise InputError(f"cannot write {path}: it is a folder")
-        with tempfile.TemporaryFile(dir=parent):
-            pass  # permissions do not tell about read-only and special file systems: try
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file or folder beside its place and move it there, so that there is a whole one or none.
-
-    Raises
-    ------
-    InputError
-        If it cannot be written
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(part)
-        if path.is_dir():
-            shutil.rmtree(path)
-        part.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        if part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
-        part.unlink(missing_ok=True)
 
 
 def save(result: Result, path: Path) -> None:
@@ -106,7 +69,10 @@ def save(result: Result, path: Path) -> None:
         If it cannot be written
     """
     write = _write_csv if path.suffix == ".csv" else _write_zarr
-    write_whole(path, lambda part: write(result, part))
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as part:
+            write(result, part)
 
 
 def records(result: Result) -> Iterator[dict[str, object]]:

@@ -194,7 +194,7 @@ def _verification(
     forecasts: list[Forecast] = [ensemble]
     if downscaler is not None:
         hours = None if lead is None else float(lead / np.timedelta64(1, "h"))
-        size = len(reader.coarse_numbers(ds) or [0])
+        size = reader.coarse_count(ds)
         forecasts.append(Regression(downscaler, stored_input(ds, downscaler), size, hours))
     forecasts += [_other(name, other, ensemble, lead) for name, other in others.items()]
     interpolation = Interpolation.of_store(ds)
