@@ -8,7 +8,6 @@
 =============================  ================================================================
 `from_store`, `comparison`     a store with its baselines; forecasts and a truth, time after time
 `forecasts`                    what is compared: a store, drawn members, regression, interpolation
-`fetched`                      coarse input of a source, where there is no store
 `truth`, `truth_file`          with what: a file, the demo, a data source
 `targets`, `scoring`           quantities and events; all statistics of one quantity at one time
 `pointwise`, `spectrum`        CRPS and ranks; radially averaged spectra

@@ -130,11 +130,11 @@ def _prepare(args: argparse.Namespace) -> Bench:
     """The model, its input and its truth."""
     from loguru import logger
 
+    from bench.drawn import FetchedInput
     from bench.solver_study import Bench
     from earth2_corrdiff.cli.loading import load
     from earth2_corrdiff.model.spec import check_count
     from earth2_corrdiff.sources import make_source
-    from earth2_corrdiff.verification.fetched import FetchedInput
     from earth2_corrdiff.verification.truth import open_truth
 
     if check_count("--members", args.members) < 2:
