@@ -1,13 +1,12 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a CorrDiff store: members, coarse input, ensemble statistics, animation.
+"""Pictures of a store: members, coarse input, ensemble statistics, animation.
 
 ========================  ===============================================================
-`fields`                  the store: times, members, meshes, fields
 `style`                   a quantity's label, unit, colours, threshold
 `panels`                  values in displayed units and the scales that they share
 `maps`                    projection, coastlines, grid lines, wind directions; no network
-`layout`, `figures`       where things stand, and the figures
+`layout`, `figures`       the arrangement of maps and text, and the figures
 `animation`               the members, or the times, as a GIF
 ========================  ===============================================================
 """

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""An animated GIF over the members of a time, or over the times of a member, by Pillow alone."""
+"""Animated GIF over the members of a time, or over the times of a member, written by Pillow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from earth2_corrdiff.store.reader import Time
 
 FRAME_DPI = 90.0
 GREYS = 18
-WHITE = GREYS - 1  # its place in the palette
+WHITE = GREYS - 1  # its position in the palette
 
 
 def frames(
@@ -46,8 +46,8 @@ def animate(
 ) -> None:
     """Write an endless GIF that shows each member for some seconds.
 
-    The parameters are those of `frames`. All frames share one palette, made of the scales' own
-    colours, so that none of them flickers or fades.
+    The parameters are those of `frames`. All frames share one palette of the scales' colours,
+    so that none of them flickers or fades.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def _write(path: str | Path, figures: Iterable[Figure], scales: Scales, seconds:
 
 
 def _of_one_size(pictures: list[Image.Image]) -> list[Image.Image]:
-    """Pictures whose headings have fewer lines get white above: the maps stay where they are."""
+    """Add white above pictures whose headings have fewer lines, so that the maps do not move."""
     width, height = (max(sizes) for sizes in zip(*(picture.size for picture in pictures), strict=True))
     same = []
     for picture in pictures:

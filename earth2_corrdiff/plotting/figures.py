@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of a member, of the coarse input and of the ensemble: returned, never shown or saved.
+"""Figures of a member, of the coarse input and of the ensemble: returned, neither shown nor saved.
 
-No pyplot: a figure belongs to its caller alone, and no process-wide setting is changed.
+Without pyplot: a figure belongs to its caller, and no process-wide setting is changed.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ SYNTHETIC_WEATHER = "synthetic demo weather: not an observation, not a forecast"
 SYNTHETIC_MODEL = "by a demo model trained on synthetic weather: not a forecast"
 LONGEST_NAME = 40
 FOLDERS = re.compile(r"(^|[:,;=\s])(?://(?=/))?(?:~|[A-Za-z]:)?[\\/](?![\\/])(?:[^,;]*[\\/])?")
-"""What stands before the last part of an absolute path."""
+"""The folders of an absolute path, before its last part."""
 
 
 def color_scales(ds: xr.Dataset, time: Time = 0) -> Scales:
     """The scales that all figures of a time share, over all written members and the coarse input.
 
-    Every function here finds them by itself; hand them in to read the members only once.
+    They are the default of the functions below; give them to read the members only once.
     """
     index = reader.time_index(ds, time)
     return panels.color_scales(ds, index, reader.require_members(ds, index))
@@ -74,7 +74,7 @@ def plot_member(ds: xr.Dataset, time: Time = 0, sample: int = 0, scales: Scales 
 def plot_lowres(ds: xr.Dataset, time: Time = 0, scales: Scales | None = None, coarse: int = 0) -> Figure:
     """Figure of the coarse input: the panels of `plot_member`, on the same map and scales.
 
-    Composite reflectivity stands in for maximum reflectivity, water vapour where the input has neither.
+    Composite reflectivity replaces maximum reflectivity; water vapour, if the input has neither.
     `coarse` is the position of the coarse member, where there are several.
 
     Raises
@@ -143,12 +143,12 @@ def checked_thresholds(ds: xr.Dataset, thresholds: Mapping[str, float]) -> Mappi
 
 def _heading(ds: xr.Dataset, index: int, what: str, notes: list[str], fine: bool = True) -> Heading:
     synthetic = ds.attrs.get("synthetic", 0)
-    made_up = ""
+    note = ""
     if int(ds.attrs.get("synthetic_source", synthetic)):
-        made_up = SYNTHETIC_WEATHER
+        note = SYNTHETIC_WEATHER
     elif int(synthetic) and fine:
-        made_up = SYNTHETIC_MODEL
-    return Heading(what, _when(reader.cases(ds)[index]), " · ".join(notes), made_up)
+        note = SYNTHETIC_MODEL
+    return Heading(what, _when(reader.cases(ds)[index]), " · ".join(notes), note)
 
 
 def _when(case: Case) -> str:
@@ -159,7 +159,7 @@ def _when(case: Case) -> str:
 
 
 def _provenance(ds: xr.Dataset) -> list[str]:
-    """Package, source, solver and steps, as far as the store knows them."""
+    """Package, source, solver and steps, as far as the store has them."""
     solver = _attribute(ds, "solver")
     if solver and "number_of_steps" in ds.attrs:
         solver = [f"{solver[0]}, {ds.attrs['number_of_steps']} steps"]
@@ -167,15 +167,15 @@ def _provenance(ds: xr.Dataset) -> list[str]:
 
 
 def _attribute(ds: xr.Dataset, name: str) -> list[str]:
-    """``["source gfs"]``; of paths the last part, nothing where the store does not say."""
+    """``["source gfs"]``, of paths the last part; empty if the store lacks it."""
     value = str(ds.attrs.get(name, ""))
     return [f"{name} {_without_folders(value)}"] if value else []
 
 
 def _without_folders(value: str) -> str:
-    """``file:/data/in.nc`` as ``file:in.nc``: a picture is passed on, and folders are its maker's own.
+    """``file:/data/in.nc`` as ``file:in.nc``: pictures are passed on, and folders are private.
 
-    Of a long address, too, the last part alone.
+    Of a long address only the last part is kept.
     """
     kept = FOLDERS.sub(r"\1", value.rstrip("/\\"))
     return kept if len(kept) <= LONGEST_NAME else f"…/{PurePath(kept).name}"

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a figure shows: each quantity's values in displayed units, and the scales that its panels share."""
+"""Panels of a figure: values of each quantity in displayed units, and the scales that panels share."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ TAILS: dict[style.Kind, tuple[float, float]] = {"temperature": (0.5, 99.5), "win
 USUAL_TAILS = (0.1, 99.9)
 
 Scales = dict[str, Scale]
-"""By a quantity's key; with ``_lowres`` behind it that of the coarse input, where it is another one."""
+"""Scales by key of the quantity; key and ``_lowres`` for the coarse input, if it has its own."""
 Range = tuple[float, float, float, float]
-"""The two tails of some values, and their smallest and largest."""
+"""Lower and upper quantile of some values, and their minimum and maximum."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ def member_quantities(ds: xr.Dataset) -> list[Quantity]:
 
 
 def coarse_quantities(ds: xr.Dataset) -> tuple[list[Quantity], list[str]]:
-    """The coarse input's quantities beside the output's, and the labels of those that it has not.
+    """The coarse input's quantities that match the output's, and the labels of those that it lacks.
 
-    Maximum reflectivity is matched by composite reflectivity, else by the water vapour that rain is
-    made of. An input that shares nothing with the output is shown whole.
+    Composite reflectivity matches maximum reflectivity; if it is missing, water vapour. All of an input that
+    shares nothing with the output is shown.
     """
     names = reader.coarse_variables(ds)
     every = style.quantities({name: ds[name + COARSE].attrs for name in names})
@@ -65,7 +65,7 @@ def coarse_quantities(ds: xr.Dataset) -> tuple[list[Quantity], list[str]]:
 
 
 def require_coarse(ds: xr.Dataset) -> list[Quantity]:
-    """The coarse input's quantities; `InputError` where the store holds none."""
+    """The coarse input's quantities; `InputError` if the store has none."""
     chosen, _ = coarse_quantities(ds)
     if not chosen:
         raise InputError("the store holds no coarse input (nothing like t2m_lowres): plot without it")
@@ -164,7 +164,7 @@ def common_scales(ds: xr.Dataset, members: Mapping[int, Iterable[int]]) -> Scale
 
 
 def _range(quantity: Quantity, values: Array) -> list[Range]:
-    """The range of the finite values; none where there are none."""
+    """The range of the finite values, if there are any."""
     finite = values[np.isfinite(values)]
     if not finite.size:
         return []
@@ -183,14 +183,14 @@ def _span(scale: Scale) -> float:
 
 
 def _member_values(ds: xr.Dataset, time: int, members: Iterable[int]) -> Iterator[tuple[Quantity, Array]]:
-    """Every panel's values of a time, one after the other: a large ensemble is never held as a whole."""
+    """Values of every panel of a time, one after the other, so that a large ensemble is never held."""
     for sample in members:
         for quantity in member_quantities(ds):
             yield quantity, quantity_values(ds, quantity, time, sample)[0]
 
 
 def _coarse_values(ds: xr.Dataset, time: int) -> Iterator[tuple[Quantity, Array]]:
-    """The same of the coarse input, inside the fine mesh."""
+    """The same for the coarse input, inside the fine mesh."""
     chosen, _ = coarse_quantities(ds)
     if chosen:
         window = coarse_window(maps.mesh_of(ds), maps.mesh_of(ds, COARSE), margin=0)
@@ -239,7 +239,7 @@ def _spread(quantity: Quantity, stack: Array, mesh: Mesh) -> Panel:
 
 
 def _exceedance(quantity: Quantity, stack: Array, mesh: Mesh, threshold: float) -> Panel:
-    """Share of the members above a threshold in per cent, NaN where any member has no number."""
+    """Share of the members above a threshold in per cent, NaN where any member is NaN."""
     share = 100.0 * (stack > threshold).mean(axis=0)
     share[np.isnan(stack).any(axis=0)] = np.nan
     title = f"Probability: above {threshold:g} {quantity.units} (%)".replace("  ", " ")

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""From a store that ``run-corrdiff`` wrote to its verification: its baselines, and what to say of it."""
+"""Verification of a store that ``run-corrdiff`` wrote, with its baselines and notes."""
 
 from __future__ import annotations
 
@@ -25,8 +25,6 @@ from earth2_corrdiff.verification.forecasts import (
     Interpolation,
     Regression,
     StoreEnsemble,
-    at_lead,
-    grid_of,
     stored_input,
 )
 from earth2_corrdiff.verification.geometry import spacing
@@ -49,12 +47,12 @@ def open_verification(
     truth_names: Mapping[str, str] | None = None,
     leads: LeadLike | Sequence[LeadLike] | None = None,
 ) -> Verification | VerificationByLead:
-    """A store that ``run-corrdiff`` wrote, against a truth and the baselines that are at hand.
+    """Prepare the verification of a store against a truth and all available baselines.
 
     Parameters
     ----------
     store : str | Path
-        What is verified
+        Store that ``run-corrdiff`` wrote
     truth : str | Path | xr.Dataset | DataSource
         See :func:`open_truth`
     settings : Settings, optional
@@ -63,8 +61,8 @@ def open_verification(
         The model of the store: adds its regression alone, computed from the store's coarse input, and its
         training mean ("climatology")
     compare : Mapping[str, str | Path], optional
-        Other stores on the same grid and at the same times, by the name that the tables shall use: a run of
-        the regression alone, or with another solver
+        Other stores on the same grid and at the same times, by their names in the tables: a run of the
+        regression alone, or with another solver
     truth_names : Mapping[str, str], optional
         Names of variables in the truth where they differ
     leads : lead time or lead times, optional
@@ -74,10 +72,10 @@ def open_verification(
     Raises
     ------
     InputError
-        If anything cannot be read or does not fit together
+        If something cannot be read, or grids and times do not match
     """
     ds = reader.open_store(store)
-    settings, grid = settings or Settings(), grid_of(ds)
+    settings, grid = settings or Settings(), reader.grid_of(ds)
     domain, known = Domain.of(grid, settings.scales), open_truth(truth, grid, truth_names)
     others = {name: _Other(path, reader.open_store(path)) for name, path in (compare or {}).items()}
     every = reader.cases(ds).leads
@@ -90,13 +88,13 @@ def open_verification(
 
 
 def _by_lead(ds: xr.Dataset, leads: Leads, verification: Callable[..., Verification]) -> VerificationByLead:
-    """Each lead time like a store of analyses; those at which nothing can be verified are left out."""
+    """Treat each lead time like a store of analyses; lead times without anything to verify are left out."""
     every = ds["lead_time"].to_numpy()
     parts: dict[np.timedelta64, Verification] = {}
     faults: dict[str, NothingToVerifyError] = {}
     for lead in np.sort(leads):
         try:
-            parts[lead] = verification(at_lead(ds, int(np.flatnonzero(every == lead)[0])), lead)
+            parts[lead] = verification(reader.at_lead(ds, int(np.flatnonzero(every == lead)[0])), lead)
         except NothingToVerifyError as error:
             faults[lead_text(lead)] = error
             logger.warning("Lead time {} is left out: {}", lead_text(lead), error)
@@ -116,7 +114,7 @@ class _Other:
     ds: xr.Dataset
 
     def at(self, lead: np.timedelta64 | None) -> xr.Dataset:
-        """Its fields at a lead time of what is verified; analyses are compared at all of them."""
+        """Its fields at a lead time; analyses are compared at all lead times."""
         own = reader.cases(self.ds).leads
         if own is None:
             return self.ds
@@ -126,10 +124,10 @@ class _Other:
                 "analyses"
             )
         if lead is None:
-            return at_lead(self.ds, 0)
+            return reader.at_lead(self.ds, 0)
         if lead not in own:
             raise InputError(f"the store {self.path} lacks the lead time {lead_text(lead)}")
-        return at_lead(self.ds, int(np.flatnonzero(own == lead)[0]))
+        return reader.at_lead(self.ds, int(np.flatnonzero(own == lead)[0]))
 
 
 class VerificationByLead:
@@ -151,7 +149,7 @@ class VerificationByLead:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the scores must know."""
+        """Sentences for readers of the scores."""
         return list(dict.fromkeys(note for part in self.parts.values() for note in part.notes))
 
     def __iter__(self) -> Iterator[np.datetime64]:
@@ -160,12 +158,12 @@ class VerificationByLead:
             yield from part
 
     def result(self) -> Result:
-        """What was found: of all lead times, and of each.
+        """The result of all lead times together, with that of each.
 
         Raises
         ------
         InputError
-            If there is nothing to make scores of
+            If no time could be verified
         """
         found: dict[np.timedelta64, Result] = {}
         faults: list[NothingToVerifyError] = []
@@ -189,7 +187,7 @@ def _verification(
     others: Mapping[str, _Other],
     lead: np.timedelta64 | None = None,
 ) -> Verification:
-    """Of a store of analyses, or of one lead time of forecasts at its valid times."""
+    """Prepare the verification of analyses, or of one lead time of forecasts at its valid times."""
     ensemble = StoreEnsemble(ds)
     forecasts: list[Forecast] = [ensemble]
     if downscaler is not None:
@@ -207,13 +205,13 @@ def _verification(
     twins = {} if interpolation is None else interpolation.twins
     verification.notes += _notes(ds, downscaler, ensemble, twins)
     if interpolation is not None:
-        verification.coarse_km = max(spacing(grid_of(ds, reader.COARSE)))
+        verification.coarse_km = max(spacing(reader.grid_of(ds, reader.COARSE)))
     verification.about = {name: str(ds.attrs[name]) for name in ABOUT if name in ds.attrs}
     return verification
 
 
 def verify(store: str | Path, truth: Any, **how: Any) -> Result:
-    """Verify a store at once: :func:`open_verification`, with its parameters, done to the end."""
+    """Verify a store; the parameters are those of :func:`open_verification`."""
     verification = open_verification(store, truth, **how)
     for _ in verification:
         pass
@@ -224,7 +222,7 @@ def _other(name: str, which: _Other, ensemble: StoreEnsemble, lead: np.timedelta
     """Another store to compare with; InputError if it is on another grid or lacks times."""
     ds, path = which.at(lead), which.path
     other = StoreEnsemble(ds, name)
-    if not grid_of(ds).matches(grid_of(ensemble.ds)):
+    if not reader.grid_of(ds).matches(reader.grid_of(ensemble.ds)):
         raise InputError(
             f"the store {path} is on another grid than what is verified; compare runs on one grid"
         )
@@ -237,7 +235,7 @@ def _other(name: str, which: _Other, ensemble: StoreEnsemble, lead: np.timedelta
 def _notes(
     ds: xr.Dataset, downscaler: Downscaler | None, ensemble: StoreEnsemble, twins: Mapping[str, str]
 ) -> list[str]:
-    """Sentences on what was verified and what could not be."""
+    """Sentences on the store and on baselines that are missing."""
     notes = []
     if ds.attrs.get("synthetic_source"):
         notes.append("What is verified is synthetic demo weather: its scores say nothing of real weather.")

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""One HTML file with all scores and figures: no script, no font and no picture from elsewhere."""
+"""The report: one HTML file with all scores and figures, without scripts and without external files."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def html(result: Result, title: str) -> str:
     Parameters
     ----------
     result : Result
-        What was found
+        Result of a verification
     title : str
-        What was verified, as a heading
+        Heading: the store that was verified
     """
     body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(tables.head(result))}.</p>"]
     body += [f'<p class="note">{escape(note)}</p>' for note in result.notes]
