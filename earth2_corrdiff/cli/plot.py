@@ -282,7 +282,7 @@ def _animations(ds: xr.Dataset, choice: Choice) -> Iterator[tuple[str, Save]]:
     for index in choice.members:
         groups.setdefault(None if every.leads is None else every[index].time, []).append(index)
     for times in groups.values():
-        scales = panels.common_scales(ds, {index: choice.members[index] for index in times})
+        scales = panels.color_scales(ds, {index: choice.members[index] for index in times})
         first, last = (plotting.case_label(every[index]) for index in (times[0], times[-1]))
         span = first if len(times) == 1 else f"{first}-to-{last}"
         for sample in sorted({sample for index in times for sample in choice.members[index]}):

@@ -69,7 +69,7 @@ def frames_over_times(
     `times` are all by default: all lead times of all starts, of a store of forecasts.
     """
     chosen = _written_times(ds, sample, times)
-    scales = panels.common_scales(ds, {index: [sample] for index in chosen}) if scales is None else scales
+    scales = panels.color_scales(ds, {index: [sample] for index in chosen}) if scales is None else scales
     for index in chosen:
         yield plot_member(ds, index, sample, scales)
 
@@ -87,7 +87,7 @@ def animate_times(
     The parameters are those of `frames_over_times`; see `animate`.
     """
     chosen = _written_times(ds, sample, times)
-    scales = panels.common_scales(ds, {index: [sample] for index in chosen}) if scales is None else scales
+    scales = panels.color_scales(ds, {index: [sample] for index in chosen}) if scales is None else scales
     _write(path, frames_over_times(ds, sample, chosen, scales), scales, seconds)
 
 

@@ -39,7 +39,7 @@ def color_scales(ds: xr.Dataset, time: Time = 0) -> Scales:
     They are the default of the functions below; give them to read the members only once.
     """
     index = reader.time_index(ds, time)
-    return panels.color_scales(ds, index, reader.require_members(ds, index))
+    return panels.color_scales(ds, {index: reader.require_members(ds, index)})
 
 
 def plot_member(ds: xr.Dataset, time: Time = 0, sample: int = 0, scales: Scales | None = None) -> Figure:

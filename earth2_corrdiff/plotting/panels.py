@@ -137,18 +137,13 @@ def _panel(
     return Panel(title, values, scales[quantity.scale_key], mesh, wind, quantity.units)
 
 
-def color_scales(ds: xr.Dataset, time: int, members: Iterable[int]) -> Scales:
-    """One scale per quantity for a time (a position), over all given members and the coarse input.
+def color_scales(ds: xr.Dataset, members: Mapping[int, Iterable[int]]) -> Scales:
+    """One scale per quantity, over the members of each time (a position) and the coarse input.
 
     Reflectivity's steps are fixed. The others cover all cells but the outermost few of each member
     (`TAILS`), rounded outwards. Where the coarse input has but a small part of a scale's range
     (`WASHED_OUT`), it gets one of its own.
     """
-    return common_scales(ds, {time: members})
-
-
-def common_scales(ds: xr.Dataset, members: Mapping[int, Iterable[int]]) -> Scales:
-    """The scales of `color_scales` for several times: the members of each by its position."""
     kinds: dict[str, style.Kind] = {}
     fine: dict[str, list[Range]] = {}
     coarse: dict[str, list[Range]] = {}

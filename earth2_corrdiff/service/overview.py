@@ -71,7 +71,7 @@ def _made_up(ds: xr.Dataset) -> str | None:
 def _quantities(ds: xr.Dataset) -> list[dict[str, Any]]:
     """Each quantity with its scales, which hold for all times."""
     times, members = job_fields.positions(ds), reader.sample_numbers(ds)
-    every = [panels.color_scales(ds, time, members) for time in times]
+    every = [panels.color_scales(ds, {time: members}) for time in times]
     found = []
     for quantity in panels.member_quantities(ds):
         twin = job_fields.twin_of(ds, quantity)

@@ -63,6 +63,12 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
+def _legend(figure: Figure, ax: Axes) -> None:
+    """Add the legend of a panel below all panels."""
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
+
+
 def gains(result: Result) -> Figure:
     """Gain of the CRPS over each baseline, with intervals."""
     first = result.forecasts[0]
@@ -107,8 +113,7 @@ def by_lead(result: Result) -> Figure:
         _finish(ax, target.name, "lead time, h", f"CRPS, {target.units}")
     for ax in axes[N:]:
         ax.set_visible(False)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
+    _legend(figure, axes[0])
     return figure
 
 
@@ -122,8 +127,7 @@ def portrait(result: Result, target: Target) -> Figure:
     _ratio(axes[1, 1], result, target)
     _density(axes[0, 2], result, target)
     _tail(axes[1, 2], result, target)
-    handles, labels = axes[0, 2].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
+    _legend(figure, axes[0, 2])
     return figure
 
 
@@ -267,6 +271,5 @@ def events(result: Result, target: Target) -> Figure:
         share = f"{100 * happens[k]:.2g} % of the area" if happens[k] > 0 else "it does not happen"
         _finish(ax, f"{title} ({share})", "window, km", "FSS" if k == 0 else "")
     axes[0].set_ylim(np.floor(10 * max(lowest - 0.1, 0)) / 10, 1.02)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
+    _legend(figure, axes[0])
     return figure

@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -31,6 +31,7 @@ from earth2_corrdiff.verification.geometry import spacing
 from earth2_corrdiff.verification.result import Result, joined
 from earth2_corrdiff.verification.truth import Truth, open_truth
 
+Part = TypeVar("Part")
 ABOUT = (
     *("title", "package", "package_sha256", "source"),
     *("solver", "number_of_steps", "sigma_min", "sigma_max", "seed", "precision"),
@@ -77,7 +78,7 @@ def open_verification(
     ds = reader.open_store(store)
     settings, grid = settings or Settings(), reader.grid_of(ds)
     domain, known = Domain.of(grid, settings.scales), open_truth(truth, grid, truth_names)
-    others = {name: _Other(path, reader.open_store(path)) for name, path in (compare or {}).items()}
+    others = [_Other(name, path, reader.open_store(path)) for name, path in (compare or {}).items()]
     every = reader.cases(ds).leads
     wanted = every if leads is None else chosen_leads(leads, every)
 
@@ -90,30 +91,57 @@ def open_verification(
 def _by_lead(ds: xr.Dataset, leads: Leads, verification: Callable[..., Verification]) -> VerificationByLead:
     """Treat each lead time like a store of analyses; lead times without anything to verify are left out."""
     every = ds["lead_time"].to_numpy()
-    parts: dict[np.timedelta64, Verification] = {}
+
+    def part(lead: np.timedelta64) -> Verification:
+        return verification(reader.at_lead(ds, int(np.flatnonzero(every == lead)[0])), lead)
+
+    parts, missing = _verifiable(np.sort(leads), part)
+    if missing:
+        sentence = f"Left out, as the truth or members are missing: the lead times {', '.join(missing)}."
+        next(iter(parts.values())).notes.append(sentence)
+    return VerificationByLead(parts)
+
+
+def _verifiable(
+    leads: Iterable[np.timedelta64], make: Callable[[np.timedelta64], Part]
+) -> tuple[dict[np.timedelta64, Part], list[str]]:
+    """What can be made of each lead time, and the others as text; raises the first error if there is none."""
+    parts: dict[np.timedelta64, Part] = {}
     faults: dict[str, NothingToVerifyError] = {}
-    for lead in np.sort(leads):
+    for lead in leads:
         try:
-            parts[lead] = verification(reader.at_lead(ds, int(np.flatnonzero(every == lead)[0])), lead)
+            parts[lead] = make(lead)
         except NothingToVerifyError as error:
             faults[lead_text(lead)] = error
             logger.warning("Lead time {} is left out: {}", lead_text(lead), error)
     if not parts:
         raise next(iter(faults.values()))
-    if faults:
-        sentence = f"Left out, as the truth or members are missing: the lead times {', '.join(faults)}."
-        next(iter(parts.values())).notes.append(sentence)
-    return VerificationByLead(parts)
+    return parts, list(faults)
 
 
 @dataclass(frozen=True)
 class _Other:
-    """Another store to compare with."""
+    """Another store to compare with, and its name in the tables."""
 
+    name: str
     path: str | Path
     ds: xr.Dataset
 
-    def at(self, lead: np.timedelta64 | None) -> xr.Dataset:
+    def ensemble(self, verified: StoreEnsemble, lead: np.timedelta64 | None) -> StoreEnsemble:
+        """Its members at a lead time; `InputError` if it is on another grid or lacks times."""
+        other = StoreEnsemble(self._at(lead), self.name)
+        if not reader.grid_of(other.ds).matches(reader.grid_of(verified.ds)):
+            raise InputError(
+                f"the store {self.path} is on another grid than what is verified; compare runs on one grid"
+            )
+        lacking: Times = verified.times[~np.isin(verified.times, other.times)]
+        if len(lacking):
+            raise InputError(
+                f"the store {self.path} lacks the time {time_text(lacking[0])} of what is verified"
+            )
+        return other
+
+    def _at(self, lead: np.timedelta64 | None) -> xr.Dataset:
         """Its fields at a lead time; analyses are compared at all lead times."""
         own = reader.cases(self.ds).leads
         if own is None:
@@ -165,17 +193,7 @@ class VerificationByLead:
         InputError
             If no time could be verified
         """
-        found: dict[np.timedelta64, Result] = {}
-        faults: list[NothingToVerifyError] = []
-        for lead, part in self.parts.items():
-            try:
-                found[lead] = part.result()
-            except NothingToVerifyError as error:
-                faults.append(error)
-                logger.warning("Lead time {} is left out: {}", lead_text(lead), error)
-        if not found:
-            raise faults[0]
-        return joined(found)
+        return joined(_verifiable(self.parts, lambda lead: self.parts[lead].result())[0])
 
 
 def _verification(
@@ -184,7 +202,7 @@ def _verification(
     domain: Domain,
     settings: Settings,
     downscaler: Downscaler | None,
-    others: Mapping[str, _Other],
+    others: Sequence[_Other],
     lead: np.timedelta64 | None = None,
 ) -> Verification:
     """Prepare the verification of analyses, or of one lead time of forecasts at its valid times."""
@@ -194,7 +212,7 @@ def _verification(
         hours = None if lead is None else float(lead / np.timedelta64(1, "h"))
         size = reader.coarse_count(ds)
         forecasts.append(Regression(downscaler, stored_input(ds, downscaler), size, hours))
-    forecasts += [_other(name, other, ensemble, lead) for name, other in others.items()]
+    forecasts += [other.ensemble(ensemble, lead) for other in others]
     interpolation = Interpolation.of_store(ds)
     forecasts += [interpolation] if interpolation is not None else []
     forecasts += [Climatology(downscaler)] if downscaler is not None else []
@@ -216,20 +234,6 @@ def verify(store: str | Path, truth: Any, **how: Any) -> Result:
     for _ in verification:
         pass
     return verification.result()
-
-
-def _other(name: str, which: _Other, ensemble: StoreEnsemble, lead: np.timedelta64 | None) -> StoreEnsemble:
-    """Another store to compare with; InputError if it is on another grid or lacks times."""
-    ds, path = which.at(lead), which.path
-    other = StoreEnsemble(ds, name)
-    if not reader.grid_of(ds).matches(reader.grid_of(ensemble.ds)):
-        raise InputError(
-            f"the store {path} is on another grid than what is verified; compare runs on one grid"
-        )
-    lacking: Times = ensemble.times[~np.isin(ensemble.times, other.times)]
-    if len(lacking):
-        raise InputError(f"the store {path} lacks the time {time_text(lacking[0])} of what is verified")
-    return other
 
 
 def _notes(
