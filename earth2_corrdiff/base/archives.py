@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Archives from strangers: members are read by name, and what they hold is bounded before it is read."""
+"""Untrusted archives: members are read by name, their sizes are bounded before they are read."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Archive:
     ValueError
         If it names a member twice, or its directory is too large
     OSError, zipfile.BadZipFile, tarfile.TarError, EOFError
-        If it is no archive, or is not complete
+        If it is not an archive, or is not complete
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -61,7 +61,7 @@ class Archive:
         return list(self._found)
 
     def size(self, name: str) -> int:
-        """Bytes that a member says it holds."""
+        """Bytes of a member, by the archive's directory."""
         return self._sizes[name][0]
 
     def stored(self, name: str) -> bool:
@@ -81,15 +81,15 @@ class Archive:
         Raises
         ------
         ValueError
-            If it holds more, or is compressed in a way that cannot be bounded
+            If it is larger, or is compressed in a way that cannot be bounded
         KeyError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError
-            If it is not there, damaged or encrypted
+            If it does not exist, is damaged or encrypted
         """
         info = self._found[name]
         size, stored = self._sizes[name]
         most = max(SMALL, MOST_RATIO * stored) if most is None else most
         if size > most:
-            raise ValueError(f"{name} says that it holds {size} bytes, more than the {most} that it may")
+            raise ValueError(f"{name} has {size} bytes; at most {most} are allowed")
         if isinstance(info, tarfile.TarInfo):
             file = self._tar.extractfile(info) if self._tar is not None else None
             data = b"" if file is None else file.read(size)
@@ -106,7 +106,7 @@ class Archive:
 def _check_once(names: list[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise ValueError(f"the member {twice[0]!r} is there twice")
+        raise ValueError(f"the member {twice[0]!r} occurs twice")
 
 
 def _open_tar(stream: BinaryIO) -> tarfile.TarFile | None:
@@ -143,7 +143,7 @@ def _check_directory(stream: BinaryIO) -> None:
     plain = last >= 0 and tail[last:].startswith(b"PK\5\6") and tail.endswith(b"\0\0")
     at = last if plain else tail.rfind(b"PK\5\6")
     if at < 0 or at + _END.size > len(tail):
-        return  # no zip, as reading it will say
+        return  # not a zip, as reading it will show
     sizes = [_END.unpack_from(tail, at)[5]]
     if at >= _LOCATOR.size:
         mark, _, where, _ = _LOCATOR.unpack_from(tail, at - _LOCATOR.size)
@@ -156,4 +156,4 @@ def _check_directory(stream: BinaryIO) -> None:
             stream.seek(0)
             sizes = sizes[1:] or sizes
     if max(sizes) > MOST_DIRECTORY:
-        raise ValueError(f"its directory has {max(sizes)} bytes, more than the {MOST_DIRECTORY} that it may")
+        raise ValueError(f"its directory has {max(sizes)} bytes; at most {MOST_DIRECTORY} are allowed")

@@ -50,7 +50,7 @@ class Grid:
     Raises
     ------
     InputError
-        If they have other shapes, are not finite, not monotonic, or are no latitudes
+        If they have other shapes, are not finite, not monotonic, or are not latitudes
     """
 
     lat: Coordinate

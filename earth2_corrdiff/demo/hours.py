@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which hours of the demo's synthetic weather the embedded model learns from, and which it never sees."""
+"""Hours of the demo's synthetic weather for training, validation and tests of the embedded model."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ HELD_OUT_YEARS = range(2023, 2026)
 
 
 def training_times(count: int, seed: int = 0) -> Times:
-    """Random hours of the storm years that the demo may learn from."""
+    """Random hours of the storm years that the demo is trained on."""
     return _random_hours("2012", "2022", count, seed, DemoWeather.is_training_time)
 
 
 def validation_times(count: int, seed: int = 0) -> Times:
-    """Random hours of the next storm year, on which losses are watched."""
+    """Random hours of the next storm year, for validation losses."""
     return _random_hours("2022", "2023", count, seed, partial(_of, VALIDATION_YEARS))
 
 
 def held_out_times(count: int, seed: int = 1) -> Times:
-    """Random hours of the storm years after those: nothing was trained or chosen on them."""
+    """Random hours of the storm years after those: used for neither training nor choices."""
     return _random_hours("2023", "2026", count, seed, partial(_of, HELD_OUT_YEARS))
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Rain: eyewall, spiral bands, fronts, mountains and scattered cells, and what a radar sees of it."""
+"""Rain of eyewall, spiral bands, fronts, mountains and scattered cells, and its radar reflectivity."""
 
 from __future__ import annotations
 

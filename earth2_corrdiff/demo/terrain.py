@@ -114,7 +114,7 @@ def _inside(polygon: tuple[tuple[float, float], ...], x: Array, y: Array) -> NDA
 
 
 def _is_land(x: Array, y: Array) -> NDArray[np.bool_]:
-    """Whether each point is land."""
+    """True for each point on land."""
     land = _inside(TAIWAN, x, y) | _inside(MAINLAND, x, y)
     for lon, lat, radius in ISLANDS:
         cx, cy = project(lat, lon)

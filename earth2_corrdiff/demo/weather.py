@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""`DemoWeather`, an Earth2Studio data source that makes synthetic weather over Taiwan for any time.
+"""`DemoWeather`: an Earth2Studio data source of synthetic weather over Taiwan at any time.
 
-Nothing here is an observation or a forecast. Every number is a function of the valid time and of
+It is neither an observation nor a forecast. Every number is a function of the valid time and of
 `WORLD_VERSION`: the same time always gives the same weather.
 """
 
@@ -74,7 +74,7 @@ class DemoWeather:
         Raises
         ------
         InputError
-            For a variable that is not there, or a time that is none or outside 1700-2199.
+            For an unknown variable, or a time that is not valid or outside 1700-2199.
         """
         times, names = _times(time), _names(variable, COARSE_VARIABLES)
         pick = [COARSE_VARIABLES.index(name) for name in names]
@@ -160,7 +160,7 @@ class DemoWeather:
 
     @classmethod
     def is_training_time(cls, time: datetime | np.datetime64) -> bool:
-        """Whether a time belongs to the storm years 2012-2021, which the demo package may learn from."""
+        """True if a time belongs to the storm years 2012-2021, which the demo package may be trained on."""
         return cls.storm_year(time) in TRAINING_YEARS
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""From a source's grid to the model's: a cut-out where the points coincide, else bilinear.
+"""Fields on the model's input grid: cut out of a source's grid where the points coincide, else bilinear.
 
 Latitude in either order, longitude in either convention, a domain across the seam of either: each
 axis becomes a ``Stencil``, and the seam exists only there.
@@ -45,7 +45,7 @@ class Stencil:
 
     @property
     def exact(self) -> bool:
-        """Whether every wanted point is a source point."""
+        """True if every wanted point is a source point."""
         return not self.weight.any()
 
     def apply(self, field: Field, axis: int) -> Field:
@@ -119,7 +119,7 @@ def cut_out(field: xr.DataArray, lat: Axis, lon: Axis, name: str) -> tuple[Field
     np.ndarray
         [..., h, w]
     bool
-        Whether all points were source points, so that nothing was interpolated
+        True if all points were source points, so that nothing was interpolated
 
     Raises
     ------

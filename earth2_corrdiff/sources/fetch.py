@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Fetch a model's input: the named variables on the model's grid, as Earth2Studio's (x, coords)."""
+"""Fetching of a model's input: the named variables on the model's grid, as Earth2Studio's (x, coords)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def fetch(
     lat, lon : np.ndarray
         [h] and [w], the model's input grid in degrees; either order, either longitude convention
     device : torch.device or str, optional
-        Where to put the tensor, by default the CPU
+        Of the tensor, by default the CPU
 
     Returns
     -------
@@ -53,7 +53,7 @@ def fetch(
         [time, variable, lat, lon], float32, in Earth2Studio's units. NaN where the source has no value, a
         whole slab where it lacks the variable: see ``check_input``
     OrderedDict[str, np.ndarray]
-        time, variable, lat, lon; the last two are those that were asked for
+        time, variable, lat, lon; the last two are those given
 
     Raises
     ------
@@ -85,7 +85,7 @@ def _fetch_one(source: Source, time: np.datetime64, names: list[str], lat: Axis,
 
 
 def _in_order(array: xr.DataArray, names: list[str], source: str) -> xr.DataArray:
-    """The one time of an array as [variable, lat, lon], variables in the order asked for."""
+    """The one time of an array as [variable, lat, lon], variables in the given order."""
     array = array.isel(time=0) if "time" in array.dims else array
     if set(array.dims) != {"variable", "lat", "lon"}:
         raise InputError(

@@ -1,85 +1,260 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Fine fields on their own grid: of a file, of the demo, or of any Earth2Studio data source."""
+"""Fine fields on their own grid by valid time, for truth and training pairs: of files, sources, the demo."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from loguru import logger
 from numpy.typing import NDArray
 
-from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.errors import InputError, UnavailableError, first_line
+from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.times import Times, positions, time_text
-from earth2_corrdiff.base.units import conversion
+from earth2_corrdiff.base.units import Conversion, conversion
 from earth2_corrdiff.demo import DemoWeather
-from earth2_corrdiff.sources import Source, as_source, make_source
 from earth2_corrdiff.sources.checks import cleaned
 from earth2_corrdiff.sources.formats import is_grib, is_zarr, open_dataset
-from earth2_corrdiff.sources.names import AXES, offered
-from earth2_corrdiff.sources.registry import KINDS
-from earth2_corrdiff.sources.time_axes import by_valid_time, time_names
+from earth2_corrdiff.sources.names import offered, with_axes
+from earth2_corrdiff.sources.registry import KINDS, as_source, make_source
+from earth2_corrdiff.sources.source import Source
+from earth2_corrdiff.sources.time_axes import by_valid_time
 
-Field = NDArray[np.floating[Any]]
 
-
-@dataclass(frozen=True, eq=False)
-class FineSource:
-    """A source of fine fields.
+class FineFields(ABC):
+    """Fine fields by valid time and variable, on a grid of their own.
 
     Attributes
     ----------
     name : str
-        For messages
-    read : Callable
-        ``read(times, names)`` → ``DataArray(time, variable, …, …)`` with lat and lon
-    check : Callable
-        ``check(times, names)`` raises InputError for times or variables that it does not have
+        As the user gave it
+    title : str
+        The same with what it is used as, for messages: ``the truth radar.zarr``
+    grid : Grid | None
+        Of all fields; None where it becomes known with the first of them
     synthetic : bool
-        Whether its weather never happened
-    static : dict[str, np.ndarray]
-        Invariants that it brings along, on its grid
+        True if this weather never happened
+    static : Mapping[str, np.ndarray]
+        ``[h, w]`` of each invariant that comes with them
     """
 
-    name: str
-    read: Callable[[Times, list[str]], xr.DataArray]
-    check: Callable[[Times, list[str]], None]
-    synthetic: bool = False
-    static: dict[str, NDArray[np.float32]] | None = None
+    grid: Grid | None = None
+    synthetic = False
+    static: Mapping[str, NDArray[np.float32]] = {}
 
-    def fields(self, time: np.datetime64, names: Sequence[str]) -> tuple[Field, Field, Field]:
-        """Fields ``[C, h, w]`` of a time, and lat and lon, 1-D or 2-D.
+    def __init__(self, name: str, title: str) -> None:
+        self.name, self.title = name, title
+        self._missing: dict[tuple[str, np.datetime64], int] = {}
+
+    @abstractmethod
+    def check_times(self, times: Times) -> None:
+        """Raise InputError for times that are not there."""
+
+    @abstractmethod
+    def available(self, times: Times) -> Times:
+        """Those of these times that are there."""
+
+    @abstractmethod
+    def check_variables(self, variables: Sequence[str]) -> None:
+        """Raise InputError for variables that are not there, or have other units or dimensions."""
+
+    @abstractmethod
+    def read(self, time: np.datetime64, variables: Sequence[str]) -> tuple[NDArray[Any], Grid]:
+        """Fields ``[C, h, w]`` of a time as they are stored, and their grid.
 
         Raises
         ------
         InputError
-            If it cannot be read, lacks a variable, or has other dimensions
+            If they cannot be read, or have other variables or dimensions
         """
-        array = self.read(np.array([time]), list(names))
-        lat, lon = coordinates(array, self.name)
-        dims = lat.dims if lat.ndim == 2 else (*lat.dims, *lon.dims)
-        array = array.isel(time=0) if "time" in array.dims else array
-        have = [str(name) for name in array["variable"].to_numpy()]
-        if set(array.dims) != {"variable", *dims} or not set(names) <= set(have):
-            raise InputError(
-                f"{self.name} returned {', '.join(have)} over {', '.join(map(str, array.dims))} for "
-                f"{time_text(time)}; {', '.join(names)} over {', '.join(map(str, dims))} are needed"
-            )
-        array = array.isel(variable=[have.index(name) for name in names]).transpose("variable", *dims)
-        return array.to_numpy(), lat.to_numpy(), lon.to_numpy()
+
+    def conversion(self, variable: str) -> Conversion:
+        """To Earth2Studio's unit of a variable."""
+        return Conversion()
+
+    def cleaned(
+        self, fields: NDArray[Any], variables: Sequence[str], time: np.datetime64
+    ) -> NDArray[np.float64]:
+        """Fields ``[C, h, w]``, or a part of them, in Earth2Studio's units; NaN where values are missing.
+
+        Raises
+        ------
+        InputError
+            If a value is out of any plausible range
+        """
+        result = np.empty(fields.shape)
+        for c, variable in enumerate(variables):
+            raw, what = np.asarray(fields[c], dtype=np.float64), f"{self.title} at {time_text(time)}"
+            result[c], self._missing[variable, time] = cleaned(raw, variable, self.conversion(variable), what)
+        return result
+
+    def missing(self, time: np.datetime64 | None = None) -> dict[str, int]:
+        """By variable, how many numbers stood for missing values, of one time or of all so far."""
+        found: dict[str, int] = {}
+        for (variable, when), count in self._missing.items():
+            if time in (None, when):
+                found[variable] = found.get(variable, 0) + count
+        return found
 
 
-def fine_source(told: Any) -> FineSource:
-    """A source of fine fields from what a user gives.
+class FileFields(FineFields):
+    """Fields ``(time, [variable], y, x)`` with 1-D or 2-D lat and lon.
 
     Parameters
     ----------
-    told : str | Path | DataSource
+    data : xr.Dataset
+        One variable per name, or one array with a dimension ``variable``
+    name, title : str
+        See ``FineFields``
+    names : Mapping[str, str], optional
+        The file's names of variables where they differ
+    hint : str, optional
+        What to do about a variable that it lacks; ``{}`` stands for the variable
+
+    Raises
+    ------
+    InputError
+        If it has no times, lat or lon, or a time twice
+    """
+
+    grid: Grid
+
+    def __init__(
+        self, data: xr.Dataset, name: str, title: str, names: Mapping[str, str] | None = None, hint: str = ""
+    ) -> None:
+        super().__init__(name, title)
+        self._data, self._hint = by_valid_time(with_axes(data), title), hint
+        self._times = self._data["time"].to_numpy().astype("datetime64[ns]")
+        self.grid, self._dims = grid_of(self._data, title)
+        self._own = {**offered(self._data, title), **(names or {})}
+
+    def check_times(self, times: Times) -> None:
+        lacking = times[positions(self._times, times) < 0]
+        if lacking.size:
+            raise InputError(
+                f"{self.title} lacks {lacking.size} of the times, the first is {time_text(lacking[0])}; "
+                f"it has {time_text(self._times.min())} to {time_text(self._times.max())}"
+            )
+
+    def available(self, times: Times) -> Times:
+        return times[positions(self._times, times) >= 0]
+
+    def check_variables(self, variables: Sequence[str]) -> None:
+        there = [str(name) for name in self._data.data_vars]
+        lacking = [name for name in variables if self._own.get(name) not in there]
+        if lacking:
+            has = f"it has {', '.join(there) or 'nothing'}"
+            raise InputError(
+                f"{self.title} has no {', '.join(lacking)}; {has}{self._hint.format(lacking[0])}"
+            )
+        for name in variables:
+            self._check_dims(self._own[name])
+            self.conversion(name)
+
+    def _check_dims(self, own: str) -> None:
+        array = self._data[own]
+        long = {str(d) for d in array.dims if array.sizes[d] > 1 or d in self._dims}
+        if not set(self._dims) <= long <= {"time", *self._dims}:
+            have, want = ", ".join(map(str, array.dims)), " and ".join(self._dims)
+            raise InputError(f"{own} of {self.title} has the dimensions {have}; it may have time, {want}")
+
+    def conversion(self, variable: str) -> Conversion:
+        return conversion(self._data[self._own[variable]].attrs.get("units"), variable, self.title)
+
+    def read(self, time: np.datetime64, variables: Sequence[str]) -> tuple[NDArray[Any], Grid]:
+        return np.stack([self._field(time, variable) for variable in variables]), self.grid
+
+    def _field(self, time: np.datetime64, variable: str) -> NDArray[Any]:
+        array = self._data[self._own[variable]]
+        if "time" in array.dims:
+            array = array.isel(time=int(positions(self._times, np.array([time]))[0]))
+        array = array.squeeze([d for d in array.dims if d not in self._dims]).transpose(*self._dims)
+        try:
+            return np.asarray(array.to_numpy())
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputError(f"{variable} cannot be read from {self.name} ({first_line(error)})") from error
+
+
+class SourceFields(FineFields):
+    """Fields of an Earth2Studio data source, whose lat and lon may be 2-D.
+
+    Parameters
+    ----------
+    source : Source
+        The data source
+    title : str
+        See ``FineFields``
+    names : Mapping[str, str], optional
+        The source's names of variables where they differ
+    """
+
+    def __init__(self, source: Source, title: str, names: Mapping[str, str] | None = None) -> None:
+        super().__init__(source.name, title)
+        self.source, self._names, self.synthetic = source, names or {}, source.synthetic
+
+    def check_times(self, times: Times) -> None:
+        self.source.check_times(times)
+
+    def available(self, times: Times) -> Times:
+        try:
+            self.check_times(times)
+        except UnavailableError:
+            raise
+        except InputError:
+            there = [time for time in times if self._has(time)]
+            if not there:
+                raise
+            return np.array(there)
+        return times
+
+    def _has(self, time: np.datetime64) -> bool:
+        try:
+            self.check_times(np.array([time]))
+        except InputError:
+            return False
+        return True
+
+    def check_variables(self, variables: Sequence[str]) -> None:
+        self.source.check_variables([self._names.get(name, name) for name in variables])
+
+    def read(self, time: np.datetime64, variables: Sequence[str]) -> tuple[NDArray[Any], Grid]:
+        names = [self._names.get(name, name) for name in variables]
+        array = self.source(np.array([time]), names)
+        grid, dims = grid_of(array, self.title)
+        array = array.isel(time=0) if "time" in array.dims else array
+        have = [str(name) for name in np.atleast_1d(array["variable"])]
+        if set(array.dims) != {"variable", *dims} or not set(names) <= set(have):
+            raise InputError(
+                f"{self.name} returned {', '.join(have)} over {', '.join(map(str, array.dims))} for "
+                f"{time_text(time)}; {', '.join(names)} over {', '.join(dims)} are needed"
+            )
+        array = array.isel(variable=[have.index(name) for name in names]).transpose("variable", *dims)
+        return array.to_numpy(), grid
+
+
+class DemoFields(SourceFields):
+    """The fine fields that the demo's coarse weather averages, computed when they are read."""
+
+    def __init__(self, title: str, names: Mapping[str, str] | None = None) -> None:
+        weather = DemoWeather()
+        source = Source(
+            "demo", lambda: weather.truth, lambda: weather.TRUTH_VARIABLES, synthetic=weather.SYNTHETIC
+        )
+        super().__init__(source, title, names)
+        self.grid, self.static = Grid(*weather.fine_grid()), weather.static()
+
+
+def open_fine(given: Any) -> FineFields:
+    """Fine fields, for training pairs, from what a user gives.
+
+    Parameters
+    ----------
+    given : str | Path | DataSource
         ``demo``; the path of a NetCDF or Zarr, rectilinear or curvilinear (``file:PATH`` or the path alone);
         the name of a source (``arco``, …), or an Earth2Studio data source
 
@@ -88,103 +263,43 @@ def fine_source(told: Any) -> FineSource:
     InputError
         If there is no such source, or it has forecasts
     """
-    text = told if isinstance(told, str) else ""
-    if text == "demo" or isinstance(told, DemoWeather):
-        return _demo()
-    named = text.partition(":")[0] in KINDS
-    if isinstance(told, Path) or (text and not named):
-        path = Path(text.removeprefix("file:") or told).expanduser()
-        if not _are_several(path) and not (path.is_file() and is_grib(path)):
-            return _of_file(path)
-        told = f"file:{path}"
-    source = make_source(told) if isinstance(told, str) else as_source(told)
+    if given == "demo" or isinstance(given, DemoWeather):
+        return DemoFields("demo")
+    if isinstance(given, Path) or (isinstance(given, str) and given.partition(":")[0] not in KINDS):
+        path = Path(str(given).removeprefix("file:")).expanduser()
+        if not are_regular(path):
+            return FileFields(open_dataset(path), str(path), str(path))
+        given = f"file:{path}"
+    source = analyses_of(given, "from which no pairs can be made; give analyses")
+    return SourceFields(source, source.name)
+
+
+def analyses_of(given: Any, reason: str) -> Source:
+    """A data source from its name or itself; InputError with a reason where it has forecasts."""
+    source = make_source(given) if isinstance(given, str) else as_source(given)
     if not isinstance(source, Source):
-        raise InputError(f"{source.name} has forecasts, from which no pairs can be made; give analyses")
-
-    def check(times: Times, names: list[str]) -> None:
-        source.check_times(times)
-        source.check_variables(names)
-
-    return FineSource(source.name, source, check, source.synthetic)
+        raise InputError(f"{source.name} has forecasts, {reason}")
+    return source
 
 
-def _are_several(path: Path) -> bool:
-    """True for a folder of files, a pattern, or several files: these are on regular grids."""
-    return (path.is_dir() and not is_zarr(path)) or (not path.exists() and bool(set("*?[,") & set(str(path))))
+def are_regular(path: Path) -> bool:
+    """True for GRIB, a folder of files, a pattern, or several files: sources read them, on regular grids."""
+    if path.is_file():
+        return is_grib(path)
+    return not is_zarr(path) if path.is_dir() else bool(set("*?[,") & set(str(path)))
 
 
-def _demo() -> FineSource:
-    weather = DemoWeather()
-
-    def check(times: Times, names: list[str]) -> None:
-        _refuse_lacking("demo", names, weather.TRUTH_VARIABLES)
-
-    return FineSource("demo", weather.truth, check, synthetic=True, static=weather.static())
-
-
-def _of_file(path: Path) -> FineSource:
-    data = open_dataset(path)
-    new = {old: axis for old, axis in AXES.items() if old in data.variables and axis not in data.variables}
-    data = data.rename(new)
-    data = data.set_coords([axis for axis in ("lat", "lon") if axis in data.variables])
-    stacked = [name for name in data.data_vars if "variable" in data[name].dims]
-    data = data[stacked[0]].to_dataset("variable") if len(stacked) == 1 else data
-    if not time_names(data):
-        raise InputError(f"{path} has no dates as its coordinate time")
-    data = by_valid_time(data, str(path))
-    own = offered(data, str(path))
-    stamps = data["time"].to_numpy().astype("datetime64[ns]")
-
-    def check(times: Times, names: list[str]) -> None:
-        _refuse_lacking(str(path), names, list(own))
-        for name in names:
-            conversion(data[own[name]].attrs.get("units"), name, str(path))
-        if (lacking := times[positions(stamps, times) < 0]).size:
-            raise InputError(
-                f"{path} lacks {lacking.size} of the times, the first is {time_text(lacking[0])}; "
-                f"it has {time_text(stamps.min())} to {time_text(stamps.max())}"
-            )
-
-    def read(times: Times, names: list[str]) -> xr.DataArray:
-        row = int(positions(stamps, times[:1])[0])
-        fields = [_cleaned(_at(data[own[name]], row), name, path, times[0]) for name in names]
-        return xr.concat(fields, xr.Variable("variable", names), coords="minimal", compat="override")
-
-    return FineSource(str(path), read, check)
-
-
-def _at(array: xr.DataArray, row: int) -> xr.DataArray:
-    """The field of a time, or the one of all times."""
-    array = array.isel(time=row, drop=True) if "time" in array.dims else array
-    return array.squeeze(drop=True)
-
-
-def _cleaned(array: xr.DataArray, name: str, path: Path, time: np.datetime64) -> xr.DataArray:
-    """A field in Earth2Studio's units; numbers that stand for missing values are NaN, and the log says so."""
-    convert, when = conversion(array.attrs.get("units"), name, str(path)), time_text(time)
-    fields, count = cleaned(array.to_numpy(), name, convert, f"the input from {path} at {when}")
-    if count:
-        logger.warning(
-            "{}: {} at {} has {} of {} values that stand for missing ones (-999, 9999, 1e20, …)",
-            *(path, name, when, count, fields.size),
-        )
-    return array.copy(data=fields)
-
-
-def _refuse_lacking(source: str, names: Sequence[str], there: Sequence[str]) -> None:
-    lacking = [name for name in names if name not in there]
-    if lacking:
-        raise InputError(f"{source} has no {', '.join(lacking)}; it has {', '.join(there) or 'nothing'}")
-
-
-def coordinates(data: xr.DataArray | xr.Dataset, name: str) -> tuple[xr.DataArray, xr.DataArray]:
-    """Its lat and lon.
+def grid_of(data: xr.DataArray | xr.Dataset, name: str) -> tuple[Grid, tuple[str, ...]]:
+    """The grid of fields from their lat and lon, and its two dimensions.
 
     Raises
     ------
     InputError
-        If it has none
+        If there are none, or they are not valid
     """
     if not {"lat", "lon"} <= set(data.coords) | set(getattr(data, "data_vars", ())):
         raise InputError(f"{name} has no lat and lon")
-    return data["lat"], data["lon"]
+    lat, lon = data["lat"], data["lon"]
+    grid = Grid(lat.to_numpy(), lon.to_numpy())
+    dims = lat.dims if grid.curvilinear else (*lat.dims, *lon.dims)
+    return grid, tuple(map(str, dims))

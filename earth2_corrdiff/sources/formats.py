@@ -30,7 +30,7 @@ OTHERS = (
     (b"<", "a web page (the answer of a server, perhaps an error); download the file again"),
     (b"{", "JSON (the answer of a server, perhaps an error); download the file again"),
 )
-"""First bytes of files that are no fields, and what to do with them."""
+"""First bytes of other files, and what to do with them."""
 ZARR_FILES = ("zarr.json", ".zgroup", ".zmetadata", ".zattrs")
 
 
@@ -140,7 +140,7 @@ def refuse_others(path: Path) -> None:
 
 
 def files_of(place: str | Path) -> list[Path]:
-    """The files of a path, a folder, a pattern, or several of these with commas between, in order.
+    """Files of a path, a folder, a pattern, or several of these with commas between, in order.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def files_of(place: str | Path) -> list[Path]:
         if found := _fields([Path(name) for name in sorted(glob.glob(text, recursive=True))]):
             return found
         raise InputError(f"no NetCDF, GRIB or Zarr matches {text}")
-    raise InputError(f"there is no file {path}; give --source file:PATH a NetCDF, GRIB or Zarr")
+    raise InputError(f"there is no file {path}; use a NetCDF, GRIB or Zarr")
 
 
 def _folder(folder: Path) -> list[Path]:

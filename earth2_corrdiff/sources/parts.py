@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Several files as one table: each row the fields of a valid time, a lead time and a coarse member."""
+"""Several files as one table, with a row per valid time, lead time and coarse member."""
 
 from __future__ import annotations
 
@@ -97,6 +97,10 @@ class Parts:
         """Variables of a row."""
         part: Part = self._parts[self._part[row]]
         return part.names(int(self._row[row]))
+
+    def rows_by_name(self, rows: Iterable[int]) -> dict[str, int]:
+        """The row of each variable that some rows have."""
+        return {name: int(row) for row in rows for name in self.names(row)}
 
     def path(self, row: int) -> Path:
         """The file of a row."""

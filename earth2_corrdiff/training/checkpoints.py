@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""States of a training on disk: written whole or not at all."""
+"""Checkpoints of a training on disk, each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from earth2_corrdiff.base.files import whole
 
 
 def save(path: Path, step: int, key: str, parts: dict[str, Any]) -> None:
-    """Write a state beside its place, then move it there.
+    """Write a checkpoint beside its path, then move it there.
 
     Parameters
     ----------
@@ -25,9 +25,9 @@ def save(path: Path, step: int, key: str, parts: dict[str, Any]) -> None:
     step : int
         Steps done
     key : str
-        What tells this training from another
+        Text that identifies the training
     parts : dict[str, nn.Module | torch.optim.Optimizer]
-        What is kept
+        Networks and optimiser
 
     Raises
     ------
@@ -43,7 +43,7 @@ def save(path: Path, step: int, key: str, parts: dict[str, Any]) -> None:
 
 
 def resume(path: Path, key: str, parts: dict[str, Any]) -> int:
-    """Take up a stored state; returns the steps done.
+    """Load a checkpoint into ``parts``; returns the steps done.
 
     Raises
     ------
@@ -59,19 +59,19 @@ def resume(path: Path, key: str, parts: dict[str, Any]) -> int:
             return int(state["step"])
     except (RuntimeError, ValueError, LookupError, TypeError, EOFError, pickle.UnpicklingError) as error:
         raise InputError(
-            f"{path} is no state of this training ({first_line(error)}); remove it to start again"
+            f"{path} is not a checkpoint of this training ({first_line(error)}); remove it to start again"
         ) from error
     raise InputError(f"{path} was trained otherwise ({stored}; now {key}); remove it to start again")
 
 
-def keep(path: Path, key: str, told: dict[str, Any]) -> None:
+def save_json(path: Path, key: str, values: dict[str, Any]) -> None:
     """Write what was computed once for a key, as JSON, whole or not at all."""
     with whole(path) as part:
-        part.write_text(json.dumps({"key": key, **told}), encoding="utf-8")
+        part.write_text(json.dumps({"key": key, **values}), encoding="utf-8")
 
 
-def kept(path: Path, key: str) -> dict[str, Any] | None:
-    """What :func:`keep` wrote for the same key; None if there is nothing of it.
+def load_json(path: Path, key: str) -> dict[str, Any] | None:
+    """Values of :func:`save_json` for the same key; None if there are none.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def kept(path: Path, key: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return told if told["key"] == key else None
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return stored if stored["key"] == key else None
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged; remove it") from error

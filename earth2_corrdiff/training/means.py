@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Between the stages: the residual's scale, and the regression's means for the second one."""
+"""The regression's means for the second stage, and the scale of the residual."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BALANCE_TIMES = 512
 
 
 def checksum(net: nn.Module) -> str:
-    """Of all weights."""
+    """Checksum of all weights."""
     digest = hashlib.sha256()
     for name, value in sorted(net.state_dict().items()):
         digest.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
@@ -45,7 +45,7 @@ class Means:
     regression : Regression
         Trained
     pairs : PairFile
-        What indices are numbers into
+        The data that indices count
     folder : Path | None, optional
         Keep means in files there, and read them from these; several processes may share them
     """

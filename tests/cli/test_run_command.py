@@ -440,7 +440,7 @@ def test_bad_weather(case: str, package: Path, old: Path, capfd: pytest.CaptureF
 
 GFS = "the source gfs has analyses at 00, 06, 12 and 18 UTC since 2021-01-01; got "
 WRONG: dict[str, tuple[list[Any], str]] = {
-    "no time": (["yesterday"], "'yesterday' is no time; give one as 2024-07-24T12:00 (UTC)"),
+    "no time": (["yesterday"], "'yesterday' is not a valid time; use a format like 2024-07-24T12:00 (UTC)"),
     "future": (["2199-01-01", "--source", "gfs"], f"{GFS}2199-01-01T00:00, which lies in the future"),
     "before the archive": (["2020-12-31T18:00", "--source", "gfs"], f"{GFS}2020-12-31T18:00"),
     "off the cycle": (["2024-07-24T13:00", "--source", "gfs"], f"{GFS}2024-07-24T13:00"),
@@ -465,7 +465,7 @@ WRONG: dict[str, tuple[list[Any], str]] = {
     "no file": ([TIMES[0], "--source", "file:none.nc"], "there is no file none.nc"),
     "no mirror": (
         [TIMES[0], "--source", "gfs:none"],
-        "needs a folder laid out like NOAA's GFS bucket; none is none",
+        "needs a folder laid out like NOAA's bucket; none is not one",
     ),
     "GPU": ([TIMES[0], "--device", "cuda:7"], "there is no device cuda:7: this machine has "),
     "device": (

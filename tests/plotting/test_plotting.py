@@ -184,7 +184,7 @@ def test_unknown_time_and_sample(store: xr.Dataset) -> None:
     for time in (3, "2024-07-25"):
         with pytest.raises(InputError, match="no time"):
             plotting.plot_member(store, time)
-    with pytest.raises(InputError, match="is no time"):
+    with pytest.raises(InputError, match="is not a valid time"):
         plotting.plot_member(store, "noon")
 
 

@@ -218,12 +218,12 @@ def test_a_checkpoint_that_does_not_fit(tmp_path: Path) -> None:
     assert checkpoints.resume(path, "this", {"net": net}) == 7 and torch.equal(net.weight, before["weight"])
     with pytest.raises(InputError, match=r"s\.ckpt was trained otherwise \(this; now that\)"):
         checkpoints.resume(path, "that", {"net": net})
-    with pytest.raises(InputError, match="no state of this training"):
+    with pytest.raises(InputError, match="not a checkpoint of this training"):
         checkpoints.resume(path, "this", {"net": nn.Linear(3, 3)})
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"text"):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="no state of this training") as raised:
+        with pytest.raises(InputError, match="not a checkpoint of this training") as raised:
             checkpoints.resume(path, "this", {"net": net})
         assert "\n" not in str(raised.value)
 
