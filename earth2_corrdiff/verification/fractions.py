@@ -3,7 +3,7 @@
 """Fractions skill score: it compares the share of an event in windows of forecast and truth.
 
 Roberts and Lean 2008; for ensembles Necker et al. 2024 (doi 10.1002/qj.4824), as Earth2Studio's ``fss``.
-That holds all members at once, has round windows and no gaps; this one needs none of it.
+That one holds all members at once, has round windows and cannot treat gaps.
 """
 
 from __future__ import annotations

@@ -205,7 +205,7 @@ def test_outputs_that_are_refused(result: Result, tmp_path: Path) -> None:
     for path, overwrite, message in (
         (tmp_path / "scores.txt", False, "takes a file.csv or a store.zarr"),
         (mine, False, "exists; use --overwrite"),
-        (other, True, "is no output of a verification: not replaced"),
+        (other, True, "is not an output of a verification: not replaced"),
         (tmp_path / "file" / "scores.csv", False, "cannot write"),
     ):
         with pytest.raises(InputError, match=message):
