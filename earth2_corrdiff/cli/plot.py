@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.files import make_folder, whole, writing
 from earth2_corrdiff.cli.common import ArgumentParser, run_command
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 NAME = "plot-corrdiff"
 FORMATS = ("png", "jpg", "pdf", "svg")
 OVER = ("members", "times")
+HINT = "; give another --output-dir"
 
 Save = Callable[[Path], None]
 
@@ -131,7 +132,7 @@ def plot(args: argparse.Namespace) -> None:
     if args.plot_lowres:
         panels.require_coarse(ds)
     choice = _plottable(ds, _times(ds, args.lead), samples, coarse, ensemble=args.ensemble)
-    _make_folder(args.output_dir)
+    make_folder(args.output_dir, HINT)
     for index, members in choice.members.items():
         for name, save in _pictures(ds, index, members, choice.coarse, thresholds, args):
             _write(args.output_dir / name, save)
@@ -181,10 +182,11 @@ def _plottable(
     """The written ones of the members to plot, at each of the times; the others are warned of."""
     from loguru import logger
 
-    from earth2_corrdiff.plotting import cases, fields
+    from earth2_corrdiff.plotting import cases
+    from earth2_corrdiff.store import reader
 
     asked = _members(ds, samples, coarse)
-    written = {index: fields.written_members(ds, index) for index in times}
+    written = {index: reader.written_members(ds, index) for index in times}
     if ensemble and max(map(len, written.values()), default=0) < 2:
         raise InputError("--ensemble needs two written members, and the store has fewer: run more samples")
     found = {index: [sample for sample in asked if sample in there] for index, there in written.items()}
@@ -195,22 +197,22 @@ def _plottable(
     every = cases(ds)
     for index, members in found.items():
         for sample in sorted(set(asked) - set(members)):
-            name = fields.member_text(ds, sample).replace("member", "sample", 1)
+            name = reader.member_text(ds, sample).replace("member", "sample", 1)
             logger.warning("{} at {} has not been written: skipped.", name.capitalize(), every[index])
-    numbers = fields.coarse_numbers(ds) or [0]
+    numbers = reader.coarse_numbers(ds) or [0]
     shown = [i for i, number in enumerate(numbers) if coarse is None or number in coarse]
     return Choice({index: members for index, members in found.items() if members}, shown)
 
 
 def _members(ds: xr.Dataset, samples: list[int] | None, coarse: list[int] | None) -> list[int]:
     """Numbers of the members to plot; InputError if the store has no room for one of them."""
-    from earth2_corrdiff.plotting import fields
+    from earth2_corrdiff.store import reader
 
-    numbers = fields.coarse_numbers(ds)
+    numbers = reader.coarse_numbers(ds)
     if numbers is None:
         if coarse is not None:
             raise InputError("the store has no coarse members; leave out --coarse-members")
-        return fields.checked_samples(ds, samples)
+        return reader.checked_samples(ds, samples)
     for what, wanted, there in (
         ("coarse member", coarse, numbers),
         ("sample", samples, [int(number) for number in ds["sample"].values]),
@@ -218,7 +220,7 @@ def _members(ds: xr.Dataset, samples: list[int] | None, coarse: list[int] | None
         for number in wanted or ():
             if number not in there:
                 raise InputError(f"the store has no {what} {number}: it has {', '.join(map(str, there))}")
-    named = {number: fields.member_names(ds, number) for number in fields.sample_numbers(ds)}
+    named = {number: reader.member_names(ds, number) for number in reader.sample_numbers(ds)}
     return [
         number
         for number, (own, sample) in named.items()
@@ -261,7 +263,7 @@ def _coarse_pictures(
 ) -> Iterator[tuple[str, Save]]:
     """The coarse input of each coarse member that is chosen."""
     from earth2_corrdiff import plotting
-    from earth2_corrdiff.plotting.fields import coarse_numbers
+    from earth2_corrdiff.store.reader import coarse_numbers
 
     numbers = coarse_numbers(ds)
     for position in coarse:
@@ -280,7 +282,7 @@ def _animations(ds: xr.Dataset, choice: Choice) -> Iterator[tuple[str, Save]]:
     for index in choice.members:
         groups.setdefault(None if every.leads is None else every[index].time, []).append(index)
     for times in groups.values():
-        scales = panels.common_scales(ds, {index: choice.members[index] for index in times})
+        scales = panels.color_scales(ds, {index: choice.members[index] for index in times})
         first, last = (plotting.case_label(every[index]) for index in (times[0], times[-1]))
         span = first if len(times) == 1 else f"{first}-to-{last}"
         for sample in sorted({sample for index in times for sample in choice.members[index]}):
@@ -299,9 +301,9 @@ def _animate_times(ds: xr.Dataset, sample: int, times: list[int], scales: Scales
 
 def _member_label(ds: xr.Dataset, sample: int) -> str:
     """``sample-2``, or ``coarse-1-sample-2``."""
-    from earth2_corrdiff.plotting import fields
+    from earth2_corrdiff.store import reader
 
-    coarse, own = fields.member_names(ds, sample)
+    coarse, own = reader.member_names(ds, sample)
     return f"sample-{own}" if coarse is None else f"coarse-{coarse}-sample-{own}"
 
 
@@ -310,25 +312,8 @@ def _saving(figure: Figure, file_format: str) -> Save:
     return lambda path: figure.savefig(path, format=file_format, dpi="figure", **jpeg)
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot make the folder {folder} ({error.strerror}): name another --output-dir"
-        ) from error
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"cannot write into {folder}: name another --output-dir")
-
-
 def _write(path: Path, save: Save) -> None:
-    """Write a picture under its name only once it is whole, and say so."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    """Write a picture, complete or not at all, and print its path."""
+    with writing(path, HINT), whole(path) as part:
         save(part)
-        part.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path} ({error.strerror}): name another --output-dir") from error
-    finally:
-        part.unlink(missing_ok=True)
     print(path, flush=True)

@@ -37,11 +37,11 @@ def announce(
 
 def report(run: Downscaling, output: Path, loaded: float) -> str:
     """One line about the run that has ended, and one about what was compressed."""
-    from earth2_corrdiff.store.layout import made_up
+    from earth2_corrdiff.run.provenance import synthetic_note
 
     model = run.model
     H, W = model.spec.output_grid.shape
-    synthetic = made_up(model.spec, run.source.synthetic)
+    synthetic = synthetic_note(model.spec, run.source.synthetic)
     stages = ", ".join(f"{name} {value:.1f} s" for name, value in {"load": loaded, **run.seconds}.items())
     done = f"wrote {output}"
     if run.found == run.members:

@@ -129,7 +129,7 @@ def verify(args: argparse.Namespace) -> None:
     if args.output is not None:
         files.check_output(args.output, args.overwrite)
     if path is not None:
-        files.check_folder(path)
+        report.check_report(path)
     _quiet_log()
     verification = open_verification(
         args.store,

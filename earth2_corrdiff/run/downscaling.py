@@ -27,10 +27,11 @@ from earth2_corrdiff.model.earth2studio import CorrDiff
 from earth2_corrdiff.model.spec import check_count
 from earth2_corrdiff.run.loop import Tally, Work, jobs
 from earth2_corrdiff.run.options import Options
+from earth2_corrdiff.run.provenance import provenance
 from earth2_corrdiff.run.share import Share
 from earth2_corrdiff.sources import Inputs, Source, as_source
 from earth2_corrdiff.store.error_bounds import Bound, Kept
-from earth2_corrdiff.store.layout import Layout, compression, member_seeds, provenance
+from earth2_corrdiff.store.layout import Layout, compression, member_seeds
 from earth2_corrdiff.store.sizes import Size, check_memory
 from earth2_corrdiff.store.target import Output
 from earth2_corrdiff.store.writer import Plain, Store

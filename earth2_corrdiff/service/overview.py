@@ -19,9 +19,10 @@ from matplotlib.ticker import MaxNLocator
 
 from earth2_corrdiff.base.cases import Case
 from earth2_corrdiff.base.times import time_text
-from earth2_corrdiff.plotting import fields, figures, panels, style
+from earth2_corrdiff.plotting import figures, maps, panels, style
 from earth2_corrdiff.plotting.style import Quantity, Scale
 from earth2_corrdiff.service import chart, job_fields
+from earth2_corrdiff.store import reader
 
 SHADES = 128
 SAID = ("package", "source", "solver", "number_of_steps", "seed", "precision", "device")
@@ -31,15 +32,15 @@ SAID = ("package", "source", "solver", "number_of_steps", "seed", "precision", "
 def overview(store: Path) -> dict[str, Any]:
     """All that the page needs before it asks for fields: axes, quantities with colours, lines, provenance."""
     ds = job_fields.opened(store)
-    mesh = fields.mesh(ds)
+    mesh = maps.mesh_of(ds)
     width, height = chart.cell(mesh)
     return {
         "shape": list(mesh.lat.shape),
         "cell_km": [round(width, 3), round(height, 3)],
         "north_up": bool(np.median(np.diff(mesh.lat, axis=0)) > 0),
         "east_right": bool(np.median(np.diff(mesh.lon, axis=1)) > 0),
-        **_states(job_fields.in_order(fields.cases(ds))),
-        "members": fields.sample_numbers(ds),
+        **_states(job_fields.in_order(reader.cases(ds))),
+        "members": reader.sample_numbers(ds),
         "quantities": _quantities(ds),
         "overlay": chart.overlay(ds),
         "missing": style.MISSING,
@@ -54,7 +55,7 @@ def _states(states: Sequence[Case]) -> dict[str, Any]:
     """Valid times, names as in the figures' file names, and of forecasts the starts: one for each state."""
     return {
         "times": [time_text(state.valid) for state in states],
-        "labels": [fields.case_label(state) for state in states],
+        "labels": [reader.case_label(state) for state in states],
         "starts": None if states[0].lead is None else [time_text(state.time) for state in states],
     }
 
@@ -69,8 +70,8 @@ def _made_up(ds: xr.Dataset) -> str | None:
 
 def _quantities(ds: xr.Dataset) -> list[dict[str, Any]]:
     """Each quantity with its scales, which hold for all times."""
-    times, members = job_fields.positions(ds), fields.sample_numbers(ds)
-    every = [panels.color_scales(ds, time, members) for time in times]
+    times, members = job_fields.positions(ds), reader.sample_numbers(ds)
+    every = [panels.color_scales(ds, {time: members}) for time in times]
     found = []
     for quantity in panels.member_quantities(ds):
         twin = job_fields.twin_of(ds, quantity)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from earth2_corrdiff.base.errors import InputError, first_line
+from earth2_corrdiff.base.files import whole
 
 
 def save(path: Path, step: int, key: str, parts: dict[str, Any]) -> None:
@@ -33,11 +34,10 @@ def save(path: Path, step: int, key: str, parts: dict[str, Any]) -> None:
     InputError
         If it cannot be written; what was there before is still there
     """
-    partial = path.with_name(path.name + ".part")
     state = {name: part.state_dict() for name, part in parts.items()}
     try:
-        torch.save({"step": step, "key": key, **state}, partial)
-        partial.replace(path)
+        with whole(path) as part:
+            torch.save({"step": step, "key": key, **state}, part)
     except (OSError, RuntimeError) as error:  # PyTorch's writer has the second for a full disk
         raise InputError(f"cannot write the checkpoint {path} ({first_line(error)})") from error
 
@@ -66,9 +66,8 @@ def resume(path: Path, key: str, parts: dict[str, Any]) -> int:
 
 def save_json(path: Path, key: str, values: dict[str, Any]) -> None:
     """Write what was computed once for a key, as JSON, whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps({"key": key, **values}), encoding="utf-8")
-    partial.replace(path)
+    with whole(path) as part:
+        part.write_text(json.dumps({"key": key, **values}), encoding="utf-8")
 
 
 def load_json(path: Path, key: str) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.files import whole
 
 COLUMNS = ("step", "loss", "validation", "learning_rate", "gradient_norm")
 Row = Mapping[str, float | None]
@@ -33,12 +34,10 @@ class Log:
     def __init__(self, path: Path, done: int) -> None:
         self.path = path
         rows = read_log(path)[:done] if path.exists() else []
-        partial = path.with_name(path.name + ".part")
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        with whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
-        partial.replace(path)
         self._file = path.open("a", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._file, COLUMNS)
 

@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from earth2_corrdiff.base.files import writing
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.spec import CorrDiffSpec
 from earth2_corrdiff.networks.fast.accelerate import accelerate
 from earth2_corrdiff.networks.preconditioned import Regression
 from earth2_corrdiff.networks.unet import Conv2d, SongUNet
-from earth2_corrdiff.store.paths import writing
 from earth2_corrdiff.training.pairs import PairFile
 from earth2_corrdiff.training.stages import normalised
 from earth2_corrdiff.training.statistics import Moments
@@ -75,7 +75,7 @@ class Means:
 def _mapped(path: Path, kind: type[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """An array in a file, which starts with zeros that take no room on the disk."""
     size = int(np.prod(shape)) * np.dtype(kind).itemsize
-    with writing(path, kept=False), path.open("ab") as file:
+    with writing(path), path.open("ab") as file:
         file.truncate(size)  # makes it longer; what another process has written stays
     return np.memmap(path, kind, "r+", shape=shape)
 

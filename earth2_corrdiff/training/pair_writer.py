@@ -14,10 +14,11 @@ import zarr
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.files import writing
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.base.variables import LAT, LON, cf_attributes
-from earth2_corrdiff.store.paths import replaced, writing
+from earth2_corrdiff.store.paths import replaced
 from earth2_corrdiff.training.pairs import COARSE, COMPLETE, ORDER, Channels
 
 EPOCH = np.datetime64("1970-01-01T00:00:00", "s")
@@ -91,7 +92,7 @@ class PairWriter:
 
     def __init__(self, path: str | Path, plan: PairPlan) -> None:
         self.path, self.plan = Path(path), plan
-        with writing(self.path, kept=False):
+        with writing(self.path):
             if not self.path.exists():
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with replaced(self.path) as fresh:
@@ -124,7 +125,7 @@ class PairWriter:
 
     def write(self, number: int, fields: Fields) -> None:
         """Write one time; the mark that it is complete comes last."""
-        with writing(self.path, kept=False):
+        with writing(self.path):
             for name, values in zip(self.plan.names, (*fields[0], *fields[1]), strict=True):
                 self._array(name)[number] = values
             self._array(COMPLETE)[number] = 1

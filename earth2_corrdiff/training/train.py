@@ -6,12 +6,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Protocol
 
+from earth2_corrdiff.base.files import make_folder
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.packages.writer import save_package
-from earth2_corrdiff.store.paths import writing
 from earth2_corrdiff.training import checkpoints
 from earth2_corrdiff.training.config import Config, StageConfig
 from earth2_corrdiff.training.log import draw
@@ -123,17 +122,3 @@ class Training:
                 stored = {"scale": residual_scale(model, material.pairs, material.splits.train, means)}
                 checkpoints.save_json(path, key, stored)
         return balance(model, stored["scale"], self.config.diffusion.sigma_data)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder in which files can be written, where there is none.
-
-    Raises
-    ------
-    InputError
-        If that cannot be done
-    """
-    with writing(folder, kept=False):
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass  # permissions do not show read-only file systems: try

@@ -490,13 +490,13 @@ WRONG: dict[str, tuple[list[Any], str]] = {
     "below a file": ([TIMES[0], "--output", "file/run.zarr"], "cannot write file/run.zarr: "),
     "a file": (
         [TIMES[0], "--output", "file"],
-        "the output file exists and is no store of a run; give another",
+        "the output file exists and is not a store of a run; give another",
     ),
     "a folder": (
         [TIMES[0], "--output", "outputs", "--overwrite"],
-        "the output outputs exists and is no store",
+        "the output outputs exists and is not a store",
     ),
-    "here": ([TIMES[0], "--output", "."], "the output . exists and is no store"),
+    "here": ([TIMES[0], "--output", "."], "the output . exists and is not a store"),
     "no such place": ([TIMES[0], "--output", "/proc/run.zarr"], "cannot write /proc/run.zarr: No such file"),
     "long name": ([TIMES[0], "--output", "a" * 300], "File name too long"),
     "not a number": (

@@ -19,7 +19,8 @@ from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.diffusion.noise import drawn_seeds
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.spec import Sampling
-from earth2_corrdiff.store.layout import IDENTITY, provenance
+from earth2_corrdiff.run.provenance import provenance
+from earth2_corrdiff.store.layout import IDENTITY
 
 DOMAIN = (24, 36)
 GPU = torch.device("cuda", 0)

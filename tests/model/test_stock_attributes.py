@@ -15,7 +15,7 @@ import torch
 from tiny import COARSE, INPUTS, make_downscaler, make_package, make_spec, weather
 
 from earth2_corrdiff import CorrDiff, CorrDiffTaiwan, InputError
-from earth2_corrdiff.store.layout import provenance
+from earth2_corrdiff.run.provenance import provenance
 
 WORK = {
     "number_of_samples": 3,

@@ -1,0 +1,67 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Provenance of a run: the attributes of its store that describe how its members were made."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.model.spec import CorrDiffSpec
+from earth2_corrdiff.networks.kernels import tuned
+
+
+def provenance(
+    downscaler: Downscaler, source: str, synthetic: bool, seed: int, command: str
+) -> dict[str, Any]:
+    """What a run is made with, as attributes of its store: all of ``IDENTITY`` that applies, and more.
+
+    ``synthetic`` says it of the source; the package speaks for itself.
+    """
+    spec, sampling = downscaler.spec, downscaler.sampling
+    packages = ("earth2_corrdiff", "earth2studio", "torch", "numpy", "zarr")
+    attributes = {
+        "title": f"CorrDiff downscaling{synthetic_note(spec, synthetic)}",
+        "source": source,
+        "package": spec.name or spec.root,
+        "package_sha256": spec.sha256,
+        "synthetic": int(synthetic or spec.synthetic),
+        "synthetic_source": int(synthetic),
+        "solver": sampling.solver,
+        "number_of_steps": int(sampling.steps),
+        "sigma_min": float(sampling.sigma_min),
+        "sigma_max": float(sampling.sigma_max),
+        "seed": seed,
+        "precision": downscaler.precision,
+        "device": downscaler.device.type,
+        "versions": json.dumps({name: _version(name) for name in packages}),
+        "command": command,
+    }
+    if sampling.solver == "stochastic":
+        attributes["churn"] = str(sampling.churn)
+    if sampling.noise == "device" and downscaler.device.type != "cpu":  # there it is the same
+        attributes["noise"] = f"drawn on {downscaler.device.type}"
+    kernels = tuned.arithmetic(downscaler.device, downscaler.precision) if downscaler.accelerated else ""
+    if kernels:
+        attributes["kernels"] = kernels
+    if spec.inference_mode != "both":
+        attributes["stages"] = spec.inference_mode
+    if downscaler.view.patching is not None:
+        attributes["patches"] = str(downscaler.view)
+    return attributes
+
+
+def synthetic_note(spec: CorrDiffSpec, synthetic: bool) -> str:
+    """What is synthetic about an output, to go on with "downscaling" or "points"; empty if nothing is."""
+    if synthetic:
+        return " of synthetic demo weather"
+    return " by a demo model trained on synthetic weather" if spec.synthetic else ""
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package.replace("_", "-"))
+    except PackageNotFoundError:  # a checkout that is not installed
+        return "unknown"
