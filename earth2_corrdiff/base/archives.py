@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Untrusted archives: members are read by name, their sizes are bounded before they are read."""
+"""Untrusted archives: members are read by name, with their sizes bounded before they are read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_MEMBERS = 1000
 SMALL = 64 * MIB
 """Bytes that a member may hold however well it is compressed."""
 MOST_RATIO = 20
-"""By which larger members may have been compressed: weights and fields have 1 to 3, a bomb has 1000."""
+"""Ratio by which larger members may have been compressed: weights and fields have 1 to 3, a bomb has 1000."""
 _END = struct.Struct("<4s4H2LH")
 _LOCATOR = struct.Struct("<4sLQL")
 _END_64 = struct.Struct("<4sQ2H2L4Q")
@@ -61,7 +61,7 @@ class Archive:
         return list(self._found)
 
     def size(self, name: str) -> int:
-        """Bytes of a member, by the archive's directory."""
+        """Bytes of a member, as the archive's directory claims."""
         return self._sizes[name][0]
 
     def stored(self, name: str) -> bool:
@@ -81,15 +81,15 @@ class Archive:
         Raises
         ------
         ValueError
-            If it is larger, or is compressed in a way that cannot be bounded
+            If it holds more, or is compressed in a way that cannot be bounded
         KeyError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError
-            If it does not exist, is damaged or encrypted
+            If it is not there, damaged or encrypted
         """
         info = self._found[name]
         size, stored = self._sizes[name]
         most = max(SMALL, MOST_RATIO * stored) if most is None else most
         if size > most:
-            raise ValueError(f"{name} has {size} bytes; at most {most} are allowed")
+            raise ValueError(f"{name} claims {size} bytes, more than the {most} that it may have")
         if isinstance(info, tarfile.TarInfo):
             file = self._tar.extractfile(info) if self._tar is not None else None
             data = b"" if file is None else file.read(size)
@@ -106,7 +106,7 @@ class Archive:
 def _check_once(names: list[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise ValueError(f"the member {twice[0]!r} occurs twice")
+        raise ValueError(f"the member {twice[0]!r} is there twice")
 
 
 def _open_tar(stream: BinaryIO) -> tarfile.TarFile | None:
@@ -143,7 +143,7 @@ def _check_directory(stream: BinaryIO) -> None:
     plain = last >= 0 and tail[last:].startswith(b"PK\5\6") and tail.endswith(b"\0\0")
     at = last if plain else tail.rfind(b"PK\5\6")
     if at < 0 or at + _END.size > len(tail):
-        return  # not a zip, as reading it will show
+        return  # not a zip: reading it raises
     sizes = [_END.unpack_from(tail, at)[5]]
     if at >= _LOCATOR.size:
         mark, _, where, _ = _LOCATOR.unpack_from(tail, at - _LOCATOR.size)
@@ -156,4 +156,4 @@ def _check_directory(stream: BinaryIO) -> None:
             stream.seek(0)
             sizes = sizes[1:] or sizes
     if max(sizes) > MOST_DIRECTORY:
-        raise ValueError(f"its directory has {max(sizes)} bytes; at most {MOST_DIRECTORY} are allowed")
+        raise ValueError(f"its directory has {max(sizes)} bytes, more than the {MOST_DIRECTORY} that it may")

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Untrusted JSON: parser of documents with bounded size and depth, and without repeated keys."""
+"""Untrusted JSON: small, flat, and without a name that occurs twice."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def parse_json(data: bytes) -> Any:
     Raises
     ------
     ValueError
-        If it is not JSON, too large, too deeply nested, or has a key twice
+        If it is not JSON, too large, too deeply nested, or names a key twice
     """
     if len(data) > MOST_BYTES:
-        raise ValueError(f"it has {len(data)} bytes; at most {MOST_BYTES} are allowed")
+        raise ValueError(f"{len(data)} bytes are more than the {MOST_BYTES} that it may have")
     try:
         content = json.loads(data.decode("utf-8"), object_pairs_hook=_once)
     except RecursionError as error:
@@ -35,7 +35,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice[:60]!r} occurs twice")
+        raise ValueError(f"the key {twice[:60]!r} is there twice")
     return found
 
 

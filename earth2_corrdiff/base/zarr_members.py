@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Untrusted Zarr: reader of small arrays (format 2) in an archive, with few codecs and bounded sizes.
+"""Untrusted Zarr: small arrays (format 2) of an archive, by a few codecs, bounded before they are read.
 
-Zarr itself would run any codec that an array names, and one of them is Python's pickle: folders are searched
-for it.
+Zarr itself would run any codec that an array names, and one of them is Python's pickle: folders that name it
+are refused.
 """
 
 from __future__ import annotations
@@ -62,16 +62,16 @@ def read_array(archive: Archive, path: str) -> NDArray[Any]:
     ValueError
         If it does not hold numbers, holds too many, or is compressed in another way
     KeyError
-        If it does not exist
+        If it is not there
     """
     about = parse_json(archive.read(f"{path}/.zarray"))
     if not isinstance(about, dict) or about.get("zarr_format") != 2 or about.get("filters"):
-        raise ValueError(f"{path} is not a plain array of Zarr's format 2")
+        raise ValueError(f"{path} is no plain array of Zarr's format 2")
     shape, chunks = _sizes(about.get("shape")), _sizes(about.get("chunks"))
     dtype, fortran = _dtype(about.get("dtype")), about.get("order") == "F"
     counts = [math.ceil(n / c) for n, c in zip(shape, chunks, strict=True)]
     if max(math.prod(shape), math.prod(chunks)) > MOST_POINTS or math.prod(counts) > MOST_CHUNKS:
-        raise ValueError(f"{path} has {shape} points; at most {MOST_POINTS} are allowed")
+        raise ValueError(f"{path} claims {shape} points, more than the {MOST_POINTS} that it may have")
     fill = about.get("fill_value")
     whole = np.full([n * c for n, c in zip(counts, chunks, strict=True)], fill or 0, dtype=dtype)
     if fill is None or isinstance(fill, str):
@@ -87,18 +87,18 @@ def read_array(archive: Archive, path: str) -> NDArray[Any]:
     return whole[tuple(slice(n) for n in shape)]
 
 
-def _sizes(given: Any) -> tuple[int, ...]:
-    if not isinstance(given, list) or not 1 <= len(given) <= 4:
+def _sizes(entry: Any) -> tuple[int, ...]:
+    if not isinstance(entry, list) or not 1 <= len(entry) <= 4:
         raise ValueError("an array has 1 to 4 dimensions")
-    if not all(type(n) is int and 1 <= n <= MOST_POINTS for n in given):
+    if not all(type(n) is int and 1 <= n <= MOST_POINTS for n in entry):
         raise ValueError(f"the sizes of an array are whole numbers from 1 to {MOST_POINTS}")
-    return tuple(given)
+    return tuple(entry)
 
 
-def _dtype(given: Any) -> np.dtype[Any]:
-    dtype = np.dtype(given) if isinstance(given, str) else None
+def _dtype(entry: Any) -> np.dtype[Any]:
+    dtype = np.dtype(entry) if isinstance(entry, str) else None
     if dtype is None or dtype.kind not in "iuf":
-        raise ValueError(f"an array must hold numbers, got {str(given)[:40]!r}")
+        raise ValueError(f"an array must hold numbers, got {str(entry)[:40]!r}")
     return dtype
 
 

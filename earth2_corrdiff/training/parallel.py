@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Data-parallel training: processes share every batch, and gradients are averaged."""
+"""Data-parallel training: each process takes its share of every batch, and gradients are averaged."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class World:
 
     @property
     def first(self) -> bool:
-        """True for the process that writes files and shows progress."""
+        """Whether this process writes and speaks."""
         return self.rank == 0
 
     def share(self, batch: Sequence[T]) -> Sequence[T]:

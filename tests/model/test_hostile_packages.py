@@ -107,7 +107,7 @@ JSON: dict[str, tuple[Attack, str]] = {
     "deep statistics": (text("stats.json", '{"input": ' * 90 + "1" + "}" * 90), "stats.json.*nested"),
     "long metadata": (text("metadata.json", " " * (MOST_BYTES + 1)), "more than"),
     "many values": (text("stats.json", json.dumps({"a": list(range(150_000))})), "more than 100000 values"),
-    "a key twice": (text("stats.json", '{"input": {}, "input": {}}'), "'input' occurs twice"),
+    "a key twice": (text("stats.json", '{"input": {}, "input": {}}'), "'input' is there twice"),
     "no UTF-8": (text("metadata.json", b'{"name": "\xff"}'), "no valid JSON"),
     "NaN statistics": (statistics(mean=float("nan")), "not finite"),
     "infinite in float32": (statistics(mean=1e39), "not finite"),
