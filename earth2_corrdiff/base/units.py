@@ -132,33 +132,6 @@ def conversion(units: str | None, variable: str, name: str = "") -> Conversion:
     return found
 
 
-def converted(values: NDArray[Any], units: str | None, variable: str, name: str = "") -> NDArray[Any]:
-    """Values in the unit that Earth2Studio gives a variable.
-
-    Parameters
-    ----------
-    values : np.ndarray
-        Of any shape, in ``units``
-    units : str | None
-        Attribute of a file; None or empty where there is none
-    variable : str
-        Earth2Studio's name
-    name : str, optional
-        The file or source, for the message
-
-    Returns
-    -------
-    np.ndarray
-        Same shape; unchanged without an attribute
-
-    Raises
-    ------
-    InputError
-        If the unit is unknown, or is one of another quantity; names both units
-    """
-    return conversion(units, variable, name)(values)
-
-
 @cache
 def _conversion(text: str, wanted: str, water: bool) -> Conversion | None:
     """Between two units; None where there is none."""
