@@ -90,7 +90,9 @@ class FineFields(ABC):
         result = np.empty(fields.shape)
         for c, variable in enumerate(variables):
             raw, what = np.asarray(fields[c], dtype=np.float64), f"{self.title} at {time_text(time)}"
-            result[c], self._missing[variable, time] = cleaned(raw, variable, self.conversion(variable), what)
+            result[c], count = cleaned(raw, variable, self.conversion(variable), what)
+            if count:
+                self._missing[variable, time] = count
         return result
 
     def missing(self, time: np.datetime64 | None = None) -> dict[str, int]:

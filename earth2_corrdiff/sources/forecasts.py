@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -62,25 +61,19 @@ class Forecast(NamedSource):
         """The fields of one lead time and coarse member as a source."""
         member = "" if case.coarse is None else f" member {case.coarse}"
         lead = np.timedelta64(0, "ns") if case.lead is None else case.lead
-        build = partial(_AtLead, partial(self._member, case.coarse), lead)
-        name = f"{self.name}{member}, lead time {lead_text(lead)}"
-        return Source(name, build, self.vocabulary, synthetic=self.synthetic)
 
-    def _member(self, coarse: int | None = None) -> ForecastSource:
+        def fields(time: Any, variable: Any) -> xr.DataArray:
+            leads = np.array([lead], dtype="timedelta64[ns]")
+            array = self._member(case.coarse)(time, leads, variable)
+            return array.isel(lead_time=0, drop=True) if "lead_time" in array.dims else array
+
+        name = f"{self.name}{member}, lead time {lead_text(lead)}"
+        return Source(name, lambda: fields, self.vocabulary, synthetic=self.synthetic)
+
+    def _member(self, coarse: int | None) -> ForecastSource:
         if coarse not in self._built:
             self._built[coarse] = self.build(coarse)
         return self._built[coarse]
-
-
-class _AtLead:
-    """One lead time of a forecast as an Earth2Studio data source."""
-
-    def __init__(self, member: Callable[[], ForecastSource], lead: np.timedelta64) -> None:
-        self._member, self._lead = member, lead
-
-    def __call__(self, time: Any, variable: Any) -> xr.DataArray:
-        array = self._member()(time, np.array([self._lead], dtype="timedelta64[ns]"), variable)
-        return array.isel(lead_time=0, drop=True) if "lead_time" in array.dims else array
 
 
 def parse_members(text: str) -> tuple[int, ...]:
@@ -89,14 +82,16 @@ def parse_members(text: str) -> tuple[int, ...]:
     Raises
     ------
     InputError
-        For anything else, or a number that is there twice
+        For anything else, or a number that occurs twice
     """
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         ends = (first, last if dash else first)
         if not all(end.isdecimal() and len(end) < 6 for end in ends) or int(ends[1]) < int(ends[0]):
-            raise InputError(f"coarse members are given like 0-4 or 0,2,5-7; got {text!r}")
+            raise InputError(
+                f"{text!r} is not a valid list of coarse members; use a format like 0-4 or 0,2,5-7"
+            )
         found += range(int(ends[0]), int(ends[1]) + 1)
     if len(set(found)) < len(found):
         raise InputError(f"a coarse member is given twice in {text!r}")

@@ -133,11 +133,10 @@ class Conversion:
         part = self.window.cut(self.fine.read(time, names)[0])
         fields = self.fine.cleaned(part, names, time).astype(np.float32)
         for name, count in self.fine.missing(time).items():
-            if count:
-                logger.warning(
-                    "{}: {} at {} has {} of {} values that stand for missing ones (-999, 9999, 1e20, …)",
-                    *(self.fine.name, name, time_text(time), count, fields[0].size),
-                )
+            logger.warning(
+                "{}: {} at {} has {} of {} values that stand for missing ones (-999, 9999, 1e20, …)",
+                *(self.fine.name, name, time_text(time), count, fields[0].size),
+            )
         if self.regrid is None:
             return fields
         made: NDArray[np.float32] = self.regrid(torch.from_numpy(fields)).float().numpy()
