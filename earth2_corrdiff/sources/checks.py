@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from loguru import logger
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.errors import InputError
@@ -136,6 +137,15 @@ def sentinels_to_nan(values: NDArray[Any], variable: str | None = None) -> tuple
         return values, 0
     kind = values.dtype if values.dtype.kind == "f" else np.result_type(values.dtype, np.float32)
     return np.where(missing, np.nan, values).astype(kind), count
+
+
+def warn_of_missing(name: object, variable: str, time: np.datetime64, count: int, size: int) -> None:
+    """Log how many of the values of a field stood for missing ones, where there are any."""
+    if count:
+        logger.warning(
+            "{}: {} at {} has {} of {} values that stand for missing ones (-999, 9999, 1e20, …)",
+            *(name, variable, time_text(time), count, size),
+        )
 
 
 def check_input(

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from loguru import logger
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.grid import same_points
 from earth2_corrdiff.base.times import Leads, Times, lead_text, time_text
-from earth2_corrdiff.sources.checks import sentinels_to_nan
+from earth2_corrdiff.sources.checks import sentinels_to_nan, warn_of_missing
 
 Field = NDArray[Any]
 
@@ -118,11 +117,7 @@ class Parts:
             fields = part.read([(int(self._row[row]), name) for row, name in these])
             for row, name in these:
                 raw, count = sentinels_to_nan(fields[int(self._row[row]), name], name)
-                if count:
-                    logger.warning(
-                        "{}: {} at {} has {} of {} values that stand for missing ones (-999, 9999, 1e20, …)",
-                        *(part.path, name, time_text(self.valid[row]), count, raw.size),
-                    )
+                warn_of_missing(part.path, name, self.valid[row], count, raw.size)
                 found[row, name] = part.own_units(name, raw)
         return found
 

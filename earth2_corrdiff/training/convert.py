@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from loguru import logger
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.background import ahead
@@ -23,6 +22,7 @@ from earth2_corrdiff.base.regrid import Regridder
 from earth2_corrdiff.base.times import TimeLike, distinct, time_text, to_times
 from earth2_corrdiff.base.units import conversion
 from earth2_corrdiff.sources import Source, check_input, fetch
+from earth2_corrdiff.sources.checks import warn_of_missing
 from earth2_corrdiff.sources.fine import FineFields, analyses_of, grid_of, open_fine
 from earth2_corrdiff.sources.formats import open_dataset
 from earth2_corrdiff.sources.windows import Box, Window, around, fine_window
@@ -133,10 +133,7 @@ class Conversion:
         part = self.window.cut(self.fine.read(time, names)[0])
         fields = self.fine.cleaned(part, names, time).astype(np.float32)
         for name, count in self.fine.missing(time).items():
-            logger.warning(
-                "{}: {} at {} has {} of {} values that stand for missing ones (-999, 9999, 1e20, …)",
-                *(self.fine.name, name, time_text(time), count, fields[0].size),
-            )
+            warn_of_missing(self.fine.name, name, time, count, fields[0].size)
         if self.regrid is None:
             return fields
         made: NDArray[np.float32] = self.regrid(torch.from_numpy(fields)).float().numpy()
