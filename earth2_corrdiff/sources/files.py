@@ -85,10 +85,6 @@ class FileAnalyses:
         coords = {"time": times, "variable": names, "lat": self._parts.lat, "lon": self._parts.lon}
         return xr.DataArray(values, coords, ("time", "variable", "lat", "lon"))
 
-    async def fetch(self, time: Any, variable: Any) -> xr.DataArray:
-        """The same, awaited."""
-        return self(time, variable)
-
     def _find(self, time: np.datetime64, names: list[str]) -> list[Key]:
         """Rows of the variables of a time: all of one run, that of the shortest lead time that has them."""
         (at,) = positions(self.times, np.array([time]))

@@ -19,6 +19,7 @@ from earth2_corrdiff.base.times import Times, positions, time_text
 from earth2_corrdiff.base.units import Conversion, conversion
 from earth2_corrdiff.demo import DemoWeather
 from earth2_corrdiff.sources.checks import cleaned
+from earth2_corrdiff.sources.fetch import in_order
 from earth2_corrdiff.sources.formats import is_grib, is_zarr, open_dataset
 from earth2_corrdiff.sources.names import offered, with_axes
 from earth2_corrdiff.sources.registry import KINDS, as_source, make_source
@@ -228,15 +229,7 @@ class SourceFields(FineFields):
         names = [self._names.get(name, name) for name in variables]
         array = self.source(np.array([time]), names)
         grid, dims = grid_of(array, self.title)
-        array = array.isel(time=0) if "time" in array.dims else array
-        have = [str(name) for name in np.atleast_1d(array["variable"])]
-        if set(array.dims) != {"variable", *dims} or not set(names) <= set(have):
-            raise InputError(
-                f"{self.name} returned {', '.join(have)} over {', '.join(map(str, array.dims))} for "
-                f"{time_text(time)}; {', '.join(names)} over {', '.join(dims)} are needed"
-            )
-        array = array.isel(variable=[have.index(name) for name in names]).transpose("variable", *dims)
-        return array.to_numpy(), grid
+        return in_order(array, names, dims, self.name).to_numpy(), grid
 
 
 class DemoFields(SourceFields):

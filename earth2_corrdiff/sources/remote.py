@@ -70,11 +70,6 @@ class ZarrArchive:
         array: xr.DataArray = self.archive(time, variable)
         return array
 
-    async def fetch(self, time: Any, variable: Any) -> xr.DataArray:
-        """The same, awaited."""
-        array: xr.DataArray = await self.archive.fetch(time, variable)
-        return array
-
 
 def gfs(verbose: bool, member: int | None, folder: Path | None) -> DataSource:
     """NOAA's GFS analyses from its bucket at Amazon, cached, or from a folder laid out like it."""
