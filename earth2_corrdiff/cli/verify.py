@@ -125,7 +125,7 @@ def verify(args: argparse.Namespace) -> None:
     if args.output is not None:
         files.check_output(args.output, args.overwrite)
     if path is not None:
-        files.check_folder(path)
+        report.check_report(path)
     log.import_earth2studio(args.truth)
     verification = open_verification(
         args.store,

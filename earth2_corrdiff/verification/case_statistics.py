@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""One forecast of one quantity at one time: everything about it that may be averaged over times.
+"""Statistics of one forecast of one quantity at one time, which may be averaged over times.
 
-Nothing here grows with the number of members: their fields come one by one, and where a score needs all
-of them at a point (CRPS, ranks), in blocks of rows.
+The memory does not grow with the number of members: fields are read one by one, and for scores that need all
+members at a point (CRPS, ranks) in blocks of rows.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ from earth2_corrdiff.verification.targets import Target
 
 Array = NDArray[np.float64]
 BLOCK_BYTES = 64 * 2**20
-"""Most memory for one block of all members."""
+"""Largest block of all members, in bytes."""
 SCALES_KM = (0.0, 25.0, 50.0, 100.0, 200.0)
 POINTWISE = ("error", "absolute_error", "squared_error", "variance", "crps", "crps_biased")
 
 
 class NotFiniteError(InputError):
-    """A member holds NaN or infinity where it was said to be written."""
+    """A member with a seed is not finite everywhere."""
 
 
 @dataclass(frozen=True, eq=False)
 class Domain:
-    """The grid with what is computed from it once.
+    """A grid with its areas, spacing, rings and windows, computed once.
 
     Attributes
     ----------
     grid : Grid
         ``[H, W]``
     area : Tensor
-        ``[H, W]`` of its cells, mean 1
+        ``[H, W]`` area of its cells, mean 1
     spacing : tuple[float, float]
-        km between neighbours along each axis
+        Distance of neighbours along each axis in km
     rings : Rings
-        Of the spectra
+        Rings of the spectra
     windows : tuple[int, ...]
-        S sizes in cells, of the fractions skill score
+        S sizes of the fractions skill score in cells
     """
 
     grid: Grid
@@ -84,11 +84,11 @@ class CaseTruth:
     Parameters
     ----------
     truth : Tensor
-        ``[H, W]``; NaN where it is not known
+        ``[H, W]``; NaN where it is unknown
     domain : Domain
         Its grid
     target : Target
-        What it is
+        Its quantity
     """
 
     def __init__(self, truth: Tensor, domain: Domain, target: Target) -> None:
@@ -129,16 +129,16 @@ class Members:
     Parameters
     ----------
     read : Callable[[int], Tensor]
-        Gives the field ``[H, W]`` of a member
+        Function from the number of a member to its field ``[H, W]``
     size : int
         Number of members
     what : str
-        For messages: which forecast, quantity and time
+        Forecast, quantity and time, for messages
 
     Raises
     ------
     NotFiniteError
-        By whatever reads a member that is not finite everywhere
+        When a member is read that is not finite everywhere
     """
 
     def __init__(self, read: Callable[[int], Tensor], size: int, what: str = "the forecast") -> None:
@@ -163,7 +163,7 @@ class Members:
         return (self[i] for i in range(self.size))
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """All members, some rows at a time: the rows, and ``[M, rows, W]``."""
+        """All members in blocks of rows: the rows, and ``[M, rows, W]``."""
         H, W = self[0].shape
         rows = min(max(BLOCK_BYTES // (self.size * W * 8), 1), H)
         for start in range(0, H, rows):
@@ -184,11 +184,11 @@ def score(members: Members, case: CaseTruth) -> tuple[dict[str, Array], Histogra
     Returns
     -------
     dict[str, np.ndarray]
-        What may be averaged over times with ``weight``: ``POINTWISE`` (errors are those of the ensemble
-        mean), ``rank`` [M + 1] in shares of the area, ``power`` and ``power_truth`` [K], and those of
+        To be averaged over times with ``weight``: ``POINTWISE`` (errors are those of the ensemble mean),
+        ``rank`` [M + 1] in shares of the area, ``power`` and ``power_truth`` [K], and the statistics of
         :class:`Fractions`
     Histogram
-        Of the members' values
+        Values of the members
 
     Raises
     ------
@@ -211,9 +211,9 @@ def score(members: Members, case: CaseTruth) -> tuple[dict[str, Array], Histogra
 
 
 def _ranks(block: Tensor, truth: Tensor, weights: Tensor, floor: float | None) -> Tensor:
-    """Weight of each rank; with a floor of the points at which the truth or any member reaches it.
+    """Weight of each rank; with a floor, over the points at which the truth or any member reaches it.
 
-    Dry points would hide the rest: all is equal there. The choice treats the truth as one more member, so
+    Dry points, where all are equal, would hide the rest. The choice treats the truth like a member, so that
     a reliable ensemble stays flat.
     """
     if floor is None:
@@ -223,7 +223,7 @@ def _ranks(block: Tensor, truth: Tensor, weights: Tensor, floor: float | None) -
 
 
 def _whole_fields(members: Members, case: CaseTruth) -> tuple[dict[str, Array], Histogram]:
-    """Statistics that need neighbours, one member after the other."""
+    """Statistics of whole fields, one member after the other."""
     domain, histogram = case.domain, Histogram()
     thresholds = case.target.thresholds
     fractions = Fractions(case.truth, case.weights, thresholds, domain.windows) if thresholds else None

@@ -68,7 +68,7 @@ def verify(args: argparse.Namespace) -> list[Criterion]:
     if args.output is not None:
         files.check_output(args.output, args.overwrite)
     if args.report is not None:
-        files.check_folder(args.report)
+        report.check_report(args.report)
     result = _run(_prepare(args))
     criteria = demo_acceptance.criteria(result)
     if args.output is not None:

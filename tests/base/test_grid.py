@@ -11,7 +11,8 @@ from scipy.interpolate import RegularGridInterpolator
 from tiny import COARSE, curved, straight
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.grid import Grid, Regridder
+from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.regrid import Regridder
 
 LAT, LON = np.linspace(19.25, 28, 36), np.linspace(116, 125.75, 40)
 

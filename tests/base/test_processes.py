@@ -141,7 +141,7 @@ def test_what_is_refused_is_said_once(argv: tuple[object, ...], folder: Path) ->
     (folder / STORE).mkdir()
     first, second = job(folder, 2, *argv)
     ended([first, second], 2, 2)
-    assert "is no store of a run" in first.err and second.err == ""
+    assert "is not a store of a run" in first.err and second.err == ""
 
 
 def test_a_job_that_is_started_again_goes_on(argv: tuple[object, ...], whole: Path, folder: Path) -> None:

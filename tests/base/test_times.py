@@ -47,17 +47,17 @@ def test_periods_and_times_mix() -> None:
     [
         (
             "2024-07-20/2024-07-21",
-            "is no period; give one as 2024-07-20T00/2024-07-25T18/6h (first, last, step)",
+            "is not a valid period; use a format like 2024-07-20T00/2024-07-25T18/6h (first, last, step)",
         ),
-        ("2024-07-20/2024-07-21/6h/1", "is no period"),
+        ("2024-07-20/2024-07-21/6h/1", "is not a valid period"),
         ("2024-07-20/2024-07-21/5h", "the steps of '2024-07-20/2024-07-21/5h' end 4 h before its last value"),
         ("2024-07-21/2024-07-20/6h", "'2024-07-21/2024-07-20/6h' ends before it begins"),
-        ("2024-07-20/2024-07-21/0h", "must be longer than nothing"),
-        ("2024-07-20/2024-07-21/-6h", "must be longer than nothing"),
-        ("2024-07-20/2024-07-21/6 weeks", "is no duration like 6h, 30min or 1d"),
-        ("2024-07-20/2024-07-21/1.5h", "is no duration like 6h, 30min or 1d"),
-        ("2024-07-20/tomorrow/6h", "'tomorrow' is no time"),
-        ("1700-01-01/2200-01-01/1min", f"has 262974241 steps; at most {MOST} will do"),
+        ("2024-07-20/2024-07-21/0h", "must be positive"),
+        ("2024-07-20/2024-07-21/-6h", "must be positive"),
+        ("2024-07-20/2024-07-21/6 weeks", "is not a valid duration like 6h, 30min or 1d"),
+        ("2024-07-20/2024-07-21/1.5h", "is not a valid duration like 6h, 30min or 1d"),
+        ("2024-07-20/tomorrow/6h", "'tomorrow' is not a valid time"),
+        ("1700-01-01/2200-01-01/1min", f"has 262974241 steps; use at most {MOST}"),
     ],
 )
 def test_what_is_no_period(text: str, says: str) -> None:
@@ -88,17 +88,17 @@ def test_lead_times(leads: Any, hours: list[float]) -> None:
 @pytest.mark.parametrize(
     ("leads", "says"),
     [
-        ("", "'' is no duration like 6h, 30min or 1d; write 48h or 0/48/6h (first, last, step)"),
+        ("", "'' is not a valid duration like 6h, 30min or 1d; use 48h or 0/48/6h (first, last, step)"),
         ([], "no lead time was given"),
-        ("0/48", "is no range of lead times"),
+        ("0/48", "is not a valid range of lead times"),
         ("48/0/6h", "ends before it begins"),
         ("0/5/2h", "end 1 h before its last value"),
         ("-6h", "must not be negative, got -6 h"),
         ("6,6h", "the lead time 6 h is given twice"),
-        ("soon", "'soon' is no duration"),
-        (1.5, "is no lead time"),
-        (np.timedelta64("NaT"), "is no lead time"),
-        (10**6, "is no duration"),
+        ("soon", "'soon' is not a valid duration"),
+        (1.5, "is not a valid lead time"),
+        (np.timedelta64("NaT"), "is not a valid lead time"),
+        (10**6, "is not a valid duration"),
     ],
 )
 def test_what_is_no_lead_time(leads: Any, says: str) -> None:

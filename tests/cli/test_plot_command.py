@@ -207,7 +207,7 @@ def complain(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--threshold", "mrr"], "NAME=VALUE"),
         (["--colormap", "magna"], "'magna' is not a colour map of Matplotlib; use one like magma"),
         (["--threshold", "rain=3"], "no quantity rain"),
-        (["--output-dir", "FILE/inside"], "cannot make the folder"),
+        (["--output-dir", "FILE/inside"], "; give another --output-dir"),
     ],
 )
 def test_bad_flags(
@@ -230,7 +230,7 @@ def test_bad_stores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, message in {
         "nowhere": "there is no store",
         "broken": "cannot be read as a Zarr store",
-        "alien": "no store of run-corrdiff: it has no lat, lon, sample, time",
+        "alien": "not a store of run-corrdiff: it has no lat, lon, sample, time",
         "empty": "none of the members to plot has been written",
         ".": "is not a Zarr store",
     }.items():

@@ -121,7 +121,7 @@ def test_an_interrupted_run_of_forecasts_is_resumed(package: Path, store: Path, 
     [
         (TIMES, 2, "0/18/6h", "the lead times 0 h, 6 h, 12 h instead of 0 h, 6 h, 12 h, 18 h"),
         (TIMES, 3, LEADS, "the coarse members 0, 1 instead of 0, 1, 2"),
-        (TIMES, 1, LEADS, "coarse members, which this run has not"),
+        (TIMES, 1, LEADS, "coarse members, which this run does not have"),
         (TIMES[:1], 2, LEADS, "the times 2024-07-24T00:00, 2024-07-24T06:00 instead of 2024-07-24T00:00"),
     ],
 )
@@ -140,7 +140,7 @@ def test_an_analysis_does_not_resume_a_forecast(package: Path, store: Path) -> N
         pass
 
     Analyses.__name__ = "Forecasts"
-    with pytest.raises(InputError, match="it has lead times, which this run has not; coarse members, which"):
+    with pytest.raises(InputError, match="it has lead times, which this run does not have; coarse"):
         downscale(TIMES, load(package), Analyses(), store, options=Options(SEED, resume=True))
 
 

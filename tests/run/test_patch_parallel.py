@@ -113,7 +113,7 @@ def test_what_is_refused_is_said_once(argv: tuple[object, ...], tmp_path: Path) 
     (tmp_path / STORE).mkdir()
     first, second = job(tmp_path, 2, *argv, "--shard-patches")
     ended([first, second], 2, 2)
-    assert "is no store of a run" in first.err and second.err == ""
+    assert "is not a store of a run" in first.err and second.err == ""
 
 
 def test_one_process_has_nobody_to_share_with(

@@ -168,7 +168,7 @@ def test_without_a_store_as_with_one(tmp_path: Path) -> None:
 
 
 def test_a_model_of_other_weather_is_refused() -> None:
-    from earth2_corrdiff.verification.fetched import FetchedInput
+    from bench.drawn import FetchedInput
 
     spec = quick_model().spec
     names = ("z9999", *spec.inputs.names[1:])

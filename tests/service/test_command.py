@@ -378,7 +378,7 @@ def test_an_example_input(package: Path, tmp_path: Path, capfd: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (("--time", "soon"), "'soon' is no time"),
+        (("--time", "soon"), "'soon' is not a valid time"),
         (("--source", "nowhere"), "there is no source 'nowhere'"),
         (("--write-example", "no/such/folder.npy"), "--write-example no/such/folder.npy cannot be written"),
     ],

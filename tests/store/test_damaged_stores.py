@@ -20,12 +20,12 @@ from run_kit import TIMES, Weather, contents, load, same
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from earth2_corrdiff import InputError, downscale
+from earth2_corrdiff.base.files import flush
 from earth2_corrdiff.cli import plot, verify
 from earth2_corrdiff.run.downscaling import Downscaling, Options
 from earth2_corrdiff.store import codecs, integrity
 from earth2_corrdiff.store.error_bounds import Compression
 from earth2_corrdiff.store.integrity import Integrity
-from earth2_corrdiff.store.paths import flush
 
 pytestmark = pytest.mark.slow
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -217,12 +218,12 @@ def test_a_checkpoint_that_does_not_fit(tmp_path: Path) -> None:
     assert checkpoints.resume(path, "this", {"net": net}) == 7 and torch.equal(net.weight, before["weight"])
     with pytest.raises(InputError, match=r"s\.ckpt was trained otherwise \(this; now that\)"):
         checkpoints.resume(path, "that", {"net": net})
-    with pytest.raises(InputError, match="no state of this training"):
+    with pytest.raises(InputError, match="not a checkpoint of this training"):
         checkpoints.resume(path, "this", {"net": nn.Linear(3, 3)})
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"text"):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="no state of this training") as raised:
+        with pytest.raises(InputError, match="not a checkpoint of this training") as raised:
             checkpoints.resume(path, "this", {"net": net})
         assert "\n" not in str(raised.value)
 
@@ -230,7 +231,7 @@ def test_a_checkpoint_that_does_not_fit(tmp_path: Path) -> None:
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "s.ckpt"
     checkpoints.save(path, 1, "this", {"net": nn.Linear(2, 3)})
-    (tmp_path / "s.ckpt.part").mkdir()
+    (tmp_path / f".s.ckpt.{os.getpid()}.part").mkdir()
     with pytest.raises(InputError, match=r"cannot write the checkpoint .*s\.ckpt"):
         checkpoints.save(path, 2, "this", {"net": nn.Linear(2, 3)})
     assert torch.load(path, weights_only=True)["step"] == 1

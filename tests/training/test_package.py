@@ -153,7 +153,7 @@ def test_fine_tuning_a_patch_trained_package_in_another_domain(tmp_path: Path, p
     few = {"regression__steps": 1, "diffusion__steps": 1}
     made = train(config(tmp_path / "a", pairs, **few, diffusion__patches=patches, diffusion__sigma_data=0.7))
     larger = write_pairs(tmp_path / "larger.zarr", 5, fine=curved(24, 32))
-    with pytest.raises(InputError, match=r"trained on patches; say which: .* the shape \[8, 8\]"):
+    with pytest.raises(InputError, match=r"trained on patches; set .* the shape \[8, 8\]"):
         train(fine_tuned(tmp_path / "b", larger, made, **few))
     again = train(fine_tuned(tmp_path / "b", larger, made, **few, diffusion__patches=patches))
     loaded = read_package(Folder(again))
@@ -183,7 +183,7 @@ def test_a_package_of_noise_levels_without_a_solver(tmp_path: Path, pairs: Path,
     for name in ("sampler_type", "solver", "number_of_steps"):
         del said[name]
     (other / "metadata.json").write_text(json.dumps(said))
-    with pytest.raises(InputError, match="names no solver; say which"):
+    with pytest.raises(InputError, match="names no solver; set sampling.solver"):
         train(fine_tuned(tmp_path, pairs, other))
 
 

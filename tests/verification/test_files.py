@@ -16,6 +16,7 @@ import xarray as xr
 from verification_kit import build
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.files import whole, writing
 from earth2_corrdiff.verification import (
     Bootstrap,
     Estimate,
@@ -204,7 +205,7 @@ def test_outputs_that_are_refused(result: Result, tmp_path: Path) -> None:
     for path, overwrite, message in (
         (tmp_path / "scores.txt", False, "takes a file.csv or a store.zarr"),
         (mine, False, "exists; use --overwrite"),
-        (other, True, "is no output of a verification: not replaced"),
+        (other, True, "is not an output of a verification: not replaced"),
         (tmp_path / "file" / "scores.csv", False, "cannot write"),
     ):
         with pytest.raises(InputError, match=message):
@@ -212,17 +213,15 @@ def test_outputs_that_are_refused(result: Result, tmp_path: Path) -> None:
     files.check_output(mine, overwrite=True)
     files.save(result, mine)
     with pytest.raises(InputError, match="cannot write .* it is a folder"):
-        files.check_folder(other.rename(tmp_path / "folder.html"))
+        report.check_report(other.rename(tmp_path / "folder.html"))
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
-    def fail(part: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("the last one")
+    with pytest.raises(InputError, match="No space left on device"), writing(page), whole(page) as part:
         part.write_text("half")
         raise OSError(28, "No space left on device")
-
-    (tmp_path / "page.html").write_text("the last one")
-    with pytest.raises(InputError, match="No space left on device"):
-        files.write_whole(tmp_path / "page.html", fail)
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
     assert (tmp_path / "page.html").read_text() == "the last one"
 

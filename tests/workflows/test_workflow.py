@@ -273,7 +273,7 @@ def test_two_times_and_a_drawn_seed(server: Server, folder: Path) -> None:
         ({"number_of_samples": "many"}, "number_of_samples"),
         ({"number_of_steps": -1}, "number_of_steps must be"),
         ({"solver": "magic"}, "magic"),
-        ({"lead_time": "soon"}, "'soon' is no duration"),
+        ({"lead_time": "soon"}, "'soon' is not a valid duration"),
         ({"lead_time": 6}, "lead_time"),
         ({"seed": 1.5}, "seed"),
         ({"memebrs": 2}, "memebrs"),
