@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.files import check_file
 from earth2_corrdiff.cli.common import ArgumentParser, run_command, share_cores
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def verify(args: argparse.Namespace) -> None:
     if args.output is not None:
         files.check_output(args.output, args.overwrite)
     if path is not None:
-        report.check_report(path)
+        check_file(path)
     _quiet_log()
     verification = open_verification(
         args.store,
