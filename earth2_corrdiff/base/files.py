@@ -42,7 +42,7 @@ def whole(path: Path) -> Iterator[Path]:
     try:
         yield part
         flush([part] if part.is_file() else (file for file in part.rglob("*") if file.is_file()), path.parent)
-        if path.is_dir():
+        if path.is_dir() and part.is_dir():
             shutil.rmtree(path)
         part.replace(path)
         flush([], path.parent)
@@ -64,6 +64,13 @@ def check_writable(path: Path) -> None:
     if not parent.is_dir():
         raise InputError(f"cannot write {path}: {parent} is not a directory")
     _try(path, parent)
+
+
+def check_file(path: Path) -> None:
+    """Refuse a path where no file can be written; InputError as of `check_writable`, or if it is a folder."""
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder")
+    check_writable(path)
 
 
 def make_folder(folder: Path, hint: str = "") -> None:

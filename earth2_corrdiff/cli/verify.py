@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.files import check_file
 from earth2_corrdiff.cli.common import (
     ArgumentParser,
     command_parser,
@@ -125,7 +126,7 @@ def verify(args: argparse.Namespace) -> None:
     if args.output is not None:
         files.check_output(args.output, args.overwrite)
     if path is not None:
-        report.check_report(path)
+        check_file(path)
     log.import_earth2studio(args.truth)
     verification = open_verification(
         args.store,

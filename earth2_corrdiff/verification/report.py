@@ -13,8 +13,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.files import check_writable, whole, writing
+from earth2_corrdiff.base.files import whole, writing
 from earth2_corrdiff.verification import captions, figures, tables
 from earth2_corrdiff.verification.result import Result
 from earth2_corrdiff.verification.tables import Table
@@ -72,13 +71,6 @@ def html(result: Result, title: str) -> str:
     body.append(_table(tables.tail_table(result)))
     body += ["<h2>How it is computed</h2>", _list(captions.METHOD), "<h2>Provenance</h2>", _about(result)]
     return PAGE.format(title=escape(title), style=STYLE, body="\n".join(body))
-
-
-def check_report(path: Path) -> None:
-    """Refuse a path where no report can be written, before anything is computed; raises InputError."""
-    if path.is_dir():
-        raise InputError(f"cannot write {path}: it is a folder")
-    check_writable(path)
 
 
 def write_report(result: Result, path: Path, title: str) -> None:

@@ -64,11 +64,12 @@ def verify(args: argparse.Namespace) -> list[Criterion]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of upstream packages, while they are imported
         from bench import demo_acceptance
+        from earth2_corrdiff.base.files import check_file
         from earth2_corrdiff.verification import files, report
     if args.output is not None:
         files.check_output(args.output, args.overwrite)
     if args.report is not None:
-        report.check_report(args.report)
+        check_file(args.report)
     result = _run(_prepare(args))
     criteria = demo_acceptance.criteria(result)
     if args.output is not None:

@@ -92,9 +92,9 @@ def bench(args: argparse.Namespace) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of upstream packages, while they are imported
         from bench import solver_advice, solver_study
-        from earth2_corrdiff.base.files import check_writable, whole
+        from earth2_corrdiff.base.files import check_file, whole
     for path in filter(None, (args.json, args.csv, args.plot)):
-        check_writable(path)
+        check_file(path)
     prepared = _prepare(args)
     own = [(prepared.default.sigma_min, prepared.default.sigma_max)]
     ranges = own if args.sigma is None else [sigma_range(word) for word in args.sigma]

@@ -16,7 +16,7 @@ import xarray as xr
 from verification_kit import build
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.files import whole, writing
+from earth2_corrdiff.base.files import check_file, whole, writing
 from earth2_corrdiff.verification import (
     Bootstrap,
     Estimate,
@@ -213,7 +213,7 @@ def test_outputs_that_are_refused(result: Result, tmp_path: Path) -> None:
     files.check_output(mine, overwrite=True)
     files.save(result, mine)
     with pytest.raises(InputError, match="cannot write .* it is a folder"):
-        report.check_report(other.rename(tmp_path / "folder.html"))
+        check_file(other.rename(tmp_path / "folder.html"))
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
