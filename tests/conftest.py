@@ -13,6 +13,9 @@ from types import ModuleType
 import pytest
 from reasons import NO_BROWSER
 
+# Compiled modules are kept: this process, its workers and the commands that tests start import the same ones.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Before PyTorch is imported: idle threads sleep instead of spinning, as the commands have it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # What was measured on this machine chooses nothing here.

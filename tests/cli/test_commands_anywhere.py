@@ -98,6 +98,7 @@ def test_versions(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"Python {sys.version_info.major}.{sys.version_info.minor}." in out
 
 
+@pytest.mark.process
 def test_versions_need_no_import() -> None:
     program = (
         "import sys; from earth2_corrdiff.cli.run import main\n"
@@ -109,6 +110,7 @@ def test_versions_need_no_import() -> None:
     assert done.stdout.startswith(b"-c " if done.stdout.startswith(b"-c") else b"run-corrdiff ")
 
 
+@pytest.mark.process
 def test_a_configuration_is_read_as_utf8(tmp_path: Path) -> None:
     """In an environment whose own encoding is ASCII."""
     path = tmp_path / "train.yaml"

@@ -18,6 +18,7 @@ from typing import Any
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as the command has it, before PyTorch is imported
 PRELOAD = ["torch", "zarr", "earth2studio.io", "earth2studio.data", "earth2_corrdiff.run.downscaling"]
+PRELOAD += ["earth2_corrdiff.cli.run", "earth2_corrdiff.demo", "earth2_corrdiff.model.earth2studio", "tqdm"]
 PATIENCE = 120
 
 

@@ -665,6 +665,7 @@ BIG: dict[str, Attack] = {
 }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("attack", BIG.values(), ids=BIG.keys())
 def test_memory(package: Path, attack: Attack) -> None:
     attack(package)

@@ -30,10 +30,12 @@ def run_cases(interpret: bool) -> None:
     assert " passed" in done.stdout
 
 
+@pytest.mark.process
 def test_kernels_through_the_interpreter() -> None:
     run_cases(interpret=True)
 
 
+@pytest.mark.process
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_kernels_on_the_gpu() -> None:
@@ -107,6 +109,7 @@ def test_kernels_compile(target: tuple[Any, Any, int], ones: dict[str, int]) -> 
 MOST_REGISTERS = 64
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("layout", ["nhwc", "nchw"])
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])
 @pytest.mark.parametrize("channels", [64, 128, 384])

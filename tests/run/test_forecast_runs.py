@@ -190,6 +190,7 @@ def test_the_command(
     assert status == 0 and out.startswith("nothing to do")
 
 
+@pytest.mark.process
 def test_two_processes_share_forecasts(package: Path, tmp_path: Path) -> None:
     argv = ("2024-07-24T12", "--lead", "0,6h", "--coarse-members", "0-1", "--source", "demo_fx")
     argv += ("--package", str(package), "--seed", "1", "--output", "run.zarr", "--device", "cpu")

@@ -45,6 +45,7 @@ def task(rank: int, tasks: int, job: int, **more: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.process
 def test_tasks_of_srun_train_together(tmp_path: Path, pairs: Path) -> None:
     config, job = write_config(tmp_path, pairs), free_job()
     said = [tmp_path / f"said-{rank}.txt" for rank in range(2)]
@@ -57,6 +58,7 @@ def test_tasks_of_srun_train_together(tmp_path: Path, pairs: Path) -> None:
     assert (tmp_path / "package" / "diffusion.mdlus").exists()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", ["0", INTERACTIVE])
 def test_one_process_in_a_shell_of_a_larger_allocation(tmp_path: Path, pairs: Path, number: str) -> None:
     """``srun --pty bash``, and the interactive step of ``salloc``: alone, whatever the allocation has."""
