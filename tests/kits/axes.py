@@ -4,22 +4,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from itertools import combinations, product
 from typing import Any
 
 
-def pairwise(*axes: Sequence[Any]) -> list[tuple[Any, ...]]:
+def pairwise(*axes: Iterable[Any]) -> list[tuple[Any, ...]]:
     """Return combinations of values, one of each axis, so that every pair of values of two axes occurs.
 
     Greedy and deterministic: each is the first one of the product that adds the most new pairs.
     """
-    places = list(product(*(range(len(axis)) for axis in axes)))
+    values = [list(axis) for axis in axes]
+    places = list(product(*(range(len(axis)) for axis in values)))
     todo, chosen = set().union(*map(_pairs, places)), []
     while todo:
         best = max(places, key=lambda place: len(todo & _pairs(place)))
         todo -= _pairs(best)
-        chosen.append(tuple(axis[i] for axis, i in zip(axes, best, strict=True)))
+        chosen.append(tuple(axis[i] for axis, i in zip(values, best, strict=True)))
     return chosen
 
 
