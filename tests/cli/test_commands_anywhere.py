@@ -9,6 +9,7 @@ import importlib
 import io
 import os
 import re
+import runpy
 import subprocess
 import sys
 from importlib.metadata import version
@@ -22,20 +23,20 @@ from earth2_corrdiff.cli.common import run_command
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
-    "run-corrdiff": "run",
-    "plot-corrdiff": "plot",
-    "train-corrdiff": "train",
-    "make-pairs": "make_pairs",
-    "verify-corrdiff": "verify",
-    "serve-corrdiff": "serve",
-    "verify-demo": "verify_demo",
-    "bench-solvers": "bench_solvers",
+    "run-corrdiff": "earth2_corrdiff.cli.run",
+    "plot-corrdiff": "earth2_corrdiff.cli.plot",
+    "train-corrdiff": "earth2_corrdiff.cli.train",
+    "make-pairs": "earth2_corrdiff.cli.make_pairs",
+    "verify-corrdiff": "earth2_corrdiff.cli.verify",
+    "serve-corrdiff": "earth2_corrdiff.cli.serve",
+    "verify-demo": "bench.demo_command",
+    "bench-solvers": "bench.solver_command",
 }
 ENCODINGS = ("ascii", "latin-1", "big5", "cp950", "shift_jis", "utf-8")
 
 
 def command(name: str) -> Any:
-    return importlib.import_module(f"earth2_corrdiff.cli.{COMMANDS[name]}").main
+    return importlib.import_module(COMMANDS[name]).main
 
 
 def terminal(monkeypatch: pytest.MonkeyPatch, encoding: str) -> io.BytesIO:
@@ -47,14 +48,14 @@ def terminal(monkeypatch: pytest.MonkeyPatch, encoding: str) -> io.BytesIO:
     return shown
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help(monkeypatch: pytest.MonkeyPatch, encoding: str, name: str) -> None:
-    shown = terminal(monkeypatch, encoding)
-    with pytest.raises(SystemExit) as end:
-        command(name)(["--help"])
-    assert end.value.code == 0 and b"usage: " + name.encode() in shown.getvalue()
-    assert b"--version" in shown.getvalue()
+def test_help(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for encoding in ENCODINGS:
+        shown = terminal(monkeypatch, encoding)
+        with pytest.raises(SystemExit) as end:
+            command(name)(["--help"])
+        assert end.value.code == 0 and b"usage: " + name.encode() in shown.getvalue(), encoding
+        assert b"--version" in shown.getvalue(), encoding
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -168,3 +169,15 @@ def test_scores_are_saved_before_they_are_printed(tmp_path: Path, monkeypatch: p
     with pytest.raises(GoneError):
         verify.main([str(tmp_path / "run.zarr"), "--truth", "demo", "--output", str(scores)])
     assert done == ["saved", "report", "printed"]
+
+
+def test_every_script_is_a_program(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each of the folder's programs starts and shows its options."""
+    for path in sorted((ROOT / "scripts").glob("*.py")):
+        monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(path), run_name="__main__")
+        assert end.value.code == 0 and "usage: " in capsys.readouterr().out, path

@@ -159,6 +159,7 @@ def test_script_runs_from_anywhere(kit: tuple[Path, Path], tmp_path: Path) -> No
     assert bad.returncode == 2 and bad.stderr.count("\n") == 1 and "exclude each other" in bad.stderr
 
 
+@pytest.mark.slow
 def test_the_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     program = runpy.run_path(str(SCRIPT.parents[1] / "examples" / "verify_in_python.py"))
     scope = program["main"].__globals__  # one time, two calls a member: what the example shows is the same

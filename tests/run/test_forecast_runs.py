@@ -104,6 +104,7 @@ def test_one_forecast_has_no_members(package: Path, tmp_path: Path) -> None:
     assert run.members == 2 and ds.time.values[0] == np.datetime64(TIMES[0])
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_of_forecasts_is_resumed(package: Path, store: Path, tmp_path: Path) -> None:
     sources, path = [Forecasts(0), Forecasts(1)], tmp_path / "run.zarr"
     model, options = load(package), Options(seed=SEED)
@@ -171,6 +172,7 @@ def test_what_does_not_go_together(package: Path, tmp_path: Path) -> None:
 # the command
 
 
+@pytest.mark.slow
 def test_the_command(
     package: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
