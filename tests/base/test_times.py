@@ -13,27 +13,32 @@ import pandas as pd
 import pytest
 import tiny
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+from properties import quick
 from run_kit import Weather, command, load, make_package, refused
 
 from earth2_corrdiff import InputError, downscale
 from earth2_corrdiff.base.times import MOST, lead_text, parse_period, to_leads, to_times
 
 
-@pytest.mark.parametrize(
-    ("text", "first", "last", "step"),
-    [
-        ("2024-07-20T00/2024-07-25T18/6h", "2024-07-20", "2024-07-25T18", "6h"),
-        ("2024-02-28/2024-03-01/1d", "2024-02-28", "2024-03-01", "1D"),
-        ("2023-12-31T23:30Z/2024-01-01T00:30+00:00/30min", "2023-12-31T23:30", "2024-01-01T00:30", "30min"),
-        ("2024-07-20T02+02:00 / 2024-07-20T12 / 12h", "2024-07-20", "2024-07-20T12", "12h"),
-        ("2024-07-20/2024-07-20/6h", "2024-07-20", "2024-07-20", "6h"),
-        ("2024-01-01/2024-12-31T23/1h", "2024-01-01", "2024-12-31T23", "1h"),
-    ],
+@quick
+@given(
+    st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1)),
+    st.integers(-23, 23),
+    st.integers(1, 90),
+    st.sampled_from(("min", "h", "d")),
+    st.integers(0, 400),
 )
-def test_periods_are_those_of_pandas(text: str, first: str, last: str, step: str) -> None:
-    times = parse_period(text)
+def test_periods_are_those_of_pandas(start: datetime, offset: int, step: int, unit: str, steps: int) -> None:
+    """With any offset from UTC at either end, and a space or not."""
+    first = pd.Timestamp(start).floor("min")
+    want = pd.date_range(first, periods=steps + 1, freq=pd.Timedelta(step, unit.replace("d", "D")))
+    zone = f"{offset:+03d}:00"
+    begins = (first + pd.Timedelta(offset, "h")).isoformat(timespec="minutes") + zone
+    times = parse_period(f"{begins} / {want[-1].isoformat(timespec='minutes')}/{step}{unit}")
     assert times.dtype == "datetime64[ns]"
-    np.testing.assert_array_equal(times, pd.date_range(first, last, freq=step).values)
+    np.testing.assert_array_equal(times, want.values)
 
 
 def test_periods_and_times_mix() -> None:

@@ -104,6 +104,7 @@ def test_missing_values_stay_missing() -> None:
     assert np.isnan(converted(np.array([np.nan, 1.0]), "degC", "t2m")).tolist() == [True, False]
 
 
+@pytest.mark.process
 def test_pint_is_imported_when_it_is_needed_and_leaves_the_process_as_it_is() -> None:
     code = (
         "import sys, numpy as np; from earth2_corrdiff.base.units import conversion\n"

@@ -9,6 +9,7 @@ import importlib
 import io
 import os
 import re
+import runpy
 import subprocess
 import sys
 from importlib.metadata import version
@@ -47,14 +48,14 @@ def terminal(monkeypatch: pytest.MonkeyPatch, encoding: str) -> io.BytesIO:
     return shown
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help(monkeypatch: pytest.MonkeyPatch, encoding: str, name: str) -> None:
-    shown = terminal(monkeypatch, encoding)
-    with pytest.raises(SystemExit) as end:
-        command(name)(["--help"])
-    assert end.value.code == 0 and b"usage: " + name.encode() in shown.getvalue()
-    assert b"--version" in shown.getvalue()
+def test_help(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for encoding in ENCODINGS:
+        shown = terminal(monkeypatch, encoding)
+        with pytest.raises(SystemExit) as end:
+            command(name)(["--help"])
+        assert end.value.code == 0 and b"usage: " + name.encode() in shown.getvalue(), encoding
+        assert b"--version" in shown.getvalue(), encoding
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -98,6 +99,7 @@ def test_versions(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"Python {sys.version_info.major}.{sys.version_info.minor}." in out
 
 
+@pytest.mark.process
 def test_versions_need_no_import() -> None:
     program = (
         "import sys; from earth2_corrdiff.cli.run import main\n"
@@ -109,6 +111,7 @@ def test_versions_need_no_import() -> None:
     assert done.stdout.startswith(b"-c " if done.stdout.startswith(b"-c") else b"run-corrdiff ")
 
 
+@pytest.mark.process
 def test_a_configuration_is_read_as_utf8(tmp_path: Path) -> None:
     """In an environment whose own encoding is ASCII."""
     path = tmp_path / "train.yaml"
@@ -166,3 +169,15 @@ def test_scores_are_saved_before_they_are_printed(tmp_path: Path, monkeypatch: p
     with pytest.raises(GoneError):
         verify.main([str(tmp_path / "run.zarr"), "--truth", "demo", "--output", str(scores)])
     assert done == ["saved", "report", "printed"]
+
+
+def test_every_script_is_a_program(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each of the folder's programs starts and shows its options."""
+    for path in sorted((ROOT / "scripts").glob("*.py")):
+        monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(path), run_name="__main__")
+        assert end.value.code == 0 and "usage: " in capsys.readouterr().out, path

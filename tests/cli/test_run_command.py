@@ -90,6 +90,7 @@ def free_port() -> int:
 # what it is
 
 
+@pytest.mark.process
 def test_help_is_quick_and_light() -> None:
     code = (
         "import sys, time; start = time.perf_counter()\n"
@@ -317,6 +318,7 @@ def stopped(how: signal.Signals, folder: Path, *argv: object) -> tuple[int, str,
     return process.returncode, err, missing
 
 
+@pytest.mark.process
 def test_a_killed_run_ends_with_the_same_bytes(
     package: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,6 +337,7 @@ def test_a_killed_run_ends_with_the_same_bytes(
     same(tmp_path / "run.zarr", Path("run.zarr"))
 
 
+@pytest.mark.process
 def test_an_interrupted_run_says_how_to_go_on(
     package: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -650,6 +653,7 @@ def test_bad_packages(case: str, package: Path, tmp_path: Path, capfd: pytest.Ca
 # the published package and the network
 
 
+@pytest.mark.process
 def test_without_network(tmp_path: Path) -> None:
     """As on a machine without: the script, the default package, one line that names a way out."""
     start = time.monotonic()

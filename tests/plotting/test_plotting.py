@@ -140,6 +140,7 @@ def test_ensemble_errors(store: xr.Dataset, tmp_path: Path) -> None:
         plotting.plot_ensemble(lone)
 
 
+@pytest.mark.slow
 def test_other_packages_are_plotted_generically(tmp_path: Path) -> None:
     lat, lon = np.linspace(50, 40, 9), np.linspace(350, 372, 13) % 360
     shape = (1, 2, 9, 13)
@@ -199,6 +200,7 @@ def test_nothing_global_is_touched(store: xr.Dataset) -> None:
     assert plt.get_fignums() == [] and dict(mpl.rcParams) == before
 
 
+@pytest.mark.slow
 def test_animation(store: xr.Dataset, tmp_path: Path) -> None:
     plotting.animate(store, tmp_path / "members.gif", samples=[0, 2], seconds=0.5)
     with Image.open(tmp_path / "members.gif") as gif:

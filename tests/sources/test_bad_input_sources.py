@@ -81,6 +81,7 @@ def test_times_that_an_archive_cannot_have(name: str, time: str, says: str) -> N
     assert says in refused(make_source(name).check_times, ["2022-07-24T12:00", time])
 
 
+@pytest.mark.process
 def test_refusing_a_time_loads_nothing_heavy(tmp_path: Path) -> None:
     import subprocess
 

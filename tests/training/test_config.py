@@ -183,6 +183,7 @@ def test_the_bar_counts_samples_and_goes_on_where_it_was(capsys: pytest.CaptureF
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.process
 def test_help_answers_at_once() -> None:
     """Without the heavy libraries."""
     code = (

@@ -145,6 +145,7 @@ def test_across_the_meridian(files: tuple[Path, Path]) -> None:
         np.testing.assert_allclose(fields, field("t2m", 0, lat, lon % 360), atol=2e-4)
 
 
+@pytest.mark.slow
 def test_the_demo_gives_the_fields_of_the_demos_set(tmp_path: Path) -> None:
     want = demo_plan(2, 0, 0)
     list(fill(PairWriter(tmp_path / "want.zarr", want), make_demo_fields))

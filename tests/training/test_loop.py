@@ -146,6 +146,7 @@ def test_a_rate_that_is_far_too_high_stops_it(tmp_path: Path, pairs: Path) -> No
         train(told)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_package(tmp_path: Path, pairs: Path) -> None:
     """Bit for bit, whatever is drawn elsewhere, and however often losses are watched."""
     more = {"regression__steps": 3, "diffusion__steps": 3, "diffusion__network": {"dropout": 0.2, **SMALL}}
@@ -173,6 +174,7 @@ def weights(folder: Path, name: str) -> Tensor:
     return torch.cat([value.flatten() for value in state.values()])
 
 
+@pytest.mark.slow
 def test_small_passes_add_up(tmp_path: Path, pairs: Path) -> None:
     patches = {"shape": [8, 8], "per_time": 2}
     both = {"diffusion__patches": patches, "regression__steps": 3, "diffusion__steps": 3}
@@ -183,6 +185,7 @@ def test_small_passes_add_up(tmp_path: Path, pairs: Path) -> None:
         assert relerr(weights(tmp_path / "b", stage), weights(tmp_path / "a", stage)) < 1e-4
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(tmp_path: Path, pairs: Path) -> None:
     told = config(tmp_path, pairs, regression__steps=24, regression__lr=0.02, diffusion__steps=1)
     train(told)
@@ -193,6 +196,7 @@ def test_training_lowers_the_loss(tmp_path: Path, pairs: Path) -> None:
 # checkpoints
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_done_and_another_one_does_not_go_on_with_it(
     tmp_path: Path, pairs: Path
 ) -> None:

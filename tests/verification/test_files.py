@@ -197,6 +197,7 @@ def test_one_member_with_gaps_is_saved_too(lone: Result, tmp_path: Path) -> None
     assert np.isnan(ds["power_ratio"].sel(variable="t2m")).all()
 
 
+@pytest.mark.slow
 def test_outputs_that_are_refused(result: Result, tmp_path: Path) -> None:
     mine, other = tmp_path / "mine.zarr", tmp_path / "other.zarr"
     files.save(result, mine)
@@ -277,6 +278,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
+@pytest.mark.slow
 def test_report_needs_nothing_else(result: Result, lone: Result) -> None:
     result = replace(result, targets=result.targets[:2])
     text = report.html(result, "of <mine> & yours")

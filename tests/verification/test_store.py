@@ -139,6 +139,7 @@ def test_another_package_is_said_and_another_grid_refused(run: tuple[Path, objec
         downscaler.spec = spec
 
 
+@pytest.mark.slow
 def test_the_regression_of_another_store(run: tuple[Path, object, xr.Dataset], tmp_path: Path) -> None:
     """A run in the mode of the regression alone is compared by name; so is any other run."""
     store, model, truth = run
