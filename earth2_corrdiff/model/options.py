@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from earth2_corrdiff.base.devices import find_device
 from earth2_corrdiff.base.errors import InputError
@@ -12,10 +13,12 @@ from earth2_corrdiff.model.diffusion.noise import check_where
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.diffusion.patched import check_window
 from earth2_corrdiff.model.diffusion.solvers import check_solver
-from earth2_corrdiff.model.earth2studio import CorrDiff
 from earth2_corrdiff.model.packages.reader import Files
 from earth2_corrdiff.networks.fast.accelerate import check_precision
 from earth2_corrdiff.networks.fast.memory_plan import AUTO, check_maps
+
+if TYPE_CHECKING:
+    from earth2_corrdiff.model.earth2studio import CorrDiff
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ class ModelOptions:
         InputError
             If the package is not usable, or the options do not fit it
         """
+        from earth2_corrdiff.model.earth2studio import CorrDiff
+
         model = CorrDiff.load_model(package, find_device(self.device), self.precision, self.accelerated)
         settings = {
             "number_of_samples": self.samples,

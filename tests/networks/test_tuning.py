@@ -265,8 +265,8 @@ def test_the_command_says_what_it_chose(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--device", "cuda:77"], "'cuda:77' is not a device"),
-        (["--device", "meta"], "'meta' is not a device"),
+        (["--device", "cuda:77"], "no device cuda:77"),
+        (["--device", "meta"], "the device meta cannot be used here"),
     ],
 )
 def test_a_device_that_is_not_there(
