@@ -100,9 +100,8 @@ print(float(ds.t2m.mean()), ds.t2m.attrs["compression_max_error"])
 
 def test_others_read_it(whole: Path, tmp_path: Path) -> None:
     """xarray in a process without this package; the zip file that the service sends; plots and scores."""
-    from earth2_corrdiff.service.archives import zipped
-
     from earth2_corrdiff.plotting.fields import open_store, output_variables
+    from earth2_corrdiff.service.archives import zipped
 
     words = [sys.executable, "-c", READ, str(whole)]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
