@@ -17,7 +17,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from earth2_corrdiff import plotting
-from earth2_corrdiff.base.cases import Case
 from earth2_corrdiff.base.errors import DamageError
 from earth2_corrdiff.model.diffusion.solvers import SOLVERS
 from earth2_corrdiff.service import job_fields
@@ -270,23 +269,23 @@ def _zip(job: Job) -> Iterator[bytes]:
 
 
 def _figures(job: Job) -> dict[str, tuple[Any, ...]]:
-    """The case of each figure and the function that draws it, by the name that ``plot-corrdiff`` gives it."""
+    """The case's number and the drawing of each figure by the name that ``plot-corrdiff`` gives it."""
     samples = range(job.order.samples)
     kinds: dict[str, tuple[Any, ...]] = {"ensemble": ("plot_ensemble",)} if len(samples) > 1 else {}
     kinds["lowres"] = ("plot_lowres",)
     kinds |= {f"sample-{sample}": ("plot_member", sample) for sample in samples}
     return {
-        f"corrdiff-{plotting.case_label(case)}-{kind}": (case, *drawing)
-        for case in job_fields.in_order(job.order.cases)
+        f"corrdiff-{plotting.case_label(case)}-{kind}": (number, *drawing)
+        for number, case in enumerate(job_fields.in_order(job.order.cases))
         for kind, drawing in kinds.items()
     }
 
 
 @lru_cache(maxsize=32)
-def _drawn(store: Path, case: Case, function: str, *sample: int) -> bytes:
+def _drawn(store: Path, number: int, function: str, *sample: int) -> bytes:
     """The PNG of a figure."""
     ds = job_fields.opened(store)
     with io.BytesIO() as file:
-        figure = getattr(plotting, function)(ds, time_index(ds, case), *sample)
+        figure = getattr(plotting, function)(ds, job_fields.positions(ds)[number], *sample)
         figure.savefig(file, format="png", dpi="figure")
         return file.getvalue()
