@@ -13,6 +13,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -157,8 +158,9 @@ def test_scores_are_saved_before_they_are_printed(tmp_path: Path, monkeypatch: p
         done.append("printed")
         raise GoneError
 
-    monkeypatch.setattr("earth2_corrdiff.verification.open_verification", lambda *a, **k: None)
-    monkeypatch.setattr(verify, "_run", lambda verification: type("R", (), {"about": {}})())
+    verification = SimpleNamespace(times=[], result=lambda: SimpleNamespace(about={}))
+    monkeypatch.setattr("earth2_corrdiff.verification.open_verification", lambda *a, **k: verification)
+    monkeypatch.setattr(verify, "progress_bar", lambda *a, **k: [])
     monkeypatch.setattr(files, "save", lambda result, path: done.append("saved"))
     monkeypatch.setattr(report, "write_report", lambda *a: done.append("report"))
     monkeypatch.setattr(tables, "report_text", printed)
