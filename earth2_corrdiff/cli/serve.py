@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.cli.common import ArgumentParser, command_parser, entry_point
+from earth2_corrdiff.cli.common import ArgumentParser, add_model_options, command_parser, entry_point
 from earth2_corrdiff.cli.serve_log import Lines, configure_log
 
 if TYPE_CHECKING:
@@ -50,9 +50,7 @@ def _parser() -> ArgumentParser:
     add("--package", default="taiwan", metavar="NAME", help="taiwan (default), demo, a folder, or a URL")
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)")
     add("--port", type=int, default=8000, help="port to listen on; 0 takes a free one (default: 8000)")
-    add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
-    add("--precision", default="auto", help="auto (default: the fastest), fp32 (the reference), bf16 or fp16")
-    add("--no-acceleration", action="store_true", help="stock arithmetic, operation by operation: slow")
+    add_model_options(parser)
     add("--no-sharing", action="store_true", help="requests share no network calls: exact bits on a GPU")
     add("--steps", type=int, metavar="N", help="steps where a request names none (default: the package's)")
     add("--solver", help="solver where a request names none (default: the package's)")
