@@ -7,8 +7,8 @@ The names below are loaded when they are first used, so that ``import earth2_cor
 A folder is a layer, and imports go down only: ``base``, ``networks``, ``model``, ``demo``, ``sources``,
 ``store``, ``plotting``, ``run``, ``training``, ``verification``, ``service``, ``workflows``, ``cli``.
 
-Words
------
+Glossary
+--------
 case        a valid time, or a forecast's reference time, lead time and coarse member: one coarse input
 coarse      the input on the grid of global weather; fine: the output on the kilometre grid
 mean        the regression's output; residual: the difference from it, which the denoiser samples

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A client of the workflow ``corrdiff_downscaling`` in Earth2Studio's server, with Earth2Studio's own client.
 
-The README says how to start the server. The ensemble stays there: what is read of it here is fetched then.
+``service.md`` beside this file says how to start the server. The ensemble stays there: what is read of it
+here is fetched then.
 
     python examples/workflow_client.py http://127.0.0.1:8080 2024-07-24T12:00
 """

@@ -4,7 +4,7 @@
 """Print results of bench-corrdiff.py as Markdown, or put them into a file between its two markers.
 
 python scripts/bench-table.py mid.json full.json
-python scripts/bench-table.py mid.json full.json --into README.md
+python scripts/bench-table.py mid.json full.json --into scripts/bench/README.md
 """
 
 import sys

@@ -4,19 +4,40 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
 from reasons import NO_BROWSER
 
+# Compiled modules are kept: this process, its workers and the commands that tests start import the same ones.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Before PyTorch is imported: idle threads sleep instead of spinning, as the commands have it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # What was measured on this machine chooses nothing here.
 os.environ.setdefault("EARTH2_CORRDIFF_TUNED", "0")
+
+
+def frames(context: int = 1) -> list[inspect.FrameInfo]:
+    """Callers without their source lines.
+
+    While Earth2Studio's sources are imported, they look for their own file by ``inspect.stack``, which goes
+    through all modules for the lines of all frames: half a minute where many modules are loaded.
+    """
+    found = traceback.walk_stack(sys._getframe(1))
+    return [
+        inspect.FrameInfo(frame, frame.f_code.co_filename, line, frame.f_code.co_name, None, None)
+        for frame, line in found
+    ]
+
+
+inspect.stack = frames
 # What a shell starts in the background ignores Ctrl-C, and so would the processes that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 # What makes an Earth2Studio model, data source or store of the core, and what runs those.
 ADAPTERS = ("model.earth2studio", "model.coordinates", "run", "service", "sources.settled", "workflows")
@@ -38,6 +40,13 @@ assert member.shape == (1, 1, 4, 112, 112) and torch.isfinite(member).all()
 assert 270 < member[0, 0, 1].mean() < 310, member[0, 0, 1].mean()
 """
 
+IMPORT = """
+from importlib import import_module
+for name in sys.argv[1:]:
+    import_module(name)
+    print(name)
+"""
+# This package's rows of the benchmark, without PhysicsNeMo too.
 TRAIN = """
 sys.modules["physicsnemo"] = None
 import math
@@ -78,21 +87,10 @@ def modules() -> list[str]:
     return found
 
 
-def test_the_core_is_imported() -> None:
+@pytest.mark.process
+def test_the_core_is_imported_computes_and_trains() -> None:
     names = modules()
     for name in ("model.downscaler", "model.packages.reader", "networks.fast.executors", "training.train"):
         assert f"earth2_corrdiff.{name}" in names
     assert "bench.training" in names and "bench.solver_study" in names
-    program = (
-        "from importlib import import_module\nfor name in sys.argv[1:]: import_module(name); print(name)"
-    )
-    assert run_blocked(program, *names).split() == names
-
-
-def test_a_member_is_computed() -> None:
-    run_blocked(COMPUTE)
-
-
-def test_a_training_step_is_measured() -> None:
-    """This package's rows of the benchmark, without PhysicsNeMo too."""
-    run_blocked(TRAIN)
+    assert run_blocked(COMPUTE + IMPORT + TRAIN, *names).split() == names

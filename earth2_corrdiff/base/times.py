@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Times, periods and lead times: from text and back; always UTC, always in nanoseconds."""
+"""Times, periods and lead times as text and arrays: always UTC, always in nanoseconds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ YEARS = (1678, 2261)
 """Whole years that a 64-bit count of nanoseconds since 1970 can hold."""
 MINUTE = np.timedelta64(60, "s")
 MOST = 1_000_000
-"""Times that one period may have: hours since the first analyses of any archive fit in."""
+"""Times that one period may have: more than the hours since the first analyses of any archive."""
 UNITS: dict[str, Literal["h", "m", "D"]] = {"": "h", "h": "h", "min": "m", "d": "D"}
 PERIOD = "2024-07-20T00/2024-07-25T18/6h (first, last, step)"
 LEADS = "48h or 0/48/6h (first, last, step)"
@@ -45,12 +45,12 @@ def parse_time(text: str) -> np.datetime64:
     Raises
     ------
     InputError
-        If the text is no time, or lies outside the years 1678 to 2261
+        If the text is not a valid time, or lies outside the years 1678 to 2261
     """
     try:
         time = datetime.fromisoformat(text.strip())
     except ValueError:
-        raise InputError(f"{text!r} is no time; give one as 2024-07-24T12:00 (UTC)") from None
+        raise InputError(f"{text!r} is not a valid time; use a format like 2024-07-24T12:00 (UTC)") from None
     return _from_datetime(time)
 
 
@@ -65,7 +65,7 @@ def parse_period(text: str) -> Times:
     """
     parts = text.split("/")
     if len(parts) != 3:
-        raise InputError(f"{text!r} is no period; give one as {PERIOD}")
+        raise InputError(f"{text!r} is not a valid period; use a format like {PERIOD}")
     first, last = (parse_time(part) for part in parts[:2])
     span = last.astype("datetime64[us]") - first.astype("datetime64[us]")  # 500 years are too long for ns
     step = _duration(parts[2], text, PERIOD)
@@ -78,11 +78,11 @@ def to_times(times: TimeLike | Iterable[TimeLike]) -> Times:
     Raises
     ------
     InputError
-        If one of them is no time and no period, or there is none
+        If one of them is not a valid time or period, or there is none
     """
     several = [times] if isinstance(times, str | datetime | np.datetime64) else list(times)
     if not several:
-        raise InputError("no time was given; give at least one, as 2024-07-24T12:00")
+        raise InputError("no time was given; use at least one, like 2024-07-24T12:00")
     parts = [parse_period(t) if isinstance(t, str) and "/" in t else [_to_time(t)] for t in several]
     return np.array([time for part in parts for time in part], dtype="datetime64[ns]")
 
@@ -99,13 +99,13 @@ def to_leads(leads: LeadLike | Iterable[LeadLike]) -> Leads:
     Raises
     ------
     InputError
-        If one of them is no lead time, is negative, or is given twice, or there is none
+        If one of them is not a valid lead time, is negative, or is given twice, or there is none
     """
     several = [leads] if isinstance(leads, str | int | timedelta | np.timedelta64) else list(leads)
     parts = [part for lead in several for part in (lead.split(",") if isinstance(lead, str) else [lead])]
     found = np.array([lead for part in parts for lead in _to_leads(part)], dtype="timedelta64[ns]")
     if not found.size:
-        raise InputError(f"no lead time was given; give at least one, as {LEADS}")
+        raise InputError(f"no lead time was given; use at least one, like {LEADS}")
     negative = found[found < np.timedelta64(0)]
     if negative.size:
         raise InputError(f"a lead time must not be negative, got {lead_text(negative[0])}")
@@ -116,7 +116,7 @@ def to_leads(leads: LeadLike | Iterable[LeadLike]) -> Leads:
 
 
 def chosen_leads(leads: LeadLike | Iterable[LeadLike], there: Leads | None) -> Leads:
-    """Those lead times of a store that were asked for (see `to_leads`), ``timedelta64[ns]``.
+    """The requested lead times (see `to_leads`) of a store, ``timedelta64[ns]``.
 
     Raises
     ------
@@ -142,9 +142,9 @@ def distinct(times: Times) -> Times:
 
 
 def positions(have: NDArray[Any], want: NDArray[Any]) -> NDArray[np.intp]:
-    """Where each wanted time is among those that there are, at most a minute off; -1 where it is not.
+    """Position of each wanted time among others, at most a minute off; -1 where it is not there.
 
-    Files keep times as real numbers, too, which are then a little off.
+    Files may store times as real numbers, which are then a little off.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ def time_text(time: np.datetime64) -> str:
 
 
 def lead_text(lead: np.timedelta64) -> str:
-    """``6 h``; in minutes where it is no whole number of hours."""
+    """``6 h``; in minutes where it is not a whole number of hours."""
     minutes = lead / np.timedelta64(1, "m")
     return f"{minutes / 60:g} h" if minutes % 60 == 0 else f"{minutes:g} min"
 
@@ -181,7 +181,7 @@ def lead_text(lead: np.timedelta64) -> str:
 def _count(text: str, span: np.timedelta64, step: np.timedelta64) -> int:
     """How many values, both ends included, lie on a span."""
     if step <= np.timedelta64(0):
-        raise InputError(f"the step of {text!r} must be longer than nothing")
+        raise InputError(f"the step of {text!r} must be positive")
     if span < np.timedelta64(0):
         raise InputError(f"{text!r} ends before it begins")
     step = step.astype("timedelta64[us]")
@@ -189,7 +189,7 @@ def _count(text: str, span: np.timedelta64, step: np.timedelta64) -> int:
         raise InputError(f"the steps of {text!r} end {lead_text(span % step)} before its last value")
     count = int(span // step) + 1
     if count > MOST:
-        raise InputError(f"{text!r} has {count} steps; at most {MOST} will do")
+        raise InputError(f"{text!r} has {count} steps; use at most {MOST}")
     return count
 
 
@@ -197,7 +197,7 @@ def _duration(text: str, whole: str, example: str) -> np.timedelta64:
     found = re.fullmatch(r"(-?\d{1,5})\s*(h|min|d|)", text.strip())  # five digits of days fit nanoseconds
     if not found:
         where = "" if text == whole else f" in {whole!r}"
-        raise InputError(f"{text!r}{where} is no duration like 6h, 30min or 1d; write {example}")
+        raise InputError(f"{text!r}{where} is not a valid duration like 6h, 30min or 1d; use {example}")
     duration: np.timedelta64 = np.timedelta64(int(found[1]), UNITS[found[2]]).astype("timedelta64[ns]")
     return duration
 
@@ -208,12 +208,12 @@ def _to_leads(lead: LeadLike) -> Leads:
     if isinstance(lead, int):
         lead = str(lead)
     if not isinstance(lead, str):
-        raise InputError(f"{lead!r} is no lead time; give one as {LEADS}")
+        raise InputError(f"{lead!r} is not a valid lead time; use {LEADS}")
     parts = [_duration(part, lead, LEADS) for part in lead.split("/")]
     if len(parts) == 1:
         return np.array(parts)
     if len(parts) != 3:
-        raise InputError(f"{lead!r} is no range of lead times; give one as {LEADS}")
+        raise InputError(f"{lead!r} is not a valid range of lead times; use {LEADS}")
     return parts[0] + np.arange(_count(lead, parts[1] - parts[0], parts[2])) * parts[2]
 
 
@@ -223,7 +223,7 @@ def _to_time(time: TimeLike) -> np.datetime64:
     if isinstance(time, datetime):
         return _from_datetime(time)
     if not isinstance(time, np.datetime64) or np.isnat(time):
-        raise InputError(f"{time!r} is no time; give one as 2024-07-24T12:00 (UTC)")
+        raise InputError(f"{time!r} is not a valid time; use a format like 2024-07-24T12:00 (UTC)")
     return np.datetime64(str(time), "ns")
 
 

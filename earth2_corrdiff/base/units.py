@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Units of fields: an attribute ``units`` is converted to the unit that Earth2Studio gives the variable.
+"""Units of fields: conversion of an attribute ``units`` to Earth2Studio's unit of the variable.
 
 Pint parses units: pure Python, BSD, active; cf-units is a C library, and cf_xarray's registry replaces the
 process's own and imports Matplotlib. It is imported (0.5 s) for a unit that is not Earth2Studio's spelling.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +19,10 @@ from numpy.typing import NDArray
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.variables import cf_attributes
 
-if TYPE_CHECKING:
-    pass
-
 STANDARD_GRAVITY = 9.80665
 """Geopotential of one geopotential metre, m2 s-2: its definition. NOAA's lexicons take 9.81 instead."""
 WATER = 1000.0
-"""Density that makes a depth of water of its mass per area, kg m-3."""
+"""Density that converts the mass of water per area to a depth, kg m-3."""
 
 _MORE = (
     (r"tp\d+|cp\d*|lsp\d*", "m"),
@@ -45,13 +42,7 @@ _SPELLINGS = {
     **dict.fromkeys(("ms-1", "ms**-1", "ms^-1", "ms^{-1}", "m s^{-1}", "m/sec"), "m/s"),
     **dict.fromkeys(("m2s-2", "m**2s**-2", "m^2s^-2"), "m2 s-2"),
     **dict.fromkeys(("gpm", "gp m", "geopotential meter", "geopotential metre"), "m"),
-    **dict.fromkeys(
-        (
-            "geopotential meters",
-            "geopotential metres",
-        ),
-        "m",
-    ),
+    **dict.fromkeys(("geopotential meters", "geopotential metres"), "m"),
     **dict.fromkeys(("gpdam", "gpdm", "gp dam"), "dam"),
     **dict.fromkeys(("mmh2o", "mm h2o", "mm of water"), "mm"),
     **dict.fromkeys(("m of water equivalent", "m of water"), "m"),
@@ -63,7 +54,7 @@ _SPELLINGS = {
 """Spellings in files that Pint lacks or takes for another unit (F is the farad, mb the millibarn)."""
 _LONGEST = 60
 _UNSAFE = re.compile(r"(\*\*|\^)[\s(+-]*[\d.]+\)*\s*(\*\*|\^)|[A-Za-z*^]\s*[+-]?\d{3,}|\d{7,}")
-"""Towers and giants of exponents, which take for ever to compute."""
+"""Exponents of exponents and large ones, which would take too long to compute."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +85,7 @@ class Conversion:
 
 
 def canonical(variable: str) -> str | None:
-    """Earth2Studio's unit of a variable by its name; None for names that are not known here.
+    """Earth2Studio's unit of a variable by its name; None for unknown names.
 
     Examples
     --------
@@ -106,7 +97,7 @@ def canonical(variable: str) -> str | None:
 
 
 def conversion(units: str | None, variable: str, name: str = "") -> Conversion:
-    """How values in ``units`` become those of an Earth2Studio variable.
+    """Conversion of values in ``units`` to the unit of an Earth2Studio variable.
 
     Parameters
     ----------
@@ -120,7 +111,7 @@ def conversion(units: str | None, variable: str, name: str = "") -> Conversion:
     Returns
     -------
     Conversion
-        The identity without an attribute, and for variables whose unit is not known here
+        The identity without an attribute, and for variables without a known unit
 
     Raises
     ------
@@ -139,33 +130,6 @@ def conversion(units: str | None, variable: str, name: str = "") -> Conversion:
             "it, as the attribute units"
         )
     return found
-
-
-def converted(values: NDArray[Any], units: str | None, variable: str, name: str = "") -> NDArray[Any]:
-    """Values in the unit that Earth2Studio gives a variable.
-
-    Parameters
-    ----------
-    values : np.ndarray
-        Of any shape, in ``units``
-    units : str | None
-        Attribute of a file; None or empty where there is none
-    variable : str
-        Earth2Studio's name
-    name : str, optional
-        The file or source, for the message
-
-    Returns
-    -------
-    np.ndarray
-        Same shape; unchanged without an attribute
-
-    Raises
-    ------
-    InputError
-        If the unit is unknown, or is one of another quantity; names both units
-    """
-    return conversion(units, variable, name)(values)
 
 
 @cache

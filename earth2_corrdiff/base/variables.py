@@ -38,7 +38,7 @@ LON = {"units": "degrees_east", "standard_name": "longitude", "long_name": "long
 
 
 def cf_attributes(variable: str) -> dict[str, str]:
-    """CF attributes of an Earth2Studio variable; its own name alone where it is not known.
+    """CF attributes of an Earth2Studio variable; its name alone where it is unknown.
 
     Examples
     --------

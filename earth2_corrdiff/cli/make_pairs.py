@@ -96,7 +96,7 @@ def make_pairs(args: argparse.Namespace) -> None:
     area = Area(args.box, args.multiple, args.margin, args.grid, args.invariants)
     channels = Channels(args.inputs, args.outputs)
     conversion = prepare(args.coarse, args.fine, args.times, channels, args.output, area)
-    for line in conversion.said:
+    for line in conversion.notes:
         print(line, flush=True)
     for _ in progress_bar(conversion, total=len(conversion), desc="pairs", unit="time", delay=1):
         pass

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.files import make_folder, whole, writing
 from earth2_corrdiff.cli.common import ArgumentParser, command_parser, entry_point, pairs
 from earth2_corrdiff.cli.log import Log
 
@@ -25,6 +25,7 @@ FORMATS = ("png", "jpg", "pdf", "svg")
 OVER = ("members", "times")
 DATED = re.compile(r"corrdiff-\d{4}-\d\d-\d\d\.zarr")
 """A store's name without the time of day, as AMD's published programs write it."""
+HINT = "; give another --output-dir"
 
 
 def _bare_animate(words: list[str]) -> list[str]:
@@ -119,7 +120,7 @@ def plot(args: argparse.Namespace) -> None:
     if args.plot_lowres:
         panels.require_coarse(ds)
     chosen = pictures.choose(ds, args.lead, samples, coarse, args.ensemble, cmap)
-    _make_folder(args.output_dir)
+    make_folder(args.output_dir, HINT)
     show = _show if args.show and _has_display() else None
     for index, members in chosen.members.items():
         for name, figure in chosen.figures(index, args.plot_lowres, thresholds if args.ensemble else None):
@@ -199,27 +200,10 @@ def _save(figure: Figure, file_format: str, path: Path) -> None:
     figure.savefig(path, format=file_format, dpi="figure", **jpeg)
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot make the folder {folder} ({error.strerror}): name another --output-dir"
-        ) from error
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"cannot write into {folder}: name another --output-dir")
-
-
 def _write(path: Path, save: Callable[[Path], None]) -> None:
-    """Write a picture under its name only once it is whole, and say so."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    """Write a picture, complete or not at all, and print its path."""
+    with writing(path, HINT), whole(path) as part:
         save(part)
-        part.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path} ({error.strerror}): name another --output-dir") from error
-    finally:
-        part.unlink(missing_ok=True)
     print(path, flush=True)
 
 

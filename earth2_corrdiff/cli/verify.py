@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.files import check_file
 from earth2_corrdiff.cli.common import (
     ArgumentParser,
     command_parser,
@@ -131,7 +132,7 @@ def verify(args: argparse.Namespace) -> None:
     if args.output is not None:
         files.check_output(args.output, args.overwrite)
     if path is not None:
-        files.check_folder(path)
+        check_file(path)
     log.import_earth2studio(args.truth)
     verification = open_verification(
         args.store,

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded default: a small trained CorrDiff and a synthetic atmosphere, for use without a network."""
+"""The demo: a small trained CorrDiff package and a synthetic atmosphere, for use without a network."""
 
 from __future__ import annotations
 

@@ -48,27 +48,27 @@ class Fields:
     fine: NDArray[np.float32]
 
 
-def _vortex_wind(storm: Vortex, place: Polar, share: float, inflow: float) -> tuple[Array, Array]:
+def _vortex_wind(storm: Vortex, centred: Polar, share: float, inflow: float) -> tuple[Array, Array]:
     """Swirl of the storm with inflow, stronger on the right of its path, m/s."""
-    speed = share * storm.wind(place.r)
-    bend = inflow * np.minimum(place.r / storm.radius, 1.0)
-    u = speed * np.cos(place.angle + np.pi / 2 + bend)
-    v = speed * np.sin(place.angle + np.pi / 2 + bend)
-    carry = 0.55 * share * 2 * storm.radius * place.r / (storm.radius**2 + place.r**2)
+    speed = share * storm.wind(centred.r)
+    bend = inflow * np.minimum(centred.r / storm.radius, 1.0)
+    u = speed * np.cos(centred.angle + np.pi / 2 + bend)
+    v = speed * np.sin(centred.angle + np.pi / 2 + bend)
+    carry = 0.55 * share * 2 * storm.radius * centred.r / (storm.radius**2 + centred.r**2)
     return u + carry * storm.u, v + carry * storm.v
 
 
-def _calm(storm: Vortex, place: Polar) -> Array:
-    """Share of the surrounding wind left at each place: little in the eye."""
-    return 1 - 0.9 * storm.share * np.exp(-((place.r / (1.1 * storm.radius)) ** 2))
+def _calm(storm: Vortex, centred: Polar) -> Array:
+    """Share of the surrounding wind left at each point: little in the eye."""
+    return 1 - 0.9 * storm.share * np.exp(-((centred.r / (1.1 * storm.radius)) ** 2))
 
 
-def _open_wind(storm: Vortex | None, place: Polar | None, state: Background) -> tuple[Array, Array]:
+def _open_wind(storm: Vortex | None, centred: Polar | None, state: Background) -> tuple[Array, Array]:
     """10 m wind over a sea without coasts, mountains and gusts."""
-    if storm is None or place is None:
+    if storm is None or centred is None:
         return state.u10, state.v10
-    u, v = _vortex_wind(storm, place, SURFACE, INFLOW)
-    calm = _calm(storm, place)
+    u, v = _vortex_wind(storm, centred, SURFACE, INFLOW)
+    calm = _calm(storm, centred)
     return u + calm * state.u10, v + calm * state.v10
 
 
@@ -100,12 +100,12 @@ def _gusts(hours: float, speed: Array, wet: Array, state: Background) -> tuple[A
     return size * (0.85 * u + 0.55 * out_u), size * (0.85 * v + 0.55 * out_v)
 
 
-def _water(storm: Vortex | None, place: Polar | None, state: Background) -> Array:
+def _water(storm: Vortex | None, centred: Polar | None, state: Background) -> Array:
     """Precipitable water over flat ground, kg/m2."""
-    if storm is None or place is None:
+    if storm is None or centred is None:
         return state.water
-    near = storm.share * np.exp(-((place.r / (150e3 + 0.45 * storm.reach)) ** 2))
-    core = (storm.deficit / 6000) ** 0.5 * np.exp(-((place.r / 130e3) ** 2))
+    near = storm.share * np.exp(-((centred.r / (150e3 + 0.45 * storm.reach)) ** 2))
+    core = (storm.deficit / 6000) ** 0.5 * np.exp(-((centred.r / 130e3) ** 2))
     return np.asarray(state.water + near * (0.75 * np.maximum(66 - state.water, 0) + 5 * core))
 
 
@@ -115,10 +115,10 @@ def _rain(hours: float, state: Background, u: Array, v: Array, water: Array) -> 
     rain = scattered_rain(hours, state, n, water) + mountain_rain(u, v, water, n)
     if storm is None:
         return rain
-    place = polar(storm)
+    centred = polar(storm)
     # The storm's sinking surroundings suppress showers that are not its own.
-    own = storm.share * np.exp(-((place.r / 260e3) ** 4))
-    return (1 - 0.8 * own) * rain + storm_rain(storm, place, n) + 0.8 * own * mountain_rain(u, v, water, n)
+    own = storm.share * np.exp(-((centred.r / 260e3) ** 4))
+    return (1 - 0.8 * own) * rain + storm_rain(storm, centred, n) + 0.8 * own * mountain_rain(u, v, water, n)
 
 
 def _surface_warmth(hours: float, state: Background, rain: Array, shade: Array, speed: Array) -> Array:
@@ -136,21 +136,21 @@ def _surface_warmth(hours: float, state: Background, rain: Array, shade: Array, 
     return np.asarray(state.sea_air + land_offset + swing * day + pool + foehn - height + uneven)
 
 
-def _aloft(storm: Vortex | None, place: Polar | None, state: Background, hours: float) -> list[Array]:
+def _aloft(storm: Vortex | None, centred: Polar | None, state: Background, hours: float) -> list[Array]:
     """z500 t500 u500 v500 z850 t850 u850 v850 on the extended grid, wind along the grid's axes."""
     shape = power_law(2.4, 400e3, 20e3)
     _, gust_u, gust_v = swirl(noise(HIGH_GUST_STREAM, hours, 4.0, state.drift), shape)
     warmer = field(noise(HIGH_WARMTH_STREAM, hours, 5.0, state.drift), power_law(2.4, 500e3, 20e3))
     high = [state.high_z, state.high_t + 0.25 * warmer, state.u500 + 0.6 * gust_u, state.v500 + 0.6 * gust_v]
     low = [state.low_z, state.low_t - 0.35 * warmer, state.u850 - 0.8 * gust_v, state.v850 + 0.8 * gust_u]
-    if storm is None or place is None:
+    if storm is None or centred is None:
         return high + low
     wide = storm.radius * 1.5
-    calm, drop = _calm(storm, place), storm.pressure(place.r) / 1.15
-    core = storm.deficit / 6000 * np.exp(-((place.r / (2.2 * storm.radius + 30e3)) ** 2))
-    u, v = _vortex_wind(storm, place, 0.97, np.radians(6.0))
-    top_u, top_v = _vortex_wind(storm, place, 0.62, -np.radians(3.0))
-    drop_high = storm.pressure(place.r, wide) / 1.15
+    calm, drop = _calm(storm, centred), storm.pressure(centred.r) / 1.15
+    core = storm.deficit / 6000 * np.exp(-((centred.r / (2.2 * storm.radius + 30e3)) ** 2))
+    u, v = _vortex_wind(storm, centred, 0.97, np.radians(6.0))
+    top_u, top_v = _vortex_wind(storm, centred, 0.62, -np.radians(3.0))
+    drop_high = storm.pressure(centred.r, wide) / 1.15
     high = [high[0] - 0.42 * drop_high, high[1] + 5.5 * core, calm * high[2] + top_u, calm * high[3] + top_v]
     low = [low[0] - 0.86 * drop, low[1] + 3.6 * core, calm * low[2] + u, calm * low[3] + v]
     return high + low
@@ -165,9 +165,9 @@ def _echo_mean(mrr: NDArray[np.floating]) -> Array:
 def _extended_fine(hours: float) -> tuple[list[NDArray[np.float32]], Array]:
     """mrr, t2m, u10m, v10m on the extended grid, and the water over flat ground."""
     storm, state = vortex(hours), background(hours)
-    place = None if storm is None else polar(storm)
-    water = _water(storm, place, state)
-    open_u, open_v = _open_wind(storm, place, state)
+    centred = None if storm is None else polar(storm)
+    water = _water(storm, centred, state)
+    open_u, open_v = _open_wind(storm, centred, state)
     shade = shelter(open_u, open_v)
     rain = _rain(hours, state, open_u, open_v, water) * (0.25 + 0.75 * shade)
     u, v = _grounded(open_u, open_v, hours, shade)

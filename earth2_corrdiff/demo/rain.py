@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Rain: eyewall, spiral bands, fronts, mountains and scattered cells, and what a radar sees of it."""
+"""Rain of eyewall, spiral bands, fronts, mountains and scattered cells, and its radar reflectivity."""
 
 from __future__ import annotations
 
@@ -79,43 +79,43 @@ def _origin(hours: float, lag: float, drift: tuple[float, float]) -> tuple[Array
     x, y = grid.x - drift[0] * seconds, grid.y - drift[1] * seconds
     storm = vortex(hours)
     if storm is not None:
-        place = polar(storm)
-        spin = np.minimum(0.7 * storm.wind(place.r) / np.maximum(place.r, 1e4), SPIN_LIMIT)
+        centred = polar(storm)
+        spin = np.minimum(0.7 * storm.wind(centred.r) / np.maximum(centred.r, 1e4), SPIN_LIMIT)
         turn = -spin * seconds
-        near = np.exp(-((place.r / 350e3) ** 2)) * storm.share
-        back_x = storm.x - storm.u * seconds + np.cos(turn) * place.dx - np.sin(turn) * place.dy
-        back_y = storm.y - storm.v * seconds + np.sin(turn) * place.dx + np.cos(turn) * place.dy
+        near = np.exp(-((centred.r / 350e3) ** 2)) * storm.share
+        back_x = storm.x - storm.u * seconds + np.cos(turn) * centred.dx - np.sin(turn) * centred.dy
+        back_y = storm.y - storm.v * seconds + np.sin(turn) * centred.dx + np.cos(turn) * centred.dy
         x, y = x + near * (back_x - x), y + near * (back_y - y)
     middle = (PERIOD - 1) / 2
     return x / SPACING + middle, y / SPACING + middle
 
 
-def drawn_out(n: Array, place: Polar) -> Array:
+def drawn_out(n: Array, centred: Polar) -> Array:
     """The cells `n` stretched along the spiral winds around a storm, still of variance one."""
     middle = (EXTENDED - 1) / 2
-    grid, angle = domain(), place.angle + np.pi / 2 + 0.3
+    grid, angle = domain(), centred.angle + np.pi / 2 + 0.3
     col, row = grid.x / SPACING + middle, grid.y / SPACING + middle
     total = np.zeros(n.shape)
     for step in (-3.0, -1.5, 0.0, 1.5, 3.0):
         # A circle's arc leaves its tangent by step^2 / 2r.
-        sag = step**2 * SPACING / np.maximum(2 * place.r, 4e4)
-        x = np.clip(np.rint(col + step * np.cos(angle) - sag * np.cos(place.angle)), 0, EXTENDED - 1)
-        y = np.clip(np.rint(row + step * np.sin(angle) - sag * np.sin(place.angle)), 0, EXTENDED - 1)
+        sag = step**2 * SPACING / np.maximum(2 * centred.r, 4e4)
+        x = np.clip(np.rint(col + step * np.cos(angle) - sag * np.cos(centred.angle)), 0, EXTENDED - 1)
+        y = np.clip(np.rint(row + step * np.sin(angle) - sag * np.sin(centred.angle)), 0, EXTENDED - 1)
         total += n[y.astype(np.intp), x.astype(np.intp)]
     return total / DRAWN_SPREAD
 
 
-def storm_rain(storm: Vortex, place: Polar, n: Array) -> Array:
+def storm_rain(storm: Vortex, centred: Polar, n: Array) -> Array:
     """Rain of a typhoon, mm/h, from the cells `n`."""
     force = (storm.deficit / 6000) ** 0.8
-    raw, n = n, 0.35 * n + 0.75 * drawn_out(n, place)
+    raw, n = n, 0.35 * n + 0.75 * drawn_out(n, centred)
     wobble = field(noise(MEANDER_STREAM, storm.hours, 5.0), power_law(3.0, 350e3, 60e3))
     # A weak storm has no closed wall and its centre fills with rain.
     closed = float(np.tanh((storm.deficit / 3800) ** 2))
-    wall = force * closed * _eyewall(storm, place) * np.exp(0.45 * raw + 0.45 * n - 0.28)
-    bands = force**0.7 * _bands(storm, place, wobble) * np.exp(1.15 * n - 0.5)
-    veil = force * np.exp(-((place.r / (95e3 + 2.2 * storm.radius)) ** 2)) * np.exp(0.8 * n - 0.3)
-    eye = 1 - closed * np.exp(-((place.r / (0.72 * storm.radius)) ** 6))
+    wall = force * closed * _eyewall(storm, centred) * np.exp(0.45 * raw + 0.45 * n - 0.28)
+    bands = force**0.7 * _bands(storm, centred, wobble) * np.exp(1.15 * n - 0.5)
+    veil = force * np.exp(-((centred.r / (95e3 + 2.2 * storm.radius)) ** 2)) * np.exp(0.8 * n - 0.3)
+    eye = 1 - closed * np.exp(-((centred.r / (0.72 * storm.radius)) ** 6))
     return _dry_out(wall + bands + 0.95 * veil, 2.0) * eye
 
 
@@ -124,14 +124,14 @@ def _dry_out(rain: Array, lost: float) -> Array:
     return np.asarray(rain * -np.expm1(-((rain / lost) ** 2)))
 
 
-def _eyewall(storm: Vortex, place: Polar) -> Array:
+def _eyewall(storm: Vortex, centred: Polar) -> Array:
     """Ring of rain at the radius of maximum wind, heavier on one side, mm/h."""
     lean, side_x, side_y = scalars(WALL_STREAM, storm.hours, 5.0, 3)
     side = np.arctan2(storm.v + 2.5 * side_y, storm.u + 2.5 * side_x) + 0.6
-    uneven = np.exp((0.9 + 0.35 * np.tanh(lean)) * np.cos(place.angle - side) - 0.25)
-    radius = 1.12 * storm.radius * (1 + 0.12 * np.cos(2 * place.angle - side - lean))
+    uneven = np.exp((0.9 + 0.35 * np.tanh(lean)) * np.cos(centred.angle - side) - 0.25)
+    radius = 1.12 * storm.radius * (1 + 0.12 * np.cos(2 * centred.angle - side - lean))
     width = 0.3 * storm.radius + 5e3
-    return np.asarray(20 * uneven * np.exp(-(((place.r - radius) / width) ** 2)))
+    return np.asarray(20 * uneven * np.exp(-(((centred.r - radius) / width) ** 2)))
 
 
 @dataclass(frozen=True)
@@ -165,17 +165,19 @@ def _band_list(storm: Vortex) -> Iterator[_Band]:
         )
 
 
-def _bands(storm: Vortex, place: Polar, wobble: Array) -> Array:
+def _bands(storm: Vortex, centred: Polar, wobble: Array) -> Array:
     """Sum of the spiral bands, mm/h before the cells."""
-    total = np.zeros(place.r.shape)
-    log_r = np.log(np.maximum(place.r, 5e3) / 100e3)
+    total = np.zeros(centred.r.shape)
+    log_r = np.log(np.maximum(centred.r, 5e3) / 100e3)
     for band in _band_list(storm):
         # Inwards along a band one goes with the (anticlockwise) wind.
-        phase = place.angle - band.angle + log_r / band.pitch + 0.35 * wobble
+        phase = centred.angle - band.angle + log_r / band.pitch + 0.35 * wobble
         phase = (phase + np.pi) % (2 * np.pi) - np.pi
-        across = place.r * phase * band.pitch / np.hypot(1, band.pitch)
-        width = band.width * (0.7 + 0.5 * place.r / 150e3) / 1.3
-        ends = 1 / (1 + np.exp((band.inner - place.r) / 9e3)) / (1 + np.exp((place.r - band.outer) / 30e3))
+        across = centred.r * phase * band.pitch / np.hypot(1, band.pitch)
+        width = band.width * (0.7 + 0.5 * centred.r / 150e3) / 1.3
+        ends = (
+            1 / (1 + np.exp((band.inner - centred.r) / 9e3)) / (1 + np.exp((centred.r - band.outer) / 30e3))
+        )
         total += band.rate * ends * np.exp(-((across / width) ** 2))
     return total
 

@@ -86,7 +86,7 @@ class Vortex:
 
     @property
     def inside(self) -> bool:
-        """Whether the centre lies on the package's fine grid."""
+        """True if the centre lies on the package's fine grid."""
         half = SIZE / 2 * SPACING
         return abs(self.x) < half and abs(self.y) < half
 

@@ -95,10 +95,10 @@ def smooth(values: Array, length: float) -> Array:
 @cache
 def _smoother(length: float) -> Array:
     """Matrix [144, 144] that smooths one axis; rows add to one."""
-    place = np.arange(EXTENDED)
-    images = [place, -1 - place, 2 * EXTENDED - 1 - place]
+    index = np.arange(EXTENDED)
+    images = [index, -1 - index, 2 * EXTENDED - 1 - index]
     width = length / SPACING
-    matrix = sum(np.exp(-0.5 * ((place[:, None] - image[None, :]) / width) ** 2) for image in images)
+    matrix = sum(np.exp(-0.5 * ((index[:, None] - image[None, :]) / width) ** 2) for image in images)
     return np.asarray(matrix / np.sum(matrix, axis=1, keepdims=True))
 
 
@@ -114,7 +114,7 @@ def _inside(polygon: tuple[tuple[float, float], ...], x: Array, y: Array) -> NDA
 
 
 def _is_land(x: Array, y: Array) -> NDArray[np.bool_]:
-    """Whether each point is land."""
+    """True for each point on land."""
     land = _inside(TAIWAN, x, y) | _inside(MAINLAND, x, y)
     for lon, lat, radius in ISLANDS:
         cx, cy = project(lat, lon)

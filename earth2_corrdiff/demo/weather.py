@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""`DemoWeather`, an Earth2Studio data source that makes synthetic weather over Taiwan for any time.
+"""`DemoWeather`: an Earth2Studio data source of synthetic weather over Taiwan at any time.
 
-Nothing here is an observation or a forecast. Every number is a function of the valid time and of
+It is neither an observation nor a forecast. Every number is a function of the valid time and of
 `WORLD_VERSION`: the same time always gives the same weather.
 """
 
@@ -74,16 +74,10 @@ class DemoWeather:
         Raises
         ------
         InputError
-            For a variable that is not there, or a time that is none or outside 1700-2199.
+            For an unknown variable, or a time that is not valid or outside 1700-2199.
         """
-        times, names = _times(time), _names(variable, COARSE_VARIABLES)
-        pick = [COARSE_VARIABLES.index(name) for name in names]
-        values = np.stack([self.fields(when).coarse[pick] for when in times])
-        coords = {"time": times.astype("datetime64[ns]"), "variable": names}
-        coords |= {"lat": COARSE_LAT, "lon": COARSE_LON}
-        return xr.DataArray(
-            values, coords=coords, dims=("time", "variable", "lat", "lon"), attrs={"comment": NOTE}
-        )
+        coords = {"lat": COARSE_LAT, "lon": COARSE_LON}
+        return self._array(time, variable, "coarse", COARSE_VARIABLES, coords, ("lat", "lon"))
 
     async def fetch(self, time: Times, variable: Names) -> xr.DataArray:
         """As calling the source, for Earth2Studio's asynchronous workflows."""
@@ -107,15 +101,25 @@ class DemoWeather:
         InputError
             As for the coarse fields.
         """
-        times, names = _times(time), _names(variable, FINE_VARIABLES)
-        pick = [FINE_VARIABLES.index(name) for name in names]
-        values = np.stack([self.fields(when).fine[pick] for when in times])
         lat, lon = self.fine_grid()
-        coords: dict[str, Any] = {"time": times.astype("datetime64[ns]"), "variable": names}
-        coords |= {"lat": (("y", "x"), lat), "lon": (("y", "x"), lon)}
-        return xr.DataArray(
-            values, coords=coords, dims=("time", "variable", "y", "x"), attrs={"comment": NOTE}
-        )
+        coords = {"lat": (("y", "x"), lat), "lon": (("y", "x"), lon)}
+        return self._array(time, variable, "fine", FINE_VARIABLES, coords, ("y", "x"))
+
+    def _array(
+        self,
+        time: Times,
+        variable: Names,
+        part: str,
+        known: tuple[str, ...],
+        grid: Any,
+        dims: tuple[str, str],
+    ) -> xr.DataArray:
+        """The coarse or fine part of the fields of some times, [time, variable, *dims]."""
+        times, names = _times(time), _names(variable, known)
+        pick = [known.index(name) for name in names]
+        values = np.stack([getattr(self.fields(when), part)[pick] for when in times])
+        coords = {"time": times.astype("datetime64[ns]"), "variable": names, **grid}
+        return xr.DataArray(values, coords, ("time", "variable", *dims), attrs={"comment": NOTE})
 
     def fields(self, time: datetime | np.datetime64) -> Fields:
         """Coarse [13, 36, 40] and fine [4, 112, 112] of one time as plain float32 arrays."""
@@ -160,7 +164,7 @@ class DemoWeather:
 
     @classmethod
     def is_training_time(cls, time: datetime | np.datetime64) -> bool:
-        """Whether a time belongs to the storm years 2012-2021, which the demo package may learn from."""
+        """True if a time belongs to the storm years 2012-2021, which the demo package may be trained on."""
         return cls.storm_year(time) in TRAINING_YEARS
 
 

@@ -12,8 +12,8 @@ from earth2studio.utils import handshake_dim
 from earth2studio.utils.type import CoordSystem
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.grid import same_points
 
-TOLERANCE = 1e-4  # degrees within which two grids are the same: float32 longitudes differ by 1e-5
 LEADS = "lead_hours"
 """Of every case, among the coordinates that a decorated call gets."""
 
@@ -35,13 +35,8 @@ def match_coords(coords: CoordSystem, want: CoordSystem) -> bool:
         )
     got_lat, got_lon = (np.asarray(coords[k], dtype=np.float64) for k in ("lat", "lon"))
     lat, lon = (np.asarray(want[k], dtype=np.float64) for k in ("lat", "lon"))
-    turn = (got_lon - lon + 180) % 360 - 180 if got_lon.shape == lon.shape else np.full(1, np.inf)
-    for same, flipped in ((got_lat, False), (got_lat[::-1], True)):
-        if (
-            same.shape == lat.shape
-            and np.abs(same - lat).max() < TOLERANCE
-            and np.abs(turn).max() < TOLERANCE
-        ):
+    for north, flipped in ((got_lat, False), (got_lat[::-1], True)):
+        if same_points(north, got_lon, lat, lon):
             return flipped
     raise InputError(
         f"the model takes {lat.size} latitudes from {lat[0]:g} to {lat[-1]:g} and {lon.size} longitudes from "

@@ -31,13 +31,13 @@ class Shard:
     ----------
     rank, size : int
         Number of the process, and how many there are
-    reduce : Callable[[Tensor], Tensor]
+    reduce : Callable[[Tensor], Tensor] | None
         Sum over all processes, which may be written into its argument; called once a step
     """
 
-    rank: int
-    size: int
-    reduce: Callable[[Tensor], Tensor]
+    rank: int = 0
+    size: int = 1
+    reduce: Callable[[Tensor], Tensor] | None = None
 
 
 class DomainDenoiser:
@@ -150,14 +150,12 @@ class DomainDenoiser:
         position = self._denoiser.position() if position is None else position
         inputs = PatchInputs(seen, cond if self.whole else None, position)
         batch = self.batching.images(cond.device, self._shape)
-        rank, size, reduce = (0, 1, None)
-        if self.shard is not None:
-            rank, size, reduce = self.shard.rank, self.shard.size, self.shard.reduce
-        need = _conditioning_bytes(inputs, self.patching, min(batch, together)) // size
+        shard = self.shard or Shard()
+        need = _conditioning_bytes(inputs, self.patching, min(batch, together)) // shard.size
         keep = self.batching.keeps(need, cond.device)
         self._log(self.patching, need, keep)
-        network = self._denoiser.given
-        return patched(network, self.patching, inputs, self.window, batch, keep, (rank, size), reduce)
+        share, network = (shard.rank, shard.size), self._denoiser.given
+        return patched(network, self.patching, inputs, self.window, batch, keep, share, shard.reduce)
 
     def _log(self, patching: PatchGeometry, need: int, keep: bool) -> None:
         """One line about the patches, once."""

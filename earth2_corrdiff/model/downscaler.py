@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.free_memory import check_out_of_memory
-from earth2_corrdiff.base.grid import Regridder
+from earth2_corrdiff.base.regrid import Regridder
 from earth2_corrdiff.model.batching import no_memory
 from earth2_corrdiff.model.diffusion.noise import MemberNoise
 from earth2_corrdiff.model.diffusion.solvers import Denoise, karras_sigmas, sample

@@ -43,6 +43,8 @@ _FIXED: dict[str, tuple[Any, ...]] = {
 }
 # Arguments about how upstream runs, without effect on the result.
 _IGNORED = ("checkpoint_level", "use_apex_gn", "profile_mode", "amp_mode", "use_fp16")
+# Arguments of the wrapper around the U-Net.
+_OUTSIDE = ("img_channels", "scale_cond_input", "sigma_data", "sigma_min", "sigma_max")
 
 
 def unet_of(checkpoint: Checkpoint) -> SongUNet | UpstreamUNet:
@@ -79,16 +81,7 @@ def _unknown(checkpoint: Checkpoint) -> str | None:
 def _unet(checkpoint: Checkpoint) -> SongUNet:
     args = dict(checkpoint.args)
     kind = args.pop("model_type", "SongUNetPosEmbd")
-    for key in (
-        "lead_time_mode",
-        *_FIXED,
-        *_IGNORED,
-        "img_channels",
-        "scale_cond_input",
-        "sigma_data",
-        "sigma_min",
-        "sigma_max",
-    ):
+    for key in ("lead_time_mode", *_FIXED, *_IGNORED, *_OUTSIDE):
         args.pop(key, None)
     c_out = args.pop("img_out_channels")
     c_in = args.pop("img_in_channels") + c_out
@@ -133,7 +126,7 @@ def _upstream(checkpoint: Checkpoint, reason: str) -> UpstreamUNet:
         raise InputError(
             f"{checkpoint.source} has {reason}: labels other than plain lead times are not supported"
         )
-    for key in ("img_channels", "scale_cond_input", "sigma_data", "sigma_min", "sigma_max", "use_fp16"):
+    for key in (*_OUTSIDE, "use_fp16"):
         args.pop(key, None)
     c_out = args.pop("img_out_channels")
     c_in = args.pop("img_in_channels") + c_out

@@ -51,45 +51,36 @@ def _text(value: Any) -> bool:
 _SIDE = _whole(1, MOST_SIDE)
 _NONE = _one_of(None)
 _FLAG = _one_of(True, False, None)
-# Argument → what it may be, and that in words
+_FLAGS = (
+    *("additive_pos_embed", "bottleneck_attention", "lead_time_mode", "scale_cond_input"),
+    *("use_fp16", "use_apex_gn", "profile_mode", "amp_mode"),
+)
+_FEW = _whole(0, 4096)
+# Argument → its check, and the same in words
 _ARGUMENTS: dict[str, tuple[Check, str]] = {
     "img_resolution": (_either(_SIDE, _several(_SIDE, 2, 2)), f"1 to {MOST_SIDE}, or two of them"),
     "img_in_channels": (_whole(0, MOST_CHANNELS), f"0 to {MOST_CHANNELS}"),
     "img_out_channels": (_whole(1, MOST_CHANNELS), f"1 to {MOST_CHANNELS}"),
     "img_channels": (_either(_NONE, _whole(0, MOST_CHANNELS)), f"0 to {MOST_CHANNELS}"),
-    "model_type": (_text, "a name"),
     "model_channels": (_whole(1, MOST_CHANNELS), f"1 to {MOST_CHANNELS}"),
     "channel_mult": (_several(_whole(1, 256), 1, MOST_LEVELS), f"1 to {MOST_LEVELS} numbers from 1 to 256"),
     "channel_mult_emb": (_whole(1, 256), "1 to 256"),
     "channel_mult_noise": (_whole(0, 256), "0 to 256"),
     "num_blocks": (_whole(1, MOST_BLOCKS), f"1 to {MOST_BLOCKS}"),
     "attn_resolutions": (_several(_whole(0, MOST_SIDE), 0, 64), f"up to 64 numbers up to {MOST_SIDE}"),
-    "dropout": (_number(0, 1), "0 to 1"),
-    "label_dropout": (_number(0, 1), "0 to 1"),
-    "embedding_type": (_text, "a name"),
-    "gridtype": (_either(_NONE, _text), "a name"),
-    "N_grid_channels": (_whole(0, 4096), "0 to 4096"),
-    "lead_time_channels": (_either(_NONE, _whole(0, 4096)), "0 to 4096"),
+    "lead_time_channels": (_either(_NONE, _FEW), "0 to 4096"),
     "lead_time_steps": (_whole(1, 4096), "1 to 4096"),
-    "additive_pos_embed": (_FLAG, "true or false"),
-    "bottleneck_attention": (_FLAG, "true or false"),
-    "lead_time_mode": (_FLAG, "true or false"),
-    "use_fp16": (_FLAG, "true or false"),
-    "scale_cond_input": (_FLAG, "true or false"),
-    "label_dim": (_whole(0, 4096), "0 to 4096"),
-    "augment_dim": (_whole(0, 4096), "0 to 4096"),
     "checkpoint_level": (_whole(0, 64), "0 to 64"),
-    "encoder_type": (_text, "a name"),
-    "decoder_type": (_text, "a name"),
-    "act": (_either(_NONE, _text), "a name"),
     "resample_filter": (_several(_number(-1e3, 1e3), 1, 64), "1 to 64 numbers"),
     "prob_channels": (_several(_whole(0, MOST_CHANNELS), 0, 1000), f"numbers up to {MOST_CHANNELS}"),
-    "use_apex_gn": (_FLAG, "true or false"),
-    "profile_mode": (_FLAG, "true or false"),
-    "amp_mode": (_FLAG, "true or false"),
     "sigma_data": (_number(1e-6, 1e6), "a positive number"),
     "sigma_min": (_number(0, 1e6), "0 or more"),
     "sigma_max": (_number(1e-6, math.inf), "a positive number"),
+    **dict.fromkeys(("dropout", "label_dropout"), (_number(0, 1), "0 to 1")),
+    **dict.fromkeys(("N_grid_channels", "label_dim", "augment_dim"), (_FEW, "0 to 4096")),
+    **dict.fromkeys(("model_type", "embedding_type", "encoder_type", "decoder_type"), (_text, "a name")),
+    **dict.fromkeys(("gridtype", "act"), (_either(_NONE, _text), "a name")),
+    **dict.fromkeys(_FLAGS, (_FLAG, "true or false")),
 }
 _NEEDED = ("img_resolution", "img_in_channels", "img_out_channels")
 
@@ -100,7 +91,7 @@ def check_arguments(args: Mapping[str, Any]) -> None:
     Parameters
     ----------
     args : Mapping[str, Any]
-        By name, as ``args.json`` has them; names that are not known here are left to who builds the network
+        By name, as ``args.json`` has them; unknown names are left to the builder of the network
     """
     missing = [name for name in _NEEDED if name not in args]
     if missing:

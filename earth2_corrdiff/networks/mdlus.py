@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from earth2_corrdiff.base.archives import Archive
 from earth2_corrdiff.base.documents import MOST_BYTES, parse_json
 from earth2_corrdiff.base.errors import InputError, first_line, listed
+from earth2_corrdiff.base.files import whole
 from earth2_corrdiff.networks.weights import ForeignContentError, read_state
 
 _LEGACY_ATTENTION = {"norm2": "attn.norm", "qkv": "attn.qkv", "proj": "attn.proj"}
@@ -123,8 +124,7 @@ def write_mdlus(
     torch.save({key: value.detach().cpu().contiguous() for key, value in state.items()}, weights)
     versions = {"physicsnemo_version": _UPSTREAM_VERSION, "mdlus_file_version": "0.1.0"}
     header = {"__name__": name, "__module__": module, "__args__": dict(args)}
-    partial = path.with_name(path.name + ".part")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+    with whole(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
         # fixed dates, so that the same weights give the same bytes
         for member, content in {
             "model.pt": weights.getvalue(),
@@ -132,7 +132,6 @@ def write_mdlus(
             "metadata.json": json.dumps(versions).encode(),
         }.items():
             archive.writestr(zipfile.ZipInfo(member, (2020, 1, 1, 0, 0, 0)), content, zipfile.ZIP_DEFLATED)
-    partial.replace(path)
 
 
 def _current_key(key: str, keys: Mapping[str, Tensor]) -> str | None:

@@ -1,21 +1,20 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a CorrDiff store: members, coarse input, ensemble statistics, animation.
+"""Pictures of a store: members, coarse input, ensemble statistics, animation.
 
 ========================  ===============================================================
-`fields`                  the store: times, members, meshes, fields
 `style`                   a quantity's label, unit, colours, threshold
 `panels`                  values in displayed units and the scales that they share
 `maps`                    projection, coastlines, grid lines, wind directions; no network
-`layout`, `figures`       where things stand, and the figures
+`layout`, `figures`       the arrangement of maps and text, and the figures
 `animation`               the members, or the times, as a GIF
 `pictures`                which members, and the names of their files
 ========================  ===============================================================
 """
 
 from earth2_corrdiff.plotting.animation import animate, animate_times, frames, frames_over_times
-from earth2_corrdiff.plotting.fields import case_label, cases, open_store, time_label, written_members
 from earth2_corrdiff.plotting.figures import color_scales, plot_ensemble, plot_lowres, plot_member
+from earth2_corrdiff.store.reader import case_label, cases, open_store, time_label, written_members
 
 __all__ = [
     "animate",

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""An animated GIF over the members of a time, or over the times of a member, by Pillow alone."""
+"""Animated GIF over the members of a time, or over the times of a member, written by Pillow."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.plotting import fields, panels
-from earth2_corrdiff.plotting.fields import Time
+from earth2_corrdiff.plotting import panels
 from earth2_corrdiff.plotting.figures import color_scales, plot_member
 from earth2_corrdiff.plotting.panels import Scales
+from earth2_corrdiff.store import reader
+from earth2_corrdiff.store.reader import Time
 
 FRAME_DPI = 90.0
 GREYS = 18
-WHITE = GREYS - 1  # its place in the palette
+WHITE = GREYS - 1  # its position in the palette
 
 
 def frames(
     ds: xr.Dataset, time: Time = 0, samples: Sequence[int] | None = None, scales: Scales | None = None
 ) -> Iterator[Figure]:
     """Yield the figure of each written member; all have one size and one set of scales."""
-    index = fields.time_index(ds, time)
-    members = fields.require_members(ds, index, None if samples is None else list(samples))
+    index = reader.time_index(ds, time)
+    members = reader.require_members(ds, index, None if samples is None else list(samples))
     scales = color_scales(ds, index) if scales is None else scales
     for sample in members:
         yield plot_member(ds, index, sample, scales)
@@ -45,8 +46,8 @@ def animate(
 ) -> None:
     """Write an endless GIF that shows each member for some seconds.
 
-    The parameters are those of `frames`. All frames share one palette, made of the scales' own
-    colours, so that none of them flickers or fades.
+    The parameters are those of `frames`. All frames share one palette of the scales' colours,
+    so that none of them flickers or fades.
 
     Raises
     ------
@@ -55,7 +56,7 @@ def animate(
     OSError
         Where `path` cannot be written.
     """
-    index = fields.time_index(ds, time)
+    index = reader.time_index(ds, time)
     scales = color_scales(ds, index) if scales is None else scales
     _write(path, frames(ds, index, samples, scales), scales, seconds)
 
@@ -68,7 +69,7 @@ def frames_over_times(
     `times` are all by default: all lead times of all starts, of a store of forecasts.
     """
     chosen = _written_times(ds, sample, times)
-    scales = panels.common_scales(ds, {index: [sample] for index in chosen}) if scales is None else scales
+    scales = panels.color_scales(ds, {index: [sample] for index in chosen}) if scales is None else scales
     for index in chosen:
         yield plot_member(ds, index, sample, scales)
 
@@ -86,14 +87,14 @@ def animate_times(
     The parameters are those of `frames_over_times`; see `animate`.
     """
     chosen = _written_times(ds, sample, times)
-    scales = panels.common_scales(ds, {index: [sample] for index in chosen}) if scales is None else scales
+    scales = panels.color_scales(ds, {index: [sample] for index in chosen}) if scales is None else scales
     _write(path, frames_over_times(ds, sample, chosen, scales), scales, seconds)
 
 
 def _written_times(ds: xr.Dataset, sample: int, times: Sequence[Time] | None) -> list[int]:
-    fields.checked_samples(ds, [sample])
-    wanted = range(len(fields.cases(ds))) if times is None else [fields.time_index(ds, t) for t in times]
-    chosen = [index for index in wanted if fields.is_written(ds, index, sample)]
+    reader.checked_samples(ds, [sample])
+    wanted = range(len(reader.cases(ds))) if times is None else [reader.time_index(ds, t) for t in times]
+    chosen = [index for index in wanted if reader.is_written(ds, index, sample)]
     if not chosen:
         raise InputError(
             f"sample {sample} is written at none of the times: finish the run with run-corrdiff --resume"
@@ -110,7 +111,7 @@ def _write(path: str | Path, figures: Iterable[Figure], scales: Scales, seconds:
 
 
 def _of_one_size(pictures: list[Image.Image]) -> list[Image.Image]:
-    """Pictures whose headings have fewer lines get white above: the maps stay where they are."""
+    """Add white above pictures whose headings have fewer lines, so that the maps do not move."""
     width, height = (max(sizes) for sizes in zip(*(picture.size for picture in pictures), strict=True))
     same = []
     for picture in pictures:

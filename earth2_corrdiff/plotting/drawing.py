@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Drawing one panel: its cells, its arrows, its colour bar."""
+"""One panel of a figure: its cells, its arrows, its colour bar."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from earth2_corrdiff.plotting import maps
-from earth2_corrdiff.plotting.fields import Array, Mesh
+from earth2_corrdiff.plotting.maps import Mesh
 from earth2_corrdiff.plotting.panels import Panel
 from earth2_corrdiff.plotting.style import Scale
+from earth2_corrdiff.store.reader import Array
 
 ARROW_SPACING = 0.23  # inches
 ARROW_LENGTH = 0.42  # inches, of the strongest wind of the scale
@@ -24,7 +25,7 @@ KEY_HEIGHT = 0.145  # inches above the map, in line with the panel's title
 
 
 def draw_panel(ax: GeoAxes, panel: Panel) -> QuadMesh:
-    """Draw a panel's cells, as they are, with its title and arrows; return them for the colour bar."""
+    """Draw the cells of a panel, with its title and arrows; return them for the colour bar."""
     x, y = maps.project(ax.projection, panel.mesh)
     image: QuadMesh = ax.pcolormesh(
         x,
@@ -41,7 +42,7 @@ def draw_panel(ax: GeoAxes, panel: Panel) -> QuadMesh:
 
 
 def _draw_arrows(ax: GeoAxes, panel: Panel, x: Array, y: Array, east: Array, north: Array) -> None:
-    """Arrows a quarter of an inch apart, and beside the title what a long one means."""
+    """Draw arrows a quarter of an inch apart, and their key beside the title."""
     left, right = ax.get_xlim()
     bottom, top = ax.get_ylim()
     inside = (x > left) & (x < right) & (y > bottom) & (y < top)
@@ -81,13 +82,13 @@ def _draw_arrows(ax: GeoAxes, panel: Panel, x: Array, y: Array, east: Array, nor
 
 
 def _every(cells: int, inches: float) -> slice:
-    """Which of so many cells within so many inches carry an arrow."""
+    """Slice of the cells, of a number of them within a length, that carry an arrow."""
     step = max(round(cells * ARROW_SPACING / inches), 1)
     return slice(step // 2, None, step)
 
 
 def _uncrowded(x: Array, y: Array) -> NDArray[np.bool_]:
-    """Points ``[H, W]`` without those that crowd in rows shorter than most, as circles about a pole are."""
+    """Mask ``[H, W]`` that thins points in rows shorter than most, such as circles around a pole."""
     if min(x.shape) < 2:
         return np.ones(x.shape, dtype=bool)
     apart = np.hypot(np.diff(x, axis=1), np.diff(y, axis=1)).mean(axis=1)

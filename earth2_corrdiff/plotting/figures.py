@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of a member, of the coarse input and of the ensemble: returned, never shown or saved.
+"""Figures of a member, of the coarse input and of the ensemble: returned, neither shown nor saved.
 
-No pyplot: a figure belongs to its caller alone, and no process-wide setting is changed.
+Without pyplot: a figure belongs to its caller, and no process-wide setting is changed.
 """
 
 from __future__ import annotations
@@ -19,25 +19,27 @@ from matplotlib.figure import Figure
 from earth2_corrdiff.base.cases import Case
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.times import lead_text, time_text
-from earth2_corrdiff.plotting import drawing, fields, layout, maps, panels
-from earth2_corrdiff.plotting.fields import Array, Mesh, Time
+from earth2_corrdiff.plotting import drawing, layout, maps, panels
 from earth2_corrdiff.plotting.layout import Heading, Layout
+from earth2_corrdiff.plotting.maps import Mesh
 from earth2_corrdiff.plotting.panels import Panel, Scales
+from earth2_corrdiff.store import reader
+from earth2_corrdiff.store.reader import Array, Time
 
 SYNTHETIC_WEATHER = "synthetic demo weather: not an observation, not a forecast"
 SYNTHETIC_MODEL = "by a demo model trained on synthetic weather: not a forecast"
 LONGEST_NAME = 40
 FOLDERS = re.compile(r"(^|[:,;=\s])(?://(?=/))?(?:~|[A-Za-z]:)?[\\/](?![\\/])(?:[^,;]*[\\/])?")
-"""What stands before the last part of an absolute path."""
+"""The folders of an absolute path, before its last part."""
 
 
 def color_scales(ds: xr.Dataset, time: Time = 0) -> Scales:
     """The scales that all figures of a time share, over all written members and the coarse input.
 
-    Every function here finds them by itself; hand them in to read the members only once.
+    They are the default of the functions below; give them to read the members only once.
     """
-    index = fields.time_index(ds, time)
-    return panels.color_scales(ds, index, fields.require_members(ds, index))
+    index = reader.time_index(ds, time)
+    return panels.color_scales(ds, {index: reader.require_members(ds, index)})
 
 
 def plot_member(ds: xr.Dataset, time: Time = 0, sample: int = 0, scales: Scales | None = None) -> Figure:
@@ -48,7 +50,7 @@ def plot_member(ds: xr.Dataset, time: Time = 0, sample: int = 0, scales: Scales 
     ds : xr.Dataset
         From `open_store`.
     time : int, str, datetime, np.datetime64 or Case
-        Position or value (UTC) of the valid time; of forecasts a position in `fields.cases`, one of these
+        Position or value (UTC) of the valid time; of forecasts a position in `reader.cases`, one of these
         cases, or a valid time, which stands for the latest forecast of it.
     sample : int
         The member's number in the store; the members of all coarse members are numbered through.
@@ -60,19 +62,19 @@ def plot_member(ds: xr.Dataset, time: Time = 0, sample: int = 0, scales: Scales 
     InputError
         Where the store has no such time or member, or the member has not been written.
     """
-    index = fields.time_index(ds, time)
-    fields.require_members(ds, index, [sample])
+    index = reader.time_index(ds, time)
+    reader.require_members(ds, index, [sample])
     scales = color_scales(ds, index) if scales is None else scales
     shown = panels.member_panels(ds, index, sample, scales)
     notes = [*_provenance(ds), *_member_seed(ds, index, sample)]
-    what = f"CorrDiff {fields.member_text(ds, sample)}"
-    return _figure(ds, _in_rows(shown), _heading(ds, index, what, [_cells(fields.mesh(ds)), *notes]))
+    what = f"CorrDiff {reader.member_text(ds, sample)}"
+    return _figure(ds, _in_rows(shown), _heading(ds, index, what, [_cells(maps.mesh_of(ds)), *notes]))
 
 
 def plot_lowres(ds: xr.Dataset, time: Time = 0, scales: Scales | None = None, coarse: int = 0) -> Figure:
     """Figure of the coarse input: the panels of `plot_member`, on the same map and scales.
 
-    Composite reflectivity stands in for maximum reflectivity, water vapour where the input has neither.
+    Composite reflectivity replaces maximum reflectivity; water vapour, if the input has neither.
     `coarse` is the position of the coarse member, where there are several.
 
     Raises
@@ -80,13 +82,13 @@ def plot_lowres(ds: xr.Dataset, time: Time = 0, scales: Scales | None = None, co
     InputError
         Where the store has no such time, holds no coarse input, or no member has been written.
     """
-    index = fields.time_index(ds, time)
+    index = reader.time_index(ds, time)
     scales = color_scales(ds, index) if scales is None else scales
     shown = panels.coarse_panels(ds, index, scales, coarse)
     _, missing = panels.coarse_quantities(ds)
     notes = [_cells(shown[0].mesh), *_attribute(ds, "source")]
     notes += [f"not in the coarse input: {', '.join(missing)}"] if missing else []
-    numbers = fields.coarse_numbers(ds)
+    numbers = reader.coarse_numbers(ds)
     what = "Coarse input" if numbers is None else f"Coarse input, member {numbers[coarse]}"
     return _figure(ds, _in_rows(shown), _heading(ds, index, what, notes, fine=False))
 
@@ -115,14 +117,14 @@ def plot_ensemble(
     InputError
         Where fewer than two members have been written, or a threshold's quantity is not in the store.
     """
-    index = fields.time_index(ds, time)
+    index = reader.time_index(ds, time)
     thresholds = checked_thresholds(ds, thresholds or {})
-    members = fields.require_members(ds, index, None if samples is None else list(samples))
+    members = reader.require_members(ds, index, None if samples is None else list(samples))
     if len(members) < 2:
         raise InputError("an ensemble's spread needs two written members, and there is one: run more samples")
     scales = color_scales(ds, index) if scales is None else scales
     rows = panels.ensemble_panels(ds, index, members, scales, thresholds)
-    notes = [_cells(fields.mesh(ds)), *_provenance(ds)]
+    notes = [_cells(maps.mesh_of(ds)), *_provenance(ds)]
     notes += ["reflectivity averaged in dBZ"] if "radar" in scales else []
     heading = _heading(ds, index, f"CorrDiff ensemble of {len(members)} members", notes)
     return _figure(ds, rows, heading)
@@ -141,12 +143,12 @@ def checked_thresholds(ds: xr.Dataset, thresholds: Mapping[str, float]) -> Mappi
 
 def _heading(ds: xr.Dataset, index: int, what: str, notes: list[str], fine: bool = True) -> Heading:
     synthetic = ds.attrs.get("synthetic", 0)
-    made_up = ""
+    note = ""
     if int(ds.attrs.get("synthetic_source", synthetic)):
-        made_up = SYNTHETIC_WEATHER
+        note = SYNTHETIC_WEATHER
     elif int(synthetic) and fine:
-        made_up = SYNTHETIC_MODEL
-    return Heading(what, _when(fields.cases(ds)[index]), " · ".join(notes), made_up)
+        note = SYNTHETIC_MODEL
+    return Heading(what, _when(reader.cases(ds)[index]), " · ".join(notes), note)
 
 
 def _when(case: Case) -> str:
@@ -157,7 +159,7 @@ def _when(case: Case) -> str:
 
 
 def _provenance(ds: xr.Dataset) -> list[str]:
-    """Package, source, solver and steps, as far as the store knows them."""
+    """Package, source, solver and steps, as far as the store has them."""
     solver = _attribute(ds, "solver")
     if solver and "number_of_steps" in ds.attrs:
         solver = [f"{solver[0]}, {ds.attrs['number_of_steps']} steps"]
@@ -165,22 +167,22 @@ def _provenance(ds: xr.Dataset) -> list[str]:
 
 
 def _attribute(ds: xr.Dataset, name: str) -> list[str]:
-    """``["source gfs"]``; of paths the last part, nothing where the store does not say."""
+    """``["source gfs"]``, of paths the last part; empty if the store lacks it."""
     value = str(ds.attrs.get(name, ""))
     return [f"{name} {_without_folders(value)}"] if value else []
 
 
 def _without_folders(value: str) -> str:
-    """``file:/data/in.nc`` as ``file:in.nc``: a picture is passed on, and folders are its maker's own.
+    """``file:/data/in.nc`` as ``file:in.nc``: pictures are passed on, and folders are private.
 
-    Of a long address, too, the last part alone.
+    Of a long address only the last part is kept.
     """
     kept = FOLDERS.sub(r"\1", value.rstrip("/\\"))
     return kept if len(kept) <= LONGEST_NAME else f"…/{PurePath(kept).name}"
 
 
 def _member_seed(ds: xr.Dataset, index: int, sample: int) -> list[str]:
-    seed = fields.member_seed(ds, index, sample)
+    seed = reader.member_seed(ds, index, sample)
     return [] if seed is None else [f"member seed {seed}"]
 
 
@@ -195,7 +197,7 @@ def _in_rows(shown: list[Panel]) -> list[list[Panel]]:
 
 
 def _figure(ds: xr.Dataset, rows: list[list[Panel]], heading: Heading) -> Figure:
-    mesh = fields.mesh(ds)
+    mesh = maps.mesh_of(ds)
     crs = maps.projection(mesh)
     view = maps.extent(*maps.project(crs, mesh))
     plan = layout.arrange(len(rows), max(map(len, rows)), (view[1] - view[0]) / (view[3] - view[2]), heading)
@@ -223,7 +225,7 @@ def _dpi(mesh: Mesh, plan: Layout) -> float:
 
 def _land_fraction(ds: xr.Dataset) -> Array | None:
     """The store's own land fraction ``[H, W]``, where it has one on the fine mesh."""
-    dims = fields.horizontal_dims(ds)
+    dims = reader.horizontal_dims(ds)
     if "land_fraction" not in ds or set(ds["land_fraction"].dims) != set(dims):
         return None
     return np.asarray(ds["land_fraction"].transpose(*dims).values, dtype=np.float64)

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""A grid of equal maps under a heading, in inches.
+"""Layout of a figure in inches: a grid of equal maps under a heading.
 
-The sizes are computed and not fitted, so that nothing overlaps whatever the domain's shape, and all
-frames of an animation have one geometry.
+Sizes are computed, so that nothing overlaps with any shape of the domain, and all frames of an animation
+have one geometry.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Box = tuple[float, float, float, float]
 
 PANEL_AREA = 4.5**2
 WIDEST, TALLEST = 9.0, 7.5
-COLUMN = 3.1  # what a panel's title and its arrow key need, however narrow the map
+COLUMN = 3.1  # of a panel's title and its arrow key, at least
 LEFT, RIGHT, BOTTOM, GAP = 0.75, 0.3, 0.1, 0.36
 PANEL_TITLE, LON_LABELS, BAR, BAR_LABELS = 0.4, 0.36, 0.14, 0.3
 TOP = 0.14
@@ -26,7 +26,7 @@ TOP = 0.14
 
 @dataclass(frozen=True)
 class TextLook:
-    """How a line of the heading looks, its height in inches and how many characters fill an inch."""
+    """Font of a line of the heading, its height in inches and its characters per inch."""
 
     size: float
     color: str
@@ -42,19 +42,19 @@ NOTE_LOOK = TextLook(8, "0.35", "normal", 0.17, 14.5)
 
 @dataclass(frozen=True)
 class Heading:
-    """The lines above the maps: what it is, what about it is made up (if anything), where it comes from."""
+    """The lines above the maps: subject, time, a note on synthetic data (maybe empty), provenance."""
 
     what: str
     when: str
     note: str
-    made_up: str = ""
+    synthetic: str = ""
 
     def lines(self, width: float) -> list[tuple[str, TextLook]]:
-        """All lines and their looks, broken to a width in inches."""
+        """All lines and their fonts, wrapped to a width in inches."""
         title = f"{self.what} · {self.when}"
         titles = [title] if len(title) <= width * TITLE_LOOK.characters else [self.what, self.when]
         parts = [(text, TITLE_LOOK) for text in titles]
-        parts += [(self.made_up, SYNTHETIC_LOOK)] if self.made_up else []
+        parts += [(self.synthetic, SYNTHETIC_LOOK)] if self.synthetic else []
         parts += [(self.note, NOTE_LOOK)]
         return [
             (line, look)

@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The map under a field: projection, coastlines, grid lines, wind directions. Never uses the network."""
+"""The map of a figure: projection, coastlines, grid lines, wind directions, without the network."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import cartopy
 import cartopy.crs as ccrs
 import numpy as np
+import xarray as xr
 from cartopy.feature import ShapelyFeature
 from cartopy.io import Downloader
 from cartopy.io.shapereader import Reader
@@ -18,7 +20,7 @@ from cartopy.mpl.geoaxes import GeoAxes
 from loguru import logger
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from earth2_corrdiff.plotting.fields import Array, Mesh
+from earth2_corrdiff.store.reader import Array, read_axis
 
 COAST_STYLE = {"linewidths": 0.7, "colors": "#1a1a1a"}
 OUTSIDE = "#ebebeb"
@@ -28,6 +30,23 @@ POLAR, EDGE = 70.0, 15.0
 """A domain around a pole reaches beyond the first latitude on one side and not below the second."""
 MERIDIANS = [float(lon) for lon in range(-180, 180, 30)]
 PLATE = ccrs.PlateCarree()
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Cell centres in degrees, both ``[H, W]``; longitudes are unwrapped, so they never jump."""
+
+    lat: Array
+    lon: Array
+
+
+def mesh_of(ds: xr.Dataset, end: str = "") -> Mesh:
+    """Cell centres of a store's fine grid or, with ``end="_lowres"``, of its coarse one."""
+    lat, lon = (np.asarray(read_axis(ds, name + end), dtype=np.float64) for name in ("lat", "lon"))
+    if lat.ndim == 1:
+        lat, lon = np.broadcast_arrays(lat[:, None], lon[None, :])
+    lon = np.unwrap(np.unwrap(lon, period=360.0, axis=1), period=360.0, axis=0)
+    return Mesh(np.array(lat), lon)
 
 
 def projection(mesh: Mesh) -> ccrs.Projection:
@@ -53,7 +72,7 @@ def projection(mesh: Mesh) -> ccrs.Projection:
 
 
 def surrounds_pole(mesh: Mesh) -> bool:
-    """Whether a mesh lies around a pole, or nearly so: on one side of the equator, with all longitudes."""
+    """True if a mesh surrounds a pole, or nearly: on one side of the equator, with all longitudes."""
     away = np.abs(mesh.lat)
     one_side = float(mesh.lat.min()) * float(mesh.lat.max()) > 0
     if not one_side or away.min() < EDGE or away.max() < POLAR:
@@ -64,7 +83,7 @@ def surrounds_pole(mesh: Mesh) -> bool:
 
 
 def _downwards(mesh: Mesh) -> float:
-    """The meridian that leads down from the pole: to the mesh's first row; Greenwich for full circles."""
+    """The meridian that points down on a polar map: to the mesh's first row; Greenwich for full circles."""
     row = np.exp(1j * np.deg2rad(mesh.lon[0])) * (90.0 - np.abs(mesh.lat[0]))
     middle = complex(row.mean())
     return float(np.rad2deg(np.angle(middle))) if abs(middle) > 0.05 * float(np.abs(row).max()) else 0.0
@@ -90,7 +109,7 @@ def extent(x: Array, y: Array) -> tuple[float, float, float, float]:
 
 
 def _in_circles(x: Array, y: Array) -> bool:
-    """Whether the last column is the neighbour of the first one: farther from the middle one than from it."""
+    """True if the last column is next to the first one: nearer to it than to the middle one."""
     first, middle, last = (np.stack([x[:, i], y[:, i]]) for i in (0, x.shape[1] // 2, -1))
     near, far = (float(np.hypot(*(first - other)).mean()) for other in (last, middle))
     return x.shape[1] > 2 and near < 0.5 * far
@@ -154,7 +173,7 @@ def coastline_file() -> Path | None:
 def _coastlines(path: Path, west: float, south: float, east: float, north: float) -> tuple[Any, ...]:
     """Coastlines of a box in degrees; its longitudes may be in any convention, the file's are -180..180.
 
-    What a picture of the box could not resolve is left out.
+    Details below the resolution of a picture are left out.
     """
     from shapely.geometry import box
 
@@ -177,7 +196,7 @@ def _warn_without_coastlines() -> None:
 
 
 def draw_coastlines(ax: GeoAxes, mesh: Mesh, land_fraction: Array | None = None) -> None:
-    """Draw coastlines from this disk, else the 0.5 contour of a land fraction ``[H, W]``, else warn once."""
+    """Draw coastlines of this disk, or the 0.5 contour of a land fraction ``[H, W]``, or warn once."""
     path = coastline_file()
     if path is not None:
         box = (mesh.lon.min(), mesh.lat.min(), mesh.lon.max(), mesh.lat.max())
@@ -195,7 +214,7 @@ def draw_coastlines(ax: GeoAxes, mesh: Mesh, land_fraction: Array | None = None)
 
 
 def draw_grid_lines(ax: GeoAxes, mesh: Mesh, left: bool = True, bottom: bool = True) -> None:
-    """Draw meridians and parallels, labelled on the left and the bottom edge where asked."""
+    """Draw meridians and parallels, with labels on the left and the bottom edge if asked."""
     polar = surrounds_pole(mesh)
     lines = ax.gridlines(
         draw_labels={side: axis for side, axis, on in (("left", "y", left), ("bottom", "x", bottom)) if on},

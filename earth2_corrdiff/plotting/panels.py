@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a figure shows: each quantity's values in displayed units, and the scales that its panels share."""
+"""Panels of a figure: values of each quantity in displayed units, and the scales that panels share."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import numpy as np
 import xarray as xr
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.plotting import fields, style
-from earth2_corrdiff.plotting.fields import COARSE, Array, Mesh
+from earth2_corrdiff.plotting import maps, style
+from earth2_corrdiff.plotting.maps import Mesh
 from earth2_corrdiff.plotting.style import Quantity, Scale
+from earth2_corrdiff.store import reader
+from earth2_corrdiff.store.reader import COARSE, Array
 
 WASHED_OUT = 0.4  # share of a scale's colours below which the coarse input gets a scale of its own
 # Per cent of the cells that a scale covers at least; the colour bar's arrows stand for the others.
@@ -22,9 +24,9 @@ TAILS: dict[style.Kind, tuple[float, float]] = {"temperature": (0.5, 99.5), "win
 USUAL_TAILS = (0.1, 99.9)
 
 Scales = dict[str, Scale]
-"""By a quantity's key; with ``_lowres`` behind it that of the coarse input, where it is another one."""
+"""Scales by key of the quantity; key and ``_lowres`` for the coarse input, if it has its own."""
 Range = tuple[float, float, float, float]
-"""The two tails of some values, and their smallest and largest."""
+"""Lower and upper quantile of some values, and their minimum and maximum."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,16 @@ class Panel:
 
 def member_quantities(ds: xr.Dataset) -> list[Quantity]:
     """Quantities of the output, in the order of their panels."""
-    return style.quantities({name: ds[name].attrs for name in fields.output_variables(ds)})
+    return style.quantities({name: ds[name].attrs for name in reader.output_variables(ds)})
 
 
 def coarse_quantities(ds: xr.Dataset) -> tuple[list[Quantity], list[str]]:
-    """The coarse input's quantities beside the output's, and the labels of those that it has not.
+    """The coarse input's quantities that match the output's, and the labels of those that it lacks.
 
-    Maximum reflectivity is matched by composite reflectivity, else by the water vapour that rain is
-    made of. An input that shares nothing with the output is shown whole.
+    Composite reflectivity matches maximum reflectivity; if it is missing, water vapour. All of an input that
+    shares nothing with the output is shown.
     """
-    names = fields.coarse_variables(ds)
+    names = reader.coarse_variables(ds)
     every = style.quantities({name: ds[name + COARSE].attrs for name in names})
     there = {quantity.name: quantity for quantity in every}
     chosen, missing = [], []
@@ -63,7 +65,7 @@ def coarse_quantities(ds: xr.Dataset) -> tuple[list[Quantity], list[str]]:
 
 
 def require_coarse(ds: xr.Dataset) -> list[Quantity]:
-    """The coarse input's quantities; `InputError` where the store holds none."""
+    """The coarse input's quantities; `InputError` if the store has none."""
     chosen, _ = coarse_quantities(ds)
     if not chosen:
         raise InputError("the store holds no coarse input (nothing like t2m_lowres): plot without it")
@@ -79,7 +81,7 @@ def quantity_values(
     position.
     """
     end = COARSE if sample is None else ""
-    parts = [fields.field(ds, name + end, time, sample, coarse) for name in quantity.variables]
+    parts = [reader.field(ds, name + end, time, sample, coarse) for name in quantity.variables]
     if len(parts) == 2:
         return np.hypot(*parts), (parts[0], parts[1])
     return parts[0] + quantity.offset, None
@@ -105,8 +107,8 @@ def coarse_panels(ds: xr.Dataset, time: int, scales: Scales, coarse: int = 0) ->
     `coarse` is the position of the coarse member, where there are several.
     """
     chosen = require_coarse(ds)
-    mesh = fields.mesh(ds, COARSE)
-    window = coarse_window(fields.mesh(ds), mesh)
+    mesh = maps.mesh_of(ds, COARSE)
+    window = coarse_window(maps.mesh_of(ds), mesh)
     cut = Mesh(mesh.lat[window], mesh.lon[window])
     panels = []
     for quantity in chosen:
@@ -120,7 +122,7 @@ def coarse_panels(ds: xr.Dataset, time: int, scales: Scales, coarse: int = 0) ->
 
 def member_panels(ds: xr.Dataset, time: int, sample: int, scales: Scales) -> list[Panel]:
     """Panels of one member at a time (a position)."""
-    mesh = fields.mesh(ds)
+    mesh = maps.mesh_of(ds)
     return [
         _panel(quantity, values, scales, mesh, wind)
         for quantity in member_quantities(ds)
@@ -135,18 +137,13 @@ def _panel(
     return Panel(title, values, scales[quantity.scale_key], mesh, wind, quantity.units)
 
 
-def color_scales(ds: xr.Dataset, time: int, members: Iterable[int]) -> Scales:
-    """One scale per quantity for a time (a position), over all given members and the coarse input.
+def color_scales(ds: xr.Dataset, members: Mapping[int, Iterable[int]]) -> Scales:
+    """One scale per quantity, over the members of each time (a position) and the coarse input.
 
     Reflectivity's steps are fixed. The others cover all cells but the outermost few of each member
     (`TAILS`), rounded outwards. Where the coarse input has but a small part of a scale's range
     (`WASHED_OUT`), it gets one of its own.
     """
-    return common_scales(ds, {time: members})
-
-
-def common_scales(ds: xr.Dataset, members: Mapping[int, Iterable[int]]) -> Scales:
-    """The scales of `color_scales` for several times: the members of each by its position."""
     kinds: dict[str, style.Kind] = {}
     fine: dict[str, list[Range]] = {}
     coarse: dict[str, list[Range]] = {}
@@ -162,7 +159,7 @@ def common_scales(ds: xr.Dataset, members: Mapping[int, Iterable[int]]) -> Scale
 
 
 def _range(quantity: Quantity, values: Array) -> list[Range]:
-    """The range of the finite values; none where there are none."""
+    """The range of the finite values, if there are any."""
     finite = values[np.isfinite(values)]
     if not finite.size:
         return []
@@ -181,18 +178,18 @@ def _span(scale: Scale) -> float:
 
 
 def _member_values(ds: xr.Dataset, time: int, members: Iterable[int]) -> Iterator[tuple[Quantity, Array]]:
-    """Every panel's values of a time, one after the other: a large ensemble is never held as a whole."""
+    """Values of every panel of a time, one after the other, so that a large ensemble is never held."""
     for sample in members:
         for quantity in member_quantities(ds):
             yield quantity, quantity_values(ds, quantity, time, sample)[0]
 
 
 def _coarse_values(ds: xr.Dataset, time: int) -> Iterator[tuple[Quantity, Array]]:
-    """The same of the coarse input, inside the fine mesh."""
+    """The same for the coarse input, inside the fine mesh."""
     chosen, _ = coarse_quantities(ds)
     if chosen:
-        window = coarse_window(fields.mesh(ds), fields.mesh(ds, COARSE), margin=0)
-        for coarse in range(len(fields.coarse_numbers(ds) or [0])):
+        window = coarse_window(maps.mesh_of(ds), maps.mesh_of(ds, COARSE), margin=0)
+        for coarse in range(reader.coarse_count(ds)):
             for quantity in chosen:
                 yield quantity, quantity_values(ds, quantity, time, None, coarse)[0][window]
 
@@ -205,7 +202,7 @@ def ensemble_panels(
     Reflectivity is averaged in dBZ, as the model makes it; wind speed is averaged as a speed, under the
     arrows of the mean vector.
     """
-    mesh = fields.mesh(ds)
+    mesh = maps.mesh_of(ds)
     rows = []
     for quantity in member_quantities(ds):
         read = [quantity_values(ds, quantity, time, sample) for sample in members]
@@ -237,7 +234,7 @@ def _spread(quantity: Quantity, stack: Array, mesh: Mesh) -> Panel:
 
 
 def _exceedance(quantity: Quantity, stack: Array, mesh: Mesh, threshold: float) -> Panel:
-    """Share of the members above a threshold in per cent, NaN where any member has no number."""
+    """Share of the members above a threshold in per cent, NaN where any member is NaN."""
     share = 100.0 * (stack > threshold).mean(axis=0)
     share[np.isnan(stack).any(axis=0)] = np.nan
     title = f"Probability: above {threshold:g} {quantity.units} (%)".replace("  ", " ")

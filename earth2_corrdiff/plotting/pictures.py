@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.times import chosen_leads
-from earth2_corrdiff.plotting import fields, figures, panels, style
+from earth2_corrdiff.plotting import figures, panels, style
 from earth2_corrdiff.plotting.animation import animate, animate_times
 from earth2_corrdiff.plotting.panels import Scales
+from earth2_corrdiff.store import reader
 
 LISTED = 3
 """Members that are not written and are named."""
@@ -56,11 +57,11 @@ class Pictures:
         ds, stem, scales = self.ds, self._stem(index), self._scales(index)
         for sample in self.members[index]:
             yield f"{stem}-{self._label(sample)}", figures.plot_member(ds, index, sample, scales)
-        numbers = fields.coarse_numbers(ds)
+        numbers = reader.coarse_numbers(ds)
         for position in self.coarse if lowres else ():
             own = "" if numbers is None else f"-coarse-{numbers[position]}"
             yield f"{stem}{own}-lowres", figures.plot_lowres(ds, index, scales, position)
-        if thresholds is not None and len(fields.written_members(ds, index)) > 1:
+        if thresholds is not None and len(reader.written_members(ds, index)) > 1:
             yield f"{stem}-ensemble", figures.plot_ensemble(ds, index, thresholds, scales=scales)
 
     def over_members(self, index: int) -> tuple[str, Callable[[Path], None]]:
@@ -71,15 +72,15 @@ class Pictures:
 
     def over_times(self) -> Iterator[tuple[str, Callable[[Path], None]]]:
         """The same of each animation over the times, or over the lead times of a start, of a member."""
-        every = fields.cases(self.ds)
+        every = reader.cases(self.ds)
         groups: dict[object, list[int]] = {}
         for index in self.members:
             groups.setdefault(None if every.leads is None else every[index].time, []).append(index)
         for times in groups.values():
             members = {index: self.members[index] for index in times}
-            scales = self._recolored(panels.common_scales(self.ds, members))
+            scales = self._recolored(panels.color_scales(self.ds, members))
             span = self._stem(times[0])
-            span += f"-to-{fields.case_label(every[times[-1]])}" if len(times) > 1 else ""
+            span += f"-to-{reader.case_label(every[times[-1]])}" if len(times) > 1 else ""
             for sample in sorted(set().union(*members.values())):
                 at = [index for index in times if sample in members[index]]
                 write = partial(self._animate_times, sample, at, scales)
@@ -95,11 +96,11 @@ class Pictures:
         return scales if self.colormap is None else style.recolored(scales, self.colormap)
 
     def _stem(self, index: int) -> str:
-        return f"corrdiff-{fields.case_label(fields.cases(self.ds)[index])}"
+        return f"corrdiff-{reader.case_label(reader.cases(self.ds)[index])}"
 
     def _label(self, sample: int) -> str:
         """``sample-2``, or ``coarse-1-sample-2``."""
-        coarse, own = fields.member_names(self.ds, sample)
+        coarse, own = reader.member_names(self.ds, sample)
         return f"sample-{own}" if coarse is None else f"coarse-{coarse}-sample-{own}"
 
 
@@ -131,10 +132,10 @@ def choose(
     InputError
         If the store has none of a lead time, member or coarse member, or too few are written
     """
-    every, asked = fields.cases(ds), _members(ds, samples, coarse)
+    every, asked = reader.cases(ds), _members(ds, samples, coarse)
     leads = None if lead is None else chosen_leads(lead, every.leads)
     indices = [index for index, case in enumerate(every) if leads is None or case.lead in leads]
-    written = {index: fields.written_members(ds, index) for index in indices}
+    written = {index: reader.written_members(ds, index) for index in indices}
     if ensemble and max(map(len, written.values()), default=0) < 2:
         raise InputError("--ensemble needs two written members, and the store has fewer: run more samples")
     found = {index: [sample for sample in asked if sample in there] for index, there in written.items()}
@@ -144,7 +145,7 @@ def choose(
         )
     missing = [(i, sample) for i, there in found.items() for sample in asked if sample not in there]
     _warn(ds, missing, len(asked) * len(indices))
-    numbers = fields.coarse_numbers(ds) or [0]
+    numbers = reader.coarse_numbers(ds) or [0]
     positions = [i for i, number in enumerate(numbers) if coarse is None or number in coarse]
     return Pictures(ds, {index: members for index, members in found.items() if members}, positions, colormap)
 
@@ -153,9 +154,9 @@ def _warn(ds: xr.Dataset, missing: list[tuple[int, int]], members: int) -> None:
     """One line about all members that are not written."""
     if not missing:
         return
-    every = fields.cases(ds)
+    every = reader.cases(ds)
     texts = [
-        f"{fields.member_text(ds, sample).replace('member', 'sample', 1)} at {every[index]}"
+        f"{reader.member_text(ds, sample).replace('member', 'sample', 1)} at {every[index]}"
         for index, sample in missing[:LISTED]
     ]
     more = ", …" if len(missing) > LISTED else ""
@@ -167,14 +168,14 @@ def _warn(ds: xr.Dataset, missing: list[tuple[int, int]], members: int) -> None:
 
 def _members(ds: xr.Dataset, samples: Sequence[int] | None, coarse: Sequence[int] | None) -> list[int]:
     """Numbers of the members to plot; InputError if the store has no room for one of them."""
-    numbers = fields.coarse_numbers(ds)
+    numbers = reader.coarse_numbers(ds)
     if numbers is None:
         if coarse is not None:
             raise InputError("the store has no coarse members; leave out --coarse-members")
-        return fields.checked_samples(ds, samples)
+        return reader.checked_samples(ds, samples)
     _check_listed("coarse member", coarse or (), numbers)
     _check_listed("sample", samples or (), ds["sample"].values.tolist())
-    named = {number: fields.member_names(ds, number) for number in fields.sample_numbers(ds)}
+    named = {number: reader.member_names(ds, number) for number in reader.sample_numbers(ds)}
     return [
         number
         for number, (own, sample) in named.items()

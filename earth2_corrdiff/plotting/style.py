@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a quantity looks like: its label, displayed unit, colour map, steps and default threshold.
+"""Style of a quantity: its label, displayed unit, colour map, steps and default threshold.
 
-Nothing here knows of stores or maps. Every scale is a function of a quantity's kind and of the
-range of its values, so that all panels that share a range share their colours.
+A scale is a function of a quantity's kind and of the range of its values, so that panels with one range
+have the same colours.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from earth2_corrdiff.base.errors import InputError
 
 Kind = Literal["radar", "temperature", "wind", "generic"]
 
-MISSING = "#c4c4c4"  # a cell that holds no number; not to be taken for "no echo" (white)
+MISSING = "#c4c4c4"  # a cell without a number; differs from "no echo" (white)
 
 # The five hue families and 5 dBZ steps of the US National Weather Service's display, so that a
 # forecaster reads it at sight (yellow from 35, red from 50 dBZ), but darkening within each family,
@@ -70,11 +70,11 @@ class Quantity:
     Attributes
     ----------
     name : str
-        What thresholds are given by: a variable's name, or ``ws10m`` for the wind of ``u10m, v10m``.
+        Name for thresholds: that of the variable, or ``ws10m`` for the wind of ``u10m, v10m``.
     label, units : str
-        As displayed.
+        Displayed name and units.
     kind : str
-        Decides colours: ``radar``, ``temperature``, ``wind`` or ``generic``.
+        Kind of colours: ``radar``, ``temperature``, ``wind`` or ``generic``.
     variables : tuple of str
         The variable in the store, or the two components of a wind.
     offset : float
@@ -101,7 +101,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Scale:
-    """Colours and their meaning, for ``pcolormesh`` and ``colorbar``."""
+    """Colours and their values, for ``pcolormesh`` and ``colorbar``."""
 
     cmap: Colormap
     norm: Normalize
@@ -146,7 +146,7 @@ def _scalar(name: str, attrs: Mapping[str, str]) -> Quantity:
 
 
 def _units(units: str) -> str:
-    """CF units as a reader expects them: ``m s-1`` as m/s, ``kg m-2`` as kg m⁻²."""
+    """Units of CF as they are usually written: ``m s-1`` as m/s, ``kg m-2`` as kg m⁻²."""
     if units in ("m s-1", "m s^-1", "m s**-1", "m/s"):
         return "m/s"
     return re.sub(r"(?<=[A-Za-z])-?\d+", lambda power: power.group().translate(SUPERSCRIPT), units)

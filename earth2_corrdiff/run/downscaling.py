@@ -65,6 +65,10 @@ class Downscaling:
     ----------
     cases : Cases
         What is downscaled: times, or forecasts by time, lead time and coarse member
+    samples, sampling : int, Sampling
+        Members of each case, and how they are sampled
+    make_members : MakeMembers
+        Computes members: ``Downscaler.members``, or a function that several processes share
     seconds : dict[str, float]
         Time spent waiting for the input, for the networks and for the disk, so far
     written : int

@@ -128,13 +128,13 @@ class Members:
         self._watch = self._loop.create_task(self._leave_with(receive))
 
     def _deliver(self, item: Member | ServiceError) -> None:
-        """From the owner thread."""
+        """Pass an item to the event loop; called on the owner thread."""
         self._loop.call_soon_threadsafe(self._put, item)
 
     def _put(self, item: Member | ServiceError) -> None:
         self._items.put_nowait(item)
         if isinstance(item, ServiceError) and self.sending is not None and not self.sending.expired():
-            # A client that does not read shall not hold its connection until the deadline.
+            # A client that does not read must not hold its connection until the deadline.
             self.sending.reschedule(min(self.deadline, self._loop.time() + GRACE))
 
     async def _leave_with(self, receive: Receive) -> None:

@@ -16,11 +16,13 @@ import numpy as np
 import xarray as xr
 
 from earth2_corrdiff.base.cases import Case
-from earth2_corrdiff.plotting import fields, panels
-from earth2_corrdiff.plotting.fields import COARSE, Array
+from earth2_corrdiff.base.grid import turned
+from earth2_corrdiff.plotting import maps, panels
 from earth2_corrdiff.plotting.style import Quantity
 from earth2_corrdiff.service import mesh_geometry
 from earth2_corrdiff.service.errors import ServiceError
+from earth2_corrdiff.store import reader
+from earth2_corrdiff.store.reader import COARSE, Array
 
 SHOW = r"mean|spread|probability|coarse|member-\d{1,6}"
 PARTS = ("value", "along", "up")
@@ -32,7 +34,7 @@ Wind = tuple[Array, Array]
 @lru_cache(maxsize=8)
 def opened(store: Path) -> xr.Dataset:
     """The store of a finished job, read lazily."""
-    return fields.open_store(store)
+    return reader.open_store(store)
 
 
 def in_order(cases: Iterable[Case]) -> list[Case]:
@@ -42,7 +44,7 @@ def in_order(cases: Iterable[Case]) -> list[Case]:
 
 def positions(ds: xr.Dataset) -> list[int]:
     """Position in the store of each of its cases, which are `in_order`."""
-    return [fields.time_index(ds, case) for case in in_order(fields.cases(ds))]
+    return [reader.time_index(ds, case) for case in in_order(reader.cases(ds))]
 
 
 def twin_of(ds: xr.Dataset, quantity: Quantity) -> Quantity | None:
@@ -75,7 +77,7 @@ def values(store: Path, name: str, time: int, show: str, part: str = "value") ->
         404 for what the store does not have, 422 for what does not fit
     """
     ds = opened(store)
-    mesh = fields.mesh(ds)
+    mesh = maps.mesh_of(ds)
     if name in ("lat", "lon"):
         return mesh.lat if name == "lat" else mesh.lon
     quantity = _quantity(ds, name)
@@ -91,7 +93,7 @@ def values(store: Path, name: str, time: int, show: str, part: str = "value") ->
 
 
 def _field(ds: xr.Dataset, quantity: Quantity, time: int, show: str) -> tuple[Array, Wind | None]:
-    members = fields.sample_numbers(ds)
+    members = reader.sample_numbers(ds)
     if show == "coarse":
         return _coarse(ds, quantity, time)
     if show.startswith("member-"):
@@ -127,7 +129,7 @@ def moments(
     ds: xr.Dataset, quantity: Quantity, time: int, members: Sequence[int]
 ) -> tuple[Array, Array, Wind | None]:
     """Mean, standard deviation (ddof 1; Welford 1962) and mean wind over the members."""
-    H, W = fields.mesh(ds).lat.shape
+    H, W = maps.mesh_of(ds).lat.shape
     mean, squares, u, v = np.zeros((4, H, W))
     for n, (value, wind) in enumerate(_each(ds, quantity, time, members), 1):
         step = value - mean
@@ -143,7 +145,7 @@ def _probability(ds: xr.Dataset, quantity: Quantity, time: int, members: Sequenc
     """Members above the threshold, per cent; NaN where one has no number."""
     if quantity.threshold is None:
         raise ServiceError(422, f"{quantity.name} has no threshold", "show", "member-0, mean, spread")
-    share = np.zeros(fields.mesh(ds).lat.shape)
+    share = np.zeros(maps.mesh_of(ds).lat.shape)
     for value, _ in _each(ds, quantity, time, members):
         share += np.where(np.isnan(value), np.nan, value > quantity.threshold)
     return 100.0 * share / len(members)
@@ -161,10 +163,9 @@ def _coarse(ds: xr.Dataset, quantity: Quantity, time: int) -> tuple[Array, Wind 
 
 def _nearest(ds: xr.Dataset) -> tuple[Any, Any]:
     """Row and column ``[H, W]`` of the coarse cell nearest each fine one."""
-    fine, coarse = fields.mesh(ds), fields.mesh(ds, COARSE)
+    fine, coarse = maps.mesh_of(ds), maps.mesh_of(ds, COARSE)
     lat, lon = coarse.lat[:, 0], coarse.lon[0]
-    turned = lon.mean() + (fine.lon - lon.mean() + 180.0) % 360.0 - 180.0
-    return _closest(lat, fine.lat), _closest(lon, turned)
+    return _closest(lat, fine.lat), _closest(lon, turned(fine.lon, lon.mean()))
 
 
 def _closest(axis: Array, points: Array) -> Any:
@@ -183,11 +184,11 @@ def point(store: Path, name: str, row: int, column: int) -> dict[str, Any]:
     """
     ds = opened(store)
     quantity = _quantity(ds, name)
-    mesh = fields.mesh(ds)
+    mesh = maps.mesh_of(ds)
     H, W = mesh.lat.shape
     if not (0 <= row < H and 0 <= column < W):
         raise ServiceError(404, f"the mesh has {H} rows and {W} columns; got {row}, {column}", "row")
-    times, members = positions(ds), fields.sample_numbers(ds)
+    times, members = positions(ds), reader.sample_numbers(ds)
     twin = twin_of(ds, quantity)
     coarse = None
     if twin is not None:

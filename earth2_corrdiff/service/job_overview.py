@@ -19,9 +19,10 @@ from matplotlib.ticker import MaxNLocator
 
 from earth2_corrdiff.base.cases import Case
 from earth2_corrdiff.base.times import time_text
-from earth2_corrdiff.plotting import fields, figures, panels, style
+from earth2_corrdiff.plotting import figures, maps, panels, style
 from earth2_corrdiff.plotting.style import Quantity, Scale
 from earth2_corrdiff.service import job_fields, mesh_geometry
+from earth2_corrdiff.store import reader
 
 SHADES = 128
 PROVENANCE = ("package", "source", "solver", "number_of_steps", "seed", "precision", "device")
@@ -31,15 +32,15 @@ PROVENANCE = ("package", "source", "solver", "number_of_steps", "seed", "precisi
 def overview(store: Path) -> dict[str, Any]:
     """Everything that the page needs before it asks for fields."""
     ds = job_fields.opened(store)
-    mesh = fields.mesh(ds)
+    mesh = maps.mesh_of(ds)
     width, height = mesh_geometry.cell(mesh)
     return {
         "shape": list(mesh.lat.shape),
         "cell_km": [round(width, 3), round(height, 3)],
         "north_up": bool(np.median(np.diff(mesh.lat, axis=0)) > 0),
         "east_right": bool(np.median(np.diff(mesh.lon, axis=1)) > 0),
-        **_cases(job_fields.in_order(fields.cases(ds))),
-        "members": fields.sample_numbers(ds),
+        **_cases(job_fields.in_order(reader.cases(ds))),
+        "members": reader.sample_numbers(ds),
         "quantities": _quantities(ds),
         "overlay": mesh_geometry.overlay(ds),
         "missing": style.MISSING,
@@ -54,7 +55,7 @@ def _cases(cases: Sequence[Case]) -> dict[str, Any]:
     """Valid times, labels as in the figures' file names, and starts of forecasts: one for each case."""
     return {
         "times": [time_text(case.valid) for case in cases],
-        "labels": [fields.case_label(case) for case in cases],
+        "labels": [reader.case_label(case) for case in cases],
         "starts": None if cases[0].lead is None else [time_text(case.time) for case in cases],
     }
 
@@ -69,8 +70,8 @@ def _synthetic_note(ds: xr.Dataset) -> str | None:
 
 def _quantities(ds: xr.Dataset) -> list[dict[str, Any]]:
     """Each quantity with its scales, which hold for all times."""
-    times, members = job_fields.positions(ds), fields.sample_numbers(ds)
-    scales = panels.common_scales(ds, dict.fromkeys(times, members))
+    times, members = job_fields.positions(ds), reader.sample_numbers(ds)
+    scales = panels.color_scales(ds, dict.fromkeys(times, members))
     found = []
     for quantity in panels.member_quantities(ds):
         twin = job_fields.twin_of(ds, quantity)

@@ -21,7 +21,7 @@ from earth2_corrdiff.service.job import Order
 from earth2_corrdiff.service.job_runner import sentence
 from earth2_corrdiff.service.settings import Settings
 from earth2_corrdiff.sources import Forecast, Source, make_forecast, make_source
-from earth2_corrdiff.sources.forecast_registry import KINDS as FORECASTS
+from earth2_corrdiff.sources.registry import FORECASTS
 
 Solver = Literal["euler", "heun", "stochastic", "dpmpp_2m", "trigflow"]
 assert get_args(Solver) == SOLVERS  # noqa: S101 - a type must be spelled out

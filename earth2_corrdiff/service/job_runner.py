@@ -150,9 +150,7 @@ def held(source: Source | Forecast, job: Job, spec: CorrDiffSpec, metrics: Metri
         return analysis(time, variable).sel(lead_time=np.atleast_1d(lead_time))
 
     if isinstance(source, Forecast):
-        return Forecast(
-            source.name, lambda coarse: forecast, None, lambda: wanted, synthetic=source.synthetic
-        )
+        return Forecast(source.name, lambda coarse: forecast, lambda: wanted, synthetic=source.synthetic)
     return Source(source.name, lambda: analysis, lambda: wanted, synthetic=source.synthetic)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
 import secrets
 import shutil
@@ -23,6 +22,7 @@ from typing import Any
 
 from loguru import logger
 
+from earth2_corrdiff.base.files import whole
 from earth2_corrdiff.service.errors import ServiceError
 from earth2_corrdiff.service.job import Job, Order, State
 from earth2_corrdiff.service.metrics import Metrics
@@ -218,12 +218,8 @@ def _record(job: Job, size: int, finished: float) -> None:
     names = ("created", "started", "denoised", "denoisings", "written", "synthetic", "digest")
     about = {name: getattr(job, name) for name in names}
     about |= {"order": asdict(job.order), "size": size, "finished": finished}
-    part = job.folder / f"{RECORD}.part"
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(about, file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(job.folder / RECORD)
+    with whole(job.folder / RECORD) as part:
+        part.write_text(json.dumps(about), encoding="utf-8")
 
 
 def _recorded(folder: Path) -> Job:

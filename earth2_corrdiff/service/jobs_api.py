@@ -20,7 +20,6 @@ from earth2_corrdiff import plotting
 from earth2_corrdiff.base.cases import Case
 from earth2_corrdiff.base.errors import DamageError
 from earth2_corrdiff.model.diffusion.solvers import SOLVERS
-from earth2_corrdiff.plotting.fields import time_index
 from earth2_corrdiff.service import job_fields
 from earth2_corrdiff.service.archives import zipped
 from earth2_corrdiff.service.bounded_threads import BoundedThreads
@@ -33,6 +32,7 @@ from earth2_corrdiff.service.job_runner import Runner
 from earth2_corrdiff.service.jobs import Jobs, Keeping, size_of
 from earth2_corrdiff.service.security import MEMBERS, bearer
 from earth2_corrdiff.service.settings import Settings
+from earth2_corrdiff.store.reader import time_index
 
 T = TypeVar("T")
 ROOT = "/v1/downscale"

@@ -18,8 +18,11 @@ from contourpy import contour_generator
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from earth2_corrdiff.plotting import fields, maps
-from earth2_corrdiff.plotting.fields import Array, Mesh
+from earth2_corrdiff.base.grid import lon_difference
+from earth2_corrdiff.plotting import maps
+from earth2_corrdiff.plotting.maps import Mesh
+from earth2_corrdiff.store import reader
+from earth2_corrdiff.store.reader import Array
 
 LINES = 5  # meridians, and parallels, about
 VERTICES = 60  # vertices of one of them: they bend slowly
@@ -34,7 +37,7 @@ def locate(mesh: Mesh, lat: Array, lon: Array) -> tuple[Array, Array]:
     """
     H, W = mesh.lat.shape
     middle = float(mesh.lon.mean())
-    points = np.stack([lat, (lon - middle + 180.0) % 360.0 - 180.0])
+    points = np.stack([lat, lon_difference(lon, middle)])
     knots = np.stack([mesh.lat, mesh.lon - middle])
     rows, columns = np.meshgrid(np.arange(H), np.arange(W), indexing="ij")
     some = (slice(None, None, max(H // 16, 1)), slice(None, None, max(W // 16, 1)))
@@ -75,7 +78,7 @@ def overlay(ds: xr.Dataset) -> dict[str, Any]:
         ``coast``: lines; ``parallels`` and ``meridians``: objects with ``label`` and ``lines``. A line is
         ``[x0, y0, x1, y1, …]`` in columns and rows of the mesh, cell centres at whole numbers
     """
-    mesh = fields.mesh(ds)
+    mesh = maps.mesh_of(ds)
     return {
         "coast": _coast(ds, mesh),
         "parallels": _graticule(mesh.lat, ("N", "S")),
@@ -105,7 +108,7 @@ def _coast(ds: xr.Dataset, mesh: Mesh) -> list[list[float]]:
     path = maps.coastline_file()
     if path is not None:
         return _natural_earth(path, mesh)
-    y, x = fields.horizontal_dims(ds)
+    y, x = reader.horizontal_dims(ds)
     if "land_fraction" not in ds or set(ds["land_fraction"].dims) != {y, x}:
         return []
     land = np.asarray(ds["land_fraction"].transpose(y, x).values, dtype=np.float64)

@@ -85,21 +85,13 @@ def main(sock: socket.socket, line: socket.socket) -> None:
 
 async def _serve(sock: socket.socket, line: socket.socket) -> None:
     line.setblocking(False)
-    loop, tasks = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+    loop = asyncio.get_running_loop()
 
     async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(tasks) >= MOST:
-            writer.transport.abort()
-            return
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - for the type checker
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-        with contextlib.suppress(
-            OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError
-        ):
-            async with asyncio.timeout(SECONDS):
-                await _answer(reader, writer)
+        if len(asyncio.all_tasks()) <= MOST:
+            with contextlib.suppress(OSError, EOFError, asyncio.LimitOverrunError):
+                async with asyncio.timeout(SECONDS):
+                    await _answer(reader, writer)
         writer.transport.abort()
 
     try:
@@ -111,8 +103,8 @@ async def _serve(sock: socket.socket, line: socket.socket) -> None:
     with contextlib.suppress(OSError):
         await loop.sock_recv(line, 1)  # nothing is ever sent: the other end was closed
     server.close()
-    if tasks:
-        await asyncio.wait(tasks, timeout=SECONDS)
+    if others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others, timeout=SECONDS)
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

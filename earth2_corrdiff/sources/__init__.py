@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where the coarse weather comes from: named data sources, and the checks that they can serve.
+"""Sources of coarse weather: named data sources of analyses and forecasts, and checks of their fields.
 
     source = make_source("gfs")                      # or arco, ncar, wb2, cds, demo, gfs:DIR, file:PATH
     source.check_times(times)                        # before anything heavy
@@ -8,14 +8,14 @@
     x, coords = fetch(source, times, variables, lat, lon)
     check_input(x, variables, source.name)
 
-Forecasts have a lead time and maybe coarse members; each case is a source of its own:
+Forecasts have a lead time and maybe coarse members; each case has a source:
 
     source = make_forecast("gefs_fx", "0-4")         # or gfs_fx, ifs_fx, ifs_ens_fx, demo_fx, file:PATH, …
     cases = source.cases(times, "0/48/6h")
     x, coords = fetch(source.at(cases[0]), cases[0].time, variables, lat, lon)
 
-Every refusal is an ``InputError`` of one sentence. Importing this package costs next to nothing:
-Earth2Studio, xarray and PyTorch are imported when a source first works.
+Every refusal is an ``InputError`` of one sentence. Earth2Studio, xarray and PyTorch are imported when a
+source is first used, not with this package.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Is this weather? Values that no atmosphere of this planet has are refused before a model sees them.
+"""Plausibility checks: values that Earth's atmosphere cannot have are refused before a model gets them.
 
-Earth2Studio warns of a missing variable and hands on NaN; a file in degrees Celsius passes everywhere.
+Earth2Studio warns of a missing variable and returns NaN; a file in degrees Celsius passes everywhere.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from loguru import logger
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.errors import InputError
@@ -39,9 +40,9 @@ class Plausible:
     unit : str
         Earth2Studio's unit
     mistakes : tuple[tuple[float, float, str], ...]
-        Ranges that give away a usual mistake: low, high, what it looks like
+        Ranges that are typical of a mistake: low, high, what it looks like
     least : float
-        What the largest value of a whole field exceeds
+        Lower bound of the largest value of a whole field
     small : str
         What a field looks like whose values are all smaller
     """
@@ -54,7 +55,7 @@ class Plausible:
     small: str = ""
 
     def verdict(self, low: float, high: float) -> str | None:
-        """What is wrong with values from ``low`` to ``high``; None where nothing is."""
+        """The fault of values from ``low`` to ``high``; None where there is none."""
         if self.low <= low and high <= self.high:
             if high > self.least:
                 return None
@@ -83,11 +84,11 @@ FAMILIES: tuple[tuple[str, Plausible], ...] = (
     (r"refc|mrr", Plausible(-120, 100, "dBZ")),
     (r"w\d+", Plausible(-100, 100, "Pa s-1")),
 )
-"""Earth2Studio's names as regular expressions, and what they can be. Others are only checked to be finite."""
+"""Earth2Studio's names as regular expressions, and their ranges. Others are only checked to be finite."""
 
 
 def plausible(variable: str) -> Plausible | None:
-    """The range of a variable by its Earth2Studio name; None for names that are not known here."""
+    """The range of a variable by its Earth2Studio name; None for unknown names."""
     if level := re.fullmatch(r"z(\d+)", variable):
         return _geopotential(int(level[1]))
     return next((known for pattern, known in FAMILIES if re.fullmatch(pattern, variable)), None)
@@ -108,7 +109,7 @@ def _geopotential(level: int) -> Plausible:
 
 
 def sentinels_to_nan(values: NDArray[Any], variable: str | None = None) -> tuple[NDArray[Any], int]:
-    """Numbers that stand for a missing value become NaN, for fields that may have gaps.
+    """Replace numbers that stand for a missing value by NaN, in fields that may have gaps.
 
     Parameters
     ----------
@@ -138,6 +139,15 @@ def sentinels_to_nan(values: NDArray[Any], variable: str | None = None) -> tuple
     return np.where(missing, np.nan, values).astype(kind), count
 
 
+def warn_of_missing(name: object, variable: str, time: np.datetime64, count: int, size: int) -> None:
+    """Log how many of the values of a field stood for missing ones, where there are any."""
+    if count:
+        logger.warning(
+            "{}: {} at {} has {} of {} values that stand for missing ones (-999, 9999, 1e20, …)",
+            *(name, variable, time_text(time), count, size),
+        )
+
+
 def check_input(
     x: torch.Tensor | xr.DataArray | NDArray[Any],
     variables: Sequence[str],
@@ -153,14 +163,14 @@ def check_input(
     variables : Sequence[str]
         Names along the variable axis
     source : Source or str
-        Where it is from, for the message
+        Source of the fields, for the message
     times : np.ndarray, optional
         Valid times along the first axis, for the message
 
     Raises
     ------
     InputError
-        Names the first variable that is wrong, what it has, what is expected, and the likely cause
+        Names the first variable that is wrong, its values, the range that is expected, and the likely cause
     """
     fields = np.asarray(x.numpy(force=True) if hasattr(x, "numpy") else x)
     name = getattr(source, "name", source)
@@ -173,7 +183,7 @@ def check_input(
 def cleaned(
     values: NDArray[Any], variable: str, convert: Callable[[NDArray[Any]], NDArray[Any]], what: str
 ) -> tuple[NDArray[Any], int]:
-    """Values of a file that may have gaps, as truth and fine fields have: in Earth2Studio's units, or NaN.
+    """Values of a file that may have gaps, like truth and fine fields: in Earth2Studio's units, or NaN.
 
     Parameters
     ----------
@@ -196,7 +206,7 @@ def cleaned(
     Raises
     ------
     InputError
-        If a value is out of any plausible range: names it, what is expected, and the likely cause
+        If a value is out of any plausible range: names it, the range, and the likely cause
     """
     raw, count = sentinels_to_nan(values, variable)
     fields, known = convert(raw), plausible(variable)
@@ -214,7 +224,7 @@ def _each_time(fields: NDArray[Any], times: Times | None) -> list[tuple[Any, str
 
 
 def _fault(fields: NDArray[Any], variables: list[str]) -> str | None:
-    """What is wrong with [..., variable, lat, lon]."""
+    """The first fault of [..., variable, lat, lon]; None where there is none."""
     layers = np.moveaxis(fields, -3, 0).reshape(fields.shape[-3], -1)
     holes = 1 - np.isfinite(layers).mean(axis=1)
     if (holes == 1).all():
@@ -233,17 +243,17 @@ def _fault(fields: NDArray[Any], variables: list[str]) -> str | None:
 
 
 def _hole(layer: NDArray[Any]) -> str | None:
-    """What is said of values that are not finite."""
+    """Message about values that are not finite."""
     holes = int(layer.size - np.isfinite(layer).sum())
     if not holes:
         return None
     share = f"{100 * holes / layer.size:.3g} % of the points ({holes} of {layer.size})"
-    cause = "one cell is missing" if holes == 1 else "the domain may stick out, or values are missing"
+    cause = "one cell is missing" if holes == 1 else "missing values, or the domain sticks out"
     return f"is NaN or infinite at {share}: {cause}; fill the gap, or use another source"
 
 
 def _sentinel(variable: str, layer: NDArray[Any]) -> str | None:
-    """What is said of numbers that stand for missing values."""
+    """Message about numbers that stand for missing values."""
     found, count = sentinels_to_nan(layer, variable)
     if not count:
         return None

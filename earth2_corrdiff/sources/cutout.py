@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""From a source's grid to the model's: a cut-out where the points coincide, else bilinear.
+"""Fields on the model's input grid: cut out of a source's grid where the points coincide, else bilinear.
 
 Latitude in either order, longitude in either convention, a domain across the seam of either: each
 axis becomes a ``Stencil``, and the seam exists only there.
@@ -15,12 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.grid import SAME
 
 if TYPE_CHECKING:
     import xarray as xr
-
-TOLERANCE = 1e-4
-"""Points nearer than this are the same, degrees: ten times what float32 coordinates lose."""
 
 ROUND = 2.01
 """A grid goes all the way round if its widest gap is at most so many of its spacings: one column may lack."""
@@ -47,7 +45,7 @@ class Stencil:
 
     @property
     def exact(self) -> bool:
-        """Whether every wanted point is a source point."""
+        """True if every wanted point is a source point."""
         return not self.weight.any()
 
     def apply(self, field: Field, axis: int) -> Field:
@@ -74,7 +72,7 @@ def longitudes(have: Axis, want: Axis) -> Stencil | None:
     The circle is cut where ``have`` has its widest gap, and not at all where it goes all the way round.
     """
     turned = np.asarray(have, dtype=np.float64) % 360
-    turned[turned > 360 - TOLERANCE] = 0  # float noise just west of the meridian
+    turned[turned > 360 - SAME] = 0  # float noise just west of the meridian
     east, order = np.unique(np.round(turned, 6), return_index=True)
     gaps = np.diff(east, append=east[0] + 360)
     start = (int(np.argmax(gaps)) + 1) % east.size
@@ -83,7 +81,7 @@ def longitudes(have: Axis, want: Axis) -> Stencil | None:
     knots, order = (knots - origin) % 360, np.roll(order, -start)
     if knots.size > 1 and gaps.max() < ROUND * np.median(gaps):
         knots, order = np.append(knots, 360.0), np.append(order, order[0])
-    points = (np.asarray(want, dtype=np.float64) - origin + TOLERANCE) % 360 - TOLERANCE
+    points = (np.asarray(want, dtype=np.float64) - origin + SAME) % 360 - SAME
     return _stencil(knots, order, points)
 
 
@@ -91,14 +89,14 @@ def _stencil(
     knots: NDArray[np.float64], order: NDArray[np.intp], points: NDArray[np.float64]
 ) -> Stencil | None:
     """Stencil on rising ``knots``, the k-th of which is point ``order[k]`` of the source."""
-    if points.min() < knots[0] - TOLERANCE or points.max() > knots[-1] + TOLERANCE:
+    if points.min() < knots[0] - SAME or points.max() > knots[-1] + SAME:
         return None
     last = knots.size - 1
     left = np.clip(np.searchsorted(knots, points, side="right") - 1, 0, last)
     right = np.minimum(left + 1, last)
-    left = np.where(np.abs(points - knots[right]) < TOLERANCE, right, left)
+    left = np.where(np.abs(points - knots[right]) < SAME, right, left)
     right = np.minimum(left + 1, last)
-    same = np.abs(points - knots[left]) < TOLERANCE
+    same = np.abs(points - knots[left]) < SAME
     width = np.where(same, 1.0, knots[right] - knots[left])
     weight = np.where(same, 0.0, (points - knots[left]) / width)
     return Stencil(order[left], order[right], weight)
@@ -121,7 +119,7 @@ def cut_out(field: xr.DataArray, lat: Axis, lon: Axis, name: str) -> tuple[Field
     np.ndarray
         [..., h, w]
     bool
-        Whether all points were source points, so that nothing was interpolated
+        True if all points were source points, so that nothing was interpolated
 
     Raises
     ------

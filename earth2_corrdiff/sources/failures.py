@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What went wrong while fetching, in one sentence.
+"""Errors of fetching, each in one sentence.
 
 The libraries underneath (obstore, fsspec, zarr, pygrib, netCDF4, cdsapi) raise some twenty kinds of
-exceptions, some of forty lines. Told apart here: no network, nothing there, no room, damaged.
+exceptions, some of forty lines. They are sorted here: no network, no such data, no disk space, damaged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from earth2_corrdiff.base.errors import InputError, UnavailableError, first_line
 from earth2_corrdiff.base.times import time_text, to_times
 
 DEFECTS = (TypeError, AttributeError, NameError, AssertionError, NotImplementedError, MemoryError)
-"""These mean a defect in a program or a full memory, not bad input: they pass unchanged."""
+"""A defect in a program or a full memory, not bad input: they pass unchanged."""
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM}
 OFFLINE = re.compile(
@@ -34,7 +34,7 @@ FINAL = {"PermissionDeniedError", "UnauthenticatedError", "InvalidPathError", "N
 """Errors of these libraries that stay as they are."""
 MIRRORED = ("gfs", "gfs_fx", "gefs_fx")
 PUBLISHED = np.timedelta64(10, "D")
-"""After so long a time that is not there will not come: ERA5T is five days late."""
+"""After so long a missing time will not be published: ERA5T is five days late."""
 LONGEST = 160
 
 
@@ -73,13 +73,13 @@ def interrupted(error: BaseException | None) -> bool:
 
 
 def _is_down(error: Exception) -> bool:
-    """True if an archive answers, but not as it should: overloaded, under repair, cut off."""
+    """True if an archive answers with an error: overloaded, under repair, cut off."""
     of_client = type(error).__module__.split(".")[0] in CLIENTS and type(error).__name__ not in FINAL
     return of_client or isinstance(error, EOFError) or bool(DOWN.search(_text(error)))
 
 
 def _is_local(name: str) -> bool:
-    return ":" in name  # a folder or file is named
+    return ":" in name
 
 
 def _is_recent(time: Any) -> bool:
@@ -108,13 +108,13 @@ def _sentence(name: str, time: Any, error: Exception) -> str:
 
 
 def _without_network(name: str) -> str:
-    """The source of local files that stands for an archive."""
+    """The source of local files that replaces an archive."""
     kind = name.partition(" ")[0].rstrip(",")
     return f"{kind}:DIR" if kind in MIRRORED else "file:PATH"
 
 
 def unreachable(error: BaseException | None) -> str | None:
-    """Why there is no connection, as half a sentence; None where the error says something else."""
+    """The reason of a lost connection, as half a sentence; None for other errors."""
     return _unreachable(error) if isinstance(error, Exception) and _offline(error) else None
 
 
@@ -127,7 +127,7 @@ def _offline(error: Exception) -> bool:
 
 
 def _text(error: Exception) -> str:
-    """All that the error says, without the settings that obstore tells of."""
+    """The text of an error, without the settings that obstore adds."""
     return re.sub(r"retry_timeout: \w+", "", f"{type(error).__name__}: {error}")
 
 

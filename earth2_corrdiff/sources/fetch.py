@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Fetch a model's input: the named variables on the model's grid, as Earth2Studio's (x, coords)."""
+"""Fetching of a model's input: the named variables on the model's grid, as Earth2Studio's (x, coords)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def fetch(
     lat, lon : np.ndarray
         [h] and [w], the model's input grid in degrees; either order, either longitude convention
     device : torch.device or str, optional
-        Where to put the tensor, by default the CPU
+        Of the tensor, by default the CPU
 
     Returns
     -------
@@ -53,7 +53,7 @@ def fetch(
         [time, variable, lat, lon], float32, in Earth2Studio's units. NaN where the source has no value, a
         whole slab where it lacks the variable: see ``check_input``
     OrderedDict[str, np.ndarray]
-        time, variable, lat, lon; the last two are those that were asked for
+        time, variable, lat, lon; the last two are those given
 
     Raises
     ------
@@ -74,7 +74,7 @@ def fetch(
 
 def _fetch_one(source: Source, time: np.datetime64, names: list[str], lat: Axis, lon: Axis) -> Field:
     """Fields [C, h, w] of one time, float32."""
-    array = _in_order(source(np.array([time]), names), names, source.name)
+    array = in_order(source(np.array([time]), names), names, ("lat", "lon"), source.name)
     values, exact = cut_out(array, lat, lon, source.name)
     if not exact:
         logger.info(
@@ -84,21 +84,25 @@ def _fetch_one(source: Source, time: np.datetime64, names: list[str], lat: Axis,
     return np.ascontiguousarray(values, dtype=np.float32)
 
 
-def _in_order(array: xr.DataArray, names: list[str], source: str) -> xr.DataArray:
-    """The one time of an array as [variable, lat, lon], variables in the order asked for."""
+def in_order(array: xr.DataArray, names: Sequence[str], dims: tuple[str, ...], source: str) -> xr.DataArray:
+    """The one time of an array as [variable, *dims], variables in the given order.
+
+    Raises
+    ------
+    InputError
+        If it has other dimensions, or lacks a variable
+    """
     array = array.isel(time=0) if "time" in array.dims else array
-    if set(array.dims) != {"variable", "lat", "lon"}:
-        raise InputError(
-            f"the source {source} must return time, variable, lat, lon; one time has {array.dims}"
-        )
+    if set(array.dims) != {"variable", *dims}:
+        wanted = ", ".join(("time", "variable", *dims))
+        raise InputError(f"the source {source} must return {wanted}; one time has {array.dims}")
     have = [str(name) for name in array["variable"].to_numpy()]
     missing = [name for name in names if name not in have]
     if missing:
         raise InputError(
             f"the source {source} returned no {', '.join(missing)}; it returned {', '.join(have)}"
         )
-    array = array.transpose("variable", "lat", "lon")
-    return array if have == names else array.isel(variable=[have.index(name) for name in names])
+    return array.isel(variable=[have.index(name) for name in names]).transpose("variable", *dims)
 
 
 def _spacing(array: xr.DataArray) -> str:

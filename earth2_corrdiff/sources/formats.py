@@ -1,13 +1,19 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Files as users name them, and what they are: the first bytes of a file decide, not its name."""
+"""Files of fields: found by path, folder or pattern, recognised by their first bytes, opened in one way."""
 
 from __future__ import annotations
 
 import glob
+import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.errors import InputError, first_line
+from earth2_corrdiff.base.zarr_members import check_codecs
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 CLASSIC = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
@@ -24,8 +30,64 @@ OTHERS = (
     (b"<", "a web page (the answer of a server, perhaps an error); download the file again"),
     (b"{", "JSON (the answer of a server, perhaps an error); download the file again"),
 )
-"""First bytes of files that are no fields, and what to do with them."""
+"""First bytes of other files, and what to do with them."""
 ZARR_FILES = ("zarr.json", ".zgroup", ".zmetadata", ".zattrs")
+
+
+def open_dataset(
+    path: Path, what: str = "file", use: str = "a NetCDF or Zarr; GRIB as file:PATH"
+) -> xr.Dataset:
+    """Open a NetCDF or Zarr lazily, whatever is in it.
+
+    Parameters
+    ----------
+    path : Path
+        The file, or the folder of the Zarr
+    what : str, optional
+        What it is used as, for messages
+    use : str, optional
+        What may be given instead, for messages
+
+    Raises
+    ------
+    InputError
+        If there is none, it is another kind of file, would run code, or cannot be opened
+    """
+    if not path.exists():
+        raise InputError(f"there is no {what} {path}; use {use}")
+    refuse_others(path)
+    try:
+        return open_lazily(path)
+    except InputError:
+        raise
+    except Exception as error:  # every engine has its own
+        reason = first_line(error, 160)
+        if "decode" in reason and "time" in reason:
+            raise InputError(
+                f"{path} has times that cannot be decoded ({reason}); use units like 'hours since 1970-01-01'"
+            ) from error
+        raise InputError(
+            f"cannot open the {what} {path} as NetCDF or Zarr ({reason}); is it complete?"
+        ) from error
+
+
+def open_lazily(path: Path) -> xr.Dataset:
+    """Open a NetCDF or Zarr; errors of the libraries are not explained.
+
+    Consolidated metadata of a Zarr are used where there are any.
+
+    Raises
+    ------
+    InputError
+        If a Zarr names Python's pickle as a codec
+    """
+    import xarray as xr
+
+    check_codecs(path)
+    with warnings.catch_warnings():  # a Zarr without consolidated metadata is read all the same
+        warnings.simplefilter("ignore", RuntimeWarning)
+        warnings.filterwarnings("ignore", "Numcodecs codecs are not in the Zarr version 3")
+        return xr.open_dataset(path, engine="zarr" if is_zarr(path) else None)
 
 
 def is_zarr(path: Path) -> bool:
@@ -57,13 +119,17 @@ def is_netcdf(path: Path) -> bool:
 
 
 def refuse_others(path: Path) -> None:
-    """Raise InputError for a file that is no field, and say what it is.
+    """Refuse what is neither NetCDF nor Zarr, and name what it is.
 
     Raises
     ------
     InputError
-        For archives, compressed files, and answers of a server in place of the file
+        For folders without a Zarr, archives, compressed files, and answers of a server in place of the file
     """
+    if is_zarr(path):
+        return
+    if path.is_dir():
+        raise InputError(f"cannot open {path} as Zarr: the folder has no metadata; is it complete?")
     with path.open("rb") as file:
         head = file.read(HEAD)
     if not head:
@@ -73,12 +139,12 @@ def refuse_others(path: Path) -> None:
             raise InputError(f"{path} is {what}")
 
 
-def files_of(place: str | Path) -> list[Path]:
-    """The files of a path, a folder, a pattern, or several of these with commas between, in order.
+def files_of(given: str | Path) -> list[Path]:
+    """Files of a path, a folder, a pattern, or several of these with commas between, in order.
 
     Parameters
     ----------
-    place : str or Path
+    given : str or Path
         A file; a Zarr store; a folder of GRIB or NetCDF files; a pattern like ``run/*.grib2``, in which
         ``**`` goes into folders; or several
 
@@ -87,28 +153,31 @@ def files_of(place: str | Path) -> list[Path]:
     InputError
         If there is none
     """
-    path = Path(place).expanduser()
+    path = Path(given).expanduser()
     if path.is_dir() and not is_zarr(path):
         return _folder(path)
     if path.exists():
         return [path]
     text = str(path)
     if "," in text:
-        return [file for part in str(place).split(",") if part.strip() for file in files_of(part.strip())]
+        return [file for part in str(given).split(",") if part.strip() for file in files_of(part.strip())]
     if any(mark in text for mark in "*?["):
-        matches = [Path(name) for name in sorted(glob.glob(text, recursive=True))]
-        if found := [path for path in matches if is_zarr(path) or (path.is_file() and _is_field(path))]:
+        if found := _fields([Path(name) for name in sorted(glob.glob(text, recursive=True))]):
             return found
         raise InputError(f"no NetCDF, GRIB or Zarr matches {text}")
-    raise InputError(f"there is no file {path}; give --source file:PATH a NetCDF, GRIB or Zarr")
+    raise InputError(f"there is no file {path}; use a NetCDF, GRIB or Zarr")
 
 
 def _folder(folder: Path) -> list[Path]:
-    found = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    found = [path for path in found if is_zarr(path) or (path.is_file() and _is_field(path))]
+    found = _fields([path for path in sorted(folder.iterdir()) if not path.name.startswith(".")])
     if not found:
         raise InputError(f"the folder {folder} holds no NetCDF, GRIB or Zarr; give the folder of the files")
     return found
+
+
+def _fields(paths: list[Path]) -> list[Path]:
+    """Those of these paths that are NetCDF, GRIB or Zarr."""
+    return [path for path in paths if is_zarr(path) or (path.is_file() and _is_field(path))]
 
 
 def _is_field(path: Path) -> bool:

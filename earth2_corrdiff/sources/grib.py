@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Weather from a GRIB file, editions 1 and 2, through pygrib (which Earth2Studio brings along).
+"""Fields of a GRIB file, editions 1 and 2, read by pygrib (a dependency of Earth2Studio).
 
-Messages get Earth2Studio's names by ecCodes' short name, so that GFS, ERA5 and IFS files all work.
+Messages get Earth2Studio's names by ecCodes' short name: GFS, ERA5 and IFS files all work.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ FILLER = bytes([0, *b"\1\3\t\r\n", *range(32, 127)])
 
 
 class Key(NamedTuple):
-    """A row: of which valid time and lead time, and of which coarse member."""
+    """Valid time, lead time and coarse member of a row."""
 
     valid: np.datetime64
     lead: np.timedelta64
@@ -122,7 +122,7 @@ class GribFile:
         return field
 
     def close(self) -> None:
-        """Nothing is open between two reads."""
+        """Do nothing: the file is closed between two reads."""
 
 
 def _index(
@@ -172,7 +172,7 @@ def _one_of(old: Message | None, new: Message, name: str, key: Key, path: Path) 
 
 
 def _name(message: Any, rename: Mapping[str, str]) -> str | None:
-    """Earth2Studio's name of a message; None where it is not known here, or is no field of one moment.
+    """Earth2Studio's name of a message; None where it is unknown, or not a field of one moment.
 
     Means and sums over time, spreads, probabilities and percentiles have the short name of their variable.
     """
@@ -230,7 +230,7 @@ def _axes(message: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _read(path: Path, numbers: set[int]) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """These messages in one pass (asking for them by number scans the file each time), in SI units."""
+    """These messages in one pass (each access by number would scan the file), in SI units."""
     import pygrib
 
     with pygrib.open(str(path)) as file:
@@ -249,15 +249,15 @@ def _factor(message: Any) -> float:
 
 
 def check_whole(path: Path) -> None:
-    """Refuse a file that is not message after message to its end: pygrib passes over what is none.
+    """Refuse a file that is not message after message to its end: pygrib skips other bytes.
 
-    Between messages there may be the header of a bulletin, or padding. Of edition 2 the sections are looked
-    at, too. Numbers that have changed cannot be told: GRIB has no checksum.
+    Between messages there may be the header of a bulletin, or padding. Of edition 2 the sections are checked,
+    too. Numbers that have changed cannot be detected: GRIB has no checksum.
 
     Raises
     ------
     InputError
-        Says at which byte it is damaged, or that it is cut off
+        If it is damaged (the message names the byte), or cut off
     """
     size, position = path.stat().st_size, 0
     with path.open("rb") as file:
@@ -295,7 +295,7 @@ def _end(file: BinaryIO, position: int, size: int) -> int | None:
 
 
 def _has_sections(file: BinaryIO, position: int, end: int) -> bool:
-    """Whether the sections of a message of edition 2 follow each other up to its end; true of edition 1."""
+    """True if the sections of a message of edition 2 follow each other up to its end, and for edition 1."""
     edition = _bytes(file, position + 7, 1)[0]
     position += 16
     while edition == 2 and position < end - 4:
@@ -313,7 +313,7 @@ def _bytes(file: BinaryIO, position: int, count: int) -> bytes:
 
 
 def _is_filler(data: bytes) -> bool:
-    """Whether bytes may lie between messages."""
+    """True if bytes may lie between messages."""
     return not data.translate(None, FILLER)
 
 

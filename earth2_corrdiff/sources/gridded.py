@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The fields of one NetCDF or Zarr on a regular grid, by time, lead time and coarse member."""
+"""Fields of one NetCDF or Zarr on a regular grid, by time, lead time and coarse member."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class GriddedFile:
     Raises
     ------
     InputError
-        If a dimension is missing or one too many, times or names cannot be read, or a unit is none
+        If a dimension is missing or one too many, or times, names or units are not valid
     """
 
     valid: Times
@@ -65,7 +65,7 @@ class GriddedFile:
         self.member = np.tile(numbers if len(numbers) else [-1], rows.valid.size).astype(np.int64)
         self.lat, self.lon = (self._data[axis].to_numpy().astype(np.float64) for axis in ("lat", "lon"))
         if not (np.isfinite(self.lat).all() and np.isfinite(self.lon).all()):
-            raise InputError(f"{path} has missing values in lat or lon; give each row and column its place")
+            raise InputError(f"{path} has missing values in lat or lon; each row and column needs one")
         self._own = offered(self._data, str(path))
         self._names = tuple(self._own)
         self._convert = {
@@ -87,7 +87,7 @@ class GriddedFile:
 
     def _field(self, row: int, name: str) -> NDArray[Any]:
         array = self._data[self._own[name]]
-        where = self._rows.index(row // self._members)
+        where = self._rows.along(row // self._members)
         if self._member_dim is not None:
             where[self._member_dim] = row % self._members
         array = array.isel({dim: i for dim, i in where.items() if dim in array.dims})
@@ -133,7 +133,7 @@ def _numbers(data: xr.Dataset, dim: str | None, path: Path) -> NDArray[np.int64]
         numbers: NDArray[np.int64] = data[dim].to_numpy().astype(np.int64)
     except (ValueError, TypeError):
         raise InputError(
-            f"{path} has the members {data[dim].to_numpy()}, which are no numbers; number them"
+            f"{path} has the members {data[dim].to_numpy()}, which are not numbers; number them"
         ) from None
     if np.unique(numbers).size < numbers.size:
         raise InputError(f"{path} has a member twice: {', '.join(map(str, numbers))}; keep one of them")

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The coarse input of a run: of each case the model's variables, checked, and what is kept beside them."""
+"""The coarse input of a run: the model's variables of each case, checked, and those stored beside them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ EXTRA = "refc"  # kept for comparison where the source has it: the coarse twin o
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """Where the coarse fields of a run's cases come from.
+    """The coarse fields of a run's cases.
 
     Attributes
     ----------
     source : Source or Forecast
-        Has them
+        Their source
     cases : Cases
-        What to downscale
+        The cases to downscale
     variables : Sequence[str]
         The model's, in its order
     grid : Grid
@@ -62,12 +62,12 @@ class Inputs:
         names : Sequence[str]
             Variables
         failed : dict[int, str] | None, optional
-            Gets the cases that were tried in vain, and why; by default the first one must do
+            Gets the cases that failed, and the reasons; by default the first case must succeed
 
         Raises
         ------
         InputError
-            If the first one, or none of them, can be fetched and used
+            If the first one (with ``failed``: none of them) can be fetched and used
         """
         for number in numbers:
             try:
@@ -84,7 +84,7 @@ class Inputs:
         Raises
         ------
         InputError
-            If they cannot be fetched, or are no weather
+            If they cannot be fetched, or are implausible
         """
         case = self.cases[number]
         source = self.source.at(case)

@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Names of coordinates and variables in files, as Earth2Studio's: of the CDS, cfgrib, CMIP, WRF and ARCO.
+"""Translation of names in files (of the CDS, cfgrib, CMIP, WRF, ARCO) to Earth2Studio's names.
 
-A name of Earth2Studio that is there is never replaced.
+A variable that has a name of Earth2Studio keeps it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ LEVELS = {
     **{"pressure_level": "hPa", "isobaricInhPa": "hPa", "level": "hPa", "lev": "hPa"},
     **{"plev": "Pa", "isobaricInPa": "Pa", "isobaric": "Pa", "pressure": "hPa"},
 }
-"""Dimensions of pressure levels, and their unit where no attribute says it."""
+"""Dimensions of pressure levels, and their unit where there is no attribute."""
 NUMBERED = ("level", "lev")
-"""Those that may be numbers of model levels, where no unit says otherwise."""
+"""Those that, without a unit, may be numbers of model levels."""
 USUAL = {
     *(1, 2, 3, 5, 7, 10, 20, 30, 50, 70, 100, 125, 150, 175, 200, 225, 250, 300, 350, 400, 450, 500, 550),
     *(600, 650, 700, 750, 775, 800, 825, 850, 875, 900, 925, 950, 975, 1000),
@@ -44,7 +44,7 @@ ON_LEVELS = {
     **{"w": "w", "vertical_velocity": "w", "wap": "w"},
 }
 HEIGHTS = ("gh", "zg", "hgt", "geopotential_height")
-"""Names that are heights in geopotential metres where no attribute says otherwise."""
+"""Names that, without a unit, are heights in geopotential metres."""
 SYNONYMS = {
     **{"u10": "u10m", "10u": "u10m", "uas": "u10m", "10m_u_component_of_wind": "u10m"},
     **{"v10": "v10m", "10v": "v10m", "vas": "v10m", "10m_v_component_of_wind": "v10m"},
@@ -62,7 +62,7 @@ SYNONYMS = {
 WIND = re.compile(r"[uv]100?")
 HIGH = re.compile(r"10{1,2}\s*hpa|pressure|isobaric", re.IGNORECASE)
 NEAR = re.compile(r"\b10{1,2}\s*-?\s*(m|meter|metre)s?\b|\b10{1,2}[uv]\b|heightAboveGround", re.IGNORECASE)
-"""What attributes say of a wind called u10 or u100: at 10 hPa, or at 10 m."""
+"""Attributes of a wind called u10 or u100 that lies at 10 hPa, or at 10 m."""
 
 
 def named(data: xr.Dataset, rename: Mapping[str, str] | None = None) -> xr.Dataset:
@@ -73,21 +73,24 @@ def named(data: xr.Dataset, rename: Mapping[str, str] | None = None) -> xr.Datas
     data : xr.Dataset
         As opened; one array with a dimension ``variable`` is several variables
     rename : Mapping[str, str], optional
-        Earth2Studio's names of the file's own, which come first; of others than it has, too
+        Earth2Studio's names of the file's own, which come first; names that it lacks are ignored
 
     Raises
     ------
     InputError
-        If a quantity is there twice on a level
+        If a quantity occurs twice on a level
     """
-    data = _axes(data)
-    stacked = [key for key in data.data_vars if "variable" in data[key].dims]
-    if len(stacked) == 1:
-        data = data[stacked[0]].to_dataset("variable")
-    return _levels(_told(data, rename or {}))
+    return _levels(_renamed(with_axes(data), rename or {}))
 
 
-def _axes(data: xr.Dataset) -> xr.Dataset:
+def with_axes(data: xr.Dataset) -> xr.Dataset:
+    """A dataset with the coordinates lat and lon in degrees, and one variable per name.
+
+    Parameters
+    ----------
+    data : xr.Dataset
+        As opened; one array with a dimension ``variable`` is several variables
+    """
     new = {old: new for old, new in AXES.items() if old in data.variables and new not in data.variables}
     data = data.rename(new)
     data = data.set_coords([axis for axis in ("lat", "lon") if axis in data.variables])
@@ -96,10 +99,11 @@ def _axes(data: xr.Dataset) -> xr.Dataset:
             data = data.swap_dims({data[axis].dims[0]: axis})
         if axis in data.variables and str(data[axis].attrs.get("units", "")).startswith("rad"):
             data = data.assign_coords({axis: data[axis] * 180 / math.pi})
-    return data
+    stacked = [key for key in data.data_vars if "variable" in data[key].dims]
+    return data[stacked[0]].to_dataset("variable") if len(stacked) == 1 else data
 
 
-def _told(data: xr.Dataset, rename: Mapping[str, str]) -> xr.Dataset:
+def _renamed(data: xr.Dataset, rename: Mapping[str, str]) -> xr.Dataset:
     rename = {old: new for old, new in rename.items() if old in data.data_vars}
     taken = [new for new in rename.values() if new in data.variables and new not in rename]
     return data.drop_vars(taken).rename(dict(rename))
@@ -127,7 +131,7 @@ def _levels(data: xr.Dataset) -> xr.Dataset:
                 key = f"{letter}{round(hectopascals)}"
                 if key in found or key in data.data_vars:
                     raise InputError(
-                        f"{key} is there twice: {own} on {hectopascals:g} hPa of {axis}, and another one; "
+                        f"{key} occurs twice: {own} on {hectopascals:g} hPa of {axis}, and another one; "
                         "keep one of them, or give one another name with --rename"
                     )
                 found[key] = layer
@@ -138,7 +142,7 @@ def _levels(data: xr.Dataset) -> xr.Dataset:
 
 
 def _pascals(levels: xr.DataArray, axis: str) -> float | None:
-    """Pascals of a unit of pressure levels; None where they are none, for all that is known."""
+    """Pascals in a unit of pressure levels; None where they may be other levels."""
     unit = str(levels.attrs.get("units", "")).strip().casefold()
     if unit or axis not in NUMBERED:
         return PASCALS.get(unit or LEVELS[axis].casefold())
@@ -167,14 +171,14 @@ def parse_rename(words: Iterable[str]) -> dict[str, str]:
             )
     for names in zip(*((old.strip(), new.strip()) for old, _, new in pairs), strict=True):
         if len(set(names)) < len(names):
-            raise InputError(f"a name is there twice in {', '.join(names)}; rename each variable once")
+            raise InputError(f"a name occurs twice in {', '.join(names)}; rename each variable once")
     return {old.strip(): new.strip() for old, _, new in pairs}
 
 
 def renamed(rename: Mapping[str, str]) -> str:
-    """What a source's name has of its renaming, for messages and the store: `` with own as u10m``."""
-    said = ", ".join(f"{old} as {new}" for old, new in rename.items())
-    return f" with {said}" if said else ""
+    """Renamings as a part of a source's name, for messages and the store: `` with own as u10m``."""
+    pairs = ", ".join(f"{old} as {new}" for old, new in rename.items())
+    return f" with {pairs}" if pairs else ""
 
 
 def offered(data: xr.Dataset, name: str) -> dict[str, str]:
@@ -198,7 +202,7 @@ def offered(data: xr.Dataset, name: str) -> dict[str, str]:
     near = {
         k: known
         for k, known in near.items()
-        if known not in own or not WIND.fullmatch(k) or _tells(data[k], NEAR)
+        if known not in own or not WIND.fullmatch(k) or _mentions(data[k], NEAR)
     }
     for known in near.values():
         same = [key for key in own if key == known or near.get(key) == known]
@@ -210,16 +214,16 @@ def offered(data: xr.Dataset, name: str) -> dict[str, str]:
     new = {known: key for key, known in near.items()}
     if new:
         logger.info("{}: {}", name, ", ".join(f"{key} is read as {known}" for known, key in new.items()))
-    high = [key for key in new.values() if WIND.fullmatch(key) and _tells(data[key], NEAR)]
+    high = [key for key in new.values() if WIND.fullmatch(key) and _mentions(data[key], NEAR)]
     return {key: key for key in own if key not in high} | new  # no wind at 10 m for one at 10 hPa
 
 
 def _is_near(field: xr.DataArray, key: str) -> bool:
     """True if a wind called u10 or u100 is that at 10 m or 100 m, not on a pressure level."""
-    if not WIND.fullmatch(key.lower()) or _tells(field, NEAR):
+    if not WIND.fullmatch(key.lower()) or _mentions(field, NEAR):
         return True
-    return "100" not in key and not _tells(field, HIGH)
+    return "100" not in key and not _mentions(field, HIGH)
 
 
-def _tells(field: xr.DataArray, pattern: re.Pattern[str]) -> bool:
+def _mentions(field: xr.DataArray, pattern: re.Pattern[str]) -> bool:
     return bool(pattern.search(" ".join(str(value) for value in field.attrs.values())))

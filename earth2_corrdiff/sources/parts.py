@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Several files as one table: each row the fields of a valid time, a lead time and a coarse member."""
+"""Several files as one table, with a row per valid time, lead time and coarse member."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from loguru import logger
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.grid import same_points
 from earth2_corrdiff.base.times import Leads, Times, lead_text, time_text
-from earth2_corrdiff.sources.checks import sentinels_to_nan
+from earth2_corrdiff.sources.checks import sentinels_to_nan, warn_of_missing
 
 Field = NDArray[Any]
-SAME = 1e-4
-"""Grids are the same that differ by less, degrees."""
 
 
 class Part(Protocol):
@@ -75,7 +73,7 @@ class Parts:
         first = self._parts[0]
         self.lat, self.lon = first.lat, first.lon
         for part in self._parts[1:]:
-            if not (_same(part.lat, self.lat) and _same(part.lon, self.lon)):
+            if not same_points(part.lat, part.lon, self.lat, self.lon):
                 raise InputError(f"{part.path} is on another grid than {first.path}; give files on one grid")
         self.valid = np.concatenate([part.valid for part in self._parts])
         self.lead = np.concatenate([part.lead for part in self._parts])
@@ -99,6 +97,10 @@ class Parts:
         part: Part = self._parts[self._part[row]]
         return part.names(int(self._row[row]))
 
+    def rows_by_name(self, rows: Iterable[int]) -> dict[str, int]:
+        """The row of each variable that some rows have."""
+        return {name: int(row) for row in rows for name in self.names(row)}
+
     def path(self, row: int) -> Path:
         """The file of a row."""
         part: Part = self._parts[self._part[row]]
@@ -115,11 +117,7 @@ class Parts:
             fields = part.read([(int(self._row[row]), name) for row, name in these])
             for row, name in these:
                 raw, count = sentinels_to_nan(fields[int(self._row[row]), name], name)
-                if count:
-                    logger.warning(
-                        "{}: {} at {} has {} of {} values that stand for missing ones (-999, 9999, 1e20, …)",
-                        *(part.path, name, time_text(self.valid[row]), count, raw.size),
-                    )
+                warn_of_missing(part.path, name, self.valid[row], count, raw.size)
                 found[row, name] = part.own_units(name, raw)
         return found
 
@@ -155,7 +153,3 @@ class Parts:
         paths = list(dict.fromkeys(str(self.path(row)) for row in (first, second)))
         where = f"{paths[0]} has" if len(paths) == 1 else f"{paths[0]} and {paths[1]} have"
         return f"{where} {name} for {when} {count} times; keep one of them"
-
-
-def _same(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
-    return a.shape == b.shape and bool(np.abs(a - b).max(initial=0) < SAME)

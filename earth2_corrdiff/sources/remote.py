@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Earth2Studio's archives on the network, with an end to waiting.
+"""Earth2Studio's archives on the network, with limits to waiting.
 
-On a machine without network the stock classes try ten times, or five hundred times (cdsapi): not here. The
-classes are those of ``settled.py``, which is imported with Earth2Studio when an archive is first opened.
+On a machine without network the stock classes try ten times, or five hundred times (cdsapi). The classes are
+those of ``settled.py``, which is imported with Earth2Studio when an archive is first opened. Every function
+takes whether to show download bars, the coarse member, and the folder of a mirror, as far as it has them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import xarray as xr
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.sources.calendars import gefs_member
 from earth2_corrdiff.sources.forecasts import ForecastSource
 from earth2_corrdiff.sources.source import DataSource
 
@@ -68,48 +70,36 @@ class ZarrArchive:
         array: xr.DataArray = self.archive(time, variable)
         return array
 
-    async def fetch(self, time: Any, variable: Any) -> xr.DataArray:
-        """The same, awaited."""
-        array: xr.DataArray = await self.archive.fetch(time, variable)
-        return array
 
-
-def gfs(verbose: bool) -> DataSource:
-    """NOAA's GFS analyses from its bucket at Amazon, cached."""
+def gfs(verbose: bool, member: int | None, folder: Path | None) -> DataSource:
+    """NOAA's GFS analyses from its bucket at Amazon, cached, or from a folder laid out like it."""
     from earth2_corrdiff.sources.settled import SettledGFS
 
-    source = SettledGFS(verbose=verbose)
-    source.store = _bucket(source.GFS_BUCKET_NAME)
-    return source
+    return cast(DataSource, _noaa(SettledGFS, "GFS_BUCKET_NAME", verbose, folder))
 
 
-def gfs_mirror(folder: Path) -> DataSource:
-    """The same class over a folder laid out like the bucket."""
-    from earth2_corrdiff.sources.settled import SettledGFS
-
-    return cast(DataSource, _local(SettledGFS, folder))
-
-
-def gfs_fx(verbose: bool, folder: Path | None = None) -> ForecastSource:
-    """NOAA's GFS forecasts, from its bucket or from a folder laid out like it."""
+def gfs_fx(verbose: bool, member: int | None, folder: Path | None) -> ForecastSource:
+    """NOAA's GFS forecasts, likewise."""
     from earth2_corrdiff.sources.settled import SettledGFSForecasts
 
-    if folder is not None:
-        return cast(ForecastSource, _local(SettledGFSForecasts, folder))
-    source = SettledGFSForecasts(verbose=verbose)
-    source.store = _bucket(source.GFS_BUCKET_NAME)
-    return cast(ForecastSource, source)
+    return cast(ForecastSource, _noaa(SettledGFSForecasts, "GFS_BUCKET_NAME", verbose, folder))
 
 
-def gefs_fx(verbose: bool, member: str, folder: Path | None = None) -> ForecastSource:
-    """Forecasts of one GEFS member (``gec00``, ``gep01``, …), from the bucket or from a folder."""
+def gefs_fx(verbose: bool, member: int | None, folder: Path | None) -> ForecastSource:
+    """Forecasts of one GEFS member, likewise."""
     from earth2_corrdiff.sources.settled import SettledGEFS
 
+    options = {"member": gefs_member(member)}
+    return cast(ForecastSource, _noaa(SettledGEFS, "GEFS_BUCKET_NAME", verbose, folder, **options))
+
+
+def _noaa(kind: type[Any], bucket: str, verbose: bool, folder: Path | None, **options: Any) -> Any:
+    """A class of Earth2Studio over its bucket, or over a folder."""
     if folder is not None:
-        return cast(ForecastSource, _local(SettledGEFS, folder, member=member))
-    source = SettledGEFS(member=member, verbose=verbose)
-    source.store = _bucket(source.GEFS_BUCKET_NAME)
-    return cast(ForecastSource, source)
+        return _local(kind, folder, **options)
+    source = kind(verbose=verbose, **options)
+    source.store = _bucket(getattr(source, bucket))
+    return source
 
 
 def _bucket(name: str, **options: Any) -> Any:
@@ -129,23 +119,40 @@ def _local(kind: type[Any], folder: Path, **options: Any) -> Any:
     return source
 
 
-def ifs(verbose: bool, member: int | None = None) -> ForecastSource:
-    """ECMWF's open forecasts: of HRES, or of one member of its ensemble; cached.
+def ifs_fx(verbose: bool, member: int | None, folder: Path | None) -> ForecastSource:
+    """ECMWF's open forecasts of HRES, cached.
 
     Raises
     ------
     InputError
         If ECMWF's client is not installed
     """
+    _check_client()
+    from earth2studio.data import IFS_FX
+
+    return cast(ForecastSource, IFS_FX(verbose=verbose))
+
+
+def ifs_ens_fx(verbose: bool, member: int | None, folder: Path | None) -> ForecastSource:
+    """ECMWF's open forecasts of one member of its ensemble, cached.
+
+    Raises
+    ------
+    InputError
+        If ECMWF's client is not installed
+    """
+    _check_client()
+    from earth2studio.data import IFS_ENS_FX
+
+    return cast(ForecastSource, IFS_ENS_FX(member=1 if member is None else member, verbose=verbose))
+
+
+def _check_client() -> None:
     if find_spec("ecmwf") is None:
         raise InputError("the forecasts of ECMWF need its client; run: pip install ecmwf-opendata")
-    from earth2studio.data import IFS_ENS_FX, IFS_FX
-
-    source = IFS_FX(verbose=verbose) if member is None else IFS_ENS_FX(member=member, verbose=verbose)
-    return cast(ForecastSource, source)
 
 
-def ncar(verbose: bool) -> DataSource:
+def ncar(verbose: bool, member: int | None, folder: Path | None) -> DataSource:
     """ERA5 from NCAR's bucket at Amazon, cached."""
     from earth2_corrdiff.sources.settled import SettledNCAR
 
@@ -154,21 +161,21 @@ def ncar(verbose: bool) -> DataSource:
     return cast(DataSource, source)
 
 
-def arco(verbose: bool) -> DataSource:
+def arco(verbose: bool, member: int | None, folder: Path | None) -> DataSource:
     """ERA5 from Google's analysis-ready archive, cached."""
     from earth2_corrdiff.sources.settled import SettledARCO
 
     return ZarrArchive(SettledARCO(verbose=verbose))
 
 
-def wb2(verbose: bool) -> DataSource:
+def wb2(verbose: bool, member: int | None, folder: Path | None) -> DataSource:
     """ERA5 from WeatherBench 2, cached."""
     from earth2_corrdiff.sources.settled import SettledWB2
 
     return ZarrArchive(SettledWB2(verbose=verbose))
 
 
-def cds(verbose: bool) -> DataSource:
+def cds(verbose: bool, member: int | None, folder: Path | None) -> DataSource:
     """ERA5 from the Copernicus Climate Data Store, cached; needs a key.
 
     Raises

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Earth2Studio's data sources with downloads that end together, and a cache that heals.
+"""Earth2Studio's data sources with downloads that end together, and a cache that replaces damaged files.
 
-An interrupted run can leave a cut-off file in the stock cache that fails on every later run: not here. This
-module imports Earth2Studio; ``remote.py`` imports it when an archive is first opened.
+In the stock cache a file that an interrupted run has cut off fails on every later run. This module imports
+Earth2Studio; ``remote.py`` imports it when an archive is first opened.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Settled:
 
 
 class Whole:
-    """A cached file that was cut off (a killed run, a full disk) is thrown away and read again."""
+    """A cached file that was cut off (a killed run, a full disk) is removed and read again."""
 
     async def _fetch_remote_file(
         self, path: str, byte_offset: int = 0, byte_length: int | None = None
@@ -95,7 +95,7 @@ class SettledWB2(Settled, WB2ERA5):  # type: ignore[misc]
 
 
 def _whole(data: bytes, length: int | None, index: bool) -> bool:
-    """Whether a file is a whole index, or a GRIB message of its length (where that is known)."""
+    """True if a file is a whole index, or a GRIB message of its length (where that is known)."""
     if index:
         last = data.rstrip().rsplit(b"\n", 1)[-1]  # 12:24919729:d=2024072412:UGRD:850 mb:anl:
         return last.count(b":") >= 6

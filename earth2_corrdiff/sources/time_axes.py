@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Valid times and lead times of a dataset, however its coordinates are called and encoded.
+"""Valid times and lead times of a dataset, whatever the names and encodings of its coordinates.
 
 CF, cfgrib, Earth2Studio and the CDS call the valid time ``time`` or ``valid_time``, and the start of a
 forecast ``forecast_reference_time``, ``init_time`` or, again, ``time``; lead times are durations or numbers.
@@ -56,18 +56,18 @@ class TimeRows:
         [N] datetime64[ns]: valid times
     lead : np.ndarray
         [N] timedelta64[ns]: lead times, NaT where the dataset has none
-    place : np.ndarray
-        [N]: where they lie along all of ``dims``, flattened: a run may lack a lead time
+    index : np.ndarray
+        [N]: positions along all of ``dims``, flattened: a run may lack a lead time
     """
 
     dims: dict[str, int]
     valid: Times
     lead: Leads
-    place: NDArray[np.intp]
+    index: NDArray[np.intp]
 
-    def index(self, rows: Any) -> dict[str, Any]:
-        """Where a row, or several, lie along each dimension."""
-        where = np.unravel_index(self.place[rows], tuple(self.dims.values())) if self.dims else ()
+    def along(self, rows: Any) -> dict[str, Any]:
+        """Position of a row, or of several, along each dimension."""
+        where = np.unravel_index(self.index[rows], tuple(self.dims.values())) if self.dims else ()
         return dict(zip(self.dims, where, strict=True))
 
 
@@ -84,7 +84,7 @@ def time_rows(data: xr.Dataset, name: str) -> TimeRows:
     Raises
     ------
     InputError
-        If it has no time, or one that is not of the standard calendar, is missing, or has no units
+        If it has no time, or one that is missing, has no units, or is not of the standard calendar
     """
     reference, lead, valid = _roles(data)
     if valid is None and reference is None:
@@ -106,14 +106,14 @@ def time_rows(data: xr.Dataset, name: str) -> TimeRows:
     stamps, leads = when.to_numpy().reshape(-1), length.to_numpy().reshape(-1)
     if not stamps.size:
         raise InputError(f"{name} has no times: its dimensions {', '.join(sizes)} are empty")
-    place = np.flatnonzero(~np.isnat(stamps))
-    if place.size < stamps.size and (len(sizes) < 2 or not place.size):
+    index = np.flatnonzero(~np.isnat(stamps))
+    if index.size < stamps.size and (len(sizes) < 2 or not index.size):
         raise InputError(
-            f"{name} has {stamps.size - place.size} missing values among its times; give each field its time"
+            f"{name} has {stamps.size - index.size} missing values among its times; give each field its time"
         )
-    if place.size < stamps.size:
-        logger.info("{}: {} forecasts without a valid time are left out", name, stamps.size - place.size)
-    return TimeRows(sizes, stamps[place], leads[place], place)
+    if index.size < stamps.size:
+        logger.info("{}: {} forecasts without a valid time are left out", name, stamps.size - index.size)
+    return TimeRows(sizes, stamps[index], leads[index], index)
 
 
 def time_names(data: xr.Dataset) -> set[str]:
@@ -125,7 +125,7 @@ def by_valid_time(data: xr.Dataset, name: str) -> xr.Dataset:
     """A dataset with the valid time as its dimension ``time``, for truth and training pairs.
 
     Forecasts of several runs or lead times are laid out along it: where several have one valid time, the one
-    with the shortest lead time is taken, and the log says so.
+    with the shortest lead time is taken, and this is logged.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def by_valid_time(data: xr.Dataset, name: str) -> xr.Dataset:
     Raises
     ------
     InputError
-        As ``time_rows``, or if a valid time is there twice
+        As ``time_rows``, or if a valid time occurs twice
     """
     rows = time_rows(data, name)
     spare = [key for key in time_names(data) if key in data.variables]
@@ -151,6 +151,8 @@ def by_valid_time(data: xr.Dataset, name: str) -> xr.Dataset:
     keep = shortest(rows.valid, rows.lead, name)
     if len(rows.dims) == 1 and len(keep) == rows.valid.size:
         keep = np.arange(rows.valid.size)  # in the order of the file
+        if _is_plain(data, rows):
+            return data
     data = data.drop_vars([*spare, *(dim for dim in rows.dims if dim in data.variables and dim not in spare)])
     if not rows.dims:
         return data.expand_dims(time=rows.valid)
@@ -158,8 +160,16 @@ def by_valid_time(data: xr.Dataset, name: str) -> xr.Dataset:
         (dim,) = rows.dims
         data = data.isel({dim: keep}).rename({dim: "time"} if dim != "time" else {})
     else:
-        data = data.isel({dim: xr.DataArray(i, dims="time") for dim, i in rows.index(keep).items()})
+        data = data.isel({dim: xr.DataArray(i, dims="time") for dim, i in rows.along(keep).items()})
     return data.assign_coords(time=rows.valid[keep])
+
+
+def _is_plain(data: xr.Dataset, rows: TimeRows) -> bool:
+    """True if the valid times are the dimension ``time`` already."""
+    own = data.variables.get("time")
+    if own is None or own.dims != ("time",) or list(rows.dims) != ["time"] or own.dtype.kind != "M":
+        return False
+    return np.array_equal(rows.valid, own.to_numpy().astype("datetime64[ns]"))
 
 
 def shortest(valid: Times, lead: Leads, name: str) -> NDArray[np.intp]:
@@ -168,7 +178,7 @@ def shortest(valid: Times, lead: Leads, name: str) -> NDArray[np.intp]:
     Raises
     ------
     InputError
-        If a valid time is there twice and the lead times do not tell which to take
+        If a valid time occurs twice and the lead times do not decide between them
     """
     order = np.lexsort((lead, valid))  # NaT comes last
     first = np.ones(order.size, dtype=bool)
@@ -183,7 +193,7 @@ def shortest(valid: Times, lead: Leads, name: str) -> NDArray[np.intp]:
 
 
 def refuse_repeated(valid: Times, lead: Leads, name: str) -> None:
-    """Raise InputError if two rows have one valid time and no lead times that tell them apart."""
+    """Raise InputError if two rows have one valid time and no different lead times."""
     order = np.lexsort((lead, valid))
     when, length = valid[order], lead[order]
     same = when[1:] == when[:-1]
@@ -201,9 +211,9 @@ def refuse_repeated(valid: Times, lead: Leads, name: str) -> None:
 def _roles(data: xr.Dataset) -> tuple[str | None, str | None, str | None]:
     """Names of the reference time, the lead time and the valid time."""
     small = [str(key) for key, variable in data.variables.items() if not {"lat", "lon"} & set(variable.dims)]
-    said = {STANDARD.get(data[key].attrs.get("standard_name", "")): key for key in small if key != "time"}
-    reference = next((key for key in REFERENCE if key in small), said.get("reference"))
-    lead = next((key for key in LEAD if key in small), said.get("lead"))
+    standard = {STANDARD.get(data[key].attrs.get("standard_name", "")): key for key in small if key != "time"}
+    reference = next((key for key in REFERENCE if key in small), standard.get("reference"))
+    lead = next((key for key in LEAD if key in small), standard.get("lead"))
     valid = next((key for key in VALID if key in small), None)
     if "time" not in small:
         return reference, lead, valid
@@ -236,7 +246,7 @@ def _dates(times: xr.DataArray, name: str) -> xr.DataArray:
             times = times.astype("datetime64[ns]")
         except (ValueError, TypeError):
             raise InputError(
-                f"{name} has the times {str(times.to_numpy().flat[0])!r}, …, which are no dates"
+                f"{name} has the times {str(times.to_numpy().flat[0])!r}, …, which are not dates"
             ) from None
     elif kind != "M":
         raise InputError(

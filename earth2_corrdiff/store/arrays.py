@@ -1,10 +1,11 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The arrays of a store before anything is in them: dimensions, chunks, codecs, CF attributes."""
+"""The arrays of a new store: dimensions, chunks, codecs and CF attributes."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,25 +16,25 @@ from torch import from_numpy
 from earth2_corrdiff.base.variables import LAT, LON, cf_attributes
 from earth2_corrdiff.store.codecs import (
     bounded,
+    codec_text,
     consolidate,
-    described,
     lossless,
     plain,
     small,
     warn_without_pcodec,
 )
 from earth2_corrdiff.store.error_bounds import Bound
-from earth2_corrdiff.store.layout import ERROR, OUTPUT, SEED, UNWRITTEN, VALID, Layout
-from earth2_corrdiff.store.paths import SEED_NAME
+from earth2_corrdiff.store.layout import ERROR, OUTPUT, VALID, Layout
+from earth2_corrdiff.store.paths import SEED, SEED_NAME, UNWRITTEN
 
 
 def storage(bound: Bound | None = None, own: Any = None) -> dict[str, Any]:
-    """How a field is kept, as keywords of ``zarr.Group.create_array``: NaN until it is written.
+    """Codecs and fill value of a field as keywords of ``zarr.Group.create_array``.
 
     Parameters
     ----------
     bound : Bound | None, optional
-        Of its error, by default there is none
+        Bound of its error, by default it is lossless
     own : Any, optional
         Lossless codecs of a backend that the caller has opened
     """
@@ -44,90 +45,66 @@ def storage(bound: Bound | None = None, own: Any = None) -> dict[str, Any]:
 def lay_out(io: ZarrBackend, layout: Layout) -> None:
     """Add all arrays with their attributes.
 
-    The metadata are complete then, so they are consolidated here: readers open an unfinished store, too.
+    The metadata are complete then and consolidated here: an unfinished store can be opened, too.
     """
     io.chunks.update(dict.fromkeys((*layout.cases.axes, "sample"), 1))
     coords, lowres = layout.output_coords(), layout.lowres_coords()
     for each in (coords, lowres):
         io.add_array(each, [], **plain())
-    forecast = layout.cases.leads is not None
     for name in layout.outputs:
         bound = layout.bounds.get(name)
-        about = _about(name, forecast) | _kept(bound)
-        io.add_array(coords, name, attributes=about, **storage(bound, io.zarr_codecs))
+        attributes = _attributes(name, layout) | _bound_attributes(bound)
+        io.add_array(coords, name, attributes=attributes, **storage(bound, io.zarr_codecs))
     for name in layout.lowres:
-        about = _about(name, forecast, "_lowres")
-        io.add_array(lowres, f"{name}_lowres", attributes=about, **storage(own=io.zarr_codecs))
+        attributes = _attributes(name, layout, "_lowres")
+        io.add_array(lowres, f"{name}_lowres", attributes=attributes, **storage(own=io.zarr_codecs))
     plane = OrderedDict(lat=coords["lat"], lon=coords["lon"])
     for name, values in layout.static.items():
-        io.add_array(plane, name, from_numpy(values), attributes=_about(name), **storage(own=io.zarr_codecs))
+        attributes = _attributes(name)
+        io.add_array(plane, name, from_numpy(values), attributes=attributes, **storage(own=io.zarr_codecs))
     _add_seeds(io.root, layout)
     if layout.bounds:
         warn_without_pcodec()
         _add_errors(io.root, layout)
     _describe(io.root, layout.attributes)
-    if forecast:
+    if layout.forecasts:
         _add_valid_times(io.root, layout)
     consolidate(io.root.store)
 
 
+def _add(root: zarr.Group, name: str, dims: Sequence[str], attributes: dict[str, Any], **how: Any) -> Any:
+    """Add a small array that is no field."""
+    return root.create_array(name, dimension_names=list(dims), attributes=attributes, **small(), **how)
+
+
 def _add_seeds(root: zarr.Group, layout: Layout) -> None:
-    about: dict[str, Any] = {"long_name": f"{SEED_NAME}; -1 where it is not written"}
-    root.create_array(
-        SEED,
-        shape=layout.seeds.shape,
-        chunks=(1,) * layout.seeds.ndim,
-        dtype="int64",
-        dimension_names=[*layout.cases.axes, "sample"],
-        fill_value=UNWRITTEN,
-        **small(),
-        attributes=about | ({"coordinates": VALID} if layout.cases.leads is not None else {}),
-    )
+    shape = layout.seeds.shape
+    attributes = {"long_name": f"{SEED_NAME}; -1 where it is not written", **_auxiliary(layout)}
+    how: dict[str, Any] = {"chunks": (1,) * len(shape), "dtype": "int64", "fill_value": UNWRITTEN}
+    _add(root, SEED, [*layout.cases.axes, "sample"], attributes, shape=shape, **how)
 
 
 def _add_errors(root: zarr.Group, layout: Layout) -> None:
-    """The largest error of each field; a chunk belongs to one member, as those of the fields do."""
-    names = list(layout.bounds)
-    numbers = np.arange(len(names))
-    about: dict[str, Any] = {
-        "long_name": "output that is kept within a bound",
-        "flag_values": numbers.tolist(),
-        "flag_meanings": " ".join(names),
-    }
-    array = root.create_array(
-        OUTPUT,
-        shape=numbers.shape,
-        dtype=numbers.dtype,
-        dimension_names=[OUTPUT],
-        attributes=about,
-        **small(),
-    )
+    """Add the largest error of each field; a chunk belongs to one member, as those of the fields do."""
+    numbers = np.arange(len(layout.bounds))
+    flags = {"flag_values": numbers.tolist(), "flag_meanings": " ".join(layout.bounds)}
+    attributes: dict[str, Any] = {"long_name": "output that is kept within a bound", **flags}
+    array = _add(root, OUTPUT, [OUTPUT], attributes, shape=numbers.shape, dtype=numbers.dtype)
     array[:] = numbers
-    lead = {"coordinates": VALID} if layout.cases.leads is not None else {}
-    root.create_array(
-        ERROR,
-        shape=(*layout.seeds.shape, len(names)),
-        chunks=(*(1,) * layout.seeds.ndim, len(names)),
-        dtype="float64",
-        dimension_names=[*layout.cases.axes, "sample", OUTPUT],
-        fill_value=np.nan,
-        **small(),
-        attributes={"long_name": "largest absolute error of the stored field, in its units", **lead},
-    )
+    shape = layout.seeds.shape
+    how: dict[str, Any] = {"chunks": (*(1,) * len(shape), len(numbers)), "fill_value": np.nan}
+    attributes = {"long_name": "largest absolute error of the stored field, in its units"}
+    dims = [*layout.cases.axes, "sample", OUTPUT]
+    attributes |= _auxiliary(layout)
+    _add(root, ERROR, dims, attributes, shape=(*shape, len(numbers)), dtype="float64", **how)
 
 
 def _add_valid_times(root: zarr.Group, layout: Layout) -> None:
     """CF: the valid time as an auxiliary coordinate of forecasts; the axes are reference and lead time."""
     valid = layout.cases.valid_times
-    array = root.create_array(
-        VALID,
-        shape=valid.shape,
-        chunks=valid.shape,
-        dtype=valid.dtype,
-        dimension_names=["time", "lead_time"],
-        **small(),
-        attributes={"standard_name": "time", "long_name": "valid time (UTC)"},
-    )
+    attributes = {"standard_name": "time", "long_name": "valid time (UTC)"}
+    how: dict[str, Any] = {"shape": valid.shape, "chunks": valid.shape, "dtype": valid.dtype}
+    array = _add(root, VALID, ["time", "lead_time"], attributes, **how)
     array[:] = valid
     reference = {"standard_name": "forecast_reference_time", "long_name": "reference time (UTC)"}
     root["time"].attrs.update(reference)
@@ -136,22 +113,26 @@ def _add_valid_times(root: zarr.Group, layout: Layout) -> None:
         root["ensemble"].attrs.update({"long_name": "member of the coarse forecast"})
 
 
-def _about(name: str, forecast: bool = False, suffix: str = "") -> dict[str, Any]:
+def _auxiliary(layout: Layout) -> dict[str, str]:
+    return {"coordinates": VALID} if layout.forecasts else {}
+
+
+def _attributes(name: str, layout: Layout | None = None, suffix: str = "") -> dict[str, Any]:
     """Attributes of a field; ``coordinates`` makes latitude and longitude coordinates for xarray."""
-    about = cf_attributes(name)
-    about["long_name"] += ", coarse input" if suffix else ""
-    return about | {"coordinates": f"lat{suffix} lon{suffix}" + (f" {VALID}" if forecast else "")}
+    attributes = cf_attributes(name)
+    attributes["long_name"] += ", coarse input" if suffix else ""
+    valid = f" {VALID}" if layout is not None and layout.forecasts else ""
+    return attributes | {"coordinates": f"lat{suffix} lon{suffix}{valid}"}
 
 
-def _kept(bound: Bound | None) -> dict[str, Any]:
-    """Attributes of a field that is kept within a bound."""
+def _bound_attributes(bound: Bound | None) -> dict[str, Any]:
     if bound is None:
         return {}
-    return {"compression_abs_bound": bound.absolute, "compression_codec": described()}
+    return {"compression_abs_bound": bound.absolute, "compression_codec": codec_text()}
 
 
 def _describe(root: zarr.Group, provenance: dict[str, Any]) -> None:
-    """Attributes of the coordinates and of the store."""
+    """Add the attributes of the coordinates and of the store."""
     for suffix in ("", "_lowres"):
         root[f"lat{suffix}"].attrs.update(LAT)
         root[f"lon{suffix}"].attrs.update(LON)

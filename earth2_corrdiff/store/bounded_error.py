@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Fields of a store that are kept within a bound: checked before they are written, read again, recorded.
+"""Fields of a store with a bounded error: checked before they are written, read again, recorded.
 
-The largest error of each member is written before its seed, as the fields are. So it is known of every
-member that is there, whoever wrote it, and the maximum over a complete store is the same in any order.
+The largest errors of each member are written before its seed, as its fields are. So they are there for every
+complete member, and the maximum over a complete store does not depend on the order of its processes.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class BoundedFields:
     root : zarr.Group
         The store, laid out
     layout : Layout
-        What it holds
-    place : object
-        Its path, for messages
+        Its layout
+    name : object
+        Its name in messages
 
     Raises
     ------
@@ -41,9 +41,9 @@ class BoundedFields:
         If the package that decodes them is not installed
     """
 
-    def __init__(self, root: zarr.Group, layout: Layout, place: object) -> None:
-        self.root, self.layout, self.place = root, layout, place
-        check_readable((self._array(name) for name in layout.bounds), place)
+    def __init__(self, root: zarr.Group, layout: Layout, name: object) -> None:
+        self.root, self.layout, self.name = root, layout, name
+        check_readable((self._array(output) for output in layout.bounds), name)
 
     def check(self, case: int, member: int, fields: Tensor) -> None:
         """Refuse a member ``[Co, H, W]`` that cannot be kept within the bounds, before it is written.
@@ -53,8 +53,8 @@ class BoundedFields:
         InputError
             If a field is not finite, or too large for its bound
         """
-        for name, field in self._fields(fields):
-            self.layout.bounds[name].check(self._named(name, case, member), field)
+        for output, field in self._fields(fields):
+            self.layout.bounds[output].check(self.layout.text(case, member, output), field)
 
     def verify(self, case: int, member: int, fields: Tensor) -> None:
         """Read a member again that was just written, and record its largest errors.
@@ -66,11 +66,12 @@ class BoundedFields:
         """
         where = (*self.layout.cases.index(case), member)
         errors = []
-        for name, field in self._fields(fields):
-            error, bound = largest_error(field, self._array(name)[where]), self.layout.bounds[name].absolute
+        for output, field in self._fields(fields):
+            bound = self.layout.bounds[output].absolute
+            error = largest_error(field, self._array(output)[where])
             if not error <= bound:  # nor NaN
                 raise InputError(
-                    f"{self._named(name, case, member)} was read from {self.place} with an error of "
+                    f"{self.layout.text(case, member, output)} was read from {self.name} with an error of "
                     f"{error:g}, beyond its bound of {bound:g}; check the disk, then --resume"
                 )
             errors.append(error)
@@ -78,7 +79,7 @@ class BoundedFields:
             self._array(ERROR)[where] = np.array(errors)
 
     def finish(self, complete: Callable[[], bool]) -> dict[str, Kept]:
-        """What became of each variable; in a complete store its largest error becomes an attribute.
+        """Sizes and errors of each variable; in a complete store its largest error becomes an attribute.
 
         Any number of processes may do it, at once or again: they write the same bytes.
         """
@@ -90,19 +91,19 @@ class BoundedFields:
             return {}
         most = dict(zip(self.layout.bounds, errors[written].max(0).tolist(), strict=True))
         if complete():
-            self._label(most)
+            self._record(most)
         raw = 4 * int(np.prod(self.layout.output_grid.shape)) * int(written.sum())
         return {
             name: Kept(bound.absolute, most[name], raw, self._array(name).nbytes_stored())
             for name, bound in self.layout.bounds.items()
         }
 
-    def _label(self, most: dict[str, float]) -> None:
+    def _record(self, most: dict[str, float]) -> None:
         store = self.root.store
-        with warnings.catch_warnings():  # that other readers may not know the codecs
+        with warnings.catch_warnings():  # other readers may not support the codecs
             warnings.simplefilter("ignore")
-            said = zarr.open_group(store, mode="r")  # by the consolidated copy, which is written last
-            if all(said[name].attrs.get(MAX_ERROR) == error for name, error in most.items()):
+            there = zarr.open_group(store, mode="r")  # by the consolidated copy, which is written last
+            if all(there[name].attrs.get(MAX_ERROR) == error for name, error in most.items()):
                 return
             root = zarr.open_group(store, mode="r+", use_consolidated=False)
             for name, error in most.items():
@@ -115,6 +116,3 @@ class BoundedFields:
 
     def _array(self, name: str) -> Any:
         return self.root[name]
-
-    def _named(self, name: str, case: int, member: int) -> str:
-        return f"{name} of member {member} at {self.layout.cases[case]}"

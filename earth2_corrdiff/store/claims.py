@@ -1,14 +1,14 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Who does what, where several processes fill one store: locks of the operating system in one small file.
+"""Work claims for several processes that write one store: locks of the operating system in a small file.
 
-Byte 0 of the file says that somebody is at work, byte 1 + i that somebody has taken piece i. Whoever ends,
-killed or not, loses its locks at once, so nothing goes stale and nothing has to be timed out. Where a file
-system has no locks, pieces may be done twice: the same bytes are then written twice, each file as a whole.
+Byte 0 of the file is locked by every process that writes the store, byte 1 + i by the process that computes
+piece i. The locks of a process end with it, killed or not: there is no timeout. On file systems without locks
+pieces may be computed twice; the same bytes are then written twice, each file as a whole.
 
-The lock of byte 0 belongs to the open file, so two runs of one process know of each other. Those of the
-pieces belong to the process: one run must not wait for another that the same thread may have to go on with,
-so both may do a piece.
+The lock of byte 0 belongs to the open file, so two runs in one process exclude each other. Those of the
+pieces belong to the process: if one thread carries both runs, one must not wait for the other, so both may
+compute a piece.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from loguru import logger
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 TAKEN = {errno.EACCES, errno.EAGAIN}
 OPEN_FILE = sys.platform == "linux" and sys.maxsize > 2**32
-"""Whether the system has locks that belong to an open file, in the form that is packed here."""
+"""True if the system has locks of open files, in the form that is packed here."""
 KINDS = {fcntl.LOCK_EX: fcntl.F_WRLCK, fcntl.LOCK_SH: fcntl.F_RDLCK, fcntl.LOCK_UN: fcntl.F_UNLCK}
 SECOND = 2**40
-"""First piece of a second store with the same locks: of one that grows to replace the first."""
+"""First piece of the store that replaces another one and shares its lock file."""
 
 
 class Claims:
-    """Being at work at a store, and having taken pieces of that work.
+    """The presence of a process at a store, and its claims of pieces of the work.
 
     Parameters
     ----------
     path : Path
-        The file of the locks; made where it is missing, and removed by the last one to leave
+        The lock file, made if it is missing and removed by the last process that leaves
     join : bool, optional
-        Be at work there beside others, by default; otherwise alone or not at all
+        Share the store with other processes, by default; otherwise be alone or leave at once
 
     Attributes
     ----------
     first : int
         Number of the first piece
     alone : bool
-        Whether nobody else was at work when this one came, and nobody can come until ``share`` is called
+        True if no other process was there; none can come until ``share`` is called
 
     Raises
     ------
@@ -65,26 +65,26 @@ class Claims:
                 if not join:
                     self._file.close()
                     return
-                self._lock(fcntl.LOCK_SH, 0)  # waits while somebody else makes the store
+                self._lock(fcntl.LOCK_SH, 0)  # waits while another process makes the store
             if self._is_there():
                 return
-            self._file.close()  # removed by the last one to leave, just now: lock the next file
+            self._file.close()  # it was removed by the last process that left: lock the next file
 
     def share(self) -> None:
-        """Let others come."""
+        """Let other processes come."""
         self._lock(fcntl.LOCK_SH, 0)
         self.alone = False
 
     def take(self, piece: int) -> bool:
-        """Take a piece, if nobody else has."""
+        """Claim a piece; False if another process has it."""
         return self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB, 1 + self.first + piece)
 
     def drop(self, piece: int) -> None:
-        """Give back a piece before the end."""
+        """Release a piece."""
         self._lock(fcntl.LOCK_UN, 1 + self.first + piece)
 
     def close(self) -> None:
-        """Leave: give back all pieces, and remove the file if nobody else is there."""
+        """Release all pieces, and remove the file if no other process is there."""
         if self._file.closed:
             return
         with suppress(OSError):
@@ -105,7 +105,7 @@ class Claims:
             return False
 
     def _lock(self, how: int, byte: int) -> bool:
-        """Whether the lock was given; without locks everything is."""
+        """True if the lock was granted, as every lock is on a file system without locks."""
         if not self._locks:
             return True
         try:
@@ -124,7 +124,7 @@ class Claims:
 
 
 def _lock_open_file(file: BinaryIO, how: int) -> None:
-    """Lock byte 0 for an open file; for the process where the system knows no other lock."""
+    """Lock byte 0 for an open file; for the process if the system has no other lock."""
     if OPEN_FILE:
         wait = not how & fcntl.LOCK_NB
         kind = KINDS[how & ~fcntl.LOCK_NB]

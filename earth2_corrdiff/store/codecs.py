@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Zarr's codecs of a field: lossless ones of the specification, or integers of whole steps.
+"""Codecs of Zarr for a field: lossless ones of the specification, or integers of whole steps.
 
 The last codec of every chain is a checksum of the chunk, so a reader refuses bytes that have changed.
-No class of this package is among them, so a reader needs zarr alone; for PCodec the package pcodec, too.
+No codec is a class of this package: a reader needs zarr alone, and for PCodec the package pcodec.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ WITH_BLOSC = "FixedScaleOffset to int32, Blosc zstd with bitshuffle"
 
 
 def lossless() -> dict[str, Any]:
-    """Keywords of ``zarr.Group.create_array`` for a field that is kept as it is.
+    """Keywords of ``zarr.Group.create_array`` for a lossless field.
 
-    By bytes, not by bits: with chunks of one field it is as small and faster.
+    Bytes are shuffled, not bits: with chunks of one field that is as small and faster.
     """
     return {"compressors": [BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"), Crc32cCodec()]}
 
 
 def plain() -> dict[str, Any]:
-    """The same for coordinates and other small arrays: as they are."""
+    """The same for coordinates, which are not compressed."""
     return {"compressors": [Crc32cCodec()]}
 
 
 def small() -> dict[str, Any]:
-    """The same for numbers of members: Zarr's own default."""
+    """The same for seeds and other numbers of members: Zarr's own default."""
     return {"compressors": [ZstdCodec(level=0), Crc32cCodec()]}
 
 
 def bounded(bound: Bound) -> dict[str, Any]:
-    """The same for a field that is kept within a bound; with Blosc where there is no PCodec."""
-    with warnings.catch_warnings():  # that the specification of Zarr 3 does not have them: readers are told
+    """The same for a field with a bounded error; with Blosc if PCodec is not installed."""
+    with warnings.catch_warnings():  # the specification of Zarr 3 lacks them: the README says so
         warnings.simplefilter("ignore")
         steps = [FixedScaleOffset(offset=0, scale=bound.scale, dtype="float32", astype="int32")]
         if has_pcodec():
@@ -56,13 +56,13 @@ def bounded(bound: Bound) -> dict[str, Any]:
     return {"filters": steps, "compressors": [blosc, Crc32cCodec()]}
 
 
-def described() -> str:
-    """The codecs of ``bounded``, in words."""
+def codec_text() -> str:
+    """The codecs of ``bounded`` as text."""
     return WITH_PCODEC if has_pcodec() else WITH_BLOSC
 
 
 def has_pcodec() -> bool:
-    """Whether PCodec is there, in a version that works with this zarr."""
+    """True if PCodec is installed, in a version that works with this zarr."""
     try:
         get_numcodec({"id": "pcodec"})
     except ValueError:  # numcodecs.errors.UnknownCodecError
@@ -71,34 +71,34 @@ def has_pcodec() -> bool:
 
 
 def warn_without_pcodec() -> None:
-    """Say it once, before anything is computed."""
+    """Log a warning, before anything is computed, if PCodec is missing."""
     if not has_pcodec():
         logger.warning("without pcodec the output is kept with Blosc, about a quarter larger; {}", INSTALL)
 
 
-def check_readable(arrays: Iterable[zarr.Array[Any]], place: object) -> None:
-    """Refuse arrays whose codecs are not installed; otherwise the first write or read would fail.
+def check_readable(arrays: Iterable[zarr.Array[Any]], name: object) -> None:
+    """Refuse arrays of a store with this name if their codecs are not installed.
 
     Raises
     ------
     InputError
-        If an array needs pcodec and it is not there
+        If an array needs pcodec and it is not installed
     """
     for array in arrays:
         if isinstance(array.serializer, PCodec) and not has_pcodec():
-            raise InputError(f"{place} is compressed with PCodec, which is not installed; {INSTALL}")
+            raise InputError(f"{name} is compressed with PCodec, which is not installed; {INSTALL}")
 
 
 def consolidate(store: Any) -> None:
-    """Copy the metadata of all arrays into one file; transactional stores, as IceChunk, have no such copy.
+    """Copy the metadata of all arrays into one file; transactional stores like IceChunk have no such copy.
 
     Parameters
     ----------
     store : zarr.abc.store.Store
-        Of a group whose arrays are all there
+        Store of a group whose arrays are all there
     """
     if not getattr(store, "supports_consolidated_metadata", True):
         return
-    with warnings.catch_warnings():  # that other readers of Zarr 3 may ignore the copy
+    with warnings.catch_warnings():  # other readers of Zarr 3 may ignore the copy
         warnings.simplefilter("ignore")
         zarr.consolidate_metadata(store)

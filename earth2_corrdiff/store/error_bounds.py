@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Output that is smaller than lossless: how large an error each variable may have, and how that is kept.
+"""Bounds of the error of stored variables, and the rounding that keeps them.
 
-A field is rounded to whole steps, ``round(x * scale)`` in an integer, of a little less than twice the bound.
-What float32 adds on the way there and back is known beforehand and left room for. Steps are counted from
-zero, so that where it is dry it stays dry: from the mean of the variable, all zeros would be shifted.
+A field is rounded to whole steps, ``round(x * scale)`` in an integer, of a little less than twice the bound,
+which leaves room for the rounding of float32. Steps are counted from zero, so that zero stays zero where it
+is dry.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ BOUNDS = {
     "%": 0.2,
     "m": 2e-5,  # of precipitation, the only output in metres
 }
-"""Absolute errors that ``bounded`` allows, by the unit of the variable; see scripts/bench-compression.py."""
+"""Default bounds by the unit of the variable; see scripts/bench-compression.py."""
 MARGIN = 0.99
 """Half a step, as a fraction of the bound."""
 LEAST = 2
-"""Smallest bound, in spacings of float32: below it the numbers themselves are too coarse."""
+"""Smallest bound, in spacings of float32."""
 ROUNDING = 1
-"""Most that float32 adds to half a step, in spacings: half by the product with the scale, half at the end."""
+"""Largest rounding error of float32, in spacings: half by the product with the scale, half at the end."""
 REACH = 10
 """Standard deviations from the mean within which the bound holds by construction; beyond, it is checked."""
 
 
 @dataclass(frozen=True)
 class Compression:
-    """What was asked for.
+    """Compression that a user asks for.
 
     Attributes
     ----------
     bounds : tuple[tuple[str, float], ...]
         Variables with their largest absolute error, in their units
     defaults : bool
-        Whether all other outputs have a default bound; otherwise they are kept without loss
+        True if all other outputs have a default bound; otherwise they are lossless
     """
 
     bounds: tuple[tuple[str, float], ...] = ()
@@ -67,7 +67,7 @@ class Compression:
         Raises
         ------
         InputError
-            If it is none of these, or a bound is no positive number
+            If it is none of these, or a bound is not a positive number
         """
         words = [word.strip() for word in text.split(",")]
         if words == [LOSSLESS]:
@@ -80,7 +80,7 @@ class Compression:
         return cls(tuple(pairs), defaults)
 
     def of(self, names: Sequence[str], center: Sequence[float], spread: Sequence[float]) -> dict[str, Bound]:
-        """Bounds of the outputs that are not kept without loss.
+        """Bounds of the outputs that are not lossless.
 
         Parameters
         ----------
@@ -90,7 +90,7 @@ class Compression:
         Raises
         ------
         InputError
-            If a variable is no output, has no default bound, or a bound that float32 cannot keep
+            If a variable is not an output, lacks a default bound, or has a bound that float32 cannot keep
         """
         asked = dict(self.bounds)
         for name in asked:
@@ -123,7 +123,7 @@ class Bound:
 
     @classmethod
     def around(cls, name: str, absolute: float, center: float, spread: float) -> Self:
-        """For a variable with this mean and standard deviation.
+        """The rounding for a variable with this mean and standard deviation.
 
         Raises
         ------
@@ -141,13 +141,13 @@ class Bound:
     def check(self, what: str, field: NDArray[np.float32]) -> None:
         """Refuse a field that cannot be kept within the bound, before it is written.
 
-        A number of 24 bits has no more than 2^24 spacings to zero. Where the bound is two spacings or more, a
-        step is one or more, so the integers, of 32 bits, need no check of their own.
+        A number of 24 bits has at most 2^24 spacings to zero. As the bound is two spacings or more, a step is
+        one or more, so that the integers fit into 32 bits.
 
         Raises
         ------
         InputError
-            If it is not finite everywhere, which integers cannot say, or too large for the bound
+            If it is not finite everywhere, which integers cannot represent, or too large for the bound
         """
         if not np.isfinite(field).all():
             raise InputError(
@@ -161,14 +161,14 @@ class Bound:
 
 @dataclass(frozen=True)
 class Kept:
-    """What became of a variable.
+    """Bound, error and sizes of a stored variable.
 
     Attributes
     ----------
     bound, error : float
-        The bound, and the largest absolute error that was measured
+        The bound, and the largest absolute error measured
     raw, stored : int
-        Bytes of its fields as float32, and of what is stored
+        Bytes of its fields as float32, and as stored
     """
 
     bound: float
@@ -178,7 +178,7 @@ class Kept:
 
 
 def as_text(bounds: Mapping[str, Bound]) -> str:
-    """For the record, and to ask for the same again: ``mrr=0.5,t2m=0.05``; ``lossless`` without bounds."""
+    """The bounds as the option takes them: ``mrr=0.5,t2m=0.05``; ``lossless`` without bounds."""
     return ",".join(f"{name}={bound.absolute}" for name, bound in bounds.items()) or LOSSLESS
 
 
@@ -214,7 +214,7 @@ def _default(name: str) -> float:
 
 
 def _spacing(value: float) -> float:
-    """Distance of neighbouring float32 numbers."""
+    """Distance to the next float32 number."""
     return float(np.spacing(np.float32(value)))
 
 

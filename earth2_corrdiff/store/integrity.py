@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Damage in a store that is resumed: chunks that are lost, empty, or do not match their checksum.
+"""Damage of a store that is resumed: chunks that are lost, empty, or do not match their checksum.
 
 A power failure, a full disk or a bad cable leave files that are empty, cut or changed, also of members that
-were complete. The size of every chunk is looked at; the newest chunks, or all on request, are read.
+were complete. The size of every chunk is checked; the newest chunks, or all on request, are read.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
 from earth2_corrdiff.base.errors import first_line
-from earth2_corrdiff.store.layout import ERROR, OUTPUT, SEED, VALID, Layout
+from earth2_corrdiff.store.layout import ERROR, OUTPUT, VALID, Layout
+from earth2_corrdiff.store.paths import SEED
 
 READ = 2**30
-"""Bytes that are read where nothing more is asked for: a second or a few."""
+"""Bytes that are read by default, in a few seconds."""
 LEAST = 2**16
-"""Bytes that a chunk counts at least: opening a file takes as long as reading some."""
+"""Bytes that a chunk counts at least: opening a file takes time, too."""
 
 
 def chunk_files(array: zarr.Array[Any], where: Sequence[int]) -> list[Path]:
-    """Files of the part of an array at a position along its first axes; none where it is in no folder."""
+    """Files of the part of an array at a position along its first axes; none of a store in no folder."""
     store = array.store_path.store
     if not isinstance(store, LocalStore):
         return []
@@ -43,10 +44,10 @@ def chunk_files(array: zarr.Array[Any], where: Sequence[int]) -> list[Path]:
 
 
 def chunks_there(array: zarr.Array[Any], where: Sequence[int]) -> list[tuple[int, ...]] | None:
-    """Positions of the elements of an array, after the first axes, whose files are there.
+    """Positions, along the axes after ``where``, of the elements of an array whose files exist.
 
-    None where that is not known without reading: in no folder, or with several elements in a chunk. Of many
-    members few may be written, and Zarr looks for each of them.
+    None if only reading can show it: in no folder, or with several elements in a chunk. Of many members few
+    may be written, and Zarr would look for each of them.
     """
     store, zeros = array.store_path.store, (0,) * array.ndim
     first = "/".join(map(str, ("c", *zeros)))
@@ -59,22 +60,22 @@ def chunks_there(array: zarr.Array[Any], where: Sequence[int]) -> list[tuple[int
     for path in folder.rglob("*"):
         parts = path.relative_to(folder).parts
         if len(parts) == len(shape) and all(part.isdecimal() for part in parts):
-            place = tuple(map(int, parts))
-            if all(i < size for i, size in zip(place, shape, strict=True)):
-                found.append(place)
+            position = tuple(map(int, parts))
+            if all(i < size for i, size in zip(position, shape, strict=True)):
+                found.append(position)
     return found
 
 
 @dataclass(frozen=True)
 class Part:
-    """What is kept of a member, or of the coarse input of a case.
+    """Arrays of a member, or of the coarse input of a case.
 
     Attributes
     ----------
     arrays : tuple[str, ...]
         Names of the arrays
     finite : tuple[str, ...]
-        Those of them that have a number everywhere
+        Those of them that are finite everywhere
     where : tuple[int, ...]
         Position along their first axes
     """
@@ -85,16 +86,16 @@ class Part:
 
 
 class Integrity:
-    """Which members of a store are damaged.
+    """Search for damaged members of a store.
 
     Parameters
     ----------
     root : zarr.Group
         The store
     layout : Layout
-        What it holds
+        Its layout
     variables : Sequence[str]
-        Those of the coarse input that the model takes: they have a number everywhere
+        Variables of the coarse input that the model takes: they are finite everywhere
     """
 
     def __init__(self, root: zarr.Group, layout: Layout, variables: Sequence[str]) -> None:
@@ -105,15 +106,15 @@ class Integrity:
     def damaged(self, written: list[list[int]], every_byte: bool) -> Iterator[tuple[int, int, str]]:
         """Case, number and fault of each damaged member.
 
-        Where the coarse input of a case is damaged, it is the first of its members: the input is written
-        again with it.
+        A damaged coarse input counts as damage of the first member of its case: it is written again with
+        that member.
 
         Parameters
         ----------
         written : list[list[int]]
-            Members of each case that should be whole
+            Members of each case that should be complete
         every_byte : bool
-            Read all of them; otherwise the newest ones, and of all others look at the size alone
+            Read all of them; otherwise the newest ones, and check the size of all others
         """
         left = READ
         for case, member in self._newest_first(written):
@@ -130,7 +131,7 @@ class Integrity:
                     break
 
     def fault(self, case: int, member: int) -> str | None:
-        """What is wrong with a member, or with the coarse input beside it; all of it is read."""
+        """The fault of a member, or of its coarse input; both are read completely."""
         parts = (self._member(case, member), self._coarse(case))
         return next(filter(None, map(self._by_reading, parts)), None)
 
@@ -143,29 +144,29 @@ class Integrity:
         return Part(arrays, self._variables, self.layout.cases.index(case))
 
     def _newest_first(self, written: list[list[int]]) -> list[tuple[int, int]]:
-        """All members, those first that were completed last: they are what a power failure takes."""
+        """All members, the newest first: a power failure damages those."""
         found = []
         for case, members in enumerate(written):
             where = self.layout.cases.index(case)
             for member in members:
                 files = chunk_files(self._array(SEED), (*where, member))
-                found.append((max(map(_time, files), default=0.0), case, member))
+                found.append((max((_status(file)[1] for file in files), default=0.0), case, member))
         return [(case, member) for _, case, member in sorted(found, reverse=True)]
 
     def _by_size(self, part: Part) -> str | None:
         """The first chunk that is lost or empty."""
         for name in part.finite:
             for file in chunk_files(self._array(name), part.where):
-                if not _bytes(file):
+                if not _status(file)[0]:
                     return f"{name} is {'empty' if file.exists() else 'lost'}"
         return None
 
     def _by_reading(self, part: Part) -> str | None:
-        """The first array that cannot be read, or has no number somewhere."""
+        """The first array that cannot be read, or is not finite."""
         for name in part.arrays:
             try:
                 values = np.asarray(self._array(name)[part.where])
-            except Exception as error:  # codecs and stores have no class in common for what is damaged
+            except Exception as error:  # codecs and stores have no common class for damage
                 return f"{name} cannot be read: {first_line(error)}"
             if name in part.finite and not np.isfinite(values).all():
                 return f"{name} is lost, or not finite"
@@ -173,17 +174,16 @@ class Integrity:
 
     def _size(self, part: Part) -> int:
         files = (file for name in part.arrays for file in chunk_files(self._array(name), part.where))
-        return sum(max(_bytes(file), LEAST) for file in files)
+        return sum(max(_status(file)[0], LEAST) for file in files)
 
     def _array(self, name: str) -> Any:
         return self.root[name]
 
 
 def restore(root: zarr.Group, layout: Layout) -> list[str]:
-    """Write coordinates and constant fields again that are lost or cannot be read; return their names.
+    """Write lost or unreadable coordinates and constant fields again, from the layout; return their names.
 
-    The layout has them. To be called for a store of the same run only: what can be read and is another's
-    coordinate is left as it is.
+    To be called for a store of the same run only: other values that can be read stay as they are.
     """
     restored = []
     for name, values in _constants(layout).items():
@@ -195,7 +195,7 @@ def restore(root: zarr.Group, layout: Layout) -> list[str]:
 
 
 def _constants(layout: Layout) -> dict[str, NDArray[Any]]:
-    """Arrays that do not depend on what is computed."""
+    """Arrays that do not depend on the results."""
     found: dict[str, NDArray[Any]] = dict(layout.static)
     for coords in (layout.output_coords(), layout.lowres_coords()):
         found |= {**convert_multidim_to_singledim(coords)[0], **coords}
@@ -205,23 +205,18 @@ def _constants(layout: Layout) -> dict[str, NDArray[Any]]:
 
 
 def _is_whole(array: Any, values: NDArray[Any]) -> bool:
-    """Whether an array is there and can be read; Zarr keeps no chunk of nothing but its fill value."""
+    """True if an array is complete and can be read; Zarr writes no chunk that holds its fill value alone."""
     try:
         found = np.asarray(array[...])
-    except Exception:  # codecs and stores have no class in common for what is damaged
+    except Exception:  # codecs and stores have no common class for damage
         return False
-    return all(map(_bytes, chunk_files(array, ()))) or np.array_equal(found, values)
+    return all(_status(file)[0] for file in chunk_files(array, ())) or np.array_equal(found, values)
 
 
-def _bytes(path: Path) -> int:
+def _status(path: Path) -> tuple[int, float]:
+    """Size and time of a file, both 0 if there is none."""
     try:
-        return path.stat().st_size
+        status = path.stat()
     except OSError:
-        return 0
-
-
-def _time(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
+        return 0, 0.0
+    return status.st_size, status.st_mtime

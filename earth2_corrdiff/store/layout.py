@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a store shall hold and say: decided before anything is written, compared before a run is resumed."""
+"""Layout of a store: fixed before anything is written, compared before a run is resumed."""
 
 from __future__ import annotations
 
@@ -14,19 +14,16 @@ from numpy.typing import NDArray
 
 from earth2_corrdiff.base.cases import Cases
 from earth2_corrdiff.base.grid import Grid
-from earth2_corrdiff.base.times import Times, lead_text, time_text
+from earth2_corrdiff.base.times import lead_text, time_text
 from earth2_corrdiff.model.diffusion.noise import member_seed
 from earth2_corrdiff.store.error_bounds import LOSSLESS, Bound, as_text
+from earth2_corrdiff.store.paths import SEED
 
-SEED = "member_seed"
 ERROR = "compression_error"
 MAX_ERROR = "compression_max_error"
 COMPRESSION = "compression"
 VALID = "valid_time"
 OUTPUT = "output"
-UNWRITTEN = -1
-"""Seed of a member that is not complete."""
-# What must not change between the runs that fill one store.
 IDENTITY = (
     "package_sha256",
     "source",
@@ -43,31 +40,34 @@ IDENTITY = (
     "stages",
     COMPRESSION,
 )
+"""Attributes that must not differ between the runs that fill one store."""
+UNSET = {COMPRESSION: LOSSLESS, "patches": "none", "stages": "both", "kernels": "the defaults"}
+"""Meaning of attributes that a store lacks."""
 AXES = {"time": "times", "lead_time": "lead times", "ensemble": "coarse members"}
-"""Names of the leading axes in a store, and in words."""
+"""Leading axes of a store, with their names in messages."""
 Coordinates = OrderedDict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a store shall hold.
+    """Cases, members, variables, grids and attributes of a store.
 
     Attributes
     ----------
     cases : Cases
         Times of analyses, or times, lead times and coarse members of forecasts: S axes
     seeds : np.ndarray
-        ``[*S, M]`` int64: of each member
+        ``[*S, M]`` int64, of each member
     outputs, lowres : tuple[str, ...]
-        Variables of the output, and of the coarse input that is kept beside it
+        Variables of the output, and of the coarse input
     output_grid, input_grid : Grid
-        Their grids
+        Their grids, fine and coarse
     attributes : dict
         Provenance, with all of ``IDENTITY`` that apply
     static : dict
-        Fields of the output grid that do not change: the package's invariants
+        Constant fields of the fine grid: the package's invariants
     bounds : dict[str, Bound]
-        Of the outputs that are not kept without loss
+        Bounds of the outputs that are not lossless
     """
 
     cases: Cases
@@ -81,17 +81,21 @@ class Layout:
     bounds: dict[str, Bound] = field(default_factory=dict)
 
     @property
-    def times(self) -> Times:
-        """``[T]``: of the analyses, or reference times of the forecasts."""
-        return self.cases.times
-
-    @property
     def members(self) -> int:
-        """Members of each case."""
+        """Number of members of each case."""
         return int(self.seeds.shape[-1])
 
+    @property
+    def forecasts(self) -> bool:
+        """True if the cases are forecasts, with lead times."""
+        return self.cases.leads is not None
+
+    def text(self, case: int, member: int, variables: str) -> str:
+        """Variables of a member of a case, for messages."""
+        return f"{variables} of member {member} at {self.cases[case]}"
+
     def case_seeds(self, case: int) -> NDArray[np.int64]:
-        """``[M]``: seeds of the members of one case."""
+        """Seeds of the members of one case, ``[M]``."""
         seeds: NDArray[np.int64] = self.seeds[self.cases.index(case)]
         return seeds
 
@@ -116,7 +120,7 @@ class Layout:
         )
 
     def differences(self, attributes: Mapping[str, Any], arrays: Mapping[str, Any]) -> list[str]:
-        """What a store with these attributes and arrays has that this layout has not; nothing if they match.
+        """What a store with these attributes and arrays has in place of this layout; empty if they match.
 
         Parameters
         ----------
@@ -131,22 +135,13 @@ class Layout:
         return [*self.other_settings(attributes), *self._other_members(arrays), *self._other_grids(arrays)]
 
     def other_settings(self, attributes: Mapping[str, Any]) -> list[str]:
-        """The same for what its attributes say alone: package, source, sampling, seed."""
-        said = {
-            COMPRESSION: LOSSLESS,
-            "patches": "none",
-            "stages": "both",
-            "kernels": "the defaults",
-        }  # where nothing is said
-        pairs = {
-            key: tuple(about.get(key, said.get(key)) for about in (attributes, self.attributes))
-            for key in IDENTITY
-        }
-        return [
-            f"{key.replace('_', ' ')} {_short(have)} instead of {_short(want)}"
-            for key, (have, want) in pairs.items()
-            if have != want
-        ]
+        """The same for its attributes alone: package, source, sampling, seed."""
+        other = []
+        for key in IDENTITY:
+            have, want = (given.get(key, UNSET.get(key)) for given in (attributes, self.attributes))
+            if have != want:
+                other.append(f"{key.replace('_', ' ')} {_short(have)} instead of {_short(want)}")
+        return other
 
     def _other_members(self, arrays: Mapping[str, Any]) -> list[str]:
         texts: dict[str, Callable[[Any], str]] = {"time": time_text, "lead_time": lead_text, "ensemble": str}
@@ -156,35 +151,27 @@ class Layout:
             if not np.array_equal(have, axis):
                 pair = (_listed([texts[name](value) for value in some]) for some in (have, axis))
                 other.append(f"the {AXES[name]} {' instead of '.join(pair)}")
-        other += [f"{AXES[name]}, which this run has not" for name in self._surplus(arrays)]
+        surplus = (name for name in AXES if name in arrays and name not in self.cases.axes)
+        other += [f"{AXES[name]}, which this run does not have" for name in surplus]
         samples = len(arrays["sample"][:])
         if samples != self.members:
             other.append(f"{samples} members instead of {self.members}")
         return other
 
-    def _surplus(self, arrays: Mapping[str, Any]) -> list[str]:
-        """Axes that the store has and the layout has not: a forecast's."""
-        return [name for name in AXES if name in arrays and name not in self.cases.axes]
-
     def _other_grids(self, arrays: Mapping[str, Any]) -> list[str]:
-        axes = {
-            "output": {"lat": self.output_grid.lat, "lon": self.output_grid.lon},
-            "input": {"lat_lowres": self.input_grid.lat, "lon_lowres": self.input_grid.lon},
-        }
-        return [
-            f"another {which} grid"
-            for which, pair in axes.items()
-            if not all(
-                name in arrays and np.array_equal(arrays[name][:], axis) for name, axis in pair.items()
-            )
-        ]
+        other = []
+        for which, end, grid in (("output", "", self.output_grid), ("input", "_lowres", self.input_grid)):
+            axes = {f"lat{end}": grid.lat, f"lon{end}": grid.lon}
+            if not all(n in arrays and np.array_equal(arrays[n][:], axis) for n, axis in axes.items()):
+                other.append(f"another {which} grid")
+        return other
 
 
 def member_seeds(cases: Cases, seed: int, members: int) -> NDArray[np.int64]:
     """Seeds of all members, ``[*S, M]``.
 
-    They depend on the run's seed, the valid time and the member's number, and for forecasts on what else
-    tells apart two cases of one valid time: the lead time, and the number of the coarse member.
+    They depend on the run's seed, the valid time and the member's number, and for forecasts on the lead time
+    and the number of the coarse member.
     """
     flat = []
     for case in cases:
@@ -195,18 +182,18 @@ def member_seeds(cases: Cases, seed: int, members: int) -> NDArray[np.int64]:
 
 
 def compression(bounds: Mapping[str, Bound]) -> dict[str, str]:
-    """The bounds of a store as its attribute; none where all is kept without loss."""
+    """The bounds of a store as its attribute; empty if all of it is lossless."""
     return {COMPRESSION: as_text(bounds)} if bounds else {}
 
 
 def _listed(texts: list[str]) -> str:
-    """A few values in full, of more the ends."""
+    """Up to four values, or the first and the last."""
     if len(texts) <= 4:
         return ", ".join(texts)
     return f"{texts[0]} to {texts[-1]} ({len(texts)})"
 
 
 def _short(value: object) -> str:
-    """A setting for a message; of a checksum only the beginning."""
+    """A setting for a message; of a checksum the first characters."""
     text = str(value)
     return text if len(text) != 64 else f"{text[:12]}…"

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Sizes of a run, judged before the work: members, bytes and files of its store, memory of one member."""
+"""Size of a run, checked before its start: members, bytes and files of the store, memory of a member."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from earth2_corrdiff.base.errors import InputError
 
 FLOAT = 4  # bytes of float32
 LEAST = {False: 0.25, True: 0.04}
-"""Smallest part of their bytes that fields take as they are stored: without loss, and within bounds."""
+"""Smallest share of their bytes that stored fields take: lossless, and with bounded errors."""
 ENTRY = 64
-"""Bytes of memory that a case or a member takes whatever the grid: its seed, its place in the work."""
-SAID = {"cases": 1000, "evaluations": 10**6, "bytes": 10**10}
-"""From what on a run is called large."""
+"""Bytes of memory for a case or a member on any grid: its seed, its entry in the plan."""
+LARGE = {"cases": 1000, "evaluations": 10**6, "bytes": 10**10}
+"""Sizes from which on a run is called large."""
 UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much a run is.
+    """Numbers of a run.
 
     Attributes
     ----------
     cases, members : int
         Times or forecasts, and members of all of them together
     evaluations : int
-        Of the network, over all members
+        Evaluations of the network, over all members
     outputs, coarse : int
-        Fields of a member, and of the coarse input that is kept of a case
+        Fields of a member, and of the coarse input of a case in the store
     points, coarse_points : int
-        Of their grids
+        Points of their grids
     channels : int
-        Of the condition of one member
+        Channels of the condition of one member
     bounded : bool
-        Whether fields are kept within bounds of their error
+        True if fields have bounded errors
     """
 
     cases: int
@@ -53,55 +53,55 @@ class Size:
 
     @property
     def bytes(self) -> int:
-        """Of all fields as float32."""
+        """Bytes of all fields as float32."""
         coarse = self.cases * self.coarse * self.coarse_points
         return FLOAT * (self.members * self.outputs * self.points + coarse)
 
     @property
     def stored(self) -> int:
-        """The same on the disk, at the very least."""
+        """Bytes on the disk, at least."""
         return int(LEAST[self.bounded] * self.bytes)
 
     @property
     def files(self) -> int:
-        """Of the store: a chunk is a file, and a member's seed, too."""
+        """Files of the store: one for each chunk and each seed."""
         return self.members * (self.outputs + 1 + self.bounded) + self.cases * self.coarse
 
     @property
     def memory(self) -> int:
-        """Bytes for one member, at the very least: its condition, its state, and its output."""
+        """Bytes of memory for one member, at least: its condition, its state, and its output."""
         return FLOAT * self.points * (self.channels + 3 * self.outputs)
 
     @property
     def text(self) -> str:
-        """In words."""
+        """The counts as text."""
         counts = {"case": self.cases, "member": self.members, "evaluation": self.evaluations}
         return f"{', '.join(_count(*pair) for pair in counts.items())}, {size_text(self.bytes)} as float32"
 
     @property
     def large(self) -> bool:
-        """Whether somebody should know before it starts."""
-        return any(getattr(self, name) >= least for name, least in SAID.items())
+        """True if the user should be warned before it starts."""
+        return any(getattr(self, name) >= least for name, least in LARGE.items())
 
 
 def check_memory(size: Size, free: int, device: str, on_device: int) -> None:
-    """Refuse a run whose members cannot be counted, or of which one member does not fit.
+    """Refuse a run whose seeds, or one member of which, do not fit the memory.
 
     Parameters
     ----------
     size : Size
-        Of the run
+        Size of the run
     free : int
-        Bytes of the machine's memory that can be had
+        Free bytes of the machine's memory
     device : str
-        Where the networks run
+        Device of the networks
     on_device : int
-        Bytes that can be had there
+        Free bytes of the device's memory
 
     Raises
     ------
     InputError
-        Names what is needed and what there is
+        If they do not fit; with the bytes needed and free
     """
     entries = ENTRY * (size.cases + size.members)
     if entries > free:
@@ -118,13 +118,7 @@ def check_memory(size: Size, free: int, device: str, on_device: int) -> None:
 
 
 def check_in_memory(size: Size, free: int) -> None:
-    """Refuse fields that do not fit the memory where they are kept there.
-
-    Raises
-    ------
-    InputError
-        Names what is needed and what is free
-    """
+    """Refuse fields that do not fit the memory, for backends that keep them there; raises InputError."""
     if size.bytes > free:
         raise InputError(
             f"the fields need {size_text(size.bytes)} of memory, and {size_text(free)} are free; ask for "
@@ -133,19 +127,19 @@ def check_in_memory(size: Size, free: int) -> None:
 
 
 def check_disk(size: Size, path: Path) -> str:
-    """Refuse a store that cannot fit its disk; otherwise what is free there, in words.
+    """Refuse a store that does not fit its disk; return the free space as text.
 
     Parameters
     ----------
     size : Size
-        Of what is still to be written
+        Size of what is still to be written
     path : Path
-        Where
+        Path of the store
 
     Raises
     ------
     InputError
-        Names what is needed and what is free
+        If it does not fit; with the bytes or files needed and free
     """
     folder = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     free = shutil.disk_usage(folder).free
@@ -168,7 +162,7 @@ def _count(what: str, number: int) -> str:
 
 
 def size_text(number: float) -> str:
-    """``1.5 GB``."""
+    """A number of bytes like ``1.5 GB``."""
     for unit in UNITS:
         number /= 1000
         if number < 999.5 or unit == UNITS[-1]:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where a run writes to: made anew, resumed, joined by several processes, or replaced once complete."""
+"""The target of a run: a new store, a resumed or shared one, or one to replace once the new is complete."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from loguru import logger
 from zarr.storage import LocalStore, MemoryStore
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.files import writing
 from earth2_corrdiff.base.free_memory import free_bytes
 from earth2_corrdiff.store.claims import SECOND, Claims
 from earth2_corrdiff.store.layout import Layout
 from earth2_corrdiff.store.paths import (
+    KEPT,
     beside,
     check_target,
     exchange,
@@ -24,7 +26,6 @@ from earth2_corrdiff.store.paths import (
     remove_replacement,
     replacement,
     tidy,
-    writing,
 )
 from earth2_corrdiff.store.sizes import Size, check_disk, check_in_memory
 from earth2_corrdiff.store.writer import Plain, Store
@@ -38,19 +39,19 @@ class Output:
     target : str | Path | IOBackend
         Path of a Zarr store, or an Earth2Studio backend that is already open
     overwrite, resume : bool, optional
-        What to do with what is there, by default refuse it
+        Replace what is there, or go on with it; by default it is refused
 
     Attributes
     ----------
     claims : Claims | None
-        Of this process, once a store at a path is open; other backends are nobody else's
+        Claims of this process, once a store at a path is open; other backends are not shared
     replaces : bool
-        Whether the store grows beside another one, which it replaces when it is complete
+        True if the store grows beside another one, which it replaces when it is complete
 
     Raises
     ------
     InputError
-        If there is something at the path that may not be replaced, or it cannot be written
+        If the path is taken or cannot be written
     """
 
     def __init__(self, target: Any, overwrite: bool = False, resume: bool = False) -> None:
@@ -64,19 +65,19 @@ class Output:
 
     @property
     def keeps(self) -> str:
-        """What is left of a run that ends early, as part of a sentence."""
+        """A clause for messages: what remains of a run that ends early."""
         if self.replaces:
             return f"{self.target} is as it was, what is done of the new one is kept; go on with --resume"
         return f"{self.target} keeps what is done; go on with --resume"
 
     def recorded(self) -> dict[str, Any]:
-        """Attributes of the store that a resumed run goes on with; none if there is no store of a run."""
+        """Attributes of the store that a resumed run goes on with; empty if there is none."""
         if isinstance(self.target, Path):
             return recorded(replacement(self.target)) or recorded(self.target) or {}
         return dict(self.target.root.attrs) if isinstance(self.target, ZarrBackend) else {}
 
     def check_room(self, size: Size) -> str:
-        """Refuse what does not fit; otherwise what is free, in words, where it is written to.
+        """Refuse a run that does not fit; return the free space as text.
 
         Raises
         ------
@@ -93,7 +94,7 @@ class Output:
         return ""
 
     def enter(self) -> None:
-        """Be at work at the path; waits while somebody else makes the store.
+        """Register this process at the path; waits while another process makes the store.
 
         Raises
         ------
@@ -102,20 +103,20 @@ class Output:
         """
         if not isinstance(self.target, Path) or self.claims is not None:
             return
-        with writing(self.target, kept=False):
+        with writing(self.target):
             self.target.resolve().parent.mkdir(parents=True, exist_ok=True)
             self.claims = Claims(beside(self.target, "lock"))
 
     def existing(self, layout: Layout) -> Store | None:
-        """What an earlier run left, where it shall be resumed.
+        """The store of an earlier run, to resume it; None if there is none.
 
-        A replacement that was interrupted is gone on with, unless it is another run's and the store in its
-        place is this one's.
+        An interrupted replacement comes first, unless it belongs to another run and the store at the path to
+        this one.
 
         Raises
         ------
         InputError
-            If it is another run's, or no store that can be resumed
+            If it belongs to another run, or cannot be resumed
         """
         if isinstance(self.target, Path):
             self.enter()
@@ -131,16 +132,16 @@ class Output:
             except InputError as error:
                 if recorded(self.target) is None:
                     raise
-                logger.debug("{} is not gone on with: {}", replacement(self.target), error)
+                logger.debug("{} is not resumed: {}", replacement(self.target), error)
         return self.join(layout) if self.target.exists() else None
 
     def join(self, layout: Layout, replaces: bool = False) -> Store:
-        """Open the store at the path, or the one that grows beside it, and be at work there beside others.
+        """Open the store at the path, or the one that grows beside it, and share it with other processes.
 
         Raises
         ------
         InputError
-            If it is another run's, or damaged
+            If it belongs to another run, or is damaged
         """
         self.enter()
         store = Store.resume(replacement(self.target) if replaces else self.target, layout, self.target)
@@ -149,12 +150,12 @@ class Output:
         return self._opened(store, replaces)
 
     def create(self, layout: Layout) -> Store | Plain:
-        """Make it; where it shall replace another one, beside that.
+        """Make the store; if it replaces another one, beside that.
 
         Raises
         ------
         InputError
-            If it cannot be written, or other processes are at work there
+            If it cannot be written, or other processes are writing there
         """
         if not isinstance(self.target, Path):
             return (Store if isinstance(self.target, ZarrBackend) else Plain)(self.target, layout)
@@ -170,13 +171,13 @@ class Output:
         return self._opened(Store.create(path, layout, self.target), replaces)
 
     def close(self) -> None:
-        """Leave it to others; the last one to leave lets a complete replacement take its place."""
+        """Leave the store to other processes; the last one moves a complete replacement to its path."""
         if self.claims is None:
             return
         self.claims.close()
         self.claims = None
         if self.replaces and self._store is not None:
-            with writing(self.target), Claims(beside(self.target, "lock"), join=False) as claims:
+            with writing(self.target, KEPT), Claims(beside(self.target, "lock"), join=False) as claims:
                 path = replacement(self.target)
                 if claims.alone and path.exists() and not any(self._store.all_missing()):
                     exchange(path, self.target)

@@ -1,10 +1,9 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The output: one Zarr store through Earth2Studio's ``ZarrBackend``, resumable after any interruption.
+"""The writer of a store through Earth2Studio's ``ZarrBackend``, resumable after any interruption.
 
-A member of a case is an address in the store. Its fields are written first, flushed to the disk, and its
-seed last, so a seed that is there says that the member is complete: what is done is a property of the store.
-No two members share a chunk, so several processes can fill one store.
+A member of a case is an address in the store. Its fields are written first and flushed to the disk, its seed
+last: a member with a seed is complete. No two members share a chunk, so several processes can fill one store.
 """
 
 from __future__ import annotations
@@ -26,112 +25,114 @@ from torch import Tensor
 from zarr.storage import LocalStore
 
 from earth2_corrdiff.base.errors import InputError, MemberError, first_line
+from earth2_corrdiff.base.files import flush, writing
 from earth2_corrdiff.store.arrays import lay_out
 from earth2_corrdiff.store.bounded_error import BoundedFields
 from earth2_corrdiff.store.claims import Claims
 from earth2_corrdiff.store.error_bounds import Kept
 from earth2_corrdiff.store.integrity import Integrity, chunk_files, chunks_there, restore
-from earth2_corrdiff.store.layout import ERROR, SEED, UNWRITTEN, Layout
-from earth2_corrdiff.store.paths import flush, metadata_fault, replaced, same_folder, writing
+from earth2_corrdiff.store.layout import ERROR, Layout
+from earth2_corrdiff.store.paths import KEPT, SEED, UNWRITTEN, metadata_fault, replaced, same_folder
 
 LISTED = 5
-"""Damaged members that are named."""
+"""Damaged members that are logged one by one."""
 UNREADABLE = -2
+"""Stands for a seed that cannot be read."""
 
 
 class Store:
-    """One store, laid out and ready to be filled.
+    """A Zarr store with its arrays, to be filled.
 
     Parameters
     ----------
     io : ZarrBackend
-        Holding nothing, or, to resume it, what an earlier run of the same layout left
+        Empty, or with the store of an earlier run of the same layout, to resume it
     layout : Layout
-        What it shall hold
+        Its layout
     resume : bool, optional
-        Go on with what is there, by default refuse it
-    place : Path | None, optional
-        Its path, for messages
+        Go on with the store that is there; by default it is refused
+    name : Path | None, optional
+        Its path in messages
 
     Raises
     ------
     InputError
-        If the backend holds something else, or was filled for other times, members, grids or settings: the
-        message names them; or its codecs are not installed, or are the backend's own
+        If the backend holds other data, or a store of other times, members, grids or settings, which the
+        message names; or if its codecs are not installed, or are the backend's own
     """
 
     def __init__(
-        self, io: ZarrBackend, layout: Layout, resume: bool = False, place: Path | None = None
+        self, io: ZarrBackend, layout: Layout, resume: bool = False, name: Path | None = None
     ) -> None:
-        self.io, self.layout, self.place = io, layout, place or io.root.store
+        self.io, self.layout, self.name = io, layout, name or io.root.store
         if SEED in io.root and resume:
             kept = tuple(name for name in layout.lowres if f"{name}_lowres" in io.root)
             self.layout = replace(layout, lowres=kept)
-            with _readable(self.place):
-                _check_same(io, layout, self.place)
+            with _readable(self.name):
+                _check_same(io, layout, self.name)
         elif len(io.root):
-            raise InputError(f"{self.place} is not empty; give an empty backend, or ask to resume its run")
+            raise InputError(f"{self.name} is not empty; give an empty backend, or ask to resume its run")
         elif layout.bounds and io.zarr_codecs is not None:
             raise InputError("the ZarrBackend has zarr_codecs of its own; leave them out, or do not compress")
         else:
-            with writing(self.place, kept=False):
+            with writing(self.name):
                 lay_out(io, layout)
         store = io.root.store
         self._folder = store.root if isinstance(store, LocalStore) else None
         self._stat = None if self._folder is None else self._folder.stat()
-        self._bounded = BoundedFields(io.root, self.layout, self.place)
+        self._bounded = BoundedFields(io.root, self.layout, self.name)
 
     @classmethod
-    def create(cls, path: Path, layout: Layout, place: Path | None = None) -> Store:
-        """Make a store beside its path and move it there, so that there is a whole one or none.
+    def create(cls, path: Path, layout: Layout, name: Path | None = None) -> Store:
+        """Make a store beside its path and move it there, so that there is a complete one or none.
 
         Parameters
         ----------
         path : Path
-            Where it shall be; a store that is there is replaced
+            Its path; a store that is there is replaced
         layout : Layout
-            What it shall hold
-        place : Path | None, optional
-            As messages call it, by default its path
+            Its layout
+        name : Path | None, optional
+            Its name in messages, by default its path
 
         Raises
         ------
         InputError
             If the path cannot be written
         """
-        place = place or path
-        with replaced(path, place) as fresh:
-            cls(ZarrBackend(str(fresh)), layout, place=place)
-        return cls.resume(path, layout, place)
+        name = name or path
+        with replaced(path, name) as fresh:
+            cls(ZarrBackend(str(fresh)), layout, name=name)
+        return cls.resume(path, layout, name)
 
     @classmethod
-    def resume(cls, path: Path, layout: Layout, place: Path | None = None) -> Store:
+    def resume(cls, path: Path, layout: Layout, name: Path | None = None) -> Store:
         """Open the store of an interrupted run; coordinates that are damaged are written again.
 
         Raises
         ------
         InputError
-            If it was made for other times, members, grids or settings: the message names them; or if its
-            metadata are damaged
+            If it was made for other times, members, grids or settings, which the message names; or if
+            its metadata are damaged
         """
-        place = place or path
+        name = name or path
         if fault := metadata_fault(path):
-            raise InputError(f"the store {place} is damaged ({fault}); use --overwrite")
-        with _readable(place):
+            raise InputError(f"the store {name} is damaged ({fault}); use --overwrite")
+        with _readable(name):
             # not the consolidated copy of the metadata: that one cannot be changed
             root = zarr.open_group(str(path), mode="r+", use_consolidated=False)
-            _restore(root, layout, place)
+            _restore(root, layout, name)
             io = ZarrBackend(str(path))
             io.root = root
-            return cls(io, layout, resume=True, place=place)
+            return cls(io, layout, resume=True, name=name)
 
     def missing(self, case: int) -> list[int]:
-        """Members of a case that are not written."""
+        """Members of a case that are not complete."""
         where = self.layout.cases.index(case)
         return _missing(_seeds(self.io.root, where), self.layout.seeds[where])
 
     def all_missing(self) -> list[list[int]]:
-        """Members of every case that are not written."""
+        """Members of every case that are not complete."""
         shape = (-1, self.layout.members)
         pairs = zip(_seeds(self.io.root).reshape(shape), self.layout.seeds.reshape(shape), strict=True)
         return [_missing(found, seeds) for found, seeds in pairs]
@@ -139,16 +140,16 @@ class Store:
     def take_back(
         self, variables: Sequence[str], every_byte: bool = False, claims: Claims | None = None
     ) -> int:
-        """Look for damaged members, and take back that they are complete; return how many there are.
+        """Mark damaged members as not complete; return their number.
 
         Parameters
         ----------
         variables : Sequence[str]
-            Of the coarse input, those that have a number everywhere
+            Variables of the coarse input that are finite everywhere
         every_byte : bool, optional
-            Read all members; by default the newest ones, and of all others look at the size of the files
+            Read all members; by default the newest ones, and check the file sizes of all others
         claims : Claims | None, optional
-            Of this process: members that others are working on are theirs
+            Claims of this process: members that other processes compute are left to them
         """
         integrity = Integrity(self.io.root, self.layout, variables)
         found = 0
@@ -157,7 +158,7 @@ class Store:
             if claims is not None and not claims.take(piece):
                 continue
             if member in self.missing(case) or integrity.fault(case, member):
-                with writing(self.place):
+                with writing(self.name, KEPT):
                     self.io.root[SEED][*self.layout.cases.index(case), member] = UNWRITTEN
                 found += 1
                 if found <= LISTED:
@@ -172,11 +173,11 @@ class Store:
         return found
 
     def _faults(self, integrity: Integrity, every_byte: bool) -> Iterator[tuple[int, int, str]]:
-        """Case, number and fault of each damaged member: of its seed, or of its fields."""
+        """Case, number and fault of each member with a damaged seed or damaged fields."""
         seeds = _seeds(self.io.root)
         for where in np.argwhere((seeds != self.layout.seeds) & (seeds != UNWRITTEN)):
             case = int(np.ravel_multi_index(tuple(where[:-1]), self.layout.cases.shape))
-            yield case, int(where[-1]), f"{SEED} is not that of the member"
+            yield case, int(where[-1]), f"{SEED} is not its seed"
         every = range(self.layout.members)
         written = [[i for i in every if i not in missing] for missing in map(set, self.all_missing())]
         yield from integrity.damaged(written, every_byte)
@@ -185,14 +186,14 @@ class Store:
         """Write the coarse input ``[C, h, w]`` of a case."""
         names = [f"{name}_lowres" for name in self.layout.lowres]
         leading = (1,) * len(self.layout.cases.shape)
-        with writing(self.place):
+        with writing(self.name, KEPT):
             self._check_there()
             fields = [field.cpu().reshape(*leading, *field.shape) for field in x]
             self._write(fields, self.layout.lowres_coords(case), names)
             self._flush(names, self.layout.cases.index(case))
 
     def write_members(self, case: int, first: int, block: Tensor) -> None:
-        """Write members ``first, first + 1, …`` of a case: ``[m, Co, H, W]``; their seeds last.
+        """Write members ``first, first + 1, …`` of a case, ``[m, Co, H, W]``, their seeds last.
 
         Raises
         ------
@@ -202,7 +203,7 @@ class Store:
             If the disk is full, or the store is no longer there
         """
         refused = {}
-        with writing(self.place):
+        with writing(self.name, KEPT):
             for i, fields in enumerate(block, first):
                 try:
                     check_finite(self.layout, case, i, fields)
@@ -227,22 +228,22 @@ class Store:
         self._flush((SEED,), (*where, i))
 
     def _write(self, fields: Any, coords: OrderedDict[str, Any], names: Any) -> None:
-        """Write fields through the backend; those of some write in the background."""
+        """Write fields through the backend, which may write in the background."""
         self.io.write(fields, coords, names)
         if hasattr(self.io, "flush"):
             self.io.flush()
 
     def _flush(self, names: Iterable[str], where: Sequence[int]) -> None:
-        """Wait until a part of some arrays is on the disk: a power failure must not leave a seed alone."""
+        """Wait until a part of some arrays is on the disk, so that no seed is there without its fields."""
         if self._folder is not None:
             files = [file for name in names for file in chunk_files(self._array(name), where)]
             flush((file for file in files if file.exists()), self._folder)
 
     def _check_there(self) -> None:
-        """Refuse to go on where the store was removed, or another one has its place: Zarr would not."""
+        """Refuse to write if the store was removed or replaced: Zarr would not notice."""
         if self._folder is not None and not same_folder(self._folder, self._stat):
             raise InputError(
-                f"{self.place} was removed or replaced while the run was writing it; remove what is left of "
+                f"{self.name} was removed or replaced while the run was writing it; remove what is left of "
                 "it, and start again without --resume"
             )
 
@@ -250,17 +251,17 @@ class Store:
         return self.io.root[name]
 
     def finish(self) -> dict[str, Kept]:
-        """What became of the variables that are not kept without loss; once all is written, recorded.
+        """Errors and sizes of the variables with bounds, recorded in the store once it is complete.
 
         Any number of processes may call it, at once or again: they write the same bytes.
         """
-        with writing(self.place):
+        with writing(self.name, KEPT):
             self._check_there()
             return self._bounded.finish(lambda: not any(self.all_missing()))
 
 
 class Plain:
-    """Any other Earth2Studio backend: the fields alone, without provenance, and not resumable."""
+    """Any other Earth2Studio backend: fields without provenance, not resumable."""
 
     def __init__(self, io: Any, layout: Layout) -> None:
         if layout.bounds:
@@ -268,7 +269,7 @@ class Plain:
         self.io, self.layout = io, layout
         try:
             io.add_array(layout.output_coords(), list(layout.outputs))
-        except Exception as error:  # before anything is computed: whatever it is, another backend will do
+        except Exception as error:  # of whatever class: it comes before anything is computed
             raise InputError(
                 f"the backend {type(io).__name__} cannot hold the output ({first_line(error)}); give the "
                 "path of a store, or a ZarrBackend"
@@ -283,7 +284,7 @@ class Plain:
         return [self.missing(case) for case in range(len(self.layout.cases))]
 
     def write_lowres(self, case: int, x: Tensor) -> None:
-        """Kept by Zarr stores only."""
+        """Do nothing: only Zarr stores keep the coarse input."""
 
     def write_members(self, case: int, first: int, block: Tensor) -> None:
         """Write members ``first, first + 1, …`` of a case: ``[m, Co, H, W]``.
@@ -293,39 +294,36 @@ class Plain:
         MemberError
             If some are not finite: the others are written
         """
-        coords, refused = self.layout.output_coords(case), {}
+        coords, refused = self.layout.output_coords(case), dict[int, str]()
         for i, fields in enumerate(block, first):
             try:
                 check_finite(self.layout, case, i, fields)
             except InputError as error:
                 refused[i] = str(error)
-        for i in range(first, first + len(block)):
-            if refused and i not in refused:
+            else:
                 coords["sample"] = np.array([i])
-                self.io.write(*_variables(block[i - first, None], coords, self.layout))
+                self.io.write(*_variables(fields[None], coords, self.layout))
         if refused:
             raise MemberError(refused)
-        coords["sample"] = np.arange(first, first + len(block))
-        self.io.write(*_variables(block, coords, self.layout))
 
     def finish(self) -> dict[str, Kept]:
-        """Nothing is compressed here."""
+        """Return nothing: there are no bounds."""
         return {}
 
 
 def check_finite(layout: Layout, case: int, member: int, fields: Tensor) -> None:
-    """Refuse a member ``[Co, H, W]`` that is not finite everywhere: it must never count as complete.
+    """Refuse a member ``[Co, H, W]`` that is not finite everywhere: it must not count as complete.
 
     Raises
     ------
     InputError
-        Names the variables, the member and the time
+        With the variables, the member and the time
     """
     finite = fields.isfinite().flatten(1).double().mean(1).tolist()
     bad = {name: share for name, share in zip(layout.outputs, finite, strict=True) if share < 1}
     if bad:
         raise InputError(
-            f"{', '.join(bad)} of member {member} at {layout.cases[case]} is not finite at "
+            f"{layout.text(case, member, ', '.join(bad))} is not finite at "
             f"{100 * (1 - min(bad.values())):.3g} % of the points; look at the package's weights and at the "
             "input, the member is not written and --resume computes it again"
         )
@@ -336,50 +334,50 @@ def _missing(found: Any, seeds: Any) -> list[int]:
 
 
 def _seeds(root: zarr.Group, where: Sequence[int] = ()) -> NDArray[np.int64]:
-    """Seeds of the members, of one case or ``[*S, M]`` of all; ``UNREADABLE`` where they are damaged."""
+    """Seeds of the members of one case, or ``[*S, M]`` of all; ``UNREADABLE`` where they are damaged."""
     array: Any = root[SEED]
     shape = array.shape[len(where) :]
     there = chunks_there(array, where)
     if there is None or 2 * len(there) > np.prod(shape):
         try:
             return np.asarray(array[*where, ...])
-        except Exception:  # codecs and stores have no class in common for what is damaged
+        except Exception:  # codecs and stores have no common class for damage
             there = list(np.ndindex(shape))
     found = np.full(shape, UNWRITTEN, dtype=np.int64)
-    for place in there:
+    for member in there:
         try:
-            found[place] = array[*where, *place]
+            found[member] = array[*where, *member]
         except Exception:  # as above
-            found[place] = UNREADABLE
+            found[member] = UNREADABLE
     return found
 
 
 @contextmanager
-def _readable(place: object) -> Iterator[None]:
-    """Turn whatever a damaged store raises into one line."""
+def _readable(name: object) -> Iterator[None]:
+    """Turn any error of a damaged store into an InputError of one line."""
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # codecs and stores have no class in common for what is damaged
-        raise InputError(f"the store {place} is damaged ({first_line(error)}); use --overwrite") from error
+    except Exception as error:  # codecs and stores have no common class for damage
+        raise InputError(f"the store {name} is damaged ({first_line(error)}); use --overwrite") from error
 
 
-def _restore(root: zarr.Group, layout: Layout, place: object) -> None:
-    """Write damaged coordinates again, if all that can be read says that the store is this run's."""
+def _restore(root: zarr.Group, layout: Layout, name: object) -> None:
+    """Write damaged coordinates again, if everything readable belongs to this run."""
     array: Any = root.get(SEED)
     if array is None or array.shape != layout.seeds.shape or layout.other_settings(dict(root.attrs)):
         return
     found = _seeds(root)
     if ((found >= 0) & (found != layout.seeds)).any():
         return
-    with writing(place):
-        for name in restore(root, layout):
-            logger.warning("{} of {} was damaged and is written again", name, place)
+    with writing(name, KEPT):
+        for array_name in restore(root, layout):
+            logger.warning("{} of {} was damaged and is written again", array_name, name)
 
 
 def _variables(block: Tensor, coords: OrderedDict[str, Any], layout: Layout) -> tuple[Any, Any, Any]:
-    """Members ``[m, Co, H, W]`` of one case as Earth2Studio's backends take them: a list over variables."""
+    """Members ``[m, Co, H, W]`` of one case as arguments of a backend's ``write``: a list over variables."""
     leading = (1,) * len(layout.cases.shape)
     fields = block.transpose(0, 1).cpu()
     fields = fields.reshape(fields.shape[0], *leading, *fields.shape[1:])
@@ -388,8 +386,8 @@ def _variables(block: Tensor, coords: OrderedDict[str, Any], layout: Layout) -> 
     return found
 
 
-def _check_same(io: ZarrBackend, layout: Layout, place: object) -> None:
-    """Compare everything that makes two runs the same before one goes on with the other's store."""
+def _check_same(io: ZarrBackend, layout: Layout, name: object) -> None:
+    """Refuse the store of another run, by all that must be equal to go on with it."""
     attributes = dict(io.root.attrs)
     other = layout.differences(attributes, {name: io.root[name] for name in io.root})
     if not other:
@@ -399,9 +397,7 @@ def _check_same(io: ZarrBackend, layout: Layout, place: object) -> None:
             other = ["other seeds of its members"]
     if other:
         raise InputError(
-            f"{place} belongs to another run, it has {'; '.join(other)}; use --overwrite or another --output"
+            f"{name} belongs to another run, it has {'; '.join(other)}; use --overwrite or another --output"
         )
     if attributes.get("versions") != layout.attributes.get("versions"):
-        logger.warning(
-            "{} was begun with other software versions: members may differ in the last bits", place
-        )
+        logger.warning("{} was begun with other software versions: members may differ in the last bits", name)

@@ -8,19 +8,19 @@ Pairs of coarse and fine weather come from two data sources, or from arrays::
 
     channels = Channels(("t2m", "u10m", "v10m"), ("t2m", "refc"))
     for left in make_pairs("arco", "radar.zarr", "2020-01-01/2023-12-31T18/6h", channels, "pairs.zarr"):
-        print(left)  # goes on where it was stopped
+        print(left)  # continues where it was stopped
 
     writer = PairWriter("pairs.zarr", PairPlan(times, channels, coarse_grid, fine_grid))
     writer.write(0, (coarse, fine))  # number of the time, [C, h, w] and [Co, H, W]
 
-A training is told by a YAML file or a ``Config``; ``train.py`` is the file to read first::
+A training is configured by a YAML file or a ``Config``; ``train.py`` is the file to read first::
 
     from earth2_corrdiff.training import Training, read_config
 
     folder = Training(read_config("train.yaml")).run()  # a package for CorrDiff.load_model
 
-The same call goes on with a training that was stopped. ``World`` and ``world`` are for several processes,
-a ``Watch`` is told how far it is. The names below are loaded when they are first used.
+The same call continues a training that was stopped. ``World`` and ``world`` are for several processes, a
+``Watch`` has progress callbacks. The names below are loaded when they are first used.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""States of a training on disk: written whole or not at all."""
+"""Checkpoints of a training on disk, each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from earth2_corrdiff.base.errors import InputError, first_line
+from earth2_corrdiff.base.files import whole
 
 
 def save(path: Path, step: int, key: str, parts: dict[str, Any]) -> None:
-    """Write a state beside its place, then move it there.
+    """Write a checkpoint beside its path, then move it there.
 
     Parameters
     ----------
@@ -24,26 +25,25 @@ def save(path: Path, step: int, key: str, parts: dict[str, Any]) -> None:
     step : int
         Steps done
     key : str
-        What tells this training from another
+        Text that identifies the training
     parts : dict[str, nn.Module | torch.optim.Optimizer]
-        What is kept
+        Networks and optimiser
 
     Raises
     ------
     InputError
         If it cannot be written; what was there before is still there
     """
-    partial = path.with_name(path.name + ".part")
     state = {name: part.state_dict() for name, part in parts.items()}
     try:
-        torch.save({"step": step, "key": key, **state}, partial)
-        partial.replace(path)
+        with whole(path) as part:
+            torch.save({"step": step, "key": key, **state}, part)
     except (OSError, RuntimeError) as error:  # PyTorch's writer has the second for a full disk
         raise InputError(f"cannot write the checkpoint {path} ({first_line(error)})") from error
 
 
 def resume(path: Path, key: str, parts: dict[str, Any]) -> int:
-    """Take up a stored state; returns the steps done.
+    """Load a checkpoint into ``parts``; returns the steps done.
 
     Raises
     ------
@@ -59,20 +59,19 @@ def resume(path: Path, key: str, parts: dict[str, Any]) -> int:
             return int(state["step"])
     except (RuntimeError, ValueError, LookupError, TypeError, EOFError, pickle.UnpicklingError) as error:
         raise InputError(
-            f"{path} is no state of this training ({first_line(error)}); remove it to start again"
+            f"{path} is not a checkpoint of this training ({first_line(error)}); remove it to start again"
         ) from error
     raise InputError(f"{path} was trained otherwise ({stored}; now {key}); remove it to start again")
 
 
-def keep(path: Path, key: str, told: dict[str, Any]) -> None:
+def save_json(path: Path, key: str, values: dict[str, Any]) -> None:
     """Write what was computed once for a key, as JSON, whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps({"key": key, **told}), encoding="utf-8")
-    partial.replace(path)
+    with whole(path) as part:
+        part.write_text(json.dumps({"key": key, **values}), encoding="utf-8")
 
 
-def kept(path: Path, key: str) -> dict[str, Any] | None:
-    """What :func:`keep` wrote for the same key; None if there is nothing of it.
+def load_json(path: Path, key: str) -> dict[str, Any] | None:
+    """Values of :func:`save_json` for the same key; None if there are none.
 
     Raises
     ------
@@ -82,7 +81,7 @@ def kept(path: Path, key: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return told if told["key"] == key else None
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return stored if stored["key"] == key else None
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged; remove it") from error

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a training is told: the keys of its YAML file, with their defaults."""
+"""Configuration of a training: the keys of its YAML file, with their defaults."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """Where pairs come from, and what of them is used.
+    """The pairs, and the part of them that is used.
 
     Attributes
     ----------
     pairs : str | None
         A Zarr or NetCDF of pairs (see ``pairs.py``)
     demo : DemoSet | None
-        Instead: a generated set, which is made in the work folder
+        Instead: a generated set, written to the work folder
     inputs, outputs, invariants : tuple[str, ...]
         Variables in channel order; by default all that the file has
     split : Split
         Times for training, validation and tests
     window : int
-        Chunks of times among which the order is drawn: what the reader keeps in memory, twice
+        Chunks of times among which the order is drawn; the reader keeps twice as many in memory
     """
 
     pairs: str | None = None
@@ -89,7 +89,7 @@ class Patches:
     overlap, boundary : int
         For sampling with the finished package, in pixels
     whole : bool
-        Whether each patch also sees the inputs of the whole domain, shrunk to its size
+        True if each patch also gets the inputs of the whole domain, shrunk to its size
     """
 
     shape: tuple[int, int]
@@ -171,12 +171,12 @@ class DiffusionConfig(StageConfig):
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """What the package says about sampling; without any of it what that of ``start_from`` says, or nothing.
+    """Sampling settings of the package; by default those of ``start_from``, or none.
 
     Attributes
     ----------
     solver : str | None
-        ``euler`` or ``heun``, the ones that the package's layout knows
+        ``euler`` or ``heun``, which the package's layout has
     steps : int | None
         Of the solver
     sigma_min, sigma_max : float | None
@@ -229,7 +229,7 @@ class Config:
     work : str
         Folder of checkpoints, statistics, means and loss curves
     name : str
-        What the package calls itself
+        Name of the package
     start_from : str | None
         Package whose networks, statistics and variables are the start: fine-tuning
     seed : int
@@ -272,11 +272,11 @@ class Config:
         self._check_start()
 
     def _check_start(self) -> None:
-        """Refuse what only fresh networks, or only those of a package, can be asked for."""
+        """Refuse settings that only fresh networks, or only those of a package, can have."""
         for name in ("regression", "diffusion"):
             stage: StageConfig = getattr(self, name)
             if self.start_from is None and not stage.steps:
-                raise InputError(f"{name}.steps of 0 keep the network of a package; say which: start_from")
+                raise InputError(f"{name}.steps of 0 keep the network of a package; set start_from")
             if self.start_from is not None and stage.network:
                 raise InputError(f"the package of start_from has its own networks; leave out {name}.network")
 
@@ -287,6 +287,6 @@ def read_config(path: str | Path) -> Config:
     Raises
     ------
     InputError
-        If it cannot be read, has a key that is not known, or lacks one
+        If it cannot be read, has an unknown key, or lacks one
     """
     return build(Config, read_yaml(Path(path)))

@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pairs from two data sources: the coarse one around the fine one, time by time into a Zarr."""
+"""Conversion of two data sources to pairs: the coarse one around the fine one, time by time into a Zarr."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,23 +17,22 @@ from numpy.typing import NDArray
 
 from earth2_corrdiff.base.background import prefetched
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.grid import Grid, Regridder
+from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.regrid import Regridder
 from earth2_corrdiff.base.times import TimeLike, distinct, time_text, to_times
 from earth2_corrdiff.base.units import conversion
-from earth2_corrdiff.sources import Source, as_source, check_input, fetch, make_source
-from earth2_corrdiff.sources.files import open_data
-from earth2_corrdiff.training.fine import FineSource, coordinates, fine_source
+from earth2_corrdiff.sources import Source, check_input, fetch
+from earth2_corrdiff.sources.checks import warn_of_missing
+from earth2_corrdiff.sources.fine import FineFields, analyses_of, grid_of, open_fine
+from earth2_corrdiff.sources.formats import open_dataset
+from earth2_corrdiff.sources.windows import Box, Window, around, fine_window
 from earth2_corrdiff.training.pair_writer import Fields, PairPlan, PairWriter, fill
 from earth2_corrdiff.training.pairs import Channels
-from earth2_corrdiff.training.windows import Box, Window, around, fine_window
-
-SAME = 1e-4
-"""Points nearer than this are the same, degrees."""
 
 
 @dataclass(frozen=True)
 class Area:
-    """Where pairs are made.
+    """Domain of the pairs.
 
     Attributes
     ----------
@@ -64,24 +63,24 @@ class Conversion:
     Attributes
     ----------
     path : Path
-        Of the Zarr; what it has already is kept
+        Of the Zarr; times that it has already are kept
     coarse : Source
         Of the inputs
-    fine : FineSource
+    fine : FineFields
         Of the outputs
     plan : PairPlan
-        What the Zarr shall hold
-    said : tuple[str, ...]
-        What was cut and trimmed, to be shown
+        Contents of the Zarr
+    notes : tuple[str, ...]
+        What was cut and trimmed, for the user
     failed : dict[str, str]
-        Times that could not be made so far, and why
+        Times that could not be made so far, and the reasons
     """
 
     path: Path
     coarse: Source
-    fine: FineSource
+    fine: FineFields
     plan: PairPlan
-    said: tuple[str, ...]
+    notes: tuple[str, ...]
     window: Window
     regrid: Regridder | None
     failed: dict[str, str] = field(default_factory=dict)
@@ -94,8 +93,8 @@ class Conversion:
     def __iter__(self) -> Iterator[int]:
         """Make what is missing, the next time fetched while one is written; yield how many are left.
 
-        Times that cannot be fetched, or whose fields are no weather, are left out and noted in ``failed``.
-        Where none could be made, nothing is left at a place where there was nothing before.
+        Times that cannot be fetched, or whose fields are implausible, are left out and noted in ``failed``.
+        Where none could be made, a path that did not exist before does not exist afterwards.
         """
         with nothing_left(self.path) as keep:
             for left in fill(PairWriter(self.path, self.plan), self._make):
@@ -123,31 +122,32 @@ class Conversion:
         """
         grid, names = self.plan.coarse_grid, self.plan.channels
         low, _ = fetch(self.coarse, time, names.inputs, grid.lat, grid.lon)
-        _check(low[0].numpy(), names.inputs, self.coarse, time)
-        high = fine_fields(self.fine, time, names.outputs, self.window, self.regrid)
-        _check(high, names.outputs, self.fine.name, time)
+        check_input(low, names.inputs, self.coarse, np.array([time]))
+        high = self._fine_fields(time)
+        check_input(high[None], names.outputs, self.fine.name, np.array([time]))
         return low[0].numpy(), high
 
-
-def _check(fields: NDArray[np.float32], names: Sequence[str], source: Any, time: np.datetime64) -> None:
-    """`check_input` of ``[C, h, w]``, which also counts missing values."""
-    try:
-        check_input(fields[None], names, source, np.array([time]))
-    except InputError as error:
-        gaps = int(fields.size - np.isfinite(fields).sum())
-        if not gaps:
-            raise
-        raise InputError(f"{error} ({gaps} of {fields.size} are missing values)") from error
+    def _fine_fields(self, time: np.datetime64) -> NDArray[np.float32]:
+        """Fields ``[Co, H, W]`` of the window, interpolated where that is asked for."""
+        names = self.plan.channels.outputs
+        part = self.window.cut(self.fine.read(time, names)[0])
+        fields = self.fine.cleaned(part, names, time).astype(np.float32)
+        for name, count in self.fine.missing(time).items():
+            warn_of_missing(self.fine.name, name, time, count, fields[0].size)
+        if self.regrid is None:
+            return fields
+        made: NDArray[np.float32] = self.regrid(torch.from_numpy(fields)).float().numpy()
+        return made
 
 
 @contextmanager
 def nothing_left(path: Path) -> Iterator[Callable[[], None]]:
-    """Remove at the end what was made at a path, with new folders above it, unless it shall be kept.
+    """Remove at the end what was made at a path, with new folders above it, unless it is to be kept.
 
     Yields
     ------
     Callable[[], None]
-        Call it once there is something to keep; a path that was there before is kept in any case
+        Call it once there is something to keep; a path that existed before is kept in any case
     """
     kept = [path.exists()]
     above = [folder for folder in path.absolute().parents if not folder.exists()]
@@ -161,21 +161,6 @@ def nothing_left(path: Path) -> Iterator[Callable[[], None]]:
                     folder.rmdir()
 
 
-def fine_fields(
-    source: FineSource,
-    time: np.datetime64,
-    names: Sequence[str],
-    window: Window,
-    regrid: Regridder | None,
-) -> NDArray[np.float32]:
-    """Fields ``[Co, H, W]`` of a window, interpolated where that is asked for."""
-    fields = window.cut(source.fields(time, names)[0])
-    if regrid is None:
-        return fields
-    made: NDArray[np.float32] = regrid(torch.from_numpy(fields)).float().numpy()
-    return made
-
-
 def make_pairs(
     coarse: Any,
     fine: Any,
@@ -184,81 +169,68 @@ def make_pairs(
     path: str | Path,
     area: Area = Area(),
 ) -> Conversion:
-    """Prepare the making of pairs; checks all that can be checked, and reads the first time.
+    """Prepare a conversion; checks all that can be checked, and reads the first time.
 
     Parameters
     ----------
     coarse : str | DataSource
         The name of a source (see ``make_source``), or an Earth2Studio data source with 1-D lat and lon
     fine : str | Path | DataSource
-        Likewise, or a file on any grid (see ``fine_source``)
+        Likewise, or a file on any grid (see ``open_fine``)
     times : times and periods
         As ``"2012-01-01/2020-12-31T18/6h"``
     channels : Channels
         Inputs and outputs; invariants are those of ``area.invariants``, all of them where none are named
     path : str | Path
-        The Zarr to make, or to go on with
+        The Zarr to make, or to continue
     area : Area, optional
         Box, trimming, margin, invariants
 
     Raises
     ------
     InputError
-        If a source lacks times or variables, or its grid will not do
+        If a source lacks times or variables, or its grid cannot be used
     """
     valid = np.sort(distinct(to_times(times)))
-    low = make_source(coarse) if isinstance(coarse, str) else as_source(coarse)
-    if not isinstance(low, Source):
-        raise InputError(f"{low.name} has forecasts, from which no pairs can be made; give analyses")
-    high = fine_source(fine)
+    low = analyses_of(coarse, "from which no pairs can be made; give analyses")
+    high = open_fine(fine)
     low.check_times(valid)
     low.check_variables(channels.inputs)
-    high.check(valid, list(channels.outputs))
-    _, lat, lon = high.fields(valid[0], channels.outputs[:1])
-    window, regrid, grid, said = _fine(lat, lon, area)
-    still = _invariants(area, high, (lat, lon), window if regrid is None else None, grid)
+    high.check_variables(channels.outputs)
+    high.check_times(valid)
+    _, whole = high.read(valid[0], channels.outputs[:1])
+    window, regrid, grid, notes = _place(whole, area)
+    still = _invariants(area, high, whole, window if regrid is None else None, grid)
     chosen = channels.invariants or tuple(still)
     if lacking := [name for name in chosen if name not in still]:
         raise InputError(f"there is no invariant {', '.join(lacking)}; there is {', '.join(still) or 'none'}")
-    first = low(valid[:1], [channels.inputs[0]])
-    if first["lat"].ndim != 1 or first["lon"].ndim != 1:
+    coarse_grid, _ = grid_of(low(valid[:1], [channels.inputs[0]]), low.name)
+    if coarse_grid.curvilinear:
         raise InputError(f"the coarse source {low.name} has 2-D lat and lon; a package's input has 1-D ones")
-    own = around(grid, first["lat"].to_numpy(), first["lon"].to_numpy(), area.margin)
+    own = around(grid, coarse_grid, area.margin).grid.astype(np.float32)
     Regridder(own, grid)  # raises where the coarse grid does not cover the fine one
     about: dict[str, Any] = {"source": high.name, "coarse_source": low.name}
     if low.synthetic or high.synthetic:
         about["synthetic"] = 1
     names = Channels(tuple(channels.inputs), tuple(channels.outputs), chosen)
     plan = PairPlan(valid, names, own, grid, {name: still[name] for name in chosen}, about)
-    said = (*said, f"coarse grid: {_text(own)}")
-    return Conversion(Path(path), low, high, plan, said, window, regrid)
+    notes = (*notes, f"coarse grid: {_text(own)}")
+    return Conversion(Path(path), low, high, plan, notes, window, regrid)
 
 
-def _fine(lat: Any, lon: Any, area: Area) -> tuple[Window, Regridder | None, Grid, tuple[str, ...]]:
+def _place(whole: Grid, area: Area) -> tuple[Window, Regridder | None, Grid, tuple[str, ...]]:
     """What is cut out of the fine source, how it is interpolated, and the grid of the pairs."""
     if area.grid is None:
-        whole = fine_window(lat, lon, area.box)
-        window = whole.trimmed(area.multiple)
-        return window, None, window.grid, (_trimming(whole, window, area.multiple),)
-    wanted = fine_window(*_grid_of(area.grid), area.box)
-    target = wanted.trimmed(area.multiple)
-    if lat.ndim != 1:
+        box = fine_window(whole, area.box)
+        window = box.trimmed(area.multiple)
+        return window, None, window.grid, (_trimming(box, window, area.multiple),)
+    box = fine_window(grid_of(open_dataset(area.grid), str(area.grid))[0], area.box)
+    target = box.trimmed(area.multiple)
+    if whole.curvilinear:
         raise InputError("a fine source with 2-D lat and lon stays on its own grid; leave out the other one")
-    own = around(target.grid, lat, lon)
-    rows, columns = (_places(axis, part) for axis, part in ((lat, own.lat), (lon, own.lon)))
-    said = f"interpolated to {area.grid}; {_trimming(wanted, target, area.multiple)}"
-    return Window(rows, columns, own), Regridder(own, target.grid), target.grid, (said,)
-
-
-def _places(axis: Any, wanted: Any) -> NDArray[np.intp]:
-    """Where on an axis in degrees these values are, whatever their turn."""
-    apart = np.abs((axis[None] - wanted[:, None].astype(np.float64) + 180) % 360 - 180)
-    return np.asarray(apart.argmin(1), dtype=np.intp)
-
-
-def _grid_of(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    lat, lon = coordinates(open_data(path), str(path))
-    return lat.to_numpy(), lon.to_numpy()
+    window = around(target.grid, whole)
+    note = f"interpolated to {area.grid}; {_trimming(box, target, area.multiple)}"
+    return window, Regridder(window.grid.astype(np.float32), target.grid), target.grid, (note,)
 
 
 def _trimming(whole: Window, window: Window, multiple: int) -> str:
@@ -275,35 +247,25 @@ def _text(grid: Grid) -> str:
 
 
 def _invariants(
-    area: Area, source: FineSource, own: tuple[Any, Any], window: Window | None, grid: Grid
+    area: Area, source: FineFields, whole: Grid, window: Window | None, grid: Grid
 ) -> dict[str, NDArray[np.float32]]:
-    """Invariants on the grid of the pairs: of the file, else those that the source brings along."""
+    """Invariants on the grid of the pairs: of the file, else those that come with the source."""
     if area.invariants is None:
-        return {} if window is None else {n: window.cut(f) for n, f in (source.static or {}).items()}
-    data = open_data(area.invariants)
-    lat, lon = coordinates(data, str(area.invariants))
-    dims = lat.dims if lat.ndim == 2 else (*lat.dims, *lon.dims)
+        return {} if window is None else {n: window.cut(f) for n, f in source.static.items()}
+    path = area.invariants
+    data = open_dataset(path)
+    there, dims = grid_of(data, str(path))
     names = [str(n) for n in data.data_vars if set(data[n].dims) == set(dims) and n not in ("lat", "lon")]
+    arrays = {name: data[name].transpose(*dims) for name in names}
     fields = {
-        name: conversion(data[name].attrs.get("units"), name, str(area.invariants))(
-            data[name].transpose(*dims).to_numpy()
-        ).astype(np.float32)
-        for name in names
+        name: conversion(array.attrs.get("units"), name, str(path))(array.to_numpy()).astype(np.float32)
+        for name, array in arrays.items()
     }
-    there = (lat.to_numpy(), lon.to_numpy())
-    if window is not None and _same(there, own):
+    if window is not None and there.matches(whole):
         fields = {name: window.cut(field) for name, field in fields.items()}
-    elif not _same(there, (grid.lat, grid.lon)):
-        raise InputError(f"the invariants {area.invariants} are not on the fine grid of {_text(grid)}")
+    elif not there.matches(grid):
+        raise InputError(f"the invariants {path} are not on the fine grid of {_text(grid)}")
     for name, values in fields.items():
         if not np.isfinite(values).all():
-            raise InputError(f"the invariant {name} of {area.invariants} is not finite")
+            raise InputError(f"the invariant {name} of {path} is not finite")
     return fields
-
-
-def _same(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
-    shapes = [a.shape == b.shape for a, b in zip(one, other, strict=True)]
-    if not all(shapes):
-        return False
-    lat, lon = (a - b for a, b in zip(one, other, strict=True))
-    return bool(np.abs(lat).max() < SAME and np.abs((lon + 180) % 360 - 180).max() < SAME)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Loss curves: a CSV that goes on after a resume, and a picture of it."""
+"""Loss curves: a CSV that continues after a resume, and a picture of it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.files import whole
 
 COLUMNS = ("step", "loss", "validation", "learning_rate", "gradient_norm")
 Row = Mapping[str, float | None]
@@ -27,18 +28,16 @@ class Log:
     Raises
     ------
     InputError
-        If the file is no such CSV
+        If the file is not such a CSV
     """
 
     def __init__(self, path: Path, done: int) -> None:
         self.path = path
         rows = read_log(path)[:done] if path.exists() else []
-        partial = path.with_name(path.name + ".part")
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        with whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
-        partial.replace(path)
         self._file = path.open("a", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._file, COLUMNS)
 
@@ -48,7 +47,7 @@ class Log:
         self._file.flush()
 
     def close(self) -> None:
-        """The end."""
+        """Close the file."""
         self._file.close()
 
 
@@ -62,13 +61,13 @@ def read_log(path: Path) -> list[dict[str, str]]:
     Raises
     ------
     InputError
-        If it is none
+        If it is not one
     """
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         rows = list(reader)
     if tuple(reader.fieldnames or ()) != COLUMNS:
-        raise InputError(f"{path} is no table of losses; remove it")
+        raise InputError(f"{path} is not a table of losses; remove it")
     return rows
 
 
@@ -103,7 +102,7 @@ def draw(paths: Mapping[str, Path], target: Path, title: str) -> None:
                 steps[window - 1 :], smooth, color=color, label=f"{name}: training, mean of {window} steps"
             )
         else:
-            below = color == colors[0] and len(paths) > 1  # so that it is seen where they agree
+            below = color == colors[0] and len(paths) > 1  # so that it is visible where they agree
             width, alpha = (3.5, 0.4) if below else (1.2, 1.0)
             ax.plot(steps, losses, color=color, linewidth=width, alpha=alpha, label=f"{name}: training")
         seen = [(int(row["step"]), float(row["validation"])) for row in rows if row["validation"]]

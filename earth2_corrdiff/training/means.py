@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Between the stages: the residual's scale, and the regression's means for the second one."""
+"""The regression's means for the second stage, and the scale of the residual."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from earth2_corrdiff.base.files import writing
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.spec import CorrDiffSpec
 from earth2_corrdiff.networks.fast.accelerate import accelerate
 from earth2_corrdiff.networks.preconditioned import Regression
 from earth2_corrdiff.networks.unet import Conv2d, SongUNet
-from earth2_corrdiff.store.paths import writing
 from earth2_corrdiff.training.pairs import PairFile
 from earth2_corrdiff.training.stages import normalised
 from earth2_corrdiff.training.statistics import Moments
@@ -30,7 +30,7 @@ BALANCE_TIMES = 512
 
 
 def checksum(net: nn.Module) -> str:
-    """Of all weights."""
+    """Checksum of all weights."""
     digest = hashlib.sha256()
     for name, value in sorted(net.state_dict().items()):
         digest.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
@@ -45,7 +45,7 @@ class Means:
     regression : Regression
         Trained
     pairs : PairFile
-        What indices are numbers into
+        The data that indices count
     folder : Path | None, optional
         Keep means in files there, and read them from these; several processes may share them
     """
@@ -75,7 +75,7 @@ class Means:
 def _mapped(path: Path, kind: type[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """An array in a file, which starts with zeros that take no room on the disk."""
     size = int(np.prod(shape)) * np.dtype(kind).itemsize
-    with writing(path, kept=False), path.open("ab") as file:
+    with writing(path), path.open("ab") as file:
         file.truncate(size)  # makes it longer; what another process has written stays
     return np.memmap(path, kind, "r+", shape=shape)
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The order in which a training sees its times: seeded, chunk by chunk, and the same after a resume."""
+"""Order of the times of a training: seeded, chunk by chunk, and the same after a resume."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Order:
     Attributes
     ----------
     indices : Sequence[int]
-        What is drawn from
+        Numbers of the times
     batch : int
-        Indices per batch; what is left of an epoch goes to the next
+        Indices per batch; the rest of an epoch goes to the next
     seed : int
         The k-th batch depends on the seed and k alone
     chunks : np.ndarray | None

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Makes a Zarr of pairs, one time after the other; an interrupted one goes on where it was."""
+"""Writer of a Zarr of pairs, one time after the other; an interrupted one is continued."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import zarr
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.files import writing
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.base.variables import LAT, LON, cf_attributes
-from earth2_corrdiff.store.paths import replaced, writing
+from earth2_corrdiff.store.paths import replaced
 from earth2_corrdiff.training.pairs import COARSE, COMPLETE, ORDER, Channels
 
 EPOCH = np.datetime64("1970-01-01T00:00:00", "s")
@@ -27,7 +28,7 @@ Fields = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class PairPlan:
-    """What a Zarr of pairs shall hold.
+    """Contents of a Zarr of pairs.
 
     Attributes
     ----------
@@ -36,11 +37,11 @@ class PairPlan:
     channels : Channels
         Variables in channel order
     coarse_grid, fine_grid : Grid
-        Where they live
+        Their grids
     invariants : dict[str, np.ndarray]
         ``[H, W]`` each
     attributes : dict[str, Any]
-        Where it all comes from
+        Attributes of the Zarr, like its sources
     """
 
     times: Times
@@ -61,8 +62,8 @@ class PairPlan:
         return {**self.attributes, ORDER: [*self.names, *self.invariants]}
 
     @property
-    def still(self) -> dict[str, Any]:
-        """What does not depend on time: coordinates and invariants."""
+    def constant(self) -> dict[str, Any]:
+        """Coordinates and invariants, which do not depend on time."""
         grids = ((COARSE, self.coarse_grid), ("", self.fine_grid))
         axes = {f"{n}{suffix}": getattr(grid, n) for suffix, grid in grids for n in ("lat", "lon")}
         return {**axes, **{name: field.astype(np.float32) for name, field in self.invariants.items()}}
@@ -79,19 +80,19 @@ class PairWriter:
     Parameters
     ----------
     path : str | Path
-        Of the Zarr: made if it is not there, gone on with if it is of the same plan
+        Of the Zarr: created if it does not exist, continued if it is of the same plan
     plan : PairPlan
-        What it shall hold
+        Its contents
 
     Raises
     ------
     InputError
-        If something else is there, or the place cannot be written
+        If the path holds something else, or cannot be written
     """
 
     def __init__(self, path: str | Path, plan: PairPlan) -> None:
         self.path, self.plan = Path(path), plan
-        with writing(self.path, kept=False):
+        with writing(self.path):
             if not self.path.exists():
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with replaced(self.path) as fresh:
@@ -99,7 +100,7 @@ class PairWriter:
             try:
                 self.root = zarr.open_group(str(self.path), mode="r+")
             except (FileNotFoundError, ValueError) as error:
-                raise InputError(f"{self.path} exists and is no Zarr; give another place") from error
+                raise InputError(f"{self.path} exists and is not a Zarr; use another path") from error
         self._check()
 
     def _check(self) -> None:
@@ -109,10 +110,10 @@ class PairWriter:
             {*plan.names, COMPLETE} <= set(there.array_keys())
             and dict(there.attrs) == plan.about
             and np.array_equal(np.asarray(self._array("time")), plan.seconds)
-            and all(np.array_equal(np.asarray(self._array(n)), v) for n, v in plan.still.items())
+            and all(np.array_equal(np.asarray(self._array(n)), v) for n, v in plan.constant.items())
         )
         if not same:
-            raise InputError(f"{self.path} holds other pairs; remove it, or give another place")
+            raise InputError(f"{self.path} holds other pairs; remove it, or use another path")
 
     def missing(self) -> list[int]:
         """Numbers of the times that are not complete."""
@@ -123,8 +124,8 @@ class PairWriter:
         return cast("zarr.Array[Any]", self.root[name])
 
     def write(self, number: int, fields: Fields) -> None:
-        """Write one time; that it is complete, last."""
-        with writing(self.path, kept=False):
+        """Write one time; the mark that it is complete comes last."""
+        with writing(self.path):
             for name, values in zip(self.plan.names, (*fields[0], *fields[1]), strict=True):
                 self._array(name)[number] = values
             self._array(COMPLETE)[number] = 1
@@ -172,7 +173,7 @@ def _lay_out(root: zarr.Group, plan: PairPlan) -> None:
             )
             array.attrs.update(cf_attributes(name))
     for name in plan.invariants:
-        _array(root, name, plan.still[name], fine).attrs.update(cf_attributes(name))
+        _array(root, name, plan.constant[name], fine).attrs.update(cf_attributes(name))
 
 
 def _lay_out_grid(root: zarr.Group, grid: Grid, suffix: str) -> tuple[str, str]:

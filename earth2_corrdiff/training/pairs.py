@@ -4,7 +4,7 @@
 
 The layout is that of this package's output stores without members: a fine variable is ``t2m(time, y, x)``
 with ``lat`` and ``lon``, its coarse counterpart ``t2m_lowres(time, …)`` with ``lat_lowres`` and
-``lon_lowres``, and what has no time, like ``orography(y, x)``, is an invariant. Attributes ``units`` are
+``lon_lowres``; a variable without time, like ``orography(y, x)``, is an invariant. Attributes ``units`` are
 read; the time is the valid time.
 """
 
@@ -15,11 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,9 +25,9 @@ from earth2_corrdiff.base.errors import InputError, first_line
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.times import Times, time_text
 from earth2_corrdiff.base.units import conversion
-from earth2_corrdiff.base.zarr_members import check_codecs
 from earth2_corrdiff.sources.checks import cleaned
-from earth2_corrdiff.sources.time_axes import by_valid_time, refuse_repeated, time_names, time_rows
+from earth2_corrdiff.sources.formats import open_dataset
+from earth2_corrdiff.sources.time_axes import by_valid_time
 
 COARSE = "_lowres"
 COMPLETE = "complete"  # 1 for a time whose fields are all written
@@ -105,7 +103,8 @@ class PairFile:
         keep: int = 16,
     ) -> None:
         self.path, self._keep = Path(path), keep
-        self._data = _opened(self.path)
+        data = open_dataset(self.path, "file of pairs", "a NetCDF or Zarr")
+        self._data = by_valid_time(data, f"the pairs {path}")
         self.coarse_grid, self._coarse_dims = self._grid(COARSE)
         self.fine_grid, self._fine_dims = self._grid("")
         self.channels = self._choose(inputs, outputs, invariants)
@@ -151,9 +150,9 @@ class PairFile:
     def _ordered(self) -> list[str]:
         """All variables, in the order that the file's attributes give, else alphabetically."""
         axes = {"time", COMPLETE, *(f"{axis}{suffix}" for axis in ("lat", "lon") for suffix in ("", COARSE))}
-        told = [str(name) for name in np.atleast_1d(self._data.attrs.get(ORDER, []))]
+        order = [str(name) for name in np.atleast_1d(self._data.attrs.get(ORDER, []))]
         names = sorted(str(name) for name in self._data.variables if name not in axes)
-        return sorted(names, key=lambda name: told.index(name) if name in told else len(told))
+        return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
 
     def _grid(self, suffix: str) -> tuple[Grid, tuple[str, ...]]:
         """A grid, and the dimensions of the fields on it."""
@@ -166,13 +165,10 @@ class PairFile:
         return grid, tuple(str(dim) for dim in dims)
 
     def _complete(self) -> tuple[Times, NDArray[np.int64]]:
-        times = self._data.variables.get("time")
-        if times is None or times.dtype.kind != "M":
-            raise InputError(f"the pairs {self.path} have no dates as their coordinate time")
-        there = np.ones(len(times), bool)
+        stamps = self._data["time"].to_numpy().astype("datetime64[ns]")
+        there = np.ones(stamps.size, bool)
         if COMPLETE in self._data:
             there = self._data[COMPLETE].to_numpy() == 1
-        stamps = times.to_numpy().astype("datetime64[ns]")
         rows = np.flatnonzero(there)
         rows = rows[np.argsort(stamps[rows], kind="stable")]
         if not rows.size:
@@ -194,7 +190,7 @@ class PairFile:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the file says that its weather never happened."""
+        """True if the file marks its weather as synthetic."""
         return bool(self._data.attrs.get("synthetic", False))
 
     @property
@@ -221,7 +217,7 @@ class PairFile:
         return pairs
 
     def _located(self, rows: NDArray[np.int64]) -> list[tuple[tuple[NDArray[np.float32], ...], int]]:
-        """For each row of the file its chunk, in memory from now on, and the place in it."""
+        """For each row of the file its chunk, in memory from now on, and the position in it."""
         numbers = (rows // self._chunk).tolist()
         self._load(sorted(set(numbers) - self._kept.keys()))
         for number in sorted(set(numbers)):
@@ -271,37 +267,3 @@ class PairFile:
                     f"{name} of {time_text(time)} in {self.path} is not finite: {gaps} of {field[0].numel()} "
                     "are missing values (NaN, or numbers like -999 or 9999); fill them, or leave the time out"
                 )
-
-
-def _opened(path: Path) -> xr.Dataset:
-    if not path.exists():
-        raise InputError(f"there are no pairs {path}")
-    is_zarr = path.is_dir() or ".zarr" in path.suffixes
-    check_codecs(path)
-    try:
-        data: Any = xr.open_zarr(path, chunks=None, consolidated=False) if is_zarr else xr.open_dataset(path)
-    except Exception as error:  # every engine has its own
-        raise InputError(f"cannot open the pairs {path} as Zarr or NetCDF ({first_line(error)})") from error
-    opened: xr.Dataset = data
-    return _by_valid_time(opened, str(path))
-
-
-def _by_valid_time(data: xr.Dataset, path: str) -> xr.Dataset:
-    """The pairs with their valid time as the dimension ``time``, as they are where it is that already.
-
-    Raises
-    ------
-    InputError
-        If the times cannot be read, or one of them is there twice
-    """
-    own = data.variables.get("time")
-    if not time_names(data) or (own is not None and own.dtype.kind not in "MO" and "time" in data.dims):
-        return data
-    rows = time_rows(data, path)
-    plain = (
-        own is not None and own.dims == ("time",) and list(rows.dims) == ["time"] and own.dtype.kind == "M"
-    )
-    if plain and np.array_equal(rows.valid, data["time"].to_numpy().astype("datetime64[ns]")):
-        refuse_repeated(rows.valid, rows.lead, path)
-        return data
-    return by_valid_time(data, path)

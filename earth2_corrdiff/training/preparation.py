@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What both stages start from: pairs, normalisation, untrained networks; or a package, to fine-tune it."""
+"""Start of a training: pairs, normalisation, untrained networks; or a package, to fine-tune it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any, cast
 import torch
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.grid import Grid, Regridder
+from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.regrid import Regridder
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.packages.reader import Folder, read_package
@@ -30,29 +31,29 @@ from earth2_corrdiff.training.splits import Splits, split_demo, split_times
 from earth2_corrdiff.training.statistics import normalisation
 from earth2_corrdiff.training.strict import unknown
 
-OURS = ("img_resolution", "in_channels", "out_channels")  # what the pairs say of a network
+FROM_PAIRS = ("img_resolution", "in_channels", "out_channels")  # arguments that the pairs determine
 Names = tuple[str, ...]
-Say = Callable[[str, int], None]
-"""Called with what is made, and how much of it is left."""
+Report = Callable[[str, int], None]
+"""Called with the name of what is prepared, and how many parts of it are left."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """What is learnt from.
+    """The data of a training.
 
     Attributes
     ----------
     pairs : PairFile
         Coarse and fine fields
     splits : Splits
-        Which times are for what
+        Times for training, validation and tests
     """
 
     pairs: PairFile
     splits: Splits
 
 
-def open_material(config: Config, world: World, say: Say) -> Material:
+def open_material(config: Config, world: World, report: Report) -> Material:
     """Open the pairs; the demo's are made first.
 
     Raises
@@ -66,7 +67,7 @@ def open_material(config: Config, world: World, say: Say) -> Material:
         demo = data.demo
         writer = PairWriter(path, demo_plan(demo.train, demo.validation, demo.seed))
         for left in fill(writer, make_demo_fields):
-            say("pairs", left)
+            report("pairs", left)
     world.wait()
     inputs, outputs, invariants = _variables(config)
     pairs = PairFile(path, inputs, outputs, invariants, keep=2 * data.window)
@@ -75,14 +76,14 @@ def open_material(config: Config, world: World, say: Say) -> Material:
 
 
 def _variables(config: Config) -> tuple[Names, Names, Names | None]:
-    """Inputs, outputs and invariants: the package's that is fine-tuned, else those that are told."""
+    """Inputs, outputs and invariants: those of the package that is fine-tuned, else of the configuration."""
     if config.start_from is None:
         return config.data.inputs, config.data.outputs, config.data.invariants
     spec = read_package(Folder(Path(config.start_from))).spec
     names = spec.inputs.names, spec.outputs.names, spec.invariants.names
     for key, own in zip(("inputs", "outputs", "invariants"), names, strict=True):
-        told = getattr(config.data, key)
-        if told and told != own:
+        given = getattr(config.data, key)
+        if given and given != own:
             raise InputError(f"the {key} of start_from are {', '.join(own)}; leave out data.{key}")
     return names
 
@@ -140,40 +141,42 @@ def _spec(config: Config, material: Material, world: World) -> CorrDiffSpec:
     )
 
 
-def _sampling(told: SamplingConfig, default: Sampling) -> Sampling:
+def _sampling(how: SamplingConfig, default: Sampling) -> Sampling:
     names = ("solver", "steps", "sigma_min", "sigma_max")
-    said = {name: value for name in names if (value := getattr(told, name)) is not None}
-    if not said:
+    given = {name: value for name in names if (value := getattr(how, name)) is not None}
+    if not given:
         return default
-    return replace(default if default.solver in LAYOUT_SOLVERS else Sampling("heun", 12), **said)
+    return replace(default if default.solver in LAYOUT_SOLVERS else Sampling("heun", 12), **given)
 
 
 def _patching(config: Config, grid: Grid) -> PatchGeometry | None:
-    told = config.diffusion.patches
-    return None if told is None else PatchGeometry(grid.shape, told.shape, told.overlap, told.boundary)
+    patches = config.diffusion.patches
+    if patches is None:
+        return None
+    return PatchGeometry(grid.shape, patches.shape, patches.overlap, patches.boundary)
 
 
 def _network(
     name: str, stage: str, how: StageConfig, channels: int, spec: CorrDiffSpec, more: dict[str, Any]
 ) -> Regression | Denoiser:
-    """A fresh network; arguments of PhysicsNeMo's U-Net that are not told are those of its ``SongUNet``."""
-    known = ["model_type", *(key for key in signature(SongUNet).parameters if key not in OURS)]
+    """A fresh network; arguments of PhysicsNeMo's U-Net that are not given are those of its ``SongUNet``."""
+    known = ["model_type", *(key for key in signature(SongUNet).parameters if key not in FROM_PAIRS)]
     for key in how.network:
         if key not in known:
             raise InputError(unknown(f"{stage}.network", str(key), known))
     H, W = spec.output_grid.shape
-    told = {"model_type": "SongUNet", **more, **how.network}
-    late = int(told.get("lead_time_channels") or 0)
-    place = int(told.get("N_grid_channels", 4)) if told["model_type"].startswith("SongUNetPos") else 0
+    given = {"model_type": "SongUNet", **more, **how.network}
+    lead_time = int(given.get("lead_time_channels") or 0)
+    position = int(given.get("N_grid_channels", 4)) if given["model_type"].startswith("SongUNetPos") else 0
     args = {
         "img_resolution": H if H == W else [H, W],
-        "img_in_channels": channels + place + late,
+        "img_in_channels": channels + position + lead_time,
         "img_out_channels": len(spec.outputs.names),
-        **told,
+        **given,
     }
     net = create(Checkpoint(name, args, {}, f"{stage}.network"))
     if not isinstance(net.model, SongUNet):
-        raise InputError(f"{stage}.network: this package cannot train a {told['model_type']}")
+        raise InputError(f"{stage}.network: this package cannot train a {given['model_type']}")
     return net
 
 
@@ -195,7 +198,7 @@ def _check_patches(config: Config, model: Downscaler) -> None:
     if config.diffusion.steps and config.diffusion.patches is None and model.domain.whole:
         patch = model.spec.patching
         raise InputError(
-            "the diffusion network of start_from was trained on patches; say which: "
+            "the diffusion network of start_from was trained on patches; set "
             f"diffusion.patches with the shape {list(patch.shape) if patch else ''}"
         )
 
@@ -209,8 +212,8 @@ def _from_package(config: Config, material: Material) -> Downscaler:
     if spec.lead_time_hours:
         raise InputError("a package with lead times cannot be fine-tuned: pairs have none")
     sampling = _sampling(config.sampling, spec.sampling)
-    if sampling.solver not in LAYOUT_SOLVERS and sampling != DEFAULT_SAMPLING:  # a package cannot say it
-        raise InputError("the package of start_from names no solver; say which: sampling.solver")
+    if sampling.solver not in LAYOUT_SOLVERS and sampling != DEFAULT_SAMPLING:  # a package cannot hold it
+        raise InputError("the package of start_from names no solver; set sampling.solver")
     own, domain = config.diffusion.patches, pairs.fine_grid.shape
     patching = None if spec.patching is None else replace(spec.patching, domain=domain)
     fitted = replace(

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which times are for training, which for validation."""
+"""Split of the times of pairs into training, validation and test."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Splits:
     test: list[int]
 
 
-def split_times(times: Times, told: Split) -> Splits:
+def split_times(times: Times, periods: Split) -> Splits:
     """Split by periods, or where there are none in three parts in the order of time.
 
     Raises
@@ -32,15 +32,15 @@ def split_times(times: Times, told: Split) -> Splits:
     InputError
         If a period cannot be read, periods overlap, or none of the times is for training
     """
-    if told == Split():
+    if periods == Split():
         first, second = (len(times) * 8 + 9) // 10, (len(times) * 9 + 9) // 10
         numbers = list(range(len(times)))
         return Splits(numbers[:first], numbers[first:second], numbers[second:])
-    if not told.train:
+    if not periods.train:
         raise InputError(
             "data.split needs periods for train where it has any, like [2012-01-01/2020-12-31T23]"
         )
-    masks = {name: _inside(times, name, periods) for name, periods in vars(told).items()}
+    masks = {name: _inside(times, name, some) for name, some in vars(periods).items()}
     shared = np.sum(list(masks.values()), axis=0) > 1
     if shared.any():
         raise InputError(f"the periods of data.split overlap: {times[shared][0]} is in two of them")
@@ -50,7 +50,7 @@ def split_times(times: Times, told: Split) -> Splits:
 
 
 def split_demo(times: Times) -> Splits:
-    """The demo's: storm years to learn from, and the year after them to watch."""
+    """The demo's: storm years for training, and the year after them for validation."""
     years = times.astype("datetime64[Y]").astype(int) + 1970
     later = np.isin(years, VALIDATION_YEARS)
     return Splits(np.flatnonzero(~later).tolist(), np.flatnonzero(later).tolist(), [])
@@ -61,9 +61,7 @@ def _inside(times: Times, name: str, periods: tuple[str, ...]) -> NDArray[np.boo
     for period in periods:
         ends = period.split("/")
         if len(ends) != 2:
-            raise InputError(
-                f"data.split.{name}: {period!r} is no period; give FIRST/LAST like 2012-01-01/2020-12-31T23"
-            )
+            raise InputError(f"data.split.{name}: {period!r} is not a valid period; use FIRST/LAST")
         first, last = (parse_time(end) for end in ends)
         inside |= (times >= first) & (times <= last)
     return inside

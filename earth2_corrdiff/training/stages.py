@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The two stages: what a network is shown, and its loss."""
+"""The two training stages: inputs and loss of each network."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some times, and what their random numbers depend on.
+    """Some times, and the keys of their random numbers.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Batch:
     drawn: Drawn | None = None
 
     def pinned(self) -> Batch:
-        """In memory that a GPU reads while the host goes on."""
+        """The same in page-locked memory, which a GPU reads while the host continues."""
         pairs = Pairs(self.pairs.coarse.pin_memory(), self.pairs.fine.pin_memory())
         drawn = self.drawn and Drawn(self.drawn.level.pin_memory(), self.drawn.noise.pin_memory())
         return replace(self, pairs=pairs, drawn=drawn)
@@ -66,7 +66,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Images:
-    """What a network is shown; all have the images as their first dimension.
+    """Inputs and target of a network; all have the images as their first dimension.
 
     Attributes
     ----------
@@ -113,7 +113,7 @@ class Stage(Protocol):
         ...
 
     def images(self, batch: Batch) -> Images:
-        """What the network is shown of a batch."""
+        """Inputs and target of a batch."""
         ...
 
 
@@ -158,12 +158,12 @@ class Cutter:
 
 
 def _last(x: Tensor) -> Tensor:
-    """Channels last, as the weights are: what is put together of such images is such an image."""
+    """Channels last, as the weights are."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def position_of(net: Regression | Denoiser, corner: Tensor | None, shape: Sequence[int]) -> Tensor | None:
-    """The network's embedding of place for these patches; None where it adds its own."""
+    """The network's positional embedding of these patches; None where it adds its own."""
     whole = net.position()
     if corner is None or whole is None:
         return None
@@ -220,7 +220,7 @@ class RegressionStage:
     model : Downscaler
         With the network that is trained
     patches : Patches | None
-        What of a time is shown
+        Part of each time to train on; None for whole domains
     """
 
     def __init__(self, model: Downscaler, patches: Patches | None) -> None:
@@ -247,7 +247,7 @@ class DiffusionStage:
     model : Downscaler
         With the trained regression and the network that is trained
     patches : Patches | None
-        What of a time is shown; all patches of a time share its mean and its conditioning
+        Part of each time to train on; all patches of a time share its mean and its conditioning
     edm : EDMLoss
         The loss
     means : MeanOf
@@ -261,7 +261,7 @@ class DiffusionStage:
         self._edm, self._means = edm, means
 
     def draw(self, keys: Sequence[tuple[int, ...]]) -> Drawn:
-        """Noise of some times: a single thread draws it, so the trainer has another one do it meanwhile."""
+        """Noise of some times, drawn by a single thread: the trainer calls it in the background."""
         cutter, domain = self._cutter, self._model.spec.output_grid.shape
         shape = domain if cutter.patches is None else cutter.patches.shape
         size = (cutter.per_time, len(self._model.spec.outputs.names), *shape)

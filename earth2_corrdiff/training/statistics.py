@@ -1,12 +1,12 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Means and standard deviations of all channels, streamed over the training times and kept in a file."""
+"""Means and standard deviations of all channels, streamed over the training times and cached in a file."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -48,7 +48,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Of inputs, outputs and invariants, before anything is trained."""
+    """Statistics of inputs, outputs and invariants."""
 
     inputs: Statistics
     outputs: Statistics
@@ -60,8 +60,8 @@ def normalisation(
 ) -> Normalisation:
     """Statistics of the training times; from the file ``kept`` where it is of the same times.
 
-    An output that is also an input is scaled by what interpolation leaves over of it, so that each counts in
-    the loss for what there is to be learnt; all are scaled to the standard deviation ``sigma``.
+    An output that is also an input is scaled by its residual from interpolation, so that each counts in the
+    loss by what is left to learn; all are scaled to the standard deviation ``sigma``.
 
     Raises
     ------
@@ -115,23 +115,15 @@ def _key(pairs: PairFile, indices: Sequence[int], sigma: float) -> str:
 
 
 def _read(path: Path, key: str) -> Normalisation | None:
-    told = checkpoints.kept(path, key)
-    if told is None:
+    stored = checkpoints.load_json(path, key)
+    if stored is None:
         return None
     try:
-        parts = (told[name] for name in ("inputs", "outputs", "invariants"))
-        return Normalisation(*(Statistics(*(tuple(column) for column in part)) for part in parts))
+        parts = {field.name: Statistics(*map(tuple, stored[field.name])) for field in fields(Normalisation)}
+        return Normalisation(**parts)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged; remove it") from error
 
 
 def _write(path: Path, key: str, made: Normalisation) -> None:
-    parts = {
-        name: (stats.names, stats.center, stats.scale)
-        for name, stats in (
-            ("inputs", made.inputs),
-            ("outputs", made.outputs),
-            ("invariants", made.invariants),
-        )
-    }
-    checkpoints.keep(path, key, parts)
+    checkpoints.save_json(path, key, {name: astuple(part) for name, part in vars(made).items()})

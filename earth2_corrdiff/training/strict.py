@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""YAML to dataclasses, strictly: a key that is not known is an error that names the nearest one."""
+"""Strict conversion of YAML to dataclasses: an unknown key is an error that names the nearest one."""
 
 from __future__ import annotations
 
@@ -24,40 +24,40 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     Raises
     ------
     InputError
-        If there is no such file, or it is no YAML mapping
+        If there is no such file, or it is not a YAML mapping
     """
     try:
-        told = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the configuration {path} ({first_line(error)})") from error
     except yaml.YAMLError as error:
-        raise InputError(f"{path} is no YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(told, Mapping):
-        raise InputError(f"{path} must be a mapping of keys to values, got {type(told).__name__}")
-    return told
+        raise InputError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(values, Mapping):
+        raise InputError(f"{path} must be a mapping of keys to values, got {type(values).__name__}")
+    return values
 
 
-def build(kind: type[T], told: Any, where: str = "") -> T:
+def build(kind: type[T], values: Any, where: str = "") -> T:
     """A dataclass from a mapping; nested dataclasses from nested mappings.
 
     Parameters
     ----------
     kind : type
         The dataclass; its fields are the keys
-    told : Any
-        What the file says
+    values : Any
+        Content of the file
     where : str, optional
-        Dotted name of the place, for messages
+        Dotted name of the mapping, for messages
 
     Raises
     ------
     InputError
-        If a key is not known (the message names the nearest), is missing, or has a value of another type
+        If a key is unknown (the message names the nearest), is missing, or has a value of another type
     """
-    if not isinstance(told, Mapping):
-        raise InputError(f"the key {where} needs a mapping of keys to values, got {told!r}")
+    if not isinstance(values, Mapping):
+        raise InputError(f"the key {where} needs a mapping of keys to values, got {values!r}")
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    for key in told:
+    for key in values:
         if key not in fields:
             raise InputError(unknown(where, str(key), list(fields)))
     needed = [
@@ -65,11 +65,11 @@ def build(kind: type[T], told: Any, where: str = "") -> T:
         for name, field in fields.items()
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
-    missing = [_dotted(where, name) for name in needed if name not in told]
+    missing = [_dotted(where, name) for name in needed if name not in values]
     if missing:
         raise InputError(f"the configuration lacks {', '.join(missing)}")
     hints = get_type_hints(kind)
-    return kind(**{key: _value(hints[key], value, _dotted(where, key)) for key, value in told.items()})
+    return kind(**{key: _value(hints[key], value, _dotted(where, key)) for key, value in values.items()})
 
 
 def _dotted(where: str, key: str) -> str:
@@ -77,12 +77,12 @@ def _dotted(where: str, key: str) -> str:
 
 
 def unknown(where: str, key: str, known: list[str]) -> str:
-    """What to say of a key that is not known: the nearest that is."""
+    """Message of an unknown key, with the nearest that there is."""
     near = get_close_matches(key, known, n=1, cutoff=0.5)
-    said = f"unknown key {_dotted(where, key)}"
+    message = f"unknown key {_dotted(where, key)}"
     if near:
-        return f"{said}; did you mean {_dotted(where, near[0])}?"
-    return f"{said}; {'the keys there' if where else 'the top-level keys'} are {', '.join(known)}"
+        return f"{message}; did you mean {_dotted(where, near[0])}?"
+    return f"{message}; {'the keys there' if where else 'the top-level keys'} are {', '.join(known)}"
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:

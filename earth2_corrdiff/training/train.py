@@ -6,13 +6,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Protocol
 
 from earth2_corrdiff.base.devices import find_device
+from earth2_corrdiff.base.files import make_folder
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.packages.writer import save_package
-from earth2_corrdiff.store.paths import writing
 from earth2_corrdiff.training import checkpoints
 from earth2_corrdiff.training.config import Config, StageConfig
 from earth2_corrdiff.training.log import draw
@@ -25,23 +24,20 @@ from earth2_corrdiff.training.trainer import Progress, Trainer
 
 
 class Watch(Protocol):
-    """What is told how far a training is."""
+    """Progress callbacks of a training."""
 
     def left(self, what: str, left: int) -> None:
-        """So many parts of what is prepared are left."""
-        ...
+        """``left`` parts of what is prepared, like ``pairs``, remain."""
 
     def stage(self, name: str, how: StageConfig) -> None:
         """A stage begins."""
-        ...
 
     def step(self, progress: Progress) -> None:
         """A step was done."""
-        ...
 
 
 class Silent:
-    """A watch that keeps it to itself."""
+    """Progress callbacks that do nothing."""
 
     def left(self, what: str, left: int) -> None:
         """Nothing."""
@@ -60,11 +56,11 @@ class Training:
     Attributes
     ----------
     config : Config
-        What it is told
+        Its configuration
     world : World, optional
-        This process among others, by default alone
+        This process among those of the job, by default a single one
     watch : Watch, optional
-        Is told how far it is, by default nobody
+        Progress callbacks, by default none
     """
 
     config: Config
@@ -111,34 +107,19 @@ class Training:
             draw({name: trainer.curve}, trainer.curve.with_suffix(".png"), f"Loss of the {name}")
 
     def _residual_stage(self, model: Downscaler, material: Material) -> DiffusionStage:
-        told = self.config.diffusion
-        folder = Path(self.config.work) if told.cache_means else None
+        how = self.config.diffusion
+        folder = Path(self.config.work) if how.cache_means else None
         means = Means(model.regression, material.pairs, folder)
-        edm = EDMLoss(model.denoiser.sigma_data, told.P_mean, told.P_std)
-        return DiffusionStage(model, told.patches, edm, means)
+        edm = EDMLoss(model.denoiser.sigma_data, how.P_mean, how.P_std)
+        return DiffusionStage(model, how.patches, edm, means)
 
     def _balanced(self, model: Downscaler, material: Material) -> Downscaler:
         """The model with outputs scaled to the residual of its regression."""
         path, key = Path(self.config.work) / "residual.json", checksum(model.regression)
         with self.world.in_turn():  # the first process makes the file, the others read it
-            told = checkpoints.kept(path, key)
-            if told is None:
+            stored = checkpoints.load_json(path, key)
+            if stored is None:
                 means = Means(model.regression, material.pairs)
-                scale = residual_scale(model, material.pairs, material.splits.train, means)
-                told = {"scale": scale}
-                checkpoints.keep(path, key, told)
-        return balance(model, told["scale"], self.config.diffusion.sigma_data)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder in which files can be written, where there is none.
-
-    Raises
-    ------
-    InputError
-        If that cannot be done
-    """
-    with writing(folder, kept=False):
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass  # permissions do not tell about read-only file systems: try
+                stored = {"scale": residual_scale(model, material.pairs, material.splits.train, means)}
+                checkpoints.save_json(path, key, stored)
+        return balance(model, stored["scale"], self.config.diffusion.sigma_data)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop: seeded, data-parallel, resumable; it yields, and progress belongs to the caller."""
+"""The training loop: seeded, data-parallel, resumable; a generator of its progress."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from earth2_corrdiff.training.pairs import PairFile
 from earth2_corrdiff.training.parallel import World
 from earth2_corrdiff.training.stages import Batch, Images, Stage
 
-TRAINING, VALIDATION, DROPOUT = 0, 1, 2  # what random numbers are for: part of their key
+TRAINING, VALIDATION, DROPOUT = 0, 1, 2  # purposes of random numbers: part of their key
 
 
 def rate(how: StageConfig, step: int) -> float:
@@ -45,7 +45,7 @@ def decay(how: StageConfig, step: int) -> float:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is.
+    """Progress of a training.
 
     Attributes
     ----------
@@ -78,11 +78,11 @@ class Trainer:
     config : Config
         The whole training
     pairs : PairFile
-        Where times are read
+        The data
     splits : tuple[Sequence[int], Sequence[int]]
         Numbers of the times for training and validation
     world : World
-        This process among others
+        This process among those of the job
     """
 
     name: str
@@ -113,7 +113,7 @@ class Trainer:
 
     @cached_property
     def key(self) -> str:
-        """What tells this training from another."""
+        """Text that identifies this training."""
         h = self.how
         sizes = f"{sum(p.numel() for p in self.net.parameters())} weights, {len(self.splits[0])} times"
         rates = f"lr {h.lr:g}, warm-up {h.warmup}, clip {h.clip:g}, EMA {h.ema_halflife}"
@@ -229,8 +229,8 @@ class Trainer:
         mine = list(enumerate(chosen))[self.world.rank :: self.world.size]
         loss, total = copy.copy(self.stage.loss), torch.zeros((), device=self.device)
         loss._modules = {**loss._modules, "net": self.average.eval()}
-        for place, index in mine:
-            keys = [(self.config.seed, self._kind, VALIDATION, place)]
+        for number, index in mine:
+            keys = [(self.config.seed, self._kind, VALIDATION, number)]
             images = self.stage.images(Batch([index], self.pairs.read([index]), keys))
             with self._autocast():
                 total += loss(images)

@@ -1,26 +1,21 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Is the ensemble any good? Scores against a truth, with baselines and confidence intervals.
+"""Scores of an ensemble against a truth, with baselines and confidence intervals.
 
     result = verify("out.zarr", truth="truth.zarr")           # or truth="demo", "arco", "file:PATH", …
     result.score("crps", "ensemble", result.targets[0])       # value, low, high
 
-=============================  ================================================================
-`from_store`, `comparison`     a store with its baselines; forecasts and a truth, time after time
-`forecasts`                    what is compared: a store, drawn members, regression, interpolation
-`fetched`                      coarse input of a source, where there is no store
-`truth`, `truth_file`          with what: a file, the demo, a data source
-`targets`, `scoring`           quantities and events; all statistics of one quantity at one time
-`pointwise`, `spectrum`        CRPS and ranks; radially averaged spectra
-`fractions`, `distribution`    fractions skill score; histograms of a stream
-`scores`, `bootstrap`          functions of means over times; intervals
-`result`                       both together
-`metrics`                      the estimators in the shape of ``earth2studio.statistics``
-`tables`, `files`, `dataset`   text; CSV; Zarr
-`figures`, `words`, `report`   the HTML report
-`acceptance`                   criteria that a model has to meet, with their numbers
-`solvers`, `advice`            settings of the sampler, measured and compared
-=============================  ================================================================
+=================================  ============================================================
+`from_store`, `comparison`         a store with its baselines; forecasts against a truth
+`forecasts`                        a store's ensemble, regression, interpolation, climatology
+`truth`                            the truth: a file, the demo, a data source
+`targets`, `case_statistics`       quantities and events; statistics of a quantity at one time
+`pointwise`, `spectrum`            CRPS and ranks; radially averaged spectra
+`fractions`, `distribution`        fractions skill score; histograms of a stream
+`scores`, `bootstrap`, `result`    functions of means over times; their intervals; both together
+`tables`, `files`                  text; CSV and Zarr
+`figures`, `captions`, `report`    the HTML report
+=================================  ============================================================
 """
 
 from earth2_corrdiff.verification.bootstrap import Bootstrap

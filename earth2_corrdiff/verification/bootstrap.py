@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Confidence intervals by drawing times again: how far a score would move with other weather.
+"""Confidence intervals of scores by a bootstrap over times: how far a score would move with other weather.
 
 Points of one time are not independent, times far apart are: times are drawn, with all their points. Times
-close together are alike too (``memory``), and single draws of them would give intervals that are too narrow:
-then neighbours are drawn together (``fitting_block`` says how many).
+close together are correlated too (``memory``); single draws of them would give intervals that are too narrow,
+so neighbours are drawn together (``fitting_block``).
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from earth2_corrdiff.model.spec import check_count, check_seed
 
 Array = NDArray[np.float64]
 Estimator = Callable[[Array], Array]
-"""From how often each time counts, ``[B, T]``, to the score's values ``[B, ...]``."""
+"""Function from the weights of times, ``[B, T]``, to the values of a score, ``[B, ...]``."""
 
 METHODS = ("bca", "percentile")
 FEWEST = 8
-"""Blocks of times below which an interval would claim more than it knows."""
+"""Fewest blocks of times for an interval."""
 DEFINED = 0.95
-"""Share of replicates in which a score must be defined: of an event at one or two times it is not."""
+"""Least share of replicates in which a score is defined: an event at one or two times is often not drawn."""
 NORMAL = NormalDist()
 
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How intervals are made.
+    """Settings of the intervals.
 
     Attributes
     ----------
     replicates : int
-        How often times are drawn; 0 makes no intervals
+        Number of draws; 0 makes no intervals
     level : float
-        Share of the replicates inside the interval
+        Share of the replicates inside an interval
     block : int
         Times that are drawn together, as neighbours in time: more than the weather's memory. 1 draws
         single times, right for times far apart (circular block bootstrap, Politis and Romano 1992)
@@ -50,12 +50,12 @@ class Bootstrap:
         synthetic ensembles with 16 to 64 times in 85 to 90 % of the cases for 95 %, ``percentile`` in 88
         to 93 %
     seed : int
-        Of the draws
+        Seed of the draws
 
     Raises
     ------
     InputError
-        If one of them cannot be
+        If one of them is not valid
     """
 
     replicates: int = 2000
@@ -72,10 +72,10 @@ class Bootstrap:
         if not 0 < self.level < 1:
             raise InputError(f"the level of an interval must lie between 0 and 1, got {self.level:g}")
         if self.method not in METHODS:
-            raise InputError(f"unknown interval {self.method!r}; use one of {', '.join(METHODS)}")
+            raise InputError(f"{self.method!r} is not a valid interval; use one of {', '.join(METHODS)}")
 
     def applies(self, times: int) -> bool:
-        """Whether so many times are enough for an interval."""
+        """True if this number of times is enough for an interval."""
         return bool(self.replicates) and times >= FEWEST * self.block
 
     def counts(self, times: int) -> Array:
@@ -89,12 +89,12 @@ class Bootstrap:
         return flat.reshape(self.replicates, times).astype(np.float64)
 
     def interval(self, estimate: Estimator, times: int) -> tuple[Array, Array]:
-        """Lower and upper limit of a score ``[...]``; NaN where there are too few times for one.
+        """Lower and upper limit of a score ``[...]``; NaN if there are too few times.
 
         Parameters
         ----------
         estimate : Callable
-            The score from weights of times; NaN in a replicate that it is not defined in
+            The score from weights of times; NaN in replicates in which it is not defined
         times : int
             Number of times, in order
         """
@@ -114,9 +114,9 @@ class Bootstrap:
 
 
 def memory(values: Array) -> float:
-    """Autocorrelation of neighbouring times, ``[T]`` in order: 0 if each is news; NaN of too few.
+    """Autocorrelation of neighbouring times, ``[T]`` in order; NaN of too few.
 
-    That of a few independent values is below 0 on average, by 1 / T: no correction is made.
+    Of T independent values it is -1 / T on average; no correction is made.
     """
     finite = values[np.isfinite(values)]
     away = finite - finite.mean() if len(finite) else finite
@@ -126,11 +126,11 @@ def memory(values: Array) -> float:
 
 
 def fitting_block(times: int, correlation: float) -> int:
-    """How many neighbouring times to draw together, for so many times with this autocorrelation.
+    """Number of neighbouring times to draw together, from the number of times and their autocorrelation.
 
     Wilks 1997 (J. Climate 10, 65), for scores as means over a first-order autoregressive process:
-    ``l = (n - l + 1) ** (2 / 3 * (1 - n' / n))`` with ``n' / n = (1 - r) / (1 + r)``. 1 where the correlation
-    could be chance: below two standard deviations of that of independent times, ``2 / sqrt(n)``.
+    ``l = (n - l + 1) ** (2 / 3 * (1 - n' / n))`` with ``n' / n = (1 - r) / (1 + r)``. 1 if the correlation
+    could be chance, below two standard deviations of that of independent times, ``2 / sqrt(n)``.
     """
     if not correlation > 2 / times**0.5:
         return 1

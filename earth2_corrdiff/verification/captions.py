@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a reader of the report is told: captions that say what is good, how it is computed, what was found."""
+"""Captions and findings of the report: how to read it, how it is computed, the results in sentences."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ METHOD = tuple(
 
 
 def findings(result: Result) -> list[str]:
-    """What the numbers say, in sentences."""
+    """The results in sentences."""
     baselines = [name for name in result.forecasts[1:] if name != "climatology"]
     return [*(_against(result, other) for other in baselines), *_spread(result), *_spectrum(result)]
 
@@ -103,7 +103,7 @@ def _about(sentence: str, names: Sequence[str], more: str = "") -> Iterator[str]
 
 
 def _against(result: Result, other: str) -> str:
-    """How the CRPS compares with that of a baseline."""
+    """A sentence that compares the CRPS with that of a baseline."""
     first = result.forecasts[0]
     targets = [target for target in result.targets if (other, target.name) in result.series]
     gains = {target.name: result.gain("crps", first, other, target) for target in targets}

@@ -1,14 +1,13 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""One forecast of one quantity at one time: everything about it that may be averaged over times.
+"""Statistics of one forecast of one quantity at one time, which may be averaged over times.
 
-Nothing here grows with the number of members: their fields come one by one, and where a score needs all
-of them at a point (CRPS, ranks), in blocks of rows.
+The memory does not grow with the number of members: fields are read one by one, and for scores that need all
+members at a point (CRPS, ranks) in blocks of rows.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,31 +27,31 @@ from earth2_corrdiff.verification.targets import Target
 
 Array = NDArray[np.float64]
 BLOCK_BYTES = 64 * 2**20
-"""Most memory for one block of all members."""
+"""Largest block of all members, in bytes."""
 SCALES_KM = (0.0, 25.0, 50.0, 100.0, 200.0)
 POINTWISE = ("error", "absolute_error", "squared_error", "variance", "crps", "crps_biased")
 
 
 class NotFiniteError(InputError):
-    """A member holds NaN or infinity where it was said to be written."""
+    """A member with a seed is not finite everywhere."""
 
 
 @dataclass(frozen=True, eq=False)
 class Domain:
-    """The grid with what is computed from it once.
+    """A grid with its areas, spacing, rings and windows, computed once.
 
     Attributes
     ----------
     grid : Grid
         ``[H, W]``
     area : Tensor
-        ``[H, W]`` of its cells, mean 1
+        ``[H, W]`` area of its cells, mean 1
     spacing : tuple[float, float]
-        km between neighbours along each axis
+        Distance of neighbours along each axis in km
     rings : Rings
-        Of the spectra
+        Rings of the spectra
     windows : tuple[int, ...]
-        S sizes in cells, of the fractions skill score
+        S sizes of the fractions skill score in cells
     """
 
     grid: Grid
@@ -84,11 +83,11 @@ class CaseTruth:
     Parameters
     ----------
     truth : Tensor
-        ``[H, W]``; NaN where it is not known
+        ``[H, W]``; NaN where it is unknown
     domain : Domain
         Its grid
     target : Target
-        What it is
+        Its quantity
     """
 
     def __init__(self, truth: Tensor, domain: Domain, target: Target) -> None:
@@ -99,24 +98,11 @@ class CaseTruth:
         self.truth = torch.where(known, truth, 0.0).to(torch.float64)
         self.weights = domain.area * known
         self.known = float(self.weights.sum() / domain.area.sum())
-        H, W = truth.shape
         self.power = radial_power(self.truth, domain.rings) if known.all() else _nan(domain.rings)
-        self._coords = OrderedDict(y=np.arange(H), x=np.arange(W))
 
     def area_mean(self, fields: Tensor) -> Array:
         """Mean over the area where the truth is known: ``[N, H, W] → [N]``."""
         return np.asarray(((fields * self.weights).sum((-2, -1)) / self.weights.sum()).numpy())
-
-    def moments(self, members: Members) -> tuple[Tensor, Tensor]:
-        """Mean and unbiased variance of the members, one after the other: ``[H, W]`` each."""
-        from earth2studio import statistics
-
-        mean = statistics.mean(["sample"], batch_update=True)
-        variance = statistics.variance(["sample"], batch_update=True)
-        for member in members:
-            coords = OrderedDict(sample=np.zeros(1), **self._coords)
-            (average, _), (spread, _) = mean(member[None], coords), variance(member[None], coords)
-        return average, spread if members.size > 1 else torch.full_like(average, torch.nan)
 
 
 def _nan(rings: Rings) -> Tensor:
@@ -129,16 +115,16 @@ class Members:
     Parameters
     ----------
     read : Callable[[int], Tensor]
-        Gives the field ``[H, W]`` of a member
+        Function from the number of a member to its field ``[H, W]``
     size : int
         Number of members
     what : str
-        For messages: which forecast, quantity and time
+        Forecast, quantity and time, for messages
 
     Raises
     ------
     NotFiniteError
-        By whatever reads a member that is not finite everywhere
+        When a member is read that is not finite everywhere
     """
 
     def __init__(self, read: Callable[[int], Tensor], size: int, what: str = "the forecast") -> None:
@@ -163,7 +149,7 @@ class Members:
         return (self[i] for i in range(self.size))
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """All members, some rows at a time: the rows, and ``[M, rows, W]``."""
+        """All members in blocks of rows: the rows, and ``[M, rows, W]``."""
         H, W = self[0].shape
         rows = min(max(BLOCK_BYTES // (self.size * W * 8), 1), H)
         for start in range(0, H, rows):
@@ -184,22 +170,25 @@ def score(members: Members, case: CaseTruth) -> tuple[dict[str, Array], Histogra
     Returns
     -------
     dict[str, np.ndarray]
-        What may be averaged over times with ``weight``: ``POINTWISE`` (errors are those of the ensemble
-        mean), ``rank`` [M + 1] in shares of the area, ``power`` and ``power_truth`` [K], and those of
+        To be averaged over times with ``weight``: ``POINTWISE`` (errors are those of the ensemble mean),
+        ``rank`` [M + 1] in shares of the area, ``power`` and ``power_truth`` [K], and the statistics of
         :class:`Fractions`
     Histogram
-        Of the members' values
+        Values of the members
 
     Raises
     ------
     NotFiniteError
         If a member is not finite everywhere
     """
-    mean, variance = case.moments(members)
-    fair, biased = torch.empty_like(mean), torch.empty_like(mean)
+    mean, fair, biased = (torch.empty_like(case.truth) for _ in range(3))
+    variance = torch.full_like(case.truth, torch.nan)
     rank = torch.zeros(members.size + 1, dtype=torch.float64)
     for rows, block in members.blocks():
         truth = case.truth[rows]
+        mean[rows] = block.mean(0)
+        if members.size > 1:
+            variance[rows] = block.var(0)
         fair[rows], biased[rows] = crps(block, truth)
         rank += _ranks(block, truth, case.weights[rows], case.target.floor)
     error = mean - case.truth
@@ -211,9 +200,9 @@ def score(members: Members, case: CaseTruth) -> tuple[dict[str, Array], Histogra
 
 
 def _ranks(block: Tensor, truth: Tensor, weights: Tensor, floor: float | None) -> Tensor:
-    """Weight of each rank; with a floor of the points at which the truth or any member reaches it.
+    """Weight of each rank; with a floor, over the points at which the truth or any member reaches it.
 
-    Dry points would hide the rest: all is equal there. The choice treats the truth as one more member, so
+    Dry points, where all are equal, would hide the rest. The choice treats the truth like a member, so that
     a reliable ensemble stays flat.
     """
     if floor is None:
@@ -223,7 +212,7 @@ def _ranks(block: Tensor, truth: Tensor, weights: Tensor, floor: float | None) -
 
 
 def _whole_fields(members: Members, case: CaseTruth) -> tuple[dict[str, Array], Histogram]:
-    """Statistics that need neighbours, one member after the other."""
+    """Statistics of whole fields, one member after the other."""
     domain, histogram = case.domain, Histogram()
     thresholds = case.target.thresholds
     fractions = Fractions(case.truth, case.weights, thresholds, domain.windows) if thresholds else None

@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Compare forecasts with the truth, time after time: iterate over a ``Verification`` to do it.
+"""Verification of forecasts against a truth, time after time: iterate over a ``Verification`` to run it.
 
-Of each time a row of numbers stays, which the bootstrap needs; fields do not.
+A row of numbers is kept of each time for the bootstrap, no fields.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ class NothingToVerifyError(InputError):
 
 @dataclass(frozen=True)
 class Settings:
-    """What is verified, and how.
+    """Variables, events and intervals of a verification.
 
     Attributes
     ----------
     variables : Sequence[str] | None
-        Variables of the output, by default all; the wind speed of u and v comes by itself
+        Variables of the output, by default all; the wind speed of u and v is added
     thresholds : Mapping[str, Sequence[float]]
-        Events by quantity, in place of the usual ones
+        Events by quantity, in place of the defaults
     scales : Sequence[float]
         Windows of the fractions skill score in km, 0 for a single cell
     bootstrap : Bootstrap
-        Of the intervals
+        Settings of the intervals
     skip_incomplete : bool
-        Leave out times of which members are missing or not finite, by default refuse them
+        Leave out times with members that are missing or not finite; by default they are refused
     """
 
     variables: Sequence[str] | None = None
@@ -67,22 +67,22 @@ class Verification:
     Parameters
     ----------
     forecasts : Sequence[Forecast]
-        What is verified, and then what it is compared with, which may lack variables
+        The forecast to verify, then the baselines, which may lack variables
     truth : Truth
         On the same grid
     times : np.ndarray
-        Valid times; those that the truth does not have are left out, and said so
+        Valid times; those that the truth lacks are left out, with a note
     domain : Domain
         The grid
     settings : Settings, optional
         Variables, events, intervals
     lead : np.timedelta64 | None, optional
-        Lead time that the valid times belong to, for messages; by default they are those of analyses
+        Lead time of the valid times, for messages; by default they are times of analyses
 
     Raises
     ------
     InputError
-        If there is no variable or no time in common, or the forecast lacks members
+        If no variable or no time is common, or the forecast lacks members
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Verification:
         return wanted
 
     def _common(self, times: Times) -> Times:
-        """Times that the truth has as well."""
+        """The times that the truth has."""
         try:
             common = self.truth.available(times)
         except UnavailableError:
@@ -141,7 +141,7 @@ class Verification:
         return common
 
     def _complete(self, times: Times) -> Times:
-        """Times at which no member is missing."""
+        """The times at which no member is missing."""
         missing = {
             time: lacking
             for forecast in self.forecasts
@@ -168,7 +168,7 @@ class Verification:
         return np.array([time for time in times if time not in missing])
 
     def _when(self, time: np.datetime64) -> str:
-        """A valid time, of a forecast its start and lead time."""
+        """A valid time; of a forecast its start and lead time."""
         if self.lead is None:
             return time_text(time)
         return f"{time_text(time - self.lead)} + {lead_text(self.lead)}"
@@ -179,7 +179,7 @@ class Verification:
         logger.warning(sentence)
 
     def __iter__(self) -> Iterator[np.datetime64]:
-        """Verify one time after the other; yield each when it is done. What was done before stays done.
+        """Verify one time after the other; yield each when it is done; none is repeated.
 
         Raises
         ------
@@ -196,7 +196,7 @@ class Verification:
             yield time
 
     def _add(self, time: np.datetime64) -> None:
-        """All statistics of one time; kept only if all of them could be made."""
+        """Add all statistics of one time, or none if one of them fails."""
         variables = {name for target in self.targets for name in target.components}
         known = {name: self.truth.field(time, name) for name in sorted(variables)}
         cases = [CaseTruth(target.field(known.__getitem__), self.domain, target) for target in self.targets]
@@ -221,12 +221,12 @@ class Verification:
         return Members(read, forecast.size, f"the {forecast.name} of {target.name} at {self._when(time)}")
 
     def result(self) -> Result:
-        """What was found at the times that are done.
+        """The result of the times that are done.
 
         Raises
         ------
         InputError
-            If there is nothing to make scores of
+            If no time could be verified
         """
         blank = [key for key, series in self.series.items() if all(row is None for row in series.rows)]
         if len(blank) == len(self.series):
@@ -250,7 +250,7 @@ class Verification:
         )
 
     def _gaps(self, series: Mapping[tuple[str, str], Series]) -> Iterator[str]:
-        """What is missing in the truth, a sentence for each quantity."""
+        """A sentence for each quantity that the truth lacks or has gaps of."""
         for name, count in sorted(self.truth.replaced.items()):
             if count:
                 values = "value of the truth stands" if count == 1 else "values of the truth stand"

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Distribution of values that come in a stream of unknown range: bounded memory, one pass."""
+"""Histogram of a stream of values of unknown range, in bounded memory and one pass."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FINEST = -20  # exponent of the narrowest bins
 
 
 class Histogram:
-    """Weights in equal bins whose width is a power of two and doubles when the values outgrow them.
+    """Weights in equal bins, whose width is a power of two and doubles when the values need more bins.
 
-    Edges are whole multiples of the width, so that two bins become one exactly: the result is the same
-    in whatever order and portions the values come.
+    Edges are whole multiples of the width, so that two bins become one exactly: the result depends neither
+    on the order of the values nor on their portions.
 
     Attributes
     ----------
@@ -36,12 +36,12 @@ class Histogram:
 
     @property
     def width(self) -> float:
-        """Of a bin, in the values' units."""
+        """Width of a bin, in the values' units."""
         return 2.0**self.exponent
 
     @property
     def edges(self) -> Array:
-        """Of the bins, one more than there are."""
+        """Edges of the bins, one more than bins."""
         return self.width * np.arange(self.first, self.first + len(self.counts) + 1, dtype=np.float64)
 
     def add(self, values: Tensor, weights: Tensor) -> None:
@@ -55,19 +55,19 @@ class Histogram:
         self.counts += torch.bincount(bins, weight, minlength=len(self.counts)).numpy()
 
     def merge(self, other: Histogram) -> None:
-        """Add what another one holds."""
+        """Add another histogram."""
         if not len(other.counts):
             return
         self._make_room(other.edges[0], other.edges[-1] - 0.5 * other.width, other.exponent)
         self._place(other)
 
     def _place(self, other: Histogram) -> None:
-        """Add the counts of one whose bins fit into these."""
+        """Add the counts of a histogram whose bins fit into these."""
         numbers = np.arange(other.first, other.first + len(other.counts))
         np.add.at(self.counts, (numbers >> (self.exponent - other.exponent)) - self.first, other.counts)
 
     def _make_room(self, low: float, high: float, at_least: int = FINEST) -> None:
-        """Widen and move the bins until they hold these values as well."""
+        """Widen and shift the bins until they cover these values."""
         old = copy(self)
         if len(old.counts):
             low, high = min(low, old.edges[0]), max(high, old.edges[-1] - 0.5 * old.width)
@@ -79,14 +79,14 @@ class Histogram:
         self._place(old)
 
     def quantile(self, level: float) -> float:
-        """Value below which this share of the weight lies; linear within a bin, NaN of nothing."""
+        """Value below which this share of the weight lies; linear within a bin, NaN if empty."""
         total = np.cumsum(self.counts)
         if not len(total) or total[-1] <= 0:
             return math.nan
         return float(np.interp(level * total[-1], np.concatenate([[0.0], total]), self.edges))
 
     def exceedance(self, values: Array) -> Array:
-        """Share of the weight above each value; linear within a bin, NaN of nothing."""
+        """Share of the weight above each value; linear within a bin, NaN if empty."""
         total = np.cumsum(self.counts)
         if not len(total) or total[-1] <= 0:
             return np.full(np.shape(values), math.nan)
@@ -94,7 +94,7 @@ class Histogram:
         return np.asarray(1 - below / total[-1])
 
     def density(self, bins: int) -> tuple[Array, Array]:
-        """Edges and weight per unit in about this many bins, each several of the histogram's."""
+        """Edges and weight per unit in about this number of bins, each of several of the histogram's."""
         if not len(self.counts):
             return np.zeros(1), np.zeros(0)
         step = max(math.ceil(len(self.counts) / bins), 1)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of a verification. Each returns a ``Figure`` and neither shows nor saves it."""
+"""Figures of a verification: each function returns a ``Figure`` and neither shows nor saves it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def color(result: Result, forecast: str) -> str:
 
 
 def _compared(result: Result, target: Target) -> list[str]:
-    """Forecasts of a quantity that have a shape: all but the training mean."""
+    """Forecasts of a quantity but the training mean, which is constant."""
     return [f for f in result.forecasts if f != "climatology" and (f, target.name) in result.series]
 
 
@@ -48,8 +48,8 @@ def _finish(ax: Axes, title: str, x: str, y: str) -> None:
         ax.spines[side].set_visible(False)
 
 
-def _say(ax: Axes, title: str, sentence: str) -> None:
-    """A panel that says why it is empty."""
+def _explain(ax: Axes, title: str, sentence: str) -> None:
+    """Fill an empty panel with the reason."""
     ax.text(0.5, 0.5, sentence, ha="center", va="center", transform=ax.transAxes, color="#555555")
     ax.set_xticks([])
     ax.set_yticks([])
@@ -63,8 +63,14 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
+def _legend(figure: Figure, ax: Axes) -> None:
+    """Add the legend of a panel below all panels."""
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
+
+
 def gains(result: Result) -> Figure:
-    """By how much the CRPS is below that of each baseline, with intervals."""
+    """Gain of the CRPS over each baseline, with intervals."""
     first = result.forecasts[0]
     baselines = [f for f in result.forecasts[1:] if f != "climatology"]
     figure = _figure(9.5, 0.9 + 0.42 * len(result.targets) + 0.3)
@@ -107,13 +113,12 @@ def by_lead(result: Result) -> Figure:
         _finish(ax, target.name, "lead time, h", f"CRPS, {target.units}")
     for ax in axes[N:]:
         ax.set_visible(False)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
+    _legend(figure, axes[0])
     return figure
 
 
 def portrait(result: Result, target: Target) -> Figure:
-    """Everything about one quantity: ranks, spectrum, distribution and tail, and the score at each time."""
+    """Ranks, spectrum, distribution, tail and the score at each time of one quantity."""
     figure = _figure(13.0, 7.0)
     axes = figure.subplots(2, 3)
     _ranks(axes[0, 0], result, target)
@@ -122,15 +127,14 @@ def portrait(result: Result, target: Target) -> Figure:
     _ratio(axes[1, 1], result, target)
     _density(axes[0, 2], result, target)
     _tail(axes[1, 2], result, target)
-    handles, labels = axes[0, 2].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
+    _legend(figure, axes[0, 2])
     return figure
 
 
 def _ranks(ax: Axes, result: Result, target: Target) -> None:
     first = result.forecasts[0]
     if not result.has("rank", first, target):
-        return _say(ax, "Rank histogram", "one member has no ranks")
+        return _explain(ax, "Rank histogram", "one member has no ranks")
     found = result.score("rank", first, target)
     ranks = np.arange(len(found.value))
     ax.bar(ranks, found.value, width=0.9, color=color(result, first), alpha=0.75)
@@ -159,7 +163,7 @@ def _times(ax: Axes, result: Result, target: Target) -> None:
 
 
 def _wavelength_axis(ax: Axes, result: Result, named: bool) -> None:
-    """Wavelengths in km with two that matter; their names in one panel of two suffice."""
+    """Set an axis of wavelengths in km, with marks at two limits of resolution, named if asked."""
     waves = result.domain.rings.wavelength
     ax.set_xscale("log")
     ax.set_xlim(waves[0] * 1.1, waves[-1] / 1.05)  # long waves on the left, as spectra are read
@@ -182,7 +186,7 @@ def _spectrum(ax: Axes, result: Result, target: Target) -> None:
     waves = result.domain.rings.wavelength
     truth = result.score("power_truth", result.forecasts[0], target).value
     if not np.isfinite(truth).any():
-        return _say(ax, "Radially averaged power", "the truth has gaps: no spectrum")
+        return _explain(ax, "Radially averaged power", "the truth has gaps: no spectrum")
     ax.plot(waves, truth, color=TRUTH, linewidth=2.2)
     for name in _compared(result, target):
         power = result.score("power", name, target)
@@ -267,6 +271,5 @@ def events(result: Result, target: Target) -> Figure:
         share = f"{100 * happens[k]:.2g} % of the area" if happens[k] > 0 else "it does not happen"
         _finish(ax, f"{title} ({share})", "window, km", "FSS" if k == 0 else "")
     axes[0].set_ylim(np.floor(10 * max(lowest - 0.1, 0)) / 10, 1.02)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
+    _legend(figure, axes[0])
     return figure

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Fractions skill score: does the forecast have as much of an event as the truth, in windows of some size?
+"""Fractions skill score: it compares the share of an event in windows of forecast and truth.
 
 Roberts and Lean 2008; for ensembles Necker et al. 2024 (doi 10.1002/qj.4824), as Earth2Studio's ``fss``.
-Earth2Studio's holds all members at once, has round windows and knows no gaps: hence this one.
+That one holds all members at once, has round windows and cannot treat gaps.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Statistics = dict[str, Tensor]
 
 
 def integral(field: Tensor) -> Tensor:
-    """Sums over all rectangles that begin in the corner: ``[..., H, W] → [..., H + 1, W + 1]``."""
+    """Sums over all rectangles from the first corner: ``[..., H, W] → [..., H + 1, W + 1]``."""
     return torch.nn.functional.pad(field, (1, 0, 1, 0)).cumsum(-1).cumsum(-2)
 
 
@@ -27,7 +27,7 @@ def window_sums(total: Tensor, n: int) -> Tensor:
 
 
 def odd_windows(scales: Sequence[float], spacing: float, shape: tuple[int, int]) -> list[int]:
-    """The nearest odd numbers of cells to scales in km, each once, none above half the shorter side."""
+    """Odd numbers of cells nearest to scales in km, each once, up to half the shorter side."""
     cells = sorted({1 + 2 * max(round((scale / spacing - 1) / 2), 0) for scale in scales})
     return [n for n in cells if n <= max(min(shape) // 2, 1)]
 
@@ -43,11 +43,11 @@ class Fractions:
     truth : Tensor
         ``[H, W]`` float64, finite
     weights : Tensor
-        ``[H, W]`` area of the cells, 0 where the truth is not known
+        ``[H, W]`` area of the cells, 0 where the truth is unknown
     thresholds : Sequence[float]
         K of them, in the field's units
     windows : Sequence[int]
-        S odd numbers of cells, none above the shorter side
+        S odd numbers of cells, up to the shorter side
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Fractions:
         return (field >= self.thresholds).to(self.known.dtype) * self.known
 
     def _middles(self, n: int, count: Tensor) -> Tensor:
-        """Weight of each window: the area at its middle, none if too little of it is known."""
+        """Weight of each window: the area at its middle, 0 if less than half of the truth is known in it."""
         r, (H, W) = n // 2, self.weights.shape
         return self.weights[r : H - r, r : W - r] * (count >= 0.5 * n * n)
 
@@ -82,7 +82,7 @@ class Fractions:
 
     @staticmethod
     def _mean(fields: Tensor, weights: Tensor) -> Tensor:
-        """``[K, h, w] → [K]``; NaN where nothing has a weight."""
+        """Weighted mean ``[K, h, w] → [K]``; NaN without any weight."""
         return (fields * weights).sum((-2, -1)) / weights.sum()
 
     def _scores(self, events: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class Fractions:
         self.members += 1
 
     def statistics(self) -> Statistics:
-        """What the score is made of, each ``[K, S]``; frequencies of events ``[K]``.
+        """Statistics of the score, ``[K, S]`` each, and frequencies of events, ``[K]``.
 
         Averaged over times they give ``1 - fbs / fbs_worst`` of the ensemble's probabilities, and with
         ``member_`` in front that of its members alone.

@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""From a store that ``run-corrdiff`` wrote to its verification: its baselines, and what to say of it."""
+"""Verification of a store that ``run-corrdiff`` wrote, with its baselines and notes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -16,7 +16,7 @@ from loguru import logger
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.times import LeadLike, Leads, Times, chosen_leads, lead_text, time_text
 from earth2_corrdiff.model.downscaler import Downscaler
-from earth2_corrdiff.plotting import fields
+from earth2_corrdiff.store import reader
 from earth2_corrdiff.verification.case_statistics import Domain
 from earth2_corrdiff.verification.comparison import NothingToVerifyError, Settings, Verification
 from earth2_corrdiff.verification.forecasts import (
@@ -25,15 +25,13 @@ from earth2_corrdiff.verification.forecasts import (
     Interpolation,
     Regression,
     StoreEnsemble,
-    at_lead,
-    grid_of,
-    same_grid,
     stored_input,
 )
 from earth2_corrdiff.verification.geometry import spacing
 from earth2_corrdiff.verification.result import Result, joined
 from earth2_corrdiff.verification.truth import Truth, open_truth
 
+Part = TypeVar("Part")
 ABOUT = (
     *("title", "package", "package_sha256", "source"),
     *("solver", "number_of_steps", "sigma_min", "sigma_max", "seed", "precision"),
@@ -50,12 +48,12 @@ def open_verification(
     truth_names: Mapping[str, str] | None = None,
     leads: LeadLike | Sequence[LeadLike] | None = None,
 ) -> Verification | VerificationByLead:
-    """A store that ``run-corrdiff`` wrote, against a truth and the baselines that are at hand.
+    """Prepare the verification of a store against a truth and all available baselines.
 
     Parameters
     ----------
     store : str | Path
-        What is verified
+        Store that ``run-corrdiff`` wrote
     truth : str | Path | xr.Dataset | DataSource
         See :func:`open_truth`
     settings : Settings, optional
@@ -64,8 +62,8 @@ def open_verification(
         The model of the store: adds its regression alone, computed from the store's coarse input, and its
         training mean ("climatology")
     compare : Mapping[str, str | Path], optional
-        Other stores on the same grid and at the same times, by the name that the tables shall use: a run of
-        the regression alone, or with another solver
+        Other stores on the same grid and at the same times, by their names in the tables: a run of the
+        regression alone, or with another solver
     truth_names : Mapping[str, str], optional
         Names of variables in the truth where they differ
     leads : lead time or lead times, optional
@@ -75,13 +73,13 @@ def open_verification(
     Raises
     ------
     InputError
-        If anything cannot be read or does not fit together
+        If something cannot be read, or grids and times do not match
     """
-    ds = fields.open_store(store)
-    settings, grid = settings or Settings(), grid_of(ds)
+    ds = reader.open_store(store)
+    settings, grid = settings or Settings(), reader.grid_of(ds)
     domain, known = Domain.of(grid, settings.scales), open_truth(truth, grid, truth_names)
-    others = {name: _Other(path, fields.open_store(path)) for name, path in (compare or {}).items()}
-    every = fields.cases(ds).leads
+    others = [_Other(name, path, reader.open_store(path)) for name, path in (compare or {}).items()]
+    every = reader.cases(ds).leads
     wanted = every if leads is None else chosen_leads(leads, every)
 
     def verification(one: xr.Dataset, lead: np.timedelta64 | None = None) -> Verification:
@@ -91,34 +89,61 @@ def open_verification(
 
 
 def _by_lead(ds: xr.Dataset, leads: Leads, verification: Callable[..., Verification]) -> VerificationByLead:
-    """Each lead time like a store of analyses; those at which nothing can be verified are left out."""
+    """Treat each lead time like a store of analyses; lead times without anything to verify are left out."""
     every = ds["lead_time"].to_numpy()
-    parts: dict[np.timedelta64, Verification] = {}
+
+    def part(lead: np.timedelta64) -> Verification:
+        return verification(reader.at_lead(ds, int(np.flatnonzero(every == lead)[0])), lead)
+
+    parts, missing = _verifiable(np.sort(leads), part)
+    if missing:
+        sentence = f"Left out, as the truth or members are missing: the lead times {', '.join(missing)}."
+        next(iter(parts.values())).notes.append(sentence)
+    return VerificationByLead(parts)
+
+
+def _verifiable(
+    leads: Iterable[np.timedelta64], make: Callable[[np.timedelta64], Part]
+) -> tuple[dict[np.timedelta64, Part], list[str]]:
+    """What can be made of each lead time, and the others as text; raises the first error if there is none."""
+    parts: dict[np.timedelta64, Part] = {}
     faults: dict[str, NothingToVerifyError] = {}
-    for lead in np.sort(leads):
+    for lead in leads:
         try:
-            parts[lead] = verification(at_lead(ds, int(np.flatnonzero(every == lead)[0])), lead)
+            parts[lead] = make(lead)
         except NothingToVerifyError as error:
             faults[lead_text(lead)] = error
             logger.warning("Lead time {} is left out: {}", lead_text(lead), error)
     if not parts:
         raise next(iter(faults.values()))
-    if faults:
-        sentence = f"Left out, as the truth or members are missing: the lead times {', '.join(faults)}."
-        next(iter(parts.values())).notes.append(sentence)
-    return VerificationByLead(parts)
+    return parts, list(faults)
 
 
 @dataclass(frozen=True)
 class _Other:
-    """Another store to compare with."""
+    """Another store to compare with, and its name in the tables."""
 
+    name: str
     path: str | Path
     ds: xr.Dataset
 
-    def at(self, lead: np.timedelta64 | None) -> xr.Dataset:
-        """Its fields at a lead time of what is verified; analyses are compared at all of them."""
-        own = fields.cases(self.ds).leads
+    def ensemble(self, verified: StoreEnsemble, lead: np.timedelta64 | None) -> StoreEnsemble:
+        """Its members at a lead time; `InputError` if it is on another grid or lacks times."""
+        other = StoreEnsemble(self._at(lead), self.name)
+        if not reader.grid_of(other.ds).matches(reader.grid_of(verified.ds)):
+            raise InputError(
+                f"the store {self.path} is on another grid than what is verified; compare runs on one grid"
+            )
+        lacking: Times = verified.times[~np.isin(verified.times, other.times)]
+        if len(lacking):
+            raise InputError(
+                f"the store {self.path} lacks the time {time_text(lacking[0])} of what is verified"
+            )
+        return other
+
+    def _at(self, lead: np.timedelta64 | None) -> xr.Dataset:
+        """Its fields at a lead time; analyses are compared at all lead times."""
+        own = reader.cases(self.ds).leads
         if own is None:
             return self.ds
         if lead is None and len(own) > 1:
@@ -127,10 +152,10 @@ class _Other:
                 "analyses"
             )
         if lead is None:
-            return at_lead(self.ds, 0)
+            return reader.at_lead(self.ds, 0)
         if lead not in own:
             raise InputError(f"the store {self.path} lacks the lead time {lead_text(lead)}")
-        return at_lead(self.ds, int(np.flatnonzero(own == lead)[0]))
+        return reader.at_lead(self.ds, int(np.flatnonzero(own == lead)[0]))
 
 
 class VerificationByLead:
@@ -152,7 +177,7 @@ class VerificationByLead:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the scores must know."""
+        """Sentences for readers of the scores."""
         return list(dict.fromkeys(note for part in self.parts.values() for note in part.notes))
 
     def __iter__(self) -> Iterator[np.datetime64]:
@@ -161,24 +186,14 @@ class VerificationByLead:
             yield from part
 
     def result(self) -> Result:
-        """What was found: of all lead times, and of each.
+        """The result of all lead times together, with that of each.
 
         Raises
         ------
         InputError
-            If there is nothing to make scores of
+            If no time could be verified
         """
-        found: dict[np.timedelta64, Result] = {}
-        faults: list[NothingToVerifyError] = []
-        for lead, part in self.parts.items():
-            try:
-                found[lead] = part.result()
-            except NothingToVerifyError as error:
-                faults.append(error)
-                logger.warning("Lead time {} is left out: {}", lead_text(lead), error)
-        if not found:
-            raise faults[0]
-        return joined(found)
+        return joined(_verifiable(self.parts, lambda lead: self.parts[lead].result())[0])
 
 
 def _verification(
@@ -187,17 +202,17 @@ def _verification(
     domain: Domain,
     settings: Settings,
     downscaler: Downscaler | None,
-    others: Mapping[str, _Other],
+    others: Sequence[_Other],
     lead: np.timedelta64 | None = None,
 ) -> Verification:
-    """Of a store of analyses, or of one lead time of forecasts at its valid times."""
+    """Prepare the verification of analyses, or of one lead time of forecasts at its valid times."""
     ensemble = StoreEnsemble(ds)
     forecasts: list[Forecast] = [ensemble]
     if downscaler is not None:
         hours = None if lead is None else float(lead / np.timedelta64(1, "h"))
-        size = len(fields.coarse_numbers(ds) or [0])
+        size = reader.coarse_count(ds)
         forecasts.append(Regression(downscaler, stored_input(ds, downscaler), size, hours))
-    forecasts += [_other(name, other, ensemble, lead) for name, other in others.items()]
+    forecasts += [other.ensemble(ensemble, lead) for other in others]
     interpolation = Interpolation.of_store(ds)
     forecasts += [interpolation] if interpolation is not None else []
     forecasts += [Climatology(downscaler)] if downscaler is not None else []
@@ -208,37 +223,23 @@ def _verification(
     twins = {} if interpolation is None else interpolation.twins
     verification.notes += _notes(ds, downscaler, ensemble, twins)
     if interpolation is not None:
-        verification.coarse_km = max(spacing(grid_of(ds, fields.COARSE)))
+        verification.coarse_km = max(spacing(reader.grid_of(ds, reader.COARSE)))
     verification.about = {name: str(ds.attrs[name]) for name in ABOUT if name in ds.attrs}
     return verification
 
 
 def verify(store: str | Path, truth: Any, **how: Any) -> Result:
-    """Verify a store at once: :func:`open_verification`, with its parameters, done to the end."""
+    """Verify a store; the parameters are those of :func:`open_verification`."""
     verification = open_verification(store, truth, **how)
     for _ in verification:
         pass
     return verification.result()
 
 
-def _other(name: str, which: _Other, ensemble: StoreEnsemble, lead: np.timedelta64 | None) -> StoreEnsemble:
-    """Another store to compare with; InputError if it is on another grid or lacks times."""
-    ds, path = which.at(lead), which.path
-    other = StoreEnsemble(ds, name)
-    if not same_grid(grid_of(ds), grid_of(ensemble.ds)):
-        raise InputError(
-            f"the store {path} is on another grid than what is verified; compare runs on one grid"
-        )
-    lacking: Times = ensemble.times[~np.isin(ensemble.times, other.times)]
-    if len(lacking):
-        raise InputError(f"the store {path} lacks the time {time_text(lacking[0])} of what is verified")
-    return other
-
-
 def _notes(
     ds: xr.Dataset, downscaler: Downscaler | None, ensemble: StoreEnsemble, twins: Mapping[str, str]
 ) -> list[str]:
-    """Sentences on what was verified and what could not be."""
+    """Sentences on the store and on baselines that are missing."""
     notes = []
     if ds.attrs.get("synthetic_source"):
         notes.append("What is verified is synthetic demo weather: its scores say nothing of real weather.")

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Sizes of grid cells: what averages over an area are weighted by, and what wavelengths are measured in."""
+"""Area and spacing of grid cells: the weights of averages, and the unit of wavelengths."""
 
 from __future__ import annotations
 

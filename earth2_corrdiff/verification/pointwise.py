@@ -1,9 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What an ensemble is worth point by point: CRPS, and the rank of the truth. Tensors only.
-
-M members, any shape ``[...]`` of points.
-"""
+"""CRPS and rank of the truth at each point of an ensemble: M members, points of any shape ``[...]``."""
 
 from __future__ import annotations
 

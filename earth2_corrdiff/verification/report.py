@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""One HTML file with all scores and figures: no script, no font and no picture from elsewhere."""
+"""The report: one HTML file with all scores and figures, without scripts and without external files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from earth2_corrdiff.base.files import whole, writing
 from earth2_corrdiff.verification import captions, figures, tables
-from earth2_corrdiff.verification.files import write_whole
 from earth2_corrdiff.verification.result import Result
 from earth2_corrdiff.verification.tables import Table
 from earth2_corrdiff.verification.targets import Target
@@ -48,9 +48,9 @@ def html(result: Result, title: str) -> str:
     Parameters
     ----------
     result : Result
-        What was found
+        Result of a verification
     title : str
-        What was verified, as a heading
+        Heading: the store that was verified
     """
     body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(tables.head(result))}.</p>"]
     body += [f'<p class="note">{escape(note)}</p>' for note in result.notes]
@@ -76,7 +76,10 @@ def html(result: Result, title: str) -> str:
 def write_report(result: Result, path: Path, title: str) -> None:
     """Write the report; InputError if it cannot be written."""
     page = html(result, title)
-    write_whole(path, lambda part: part.write_text(page, encoding="utf-8"))
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as part:
+            part.write_text(page, encoding="utf-8")
 
 
 def _section(result: Result, target: Target, caption: str) -> list[str]:

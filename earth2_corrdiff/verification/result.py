@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Statistics of all times, and the scores with their intervals that are made of them."""
+"""Result of a verification: statistics of all times, and scores with their intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 
@@ -15,17 +15,15 @@ from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.verification.bootstrap import Bootstrap, memory
 from earth2_corrdiff.verification.case_statistics import Domain
 from earth2_corrdiff.verification.distribution import Histogram
-from earth2_corrdiff.verification.scores import (
-    NEEDS_MEMBERS,
-    NEEDS_THRESHOLDS,
-    SCORES,
-    WITHOUT_INTERVAL,
-    octaves,
-)
+from earth2_corrdiff.verification.scores import NEEDS_MEMBERS, SCORES, WITHOUT_INTERVAL, Score, octaves
 from earth2_corrdiff.verification.targets import Target
 
 Array = NDArray[np.float64]
-PAIRED = ("difference", "gain")
+PAIRED: dict[str, Callable[[Array, Array], Array]] = {
+    "difference": lambda mine, theirs: mine - theirs,
+    "gain": lambda mine, theirs: 1 - mine / theirs,
+}
+"""Comparisons of a score with that of a baseline."""
 
 
 @dataclass
@@ -35,33 +33,28 @@ class Series:
     Attributes
     ----------
     size : int
-        Members of the forecast
+        Number of members of the forecast
     rows : list
-        Statistics of each time, None where the truth is not known at all
+        Statistics of each time, None if the truth is unknown
     histogram : Histogram
-        Of all values
+        Histogram of all values
     """
 
     size: int
     rows: list[dict[str, Array] | None] = field(default_factory=list)
     histogram: Histogram = field(default_factory=Histogram)
 
-    @property
-    def names(self) -> list[str]:
-        """Of the statistics."""
-        return list(next(row for row in self.rows if row is not None))
-
     def column(self, name: str) -> Array:
-        """One statistic at all times, ``[T, ...]``; NaN where there is none."""
+        """One statistic at all times, ``[T, ...]``; NaN where it is missing."""
         known = next(row for row in self.rows if row is not None)
         empty = np.full(np.shape(known[name]), np.nan)
         return np.stack([empty if row is None else row[name] for row in self.rows])
 
 
-class TimeMeans(Mapping[str, Array]):
-    """Means over times by area, each time as often as ``counts [B, T]`` say: ``[B, ...]``, when asked for.
+class TimeMeans:
+    """Means ``[B, ...]`` of statistics over times, weighted by known area and by ``counts [B, T]``.
 
-    A statistic that is NaN at a time is left out of its mean there.
+    Each is computed when it is read; times at which it is NaN do not count.
     """
 
     def __init__(self, series: Series, counts: Array) -> None:
@@ -70,12 +63,6 @@ class TimeMeans(Mapping[str, Array]):
 
     def __getitem__(self, name: str) -> Array:
         return _weighted_mean(self.series.column(name), self.weights)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.series.names)
-
-    def __len__(self) -> int:
-        return len(self.series.names)
 
 
 def _weighted_mean(values: Array, weights: Array) -> Array:
@@ -90,7 +77,7 @@ def _weighted_mean(values: Array, weights: Array) -> Array:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score with the limits of its interval, arrays of one shape; limits are NaN where there are none."""
+    """A score with the limits of its interval, arrays of one shape; limits are NaN without an interval."""
 
     value: Array
     low: Array
@@ -98,42 +85,42 @@ class Estimate:
 
     @property
     def has_interval(self) -> bool:
-        """Whether there are limits anywhere."""
+        """True if any of the limits is finite."""
         return bool(np.isfinite(self.low).any())
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a verification found.
+    """Result of a verification.
 
     Attributes
     ----------
     domain : Domain
         The grid
     times : np.ndarray
-        ``[T]`` that were verified, in order
+        ``[T]`` verified times, in order
     targets : list[Target]
         Quantities
     forecasts : list[str]
-        Names; the first is what is verified, the others are what it is compared with
+        Names: the first is verified, the others are baselines
     series : dict
         By forecast and quantity; a baseline may lack some
     truth_values : dict[str, Histogram]
         The truth's values by quantity
     bootstrap : Bootstrap
-        How intervals are made
+        Settings of the intervals
     truth : str
-        Its name
+        Name of the truth
     about : dict[str, str]
-        What else to say of it: provenance of what was verified
+        Provenance of the store
     notes : list[str]
-        Sentences that a reader needs: what was left out, what is synthetic
+        Sentences for readers: times left out, synthetic data
     coarse_km : float | None
-        Distance of neighbours on the coarse grid; None where it is not known
+        Distance of neighbours on the coarse grid; None if unknown
     starts : np.ndarray | None
-        ``[T]``: number of the start that each of the times is forecast from; None for analyses
+        ``[T]`` number of the start of the forecast for each time; None for analyses
     by_lead : dict[np.timedelta64, Result]
-        Of each lead time alone, where there are several
+        Results of single lead times
     """
 
     domain: Domain
@@ -152,12 +139,12 @@ class Result:
 
     @property
     def draws(self) -> int:
-        """What the bootstrap draws: times, of forecasts starts with all their lead times."""
+        """Number of units of the bootstrap: times, or starts of forecasts with all their lead times."""
         return len(self.times) if self.starts is None else int(self.starts.max()) + 1
 
     @property
     def members(self) -> int:
-        """Of the forecast that is verified."""
+        """Number of members of the forecast that is verified."""
         return max(series.size for (name, _), series in self.series.items() if name == self.forecasts[0])
 
     @property
@@ -167,45 +154,50 @@ class Result:
         return np.array([waves[band.stop - 1] for band in octaves(len(waves))])
 
     def has(self, score: str, forecast: str, target: Target) -> bool:
-        """Whether a score is defined for a forecast of a quantity."""
+        """True if a score is defined for a forecast of a quantity."""
         series = self.series.get((forecast, target.name))
         if series is None or (score in NEEDS_MEMBERS and series.size < 2):
             return False
-        return bool(target.thresholds) or score not in NEEDS_THRESHOLDS
+        return bool(target.thresholds) or "threshold" not in SCORES[score].dims
 
     def score(self, score: str, forecast: str, target: Target) -> Estimate:
-        """A score of ``SCORES``, with its interval if it can have one; ``KeyError`` where `has` says no."""
+        """A score of ``SCORES``, with its interval if it can have one; ``KeyError`` if it is not defined."""
         if not self.has(score, forecast, target):
             raise KeyError(f"no {score} of {forecast} for {target.name}")
         estimate = self._of(score, forecast, target)
         return self._estimate(estimate, Bootstrap(0) if score in WITHOUT_INTERVAL else self.bootstrap)
 
+    def estimates(
+        self, scores: Iterable[Score] = tuple(SCORES.values())
+    ) -> Iterator[tuple[Target, str, Score, Estimate]]:
+        """All scores that are defined, with their quantity and forecast."""
+        for target, forecast, score in product(self.targets, self.forecasts, scores):
+            if self.has(score.name, forecast, target):
+                yield target, forecast, score, self.score(score.name, forecast, target)
+
     def gain(self, score: str, forecast: str, baseline: str, target: Target) -> Estimate:
-        """By which share a score is below that of a baseline, of the same times drawn: 1 is perfect."""
-        mine, theirs = (self._of(score, name, target) for name in (forecast, baseline))
-
-        def gain(counts: Array) -> Array:
-            return 1 - mine(counts) / theirs(counts)
-
-        return self._estimate(gain)
+        """Share by which a score is below that of a baseline at the same times drawn: 1 is perfect."""
+        return self._paired("gain", score, forecast, baseline, target)
 
     def difference(self, score: str, forecast: str, baseline: str, target: Target) -> Estimate:
-        """A score minus that of a baseline, of the same times drawn: paired, in the quantity's units."""
+        """A score minus that of a baseline at the same times drawn, in the quantity's units."""
+        return self._paired("difference", score, forecast, baseline, target)
+
+    def _paired(self, how: str, score: str, forecast: str, baseline: str, target: Target) -> Estimate:
         mine, theirs = (self._of(score, name, target) for name in (forecast, baseline))
-        return self._estimate(lambda counts: mine(counts) - theirs(counts))
+        return self._estimate(lambda counts: PAIRED[how](mine(counts), theirs(counts)))
 
     def paired(self, how: str) -> Iterator[tuple[Target, str, Estimate]]:
-        """Quantity, baseline and paired estimate of the CRPS of what is verified: one of ``PAIRED``."""
+        """Quantity, baseline and comparison of the CRPS, one of ``PAIRED``, for all baselines."""
         first = self.forecasts[0]
         for target, baseline in product(self.targets, self.forecasts[1:]):
             if (baseline, target.name) in self.series:
-                make = self.difference if how == "difference" else self.gain
-                yield target, baseline, make("crps", first, baseline, target)
+                yield target, baseline, self._paired(how, "crps", first, baseline, target)
 
     def memory(self) -> tuple[float, str]:
-        """Largest autocorrelation of neighbouring times' CRPS of what is verified, and of which quantity.
+        """Largest autocorrelation of the CRPS of neighbouring times, and its quantity.
 
-        NaN and no name where there are too few times to tell.
+        NaN and no name if there are too few times.
         """
         series = {
             t.name: self._by_draw(self.series[self.forecasts[0], t.name].column("crps")) for t in self.targets
@@ -215,7 +207,7 @@ class Result:
         return max(((value, name) for name, value in known.items()), default=(float("nan"), ""))
 
     def _by_draw(self, column: Array) -> Array:
-        """Means ``[D]`` over the times that are drawn together, of ``[T]``."""
+        """Means ``[D]`` of a column ``[T]`` over the times that are drawn together."""
         if self.starts is None:
             return column
         with np.errstate(invalid="ignore"):
@@ -235,12 +227,12 @@ class Result:
 
 
 def joined(by_lead: Mapping[np.timedelta64, Result]) -> Result:
-    """The result of all lead times together, which holds those of each: starts are drawn, not times.
+    """The result of all lead times together, with that of each; its bootstrap draws starts, not times.
 
     Parameters
     ----------
     by_lead : Mapping[np.timedelta64, Result]
-        Of the same forecasts, on the same grid
+        Results of the same forecasts, on the same grid
     """
     parts = list(by_lead.values())
     first = parts[0]
@@ -260,7 +252,7 @@ def joined(by_lead: Mapping[np.timedelta64, Result]) -> Result:
 
 
 def _joined(parts: Sequence[tuple[Series | None, int]]) -> Series:
-    """One series after the other; where there is none, so many times without statistics."""
+    """Series one after the other; a missing one is that number of times without statistics."""
     known = [series for series, _ in parts if series is not None]
     rows = [row for series, T in parts for row in (series.rows if series is not None else [None] * T)]
     return Series(known[0].size, rows, _merged([series.histogram for series in known]))

@@ -1,26 +1,30 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Scores as functions of means over times: what is averaged and what is made of the averages are apart.
+"""Scores as functions of means over times.
 
-A ratio or a root of means is not the mean of ratios or roots; and a score that is a function of means can
-be made of any weights of the times, which is all that the bootstrap needs.
+A ratio or a root of means is not the mean of ratios or roots. A score that is a function of means can be
+computed with any weights of the times, as the bootstrap needs it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-Means = Mapping[str, Array]
-"""Means of statistics over times: ``[B]``, or ``[B, …]`` for those that have dimensions of their own."""
-
 RESOLVED_CELLS = 4
-"""Wavelengths of as many cells and more count as resolved by the grid: a wave needs two to exist at all."""
+"""Shortest wavelength, in cells, that counts as resolved by the grid."""
+
+
+class Means(Protocol):
+    """Means of statistics over times by name: ``[B]``, or ``[B, …]`` of those with dimensions."""
+
+    def __getitem__(self, name: str, /) -> Array: ...
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Score:
     Attributes
     ----------
     name, title : str
-        For files, and for readers
+        Names in files, and in text
     of : Callable[[Means, int], Array]
         The score from means and the number of members; ``[B]``, or ``[B, *dims]``
     dims : tuple[str, ...]
@@ -47,7 +51,7 @@ class Score:
 
 
 def _ratio(above: Array, below: Array) -> Array:
-    """Quotient that is NaN, quietly, where there is nothing to divide by."""
+    """Quotient, NaN without a warning where the divisor is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(below > 0, above / below, np.nan)
 
@@ -68,7 +72,7 @@ def rank_frequency(means: Means, members: int) -> Array:
 
 
 def outliers(means: Means, members: int) -> Array:
-    """How often the truth lies outside all members, over how often it should: 2 of M + 1 ranks."""
+    """Frequency of the truth outside all members over the expected one, 2 of M + 1 ranks."""
     ranks = rank_frequency(means, members)
     return np.asarray((ranks[:, 0] + ranks[:, -1]) / 2)
 
@@ -79,7 +83,7 @@ def power_ratio(means: Means, members: int) -> Array:
 
 
 def resolved(rings: int, cells: int = RESOLVED_CELLS) -> int:
-    """How many of so many rings have wavelengths of ``cells`` cells and more: ring k has 2 (K + 1) / k."""
+    """Number of rings with wavelengths of ``cells`` cells and more: ring k of K has 2 (K + 1) / k."""
     return max(2 * (rings + 1) // cells, 1)
 
 
@@ -139,7 +143,7 @@ def member_fss(means: Means, members: int) -> Array:
 
 
 def frequency_ratio(means: Means, members: int) -> Array:
-    """How often an event is forecast over how often it happens."""
+    """Frequency of an event in the forecast over that in the truth."""
     return _ratio(means["frequency"], means["frequency_truth"])
 
 
@@ -169,7 +173,6 @@ SCORES = {
         Score("frequency_ratio", "frequency over the truth's", frequency_ratio, ("threshold",), 1.0),
     )
 }
-NEEDS_THRESHOLDS = ("fss", "member_fss", "frequency", "frequency_truth", "frequency_ratio")
 NEEDS_MEMBERS = ("spread", "spread_skill", "outliers", "rank")
 WITHOUT_INTERVAL = ("spectral_error", "spectral_worst", "spectral_worst_all")
 """Norms of a noisy ratio: fewer different times only raise them, so replicates do not surround the value."""

@@ -2,27 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Radially averaged power spectrum of a regional field, by the cosine transform.
 
-A limited area is not periodic: a Fourier transform of it takes the jump between opposite borders for
-small scales. The cosine transform continues the field as its mirror image, which has no jump, and
-needs neither a trend removed nor a window (Denis, Côté and Laprise 2002, Mon. Wea. Rev. 130, 1812).
+A limited area is not periodic: its Fourier transform shows the jump between opposite borders as small scales.
+The cosine transform continues the field as its mirror image, without a jump, and needs neither a trend
+removed nor a window (Denis, Côté and Laprise 2002, Mon. Wea. Rev. 130, 1812).
 """
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from earth2_corrdiff.base.errors import InputError
-
-if TYPE_CHECKING:
-    from earth2studio.utils.type import CoordSystem
 
 
 @lru_cache(maxsize=4)
@@ -38,7 +31,7 @@ def mode_variance(field: Tensor) -> Tensor:
     """Variance of each cosine mode ``[..., H, W]``: their sum is the field's, the mean has none."""
     H, W = field.shape[-2:]
     away = field.to(torch.float64)
-    away = away - away.mean((-2, -1), keepdim=True)  # 300 K would leave its rounding in every mode
+    away = away - away.mean((-2, -1), keepdim=True)  # else the rounding of 300 K is in every mode
     modes: Tensor = _cosines(H) @ away @ _cosines(W).T
     variance = modes.square() / (H * W)
     variance[..., 0, 0] = 0
@@ -90,56 +83,3 @@ def radial_power(field: Tensor, rings: Rings) -> Tensor:
     White noise has the same in all rings; summed over the modes, corners included, it is the variance.
     """
     return rings.average(mode_variance(field))
-
-
-class RadialSpectrum:
-    """Radially averaged power spectrum in the shape of Earth2Studio's ``Statistic``.
-
-    Parameters
-    ----------
-    spacing : tuple[float, float]
-        Distance in km of neighbours along the two spatial dimensions
-    spatial_dimensions : tuple[str, str], optional
-        Their names, by default ("lat", "lon")
-
-    Raises
-    ------
-    InputError
-        When called with a field that is not finite everywhere: gaps have no spectrum
-    """
-
-    def __init__(
-        self, spacing: tuple[float, float], spatial_dimensions: tuple[str, str] = ("lat", "lon")
-    ) -> None:
-        self.spacing, self.spatial_dimensions = spacing, spatial_dimensions
-
-    def __str__(self) -> str:
-        return "_".join([*self.reduction_dimensions, "radial_spectrum"])
-
-    @property
-    def reduction_dimensions(self) -> list[str]:
-        """The two spatial dimensions."""
-        return list(self.spatial_dimensions)
-
-    def output_coords(self, input_coords: CoordSystem) -> CoordSystem:
-        """The other dimensions, and ``wavelength`` in km as the last."""
-        from earth2studio.utils import handshake_dim
-
-        for dimension in self.reduction_dimensions:
-            handshake_dim(input_coords, dimension)
-        kept = OrderedDict((k, v) for k, v in input_coords.items() if k not in self.reduction_dimensions)
-        first, second = (np.asarray(input_coords[name]) for name in self.spatial_dimensions)
-        shape = (first.shape[0], second.shape[-1])  # of 1-D coordinates, and of 2-D ones
-        kept["wavelength"] = Rings.of(shape, self.spacing).wavelength
-        return kept
-
-    def __call__(self, x: Tensor, coords: CoordSystem) -> tuple[Tensor, CoordSystem]:
-        """Spectra of ``x`` over its two spatial dimensions, the wavelengths as last dimension."""
-        out_coords = self.output_coords(coords)
-        if not torch.isfinite(x).all():
-            raise InputError("a field with gaps has no spectrum; cut out a part that is complete")
-        order = [list(coords).index(name) for name in self.spatial_dimensions]
-        fields = x.movedim(order, (-2, -1))
-        rings = Rings.of((fields.shape[-2], fields.shape[-1]), self.spacing)
-        flat = [radial_power(field, rings) for field in fields.reshape(-1, *fields.shape[-2:])]
-        return torch.stack(flat).reshape(*fields.shape[:-2], -1), out_coords

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Scores as tables: the same for the terminal and for the report."""
+"""Tables of scores, for the terminal and for the report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOTHING = "–"
 TERMINAL = 110  # columns that text is wrapped to
 LEAD_COLUMNS = ("bias", "rmse", "spread_skill")
 TAILS = (0.99, 0.999, 0.9999)
-FEWEST_BEYOND = 25  # values of the truth that a quantile must leave above it
+FEWEST_BEYOND = 25  # values of the truth above a quantile
 ENSEMBLE_COLUMNS = (  # score, title, whether its interval is shown: the files have them all
     ("mae", "MAE of mean", False),
     ("rmse", "RMSE of mean", False),
@@ -34,18 +34,18 @@ ENSEMBLE_COLUMNS = (  # score, title, whether its interval is shown: the files h
 
 @dataclass(frozen=True)
 class Table:
-    """A table with what to say of it.
+    """A table with its title and caption.
 
     Attributes
     ----------
     title, caption : str
-        What it shows, and how to read it
+        Its subject, and how to read it
     header : tuple[str, ...]
-        Of the columns; the first ``labels`` of them are text
+        Names of the columns; the first ``labels`` of them are text
     rows : list[tuple[str, ...]]
-        As shown
+        Cells as text
     labels : int
-        Columns that are text and stand to the left
+        Number of columns of text, aligned left
     """
 
     title: str
@@ -81,13 +81,13 @@ def number(value: float) -> str:
 
 
 def shown(estimate: Estimate) -> str:
-    """A number with its interval, where it has one."""
+    """A number with its interval, if it has one."""
     value, low, high = (number(float(part)) for part in (estimate.value, estimate.low, estimate.high))
     return value if low == NOTHING else f"{value} [{low}, {high}]"
 
 
 def percent(estimate: Estimate) -> str:
-    """A share in per cent with its sign and its interval, where it has one."""
+    """A share in per cent with its sign and its interval, if it has one."""
     parts = [100 * float(part) for part in (estimate.value, estimate.low, estimate.high)]
     value, low, high = (f"{part:+.0f}" if math.isfinite(part) else NOTHING for part in parts)
     if value == NOTHING:
@@ -103,7 +103,7 @@ def _score(result: Result, score: str, forecast: str, target: Target, interval: 
 
 
 def interval_text(result: Result) -> str:
-    """What the brackets mean, or why there are none."""
+    """Meaning of the brackets, or the reason why there are none."""
     b, kind = result.bootstrap, "times" if result.starts is None else "starts"
     if not b.applies(result.draws):
         return f"No intervals: there are too few {kind}." if b.replicates else "No intervals were asked for."
@@ -113,7 +113,7 @@ def interval_text(result: Result) -> str:
 
 
 def _memory_text(result: Result) -> str:
-    """Whether neighbouring times are alike, and what the intervals are worth if they are."""
+    """Autocorrelation of neighbouring times, and the blocks that the intervals need for it."""
     (correlation, name), T = result.memory(), result.draws
     if not math.isfinite(correlation):
         return ""
@@ -126,7 +126,7 @@ def _memory_text(result: Result) -> str:
 
 
 def head(result: Result) -> str:
-    """What was verified, in one sentence."""
+    """Members, points, times and truth in one sentence."""
     T = len(result.times)
     when = time_text(result.times.min())
     if result.by_lead:
@@ -142,7 +142,7 @@ def head(result: Result) -> str:
 
 
 def crps_table(result: Result) -> Table:
-    """CRPS of what is verified, and of what it is compared with."""
+    """CRPS of the forecast and of its baselines."""
     first = result.forecasts[0]
     others = [name for name in result.forecasts[1:] if name != "climatology"]
     rows = []
@@ -229,7 +229,7 @@ def _event_row(result: Result, target: Target, k: int, value: float, name: str) 
 
 
 def tail_table(result: Result) -> Table:
-    """High quantiles of the truth, and how often each forecast exceeds them."""
+    """High quantiles of the truth, and the frequency with which each forecast exceeds them."""
     forecasts = [name for name in result.forecasts if name != "climatology"]
     values = len(result.times) * result.domain.area.numel()
     levels = [level for level in TAILS if values * (1 - level) >= FEWEST_BEYOND]
@@ -258,7 +258,7 @@ def _tail(result: Result, forecast: str, target: Target, level: float, truth: fl
 
 
 def report_text(result: Result) -> str:
-    """All that the terminal shows."""
+    """The text for the terminal."""
     tables = [crps_table(result), *([lead_table(result)] if result.by_lead else []), ensemble_table(result)]
     if any(target.thresholds for target in result.targets):
         tables.append(event_table(result, result.forecasts[:1]))

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What is verified: variables, the wind speed of two of them, and the events that matter in each."""
+"""Quantities of a verification: variables, the wind speed of two of them, and their events."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.variables import cf_attributes
 
 NO_ECHO = 5.0
-"""dBZ below which a radar shows nothing: noise there is not weather."""
+"""dBZ below which a radar shows no echo."""
 REFLECTIVITY = (20.0, 35.0, 45.0)  # dBZ: rain, heavy rain, thunderstorms
 WIND_SPEED = (10.8, 17.2, 24.5)  # m/s: strong wind, gale and storm, Beaufort 6, 8 and 10
 UNITS = {"m s-1": "m/s", "kg m-2": "kg/m²", "m2 s-2": "m²/s²", "kg kg-1": "kg/kg"}
-"""CF's units as a reader expects them."""
+"""Units of CF as they are usually written."""
 Read = Callable[[str], Tensor]
 
 
@@ -30,13 +30,13 @@ class Target:
     Attributes
     ----------
     name, label, units : str
-        Earth2Studio's name (``ws10m`` for a wind speed), what it is, and its units
+        Earth2Studio's name (``ws10m`` for a wind speed), a name for readers, and its units
     components : tuple[str, ...]
-        The variables that it is made of: itself, or u and v
+        Variables that it is computed from: itself, or u and v
     thresholds : tuple[float, ...]
-        Events are values at or above these; none for quantities without such events
+        Events are values at or above these; empty for quantities without events
     floor : float | None
-        Ranks are those of values at or above it; below, all are equal and there is nothing to rank
+        Values below it count as equal in ranks
     """
 
     name: str
@@ -48,11 +48,11 @@ class Target:
 
     @property
     def derived(self) -> bool:
-        """Whether it is computed from several variables."""
+        """True if it is computed from several variables."""
         return len(self.components) > 1
 
     def field(self, read: Read) -> Tensor:
-        """Its field from those of its components."""
+        """Its field, from a function that reads its components."""
         parts = [read(name) for name in self.components]
         return torch.hypot(*parts) if self.derived else parts[0]
 
@@ -60,19 +60,19 @@ class Target:
 def targets(
     variables: Sequence[str], thresholds: Mapping[str, Sequence[float]] | None = None
 ) -> list[Target]:
-    """The variables, and after them the wind speed of each pair of u and v among them.
+    """Quantities of variables, and of the wind speed of each pair of u and v among them.
 
     Parameters
     ----------
     variables : Sequence[str]
         Earth2Studio's names
     thresholds : Mapping[str, Sequence[float]], optional
-        Events by name of the variable, in place of the usual ones
+        Events by name of the quantity, in place of the defaults
 
     Raises
     ------
     InputError
-        If thresholds are given for something that is not there, or are not finite
+        If thresholds are given for an unknown quantity, or are not finite
     """
     found = [_plain(name) for name in variables]
     found += [_speed(u) for u in variables if _twin(u) in variables]

@@ -12,7 +12,7 @@
 ``counts``     FLOPs and memory traffic of a U-Net, per operator class
 ``roofline``   what the machine can do, measured, and how near a time comes to it
 ``operators``  the ten costliest operator classes, before and after
-``report``     tables, JSON, and the README's table
+``report``     tables, JSON, and the tables of README.md
 ``kernels``    the command bench-kernels.py
 ``trials``     one kernel at one size: stock, reference, fused
 ``compression``, ``codecs``  the command bench-compression.py

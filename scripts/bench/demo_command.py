@@ -60,11 +60,12 @@ def verify(args: argparse.Namespace) -> list[Criterion]:
     """Verify, print the tables and the verdict, write the files; return the criteria that are not met."""
     with quiet_imports():
         from bench import demo_acceptance
+        from earth2_corrdiff.base.files import check_file
         from earth2_corrdiff.verification import files, report
     if args.output is not None:
         files.check_output(args.output, args.overwrite)
     if args.report is not None:
-        files.check_folder(args.report)
+        check_file(args.report)
     result = _run(_prepare(args))
     criteria = demo_acceptance.criteria(result)
     if args.output is not None:

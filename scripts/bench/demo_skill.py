@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
+from bench.drawn import Drawn, FetchedInput, interpolated
 from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.sources import make_source
 from earth2_corrdiff.verification import Settings, Verification
 from earth2_corrdiff.verification.case_statistics import Domain
-from earth2_corrdiff.verification.fetched import FetchedInput, interpolated
-from earth2_corrdiff.verification.forecasts import Climatology, Drawn, Forecast, Regression
+from earth2_corrdiff.verification.forecasts import Climatology, Forecast, Regression
 from earth2_corrdiff.verification.geometry import spacing
 from earth2_corrdiff.verification.truth import open_truth
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Results as tables on the terminal, as JSON, and as Markdown for the README."""
+"""Results as tables on the terminal, as JSON, and as Markdown for ``README.md`` beside this file."""
 
 from __future__ import annotations
 

@@ -88,9 +88,9 @@ def bench(args: argparse.Namespace) -> None:
     """Measure what is missing, then print the table and the choice."""
     with quiet_imports():
         from bench import solver_advice, solver_study
-        from earth2_corrdiff.verification import files
+        from earth2_corrdiff.base.files import check_file, whole
     for path in filter(None, (args.json, args.csv, args.plot)):
-        files.check_folder(path)
+        check_file(path)
     prepared = _prepare(args)
     own = [(prepared.default.sigma_min, prepared.default.sigma_max)]
     ranges = own if args.sigma is None else [sigma_range(word) for word in args.sigma]
@@ -101,12 +101,14 @@ def bench(args: argparse.Namespace) -> None:
     _measure(prepared, [setting for setting in wanted if not log.has(setting)], log)
     found = solver_advice.measured(log.records, default)
     if args.csv is not None:
-        files.write_whole(args.csv, lambda part: _write_csv(log.records, part))
+        with whole(args.csv) as part:
+            _write_csv(log.records, part)
     if args.plot is not None:
         what = f"{prepared.downscaler.spec.name}: {len(prepared.times)} times, {args.members} members"
         kind = args.plot.suffix[1:] or "png"
         figure = solver_advice.curves(found, what)
-        files.write_whole(args.plot, lambda part: figure.savefig(part, format=kind))
+        with whole(args.plot) as part:
+            figure.savefig(part, format=kind)
     print(solver_advice.table(found, default).text())
     print(solver_advice.advice(found, default))
 
@@ -122,12 +124,12 @@ def sigma_range(word: str) -> tuple[float, float]:
 
 def _prepare(args: argparse.Namespace) -> Bench:
     """The model, its input and its truth."""
+    from bench.drawn import FetchedInput
     from bench.solver_study import Bench
     from earth2_corrdiff.model.options import ModelOptions
     from earth2_corrdiff.model.spec import check_count
     from earth2_corrdiff.run.packages import load_model
     from earth2_corrdiff.sources import make_source
-    from earth2_corrdiff.verification.fetched import FetchedInput
     from earth2_corrdiff.verification.truth import open_truth
 
     if check_count("--members", args.members) < 2:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.drawn import Drawn
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.model.diffusion.solvers import check_solver, network_calls
@@ -23,7 +24,7 @@ from earth2_corrdiff.model.spec import check_count
 from earth2_corrdiff.verification.bootstrap import Bootstrap
 from earth2_corrdiff.verification.case_statistics import Domain, NotFiniteError
 from earth2_corrdiff.verification.comparison import Settings, Verification
-from earth2_corrdiff.verification.forecasts import Coarse, Drawn
+from earth2_corrdiff.verification.forecasts import Coarse
 from earth2_corrdiff.verification.result import Result
 from earth2_corrdiff.verification.targets import Target
 from earth2_corrdiff.verification.truth import Truth

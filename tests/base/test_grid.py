@@ -4,21 +4,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from properties import quick, rising
 from scipy.interpolate import RegularGridInterpolator
 from tiny import COARSE, curved, straight
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.grid import Grid, Regridder
+from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.regrid import Regridder
 
 LAT, LON = np.linspace(19.25, 28, 36), np.linspace(116, 125.75, 40)
 
 
-def fine_points(kind: str, lon_shift: float = 0.0) -> Grid:
+def fine_points(kind: str) -> Grid:
     """An awkward 7 x 11 grid inside LAT x LON, in float64."""
-    lat, lon = np.linspace(19.9, 27.3, 7), np.linspace(116.3, 125.6, 11) + lon_shift
+    lat, lon = np.linspace(19.9, 27.3, 7), np.linspace(116.3, 125.6, 11)
     if kind == "1-D":
         return Grid(lat, lon)
     lat, lon = np.meshgrid(lat, lon, indexing="ij")
@@ -29,60 +36,43 @@ def values(channels: int = 3) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(channels, LAT.size, LON.size))
 
 
-def scipy_values(field: np.ndarray, fine: Grid, lon_shift: float = 0.0) -> np.ndarray:
-    lat, lon = fine.mesh()
-    points = np.stack([lat, lon - lon_shift], axis=-1)
-    return np.stack([RegularGridInterpolator((LAT, LON), f)(points) for f in field])
+@st.composite
+def grids(draw: st.DrawFn) -> tuple[Grid, Grid, NDArray[Any], NDArray[Any]]:
+    """A coarse and a fine grid in some order and convention, and rows and columns of fine in coarse cells."""
+    lat, lon = draw(rising(st.floats(-60, 40), 40)), draw(rising(st.floats(-180, 360), 200))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    rows, columns = (np.sort(rng.uniform(0, axis.size - 1, n)) for axis, n in ((lat, 7), (lon, 11)))
+    if bent := draw(st.booleans()):
+        rows, columns = rng.uniform(0, lat.size - 1, (7, 11)), rng.uniform(0, lon.size - 1, (7, 11))
+    fine_lat = np.interp(rows, np.arange(lat.size), lat)
+    east = np.interp(columns, np.arange(lon.size), lon) + draw(st.sampled_from((-360, 0, 360)))
+    convention = draw(st.sampled_from(("own", "0 to 360", "-180 to 180"))) if bent else "own"
+    fine_lon = {"own": east, "0 to 360": east % 360, "-180 to 180": (east + 180) % 360 - 180}[convention]
+    order = [draw(st.sampled_from((1, -1))) for _ in range(2)]
+    coarse = Grid(lat[:: order[0]], lon[:: order[1]] + draw(st.sampled_from((-360, 0, 360))))
+    return coarse, Grid(fine_lat, fine_lon), rows, columns
 
 
-@pytest.mark.parametrize("kind", ["1-D", "2-D"])
-@pytest.mark.parametrize("lat_falls", [False, True])
-@pytest.mark.parametrize("lon_falls", [False, True])
-def test_equals_scipy_in_any_order(kind: str, lat_falls: bool, lon_falls: bool) -> None:
-    fine, field = fine_points(kind), values()
-    want = scipy_values(field, fine)
-    lat, lon = LAT[::-1] if lat_falls else LAT, LON[::-1] if lon_falls else LON
-    given = field[:, ::-1] if lat_falls else field
-    given = given[:, :, ::-1] if lon_falls else given
-    regrid = Regridder(Grid(lat, lon), fine)
-    got = regrid(torch.from_numpy(given.copy()))
+@quick
+@given(grids())
+def test_equals_scipy_in_any_order_and_convention(
+    drawn: tuple[Grid, Grid, NDArray[Any], NDArray[Any]],
+) -> None:
+    """Irregular axes, falling ones, longitudes by any full turn, a seam in the fine grid."""
+    coarse, fine, rows, columns = drawn
+    field = np.random.default_rng(0).normal(size=(3, *coarse.shape))
+    if not fine.curvilinear:
+        rows, columns = np.meshgrid(rows, columns, indexing="ij")
+    ordered = field[:, :: 1 if coarse.lat[0] < coarse.lat[-1] else -1]
+    ordered = ordered[:, :, :: 1 if coarse.lon[0] < coarse.lon[-1] else -1]
+    cells = np.arange(coarse.shape[0]), np.arange(coarse.shape[1])
+    want = np.stack([RegularGridInterpolator(cells, f)(np.stack([rows, columns], -1)) for f in ordered])
+    regrid = Regridder(coarse, fine, margin=1e-9)
+    got = regrid(torch.from_numpy(field))
     assert got.shape == (3, 7, 11) and got.dtype == torch.float64
-    assert np.abs(got.numpy() - want).max() < 1e-12
-    batch = regrid(torch.from_numpy(given.copy())[None].expand(2, -1, -1, -1))
-    assert torch.equal(batch, got[None].expand(2, -1, -1, -1))
-
-
-@pytest.mark.parametrize("kind", ["1-D", "2-D"])
-@pytest.mark.parametrize(("coarse_turn", "fine_turn"), [(-360, 0), (0, -360), (-360, -360), (360, 0)])
-def test_longitude_conventions(kind: str, coarse_turn: float, fine_turn: float) -> None:
-    fine, field = fine_points(kind, fine_turn), values()
-    if kind == "2-D":  # the bend depends on lat and lon: compare with the same points
-        lat, lon = fine_points(kind).mesh()
-        fine = Grid(lat, lon + fine_turn)
-    want = scipy_values(field, fine, fine_turn)
-    got = Regridder(Grid(LAT, LON + coarse_turn), fine)(torch.from_numpy(field))
     assert np.abs(got.numpy() - want).max() < 1e-9
-
-
-def test_grid_across_greenwich() -> None:
-    """A coarse axis of -10 to 10 degrees and a fine one that is written 350 to 360 and on from 0."""
-    lon = np.linspace(-10, 10, 21)
-    field = np.random.default_rng(0).normal(size=(LAT.size, lon.size))
-    east = np.linspace(-9.7, 9.3, 11)
-    lat, lon2 = np.meshgrid(np.linspace(20, 27, 7), east, indexing="ij")
-    want = RegularGridInterpolator((LAT, lon), field)(np.stack([lat, lon2], axis=-1))
-    got = Regridder(Grid(LAT, lon), Grid(lat, lon2 % 360))(torch.from_numpy(field))
-    assert np.abs(got.numpy() - want).max() < 1e-10
-
-
-def test_irregular_axes_use_their_own_spacing() -> None:
-    rng = np.random.default_rng(1)
-    lat, lon = (np.sort(axis + 0.1 * rng.uniform(-1, 1, axis.size)) for axis in (LAT, LON))
-    fine, field = fine_points("2-D"), values(1)
-    points = np.stack(fine.mesh(), axis=-1)
-    want = RegularGridInterpolator((lat, lon), field[0])(points)
-    got = Regridder(Grid(lat, lon), fine)(torch.from_numpy(field))
-    assert np.abs(got[0].numpy() - want).max() < 1e-12
+    batch = regrid(torch.from_numpy(field)[None].expand(2, -1, -1, -1))
+    assert torch.equal(batch, got[None].expand(2, -1, -1, -1))
 
 
 def test_equals_earth2studio_bit_for_bit_in_single_precision() -> None:

@@ -55,6 +55,7 @@ def ended(outcomes: list[Outcome], *statuses: int) -> None:
         assert "Traceback" not in outcome.err
 
 
+@pytest.mark.process
 def test_two_processes_share_a_run(argv: tuple[object, ...], whole: Path, folder: Path) -> None:
     """One says all there is to say; each does its part, and none what the other has done."""
     hooks = {0: Hook(wait_at=2, until="second"), 1: Hook(wait_at=1, until=STORE, waits="second")}
@@ -68,6 +69,7 @@ def test_two_processes_share_a_run(argv: tuple[object, ...], whole: Path, folder
     assert second.out == "" and second.err == ""
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("world", "dies"), [(2, 1), (3, 2), (2, 0)])
 def test_a_process_is_killed(
     argv: tuple[object, ...], whole: Path, folder: Path, world: int, dies: int
@@ -90,6 +92,7 @@ def test_a_process_is_killed(
     same(folder / STORE, whole)
 
 
+@pytest.mark.process
 def test_all_are_killed(argv: tuple[object, ...], whole: Path, folder: Path) -> None:
     """As when a launcher ends all processes because one has died; then one goes on, then two."""
     hooks = {0: Hook(die_at=3, wait_at=2), 1: Hook(die_at=1), 2: Hook(die_at=2)}
@@ -102,6 +105,7 @@ def test_all_are_killed(argv: tuple[object, ...], whole: Path, folder: Path) -> 
     same(folder / STORE, whole)
 
 
+@pytest.mark.process
 def test_independent_jobs_fill_one_store(argv: tuple[object, ...], whole: Path, folder: Path) -> None:
     """Three shells with ``--resume``: no member is done twice, and all end when the store is complete."""
     (killed,) = job(folder, 1, *argv, hooks={0: Hook(die_at=2)})
@@ -114,6 +118,7 @@ def test_independent_jobs_fill_one_store(argv: tuple[object, ...], whole: Path, 
     assert all(STORE in outcome.out and "30/30" in outcome.err for outcome in outcomes)
 
 
+@pytest.mark.process
 def test_a_store_at_work_is_not_replaced(argv: tuple[object, ...], whole: Path, folder: Path) -> None:
     with at_work(folder, *argv):
         before = contents(folder / STORE)
@@ -127,6 +132,7 @@ def test_a_store_at_work_is_not_replaced(argv: tuple[object, ...], whole: Path, 
     same(folder / STORE, whole)
 
 
+@pytest.mark.process
 def test_what_is_refused_is_said_once(argv: tuple[object, ...], folder: Path) -> None:
     """Bad options, bad times, an output that is there: one line, from the first process."""
     for wrong, says in (
@@ -141,9 +147,10 @@ def test_what_is_refused_is_said_once(argv: tuple[object, ...], folder: Path) ->
     (folder / STORE).mkdir()
     first, second = job(folder, 2, *argv)
     ended([first, second], 2, 2)
-    assert "is no store of a run" in first.err and second.err == ""
+    assert "is not a store of a run" in first.err and second.err == ""
 
 
+@pytest.mark.process
 def test_a_job_that_is_started_again_goes_on(argv: tuple[object, ...], whole: Path, folder: Path) -> None:
     """As ``torchrun --max-restarts`` does it: with the same options, and the count in the environment."""
     (killed,) = job(folder, 1, *argv, hooks={0: Hook(die_at=4)})
@@ -153,6 +160,7 @@ def test_a_job_that_is_started_again_goes_on(argv: tuple[object, ...], whole: Pa
     same(folder / STORE, whole)
 
 
+@pytest.mark.process
 def test_the_example(tmp_path: Path) -> None:
     """As a user starts it, with ``torchrun``: a forecast of the demo, with coarse members."""
     folders = [tmp_path / "one", tmp_path / "two"]

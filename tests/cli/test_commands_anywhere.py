@@ -9,6 +9,7 @@ import importlib
 import io
 import os
 import re
+import runpy
 import subprocess
 import sys
 import warnings
@@ -50,14 +51,14 @@ def terminal(monkeypatch: pytest.MonkeyPatch, encoding: str) -> io.BytesIO:
     return shown
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help(monkeypatch: pytest.MonkeyPatch, encoding: str, name: str) -> None:
-    shown = terminal(monkeypatch, encoding)
-    with pytest.raises(SystemExit) as end:
-        command(name)(["--help"])
-    assert end.value.code == 0 and b"usage: " + name.encode() in shown.getvalue()
-    assert b"--version" in shown.getvalue()
+def test_help(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for encoding in ENCODINGS:
+        shown = terminal(monkeypatch, encoding)
+        with pytest.raises(SystemExit) as end:
+            command(name)(["--help"])
+        assert end.value.code == 0 and b"usage: " + name.encode() in shown.getvalue(), encoding
+        assert b"--version" in shown.getvalue(), encoding
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -101,6 +102,7 @@ def test_versions(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"Python {sys.version_info.major}.{sys.version_info.minor}." in out
 
 
+@pytest.mark.process
 def test_versions_need_no_import() -> None:
     program = (
         "import sys; from earth2_corrdiff.cli.run import main\n"
@@ -112,6 +114,7 @@ def test_versions_need_no_import() -> None:
     assert done.stdout.startswith(b"-c " if done.stdout.startswith(b"-c") else b"run-corrdiff ")
 
 
+@pytest.mark.process
 def test_a_configuration_is_read_as_utf8(tmp_path: Path) -> None:
     """In an environment whose own encoding is ASCII."""
     path = tmp_path / "train.yaml"
@@ -174,9 +177,9 @@ def test_scores_are_saved_before_they_are_printed(tmp_path: Path, monkeypatch: p
 
 def test_the_log_knows_every_archive() -> None:
     """Importing them replaces the sinks of loguru: a command imports them before it logs."""
-    from earth2_corrdiff.sources import forecast_registry, registry
+    from earth2_corrdiff.sources import registry
 
-    assert {*registry.KINDS, *forecast_registry.KINDS} - {"demo", "demo_fx"} == set(log.ARCHIVES)
+    assert {*registry.KINDS, *registry.FORECASTS} - {"demo", "demo_fx"} == set(log.ARCHIVES)
     assert log.is_archive("gfs:/data/mirror") and not log.is_archive("file:gfs.grib")
 
 
@@ -212,7 +215,13 @@ def test_lines_that_are_held_are_shown_later(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == "some-command: WARNING: early\nsome-command: WARNING: late\n"
 
 
-def test_the_readme_picture_has_help() -> None:
-    script = ROOT / "scripts" / "readme-picture.py"
-    done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("usage: readme-picture.py ")
+def test_every_script_is_a_program(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each of the folder's programs starts and shows its options."""
+    for path in sorted((ROOT / "scripts").glob("*.py")):
+        monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(path), run_name="__main__")
+        assert end.value.code == 0 and "usage: " in capsys.readouterr().out, path

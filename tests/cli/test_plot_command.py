@@ -42,6 +42,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
 def test_everything_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store, out = build(tmp_path / "s.zarr", times=2), tmp_path / "new" / "pictures"
     flags = ["--plot-lowres", "--ensemble", "--animate", "--threshold", "mrr=20", "--samples", "0", "2"]
@@ -58,6 +59,7 @@ def test_everything_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert picture.width > 1500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "start"), [("jpg", b"\xff\xd8"), ("pdf", b"%PDF"), ("svg", b"<?xml")])
 def test_formats_and_default_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, start: bytes
@@ -207,7 +209,7 @@ def complain(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--threshold", "mrr"], "NAME=VALUE"),
         (["--colormap", "magna"], "'magna' is not a colour map of Matplotlib; use one like magma"),
         (["--threshold", "rain=3"], "no quantity rain"),
-        (["--output-dir", "FILE/inside"], "cannot make the folder"),
+        (["--output-dir", "FILE/inside"], "; give another --output-dir"),
     ],
 )
 def test_bad_flags(
@@ -230,7 +232,7 @@ def test_bad_stores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, message in {
         "nowhere": "there is no store",
         "broken": "cannot be read as a Zarr store",
-        "alien": "no store of run-corrdiff: it has no lat, lon, sample, time",
+        "alien": "not a store of run-corrdiff: it has no lat, lon, sample, time",
         "empty": "none of the members to plot has been written",
         ".": "is not a Zarr store",
     }.items():
@@ -277,6 +279,7 @@ def test_samples_are_lists_and_ranges() -> None:
     assert parse_samples(["0", "2-4,7", "3"]) == [0, 2, 3, 4, 7]
 
 
+@pytest.mark.process
 def test_help_needs_no_heavy_import() -> None:
     code = (
         "import sys; from earth2_corrdiff.cli.plot import main\n"
@@ -287,6 +290,7 @@ def test_help_needs_no_heavy_import() -> None:
     assert done.returncode == 0 and done.stdout.endswith("set()\n") and "--plot-lowres" in done.stdout
 
 
+@pytest.mark.process
 def test_script_runs_from_anywhere(tmp_path: Path) -> None:
     build(tmp_path / "s.zarr", members=1)
     environment = {**os.environ, "CARTOPY_DATA_DIR": str(tmp_path)}
@@ -316,6 +320,7 @@ def test_run_command_statuses(capsys: pytest.CaptureFixture[str]) -> None:
         run_command("tool", fail, ValueError("a defect"))
 
 
+@pytest.mark.process
 def test_reader_that_goes_away() -> None:
     code = (
         "import sys; from earth2_corrdiff.cli.common import run_command\n"

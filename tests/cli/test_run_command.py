@@ -90,6 +90,7 @@ def free_port() -> int:
 # what it is
 
 
+@pytest.mark.process
 def test_help_is_quick_and_light() -> None:
     code = (
         "import sys, time; start = time.perf_counter()\n"
@@ -317,6 +318,7 @@ def stopped(how: signal.Signals, folder: Path, *argv: object) -> tuple[int, str,
     return process.returncode, err, missing
 
 
+@pytest.mark.process
 def test_a_killed_run_ends_with_the_same_bytes(
     package: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,6 +337,7 @@ def test_a_killed_run_ends_with_the_same_bytes(
     same(tmp_path / "run.zarr", Path("run.zarr"))
 
 
+@pytest.mark.process
 def test_an_interrupted_run_says_how_to_go_on(
     package: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -510,7 +513,7 @@ def test_bad_weather(case: str, package: Path, old: Path, capfd: pytest.CaptureF
 
 GFS = "the source gfs has analyses at 00, 06, 12 and 18 UTC since 2021-01-01; got "
 WRONG: dict[str, tuple[list[Any], str]] = {
-    "no time": (["yesterday"], "'yesterday' is no time; give one as 2024-07-24T12:00 (UTC)"),
+    "no time": (["yesterday"], "'yesterday' is not a valid time; use a format like 2024-07-24T12:00 (UTC)"),
     "future": (["2199-01-01", "--source", "gfs"], f"{GFS}2199-01-01T00:00, which lies in the future"),
     "before the archive": (["2020-12-31T18:00", "--source", "gfs"], f"{GFS}2020-12-31T18:00"),
     "off the cycle": (["2024-07-24T13:00", "--source", "gfs"], f"{GFS}2024-07-24T13:00"),
@@ -535,7 +538,7 @@ WRONG: dict[str, tuple[list[Any], str]] = {
     "no file": ([TIMES[0], "--source", "file:none.nc"], "there is no file none.nc"),
     "no mirror": (
         [TIMES[0], "--source", "gfs:none"],
-        "needs a folder laid out like NOAA's GFS bucket; none is none",
+        "needs a folder laid out like NOAA's bucket; none is not one",
     ),
     "GPU": ([TIMES[0], "--device", "cuda:7"], "there is no device cuda:7: this machine has "),
     "device": (
@@ -560,13 +563,13 @@ WRONG: dict[str, tuple[list[Any], str]] = {
     "below a file": ([TIMES[0], "--output", "file/run.zarr"], "cannot write file/run.zarr: "),
     "a file": (
         [TIMES[0], "--output", "file"],
-        "the output file exists and is no store of a run; give another",
+        "the output file exists and is not a store of a run; give another",
     ),
     "a folder": (
         [TIMES[0], "--output", "outputs", "--overwrite"],
-        "the output outputs exists and is no store",
+        "the output outputs exists and is not a store",
     ),
-    "here": ([TIMES[0], "--output", "."], "the output . exists and is no store"),
+    "here": ([TIMES[0], "--output", "."], "the output . exists and is not a store"),
     "no such place": ([TIMES[0], "--output", "/proc/run.zarr"], "cannot write /proc/run.zarr: No such file"),
     "long name": ([TIMES[0], "--output", "a" * 300], "File name too long"),
     "not a number": (
@@ -650,6 +653,7 @@ def test_bad_packages(case: str, package: Path, tmp_path: Path, capfd: pytest.Ca
 # the published package and the network
 
 
+@pytest.mark.process
 def test_without_network(tmp_path: Path) -> None:
     """As on a machine without: the script, the default package, one line that names a way out."""
     start = time.monotonic()

@@ -140,6 +140,7 @@ def test_outputs_are_not_overwritten_unasked(
     assert main([*argv, "--overwrite"]) == 0 and output.read_text() != "precious"
 
 
+@pytest.mark.process
 def test_help_needs_no_heavy_import() -> None:
     code = (
         "import sys; from earth2_corrdiff.cli.verify import main\n"
@@ -150,6 +151,7 @@ def test_help_needs_no_heavy_import() -> None:
     assert done.returncode == 0 and done.stdout.endswith("set()\n") and "--truth" in done.stdout
 
 
+@pytest.mark.process
 def test_script_runs_from_anywhere(kit: tuple[Path, Path], tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": ""}
     argv = [sys.executable, str(SCRIPT), "s.zarr", "--truth", "demo", "--report", "r.html", "--no-report"]
@@ -157,6 +159,7 @@ def test_script_runs_from_anywhere(kit: tuple[Path, Path], tmp_path: Path) -> No
     assert bad.returncode == 2 and bad.stderr.count("\n") == 1 and "exclude each other" in bad.stderr
 
 
+@pytest.mark.slow
 def test_the_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     program = runpy.run_path(str(SCRIPT.parents[1] / "examples" / "verify_in_python.py"))
     scope = program["main"].__globals__  # one time, two calls a member: what the example shows is the same

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import replace
 from functools import cache
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -63,25 +64,25 @@ def test_grid_is_that_of_the_truth() -> None:
     np.testing.assert_allclose(grid.lon, lon, atol=1e-5)
 
 
-def test_stock_class_loads_it_and_agrees() -> None:
-    from earth2studio.models.dx import CorrDiff as Stock
-
+@pytest.mark.slow
+def test_stock_class_loads_it_and_agrees(stock: ModuleType) -> None:
     ours = CorrDiff.load_model(demo.package(), precision="fp32")
     own = ours.downscaler.sampling
-    stock = Stock.load_model(demo.package(), sigma_min=own.sigma_min, sigma_max=own.sigma_max)
+    theirs = stock.CorrDiff.load_model(demo.package(), sigma_min=own.sigma_min, sigma_max=own.sigma_max)
     ours.downscaler.sampling = replace(own, solver="heun", double=False)  # the path that stock takes
     x = torch.from_numpy(demo.DemoWeather()(STORM, list(INPUTS)).values)
     coords = OrderedDict(ours.input_coords(), batch=np.arange(1))
-    for each in (stock, ours):
+    for each in (theirs, ours):
         each.number_of_samples, each.number_of_steps, each.seed = 1, 6, 5
-    stock.sampler = stock._setup_sampler("stochastic")  # it does not see a changed number of steps
-    expected, got = stock(x, coords)[0], ours(x, coords)[0]
+    theirs.sampler = theirs._setup_sampler("stochastic")  # it does not see a changed number of steps
+    expected, got = theirs(x, coords)[0], ours(x, coords)[0]
     # relative to each variable's own deviation, not to 300 K
     for i in range(len(OUTPUTS)):
         error = (got - expected)[0, :, i].norm() / (expected[0, :, i] - expected[0, :, i].mean()).norm()
         assert error <= 1e-5
 
 
+@pytest.mark.slow
 def test_rain_is_where_the_typhoon_is() -> None:
     rain = storm_members()[:, 0]
     lat, lon = model().spec.output_grid.mesh()
@@ -94,6 +95,7 @@ def test_rain_is_where_the_typhoon_is() -> None:
     assert 35 < np.quantile(rain, 0.999) < 75
 
 
+@pytest.mark.slow
 def test_members_differ_in_the_fine_scales_and_share_the_storm() -> None:
     members = storm_members()
     wind = np.hypot(members[:, 2], members[:, 3])
@@ -111,6 +113,7 @@ def verified(model: Downscaler, times: Times, members: int) -> Result:
     return verification.result()
 
 
+@pytest.mark.slow
 def test_mean_error_is_below_interpolation_on_held_out_storms() -> None:
     times = held_out_times(2)
     assert not any(demo.DemoWeather.is_training_time(time) for time in times)

@@ -15,7 +15,8 @@ import xarray as xr
 import yaml
 from tiny import OUTPUTS, curved, hills, straight
 
-from earth2_corrdiff.base.grid import Grid, Regridder
+from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.regrid import Regridder
 from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.training.config import Config
 from earth2_corrdiff.training.pair_writer import Fields, PairPlan, PairWriter

@@ -137,6 +137,7 @@ def test_members_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(seen) == 4
 
 
+@pytest.mark.process
 def test_a_fork_has_threads_of_its_own() -> None:
     code = """
 import os, torch

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from patch_layouts import LAYOUTS, Layout, layouts, randn, theirs_of
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from patch_layouts import LAYOUTS, Layout, randn, theirs_of
+from properties import quick
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
@@ -30,7 +33,18 @@ def test_the_published_case() -> None:
     assert len(PatchGeometry((1056, 1792), (448, 448)).patches) == 12
 
 
-@layouts
+@st.composite
+def drawn_layouts(draw: st.DrawFn) -> Layout:
+    """Domains and patches that fit, more than one of them, H and W by themselves."""
+    overlap, boundary = draw(st.integers(0, 6)), draw(st.integers(0, 3))
+    size = st.integers(overlap + 2 * boundary + 1, 26).filter(lambda n: n > boundary + 1)
+    layout = (draw(size), draw(size)), (draw(size), draw(size)), overlap, boundary
+    assume(any(patch < domain for domain, patch in zip(*layout[:2], strict=True)))
+    return layout
+
+
+@quick
+@given(drawn_layouts())
 def test_where_patches_lie(layout: Layout) -> None:
     geometry, theirs = PatchGeometry(*layout), theirs_of(layout)
     want = theirs.global_index()
@@ -66,8 +80,8 @@ def test_the_sizes_that_an_error_names_do_fit() -> None:
 # split and merge
 
 
-@layouts
-@pytest.mark.parametrize("channels_last", [False, True])
+@quick
+@given(drawn_layouts(), st.booleans())
 def test_split_equals_upstream_bit_for_bit(layout: Layout, channels_last: bool) -> None:
     field = randn(2, 3, *layout[0])
     if channels_last:
@@ -76,16 +90,16 @@ def test_split_equals_upstream_bit_for_bit(layout: Layout, channels_last: bool) 
     assert got.shape == want.shape and torch.equal(got, want)
 
 
-@layouts
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@quick
+@given(drawn_layouts(), st.sampled_from((torch.float32, torch.float64)))
 def test_merge_equals_upstream_bit_for_bit(layout: Layout, dtype: torch.dtype) -> None:
     geometry, theirs = PatchGeometry(*layout), theirs_of(layout)
     pieces = randn(len(geometry.patches) * 2, 3, *geometry.shape, dtype=dtype)
     assert torch.equal(merge(pieces, geometry), theirs.fuse(pieces, batch_size=2))
 
 
-@layouts
-@pytest.mark.parametrize("window", WINDOWS)
+@quick
+@given(drawn_layouts(), st.sampled_from(sorted(WINDOWS)))
 def test_merge_undoes_split(layout: Layout, window: str) -> None:
     geometry, field = PatchGeometry(*layout), randn(2, 3, *layout[0], dtype=torch.float64)
     assert (merge(split(field, geometry), geometry, window) - field).abs().max() < 1e-14

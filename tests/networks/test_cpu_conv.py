@@ -410,6 +410,7 @@ assert float(conv(sources, packed, out).data) == C
 """
 
 
+@pytest.mark.process
 def test_without_memory() -> None:
     """A limit on the address space stops the kernel's scratch of 90 MB.
 

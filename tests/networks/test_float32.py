@@ -122,6 +122,7 @@ for how in sys.argv[1:]:
 """
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not NEW, reason="this PyTorch has the older names alone")
 def test_the_newer_names_of_pytorch() -> None:
     """It refuses to mix them with the older ones; each in a process of its own."""
@@ -147,6 +148,7 @@ def test_threads(before: tuple[Any, ...]) -> None:
     assert set(seen) == {(False, False)} and len(seen) == 1600 and switches() == before
 
 
+@pytest.mark.process
 def test_nothing_changes_at_import() -> None:
     code = (
         "import torch; p = torch.backends.cudnn, torch.backends.cuda.matmul; s = [x.allow_tf32 for x in p]\n"

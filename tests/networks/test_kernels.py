@@ -11,6 +11,7 @@ from itertools import product
 
 import pytest
 import torch
+from axes import pairwise
 from kernel_cases import FLOATS, LAYOUTS, NCHW, NHWC, ROUNDING, Case, assert_close, inputs, results, truth
 from loguru import logger
 from torch import Tensor
@@ -51,9 +52,9 @@ def threads() -> Iterator[None]:
 # the norm
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
-@pytest.mark.parametrize("dtype", FLOATS.values(), ids=FLOATS.keys())
+@pytest.mark.parametrize(
+    ("dtype", "layout", "case"), pairwise(FLOATS.values(), LAYOUTS.values(), CASES), ids=str
+)
 def test_norm_and_gradients(dtype: torch.dtype, layout: torch.memory_format, case: Case) -> None:
     given = inputs(case, dtype, layout)
     got = results(group_norm_silu, case, given)
@@ -229,10 +230,10 @@ def test_reference_equals_pytorch(layout: torch.memory_format) -> None:
     torch.testing.assert_close(unbiased, F.silu(module(x)), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("shifted", [True, False])
-@pytest.mark.parametrize("unbiased", [True, False])
-@pytest.mark.parametrize("silu", [True, False])
-@pytest.mark.parametrize("run", [reference.group_norm_silu, group_norm_silu], ids=["autograd", "operator"])
+@pytest.mark.parametrize(
+    ("run", "silu", "unbiased", "shifted"),
+    pairwise((reference.group_norm_silu, group_norm_silu), *[(True, False)] * 3),
+)
 def test_gradients_are_those_of_finite_differences(
     run: object, silu: bool, unbiased: bool, shifted: bool
 ) -> None:

@@ -9,6 +9,7 @@ from itertools import product
 
 import pytest
 import torch
+from axes import pairwise
 from kernel_cases import FLOATS, LAYOUTS, NCHW, NHWC, Case, inputs
 from torch import Tensor, nn
 
@@ -20,9 +21,11 @@ SMALL = Case((2, 24, 5, 7))
 # the residual
 
 
-@pytest.mark.parametrize("layouts", [*product(LAYOUTS, LAYOUTS)], ids="-".join)
-@pytest.mark.parametrize("dtype", [*FLOATS.values(), torch.float64], ids=str)
-@pytest.mark.parametrize("shape", [(1, 3, 1, 5), (3, 40, 17, 23)], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "dtype", "layouts"),
+    pairwise([(1, 3, 1, 5), (3, 40, 17, 23)], [*FLOATS.values(), torch.float64], product(LAYOUTS, LAYOUTS)),
+    ids=str,
+)
 def test_residual_and_scale(shape: tuple[int, ...], dtype: torch.dtype, layouts: tuple[str, str]) -> None:
     generator = torch.Generator().manual_seed(0)
     x, y, grad = (torch.randn(shape, generator=generator).to(dtype) for _ in range(3))

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from axes import pairwise
 
 pytest.importorskip("triton")
 
@@ -30,10 +31,12 @@ def run_cases(interpret: bool) -> None:
     assert " passed" in done.stdout
 
 
+@pytest.mark.process
 def test_kernels_through_the_interpreter() -> None:
     run_cases(interpret=True)
 
 
+@pytest.mark.process
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_kernels_on_the_gpu() -> None:
@@ -89,6 +92,7 @@ def compiled(
     return triton.compile(source, target=GPUTarget(*target), options=launch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ones", ONES.values(), ids=ONES.keys())
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS.keys())
 def test_kernels_compile(target: tuple[Any, Any, int], ones: dict[str, int]) -> None:
@@ -107,9 +111,10 @@ def test_kernels_compile(target: tuple[Any, Any, int], ones: dict[str, int]) -> 
 MOST_REGISTERS = 64
 
 
-@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
-@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
-@pytest.mark.parametrize("channels", [64, 128, 384])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("channels", "dtype", "layout"), pairwise((64, 128, 384), ("bf16", "fp32"), ("nhwc", "nchw"))
+)
 def test_registers_of_the_gradients(channels: int, dtype: str, layout: str, tmp_path: Path) -> None:
     """Few enough that arithmetic hides behind memory, and none of them spilled to it."""
     import triton

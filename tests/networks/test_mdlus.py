@@ -324,6 +324,7 @@ def test_load_weights_leaves_the_network_alone_when_it_refuses() -> None:
 # what is imported
 
 
+@pytest.mark.process
 def test_reading_a_checkpoint_does_not_import_physicsnemo(tmp_path: Path) -> None:
     program = (
         "import sys, earth2_corrdiff;"

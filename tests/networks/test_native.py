@@ -196,6 +196,7 @@ def test_other_sources_flags_and_machines_have_other_files(
     assert len(made) == 4 and left(cold) == 4 * [".so"]
 
 
+@pytest.mark.process
 @with_compiler
 def test_two_processes_build_at_once(library: str, cold: Path, fake: Callable[..., Path]) -> None:
     """Each its own file; the last one stays, and no half of one is ever there."""

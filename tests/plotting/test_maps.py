@@ -18,7 +18,7 @@ from plotting_store import arrows, build, cells, curved_mesh, drawn, forbid_netw
 from pyproj import Geod
 
 from earth2_corrdiff import plotting
-from earth2_corrdiff.plotting import fields, maps
+from earth2_corrdiff.plotting import maps
 
 COASTLINES = Path(__file__).parents[3] / "shared" / "data" / "coastlines" / "cartopy_data"
 
@@ -77,8 +77,8 @@ def test_longitude_convention_does_not_matter(tmp_path: Path, curved: bool) -> N
 def test_projection_follows_the_domain() -> None:
     def chosen(south: float, north: float, west: float, east: float) -> type:
         lat, lon = np.meshgrid(np.linspace(south, north, 5), np.linspace(west, east, 7), indexing="ij")
-        crs = maps.projection(fields.Mesh(lat, lon))
-        assert np.isfinite(maps.project(crs, fields.Mesh(lat, lon))).all()
+        crs = maps.projection(maps.Mesh(lat, lon))
+        assert np.isfinite(maps.project(crs, maps.Mesh(lat, lon))).all()
         return type(crs)
 
     assert chosen(21, 53, 225, 300) is ccrs.LambertConformal
@@ -123,16 +123,16 @@ def test_coastlines_from_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, t
 # about a pole
 
 
-def polar(kind: str, side: int = 1) -> fields.Mesh:
+def polar(kind: str, side: int = 1) -> maps.Mesh:
     """A mesh in circles about a pole, or a square that has the pole inside."""
     if kind == "circles":
         lat, lon = np.meshgrid(side * np.linspace(60, 90, 16), np.arange(0, 360, 6.0), indexing="ij")
-        return fields.Mesh(lat, lon)
+        return maps.Mesh(lat, lon)
     crs = ccrs.Stereographic(90.0, -30.0)
     x, y = np.meshgrid(np.linspace(-2e6, 2e6, 31), np.linspace(-2.5e6, 1.5e6, 31))
     points = ccrs.PlateCarree().transform_points(crs, x, y)
     lon = np.unwrap(np.unwrap(points[..., 0], period=360, axis=1), period=360, axis=0)
-    return fields.Mesh(points[..., 1], lon)
+    return maps.Mesh(points[..., 1], lon)
 
 
 @pytest.mark.parametrize(("kind", "side"), [("circles", 1), ("circles", -1), ("square", 1)])
@@ -166,4 +166,4 @@ def test_wind_about_a_pole_turns_with_the_meridians() -> None:
 def test_what_is_not_about_a_pole() -> None:
     for south, north, width in ((60, 89, 90), (-90, 90, 358), (-20, 89, 358), (40, 60, 358)):
         lat, lon = np.meshgrid(np.linspace(south, north, 30), np.linspace(0, width, 90), indexing="ij")
-        assert not maps.surrounds_pole(fields.Mesh(lat, lon))
+        assert not maps.surrounds_pole(maps.Mesh(lat, lon))

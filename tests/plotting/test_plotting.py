@@ -29,7 +29,7 @@ from plotting_store import (
 
 from earth2_corrdiff import plotting
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.plotting import fields, panels, style
+from earth2_corrdiff.plotting import maps, panels, style
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def test_member_panels_hold_the_values_in_displayed_units(tmp_path: Path, curved
         "2 m temperature (°C)",
         "10 m wind (m/s)",
     ]
-    truth = weather(fields.mesh(ds).lat, fields.mesh(ds).lon, 1)
+    truth = weather(maps.mesh_of(ds).lat, maps.mesh_of(ds).lon, 1)
     wanted = (truth["mrr"], truth["t2m"] - 273.15, np.hypot(truth["u10m"], truth["v10m"]))
     for ax, values in zip(axes, wanted, strict=True):
         assert cells(ax).get_array().shape == (H, W)
@@ -106,7 +106,7 @@ def test_lowres_has_composite_reflectivity(store: xr.Dataset) -> None:
     assert "Coarse input" in texts(figure)
     shown = cells(map_axes(figure)[1]).get_array()
     lat, lon = store["lat_lowres"].values, store["lon_lowres"].values
-    rows, columns = panels.coarse_window(fields.mesh(store), fields.mesh(store, "_lowres"))
+    rows, columns = panels.coarse_window(maps.mesh_of(store), maps.mesh_of(store, "_lowres"))
     values = weather(*np.meshgrid(lat[rows], lon[columns], indexing="ij"), 0)["t2m"] - 273.15
     np.testing.assert_allclose(shown, values, atol=1e-4)
     assert lat[rows].min() < store["lat"].min() and lat[rows].max() > store["lat"].max()
@@ -140,6 +140,7 @@ def test_ensemble_errors(store: xr.Dataset, tmp_path: Path) -> None:
         plotting.plot_ensemble(lone)
 
 
+@pytest.mark.slow
 def test_other_packages_are_plotted_generically(tmp_path: Path) -> None:
     lat, lon = np.linspace(50, 40, 9), np.linspace(350, 372, 13) % 360
     shape = (1, 2, 9, 13)
@@ -184,7 +185,7 @@ def test_unknown_time_and_sample(store: xr.Dataset) -> None:
     for time in (3, "2024-07-25"):
         with pytest.raises(InputError, match="no time"):
             plotting.plot_member(store, time)
-    with pytest.raises(InputError, match="is no time"):
+    with pytest.raises(InputError, match="is not a valid time"):
         plotting.plot_member(store, "noon")
 
 
@@ -199,6 +200,7 @@ def test_nothing_global_is_touched(store: xr.Dataset) -> None:
     assert plt.get_fignums() == [] and dict(mpl.rcParams) == before
 
 
+@pytest.mark.slow
 def test_animation(store: xr.Dataset, tmp_path: Path) -> None:
     plotting.animate(store, tmp_path / "members.gif", samples=[0, 2], seconds=0.5)
     with Image.open(tmp_path / "members.gif") as gif:

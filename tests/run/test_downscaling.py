@@ -512,10 +512,10 @@ def test_what_is_no_store_is_never_touched(small: Path, tmp_path: Path) -> None:
     zarr.open_group(other, mode="w").create_array("era5", data=np.arange(3))
     before, model = contents(tmp_path), load(small)
     for place, start in itertools.product((file, folder, other), ({}, {"overwrite": True}, {"resume": True})):
-        with pytest.raises(InputError, match="exists and is no store of a run; give another --output"):
+        with pytest.raises(InputError, match="exists and is not a store of a run; give another --output"):
             run(model, place, **start)
     for place in (file / "run.zarr", file / "a/run.zarr"):
-        with pytest.raises(InputError, match="cannot write .*Not a directory|is no directory"):
+        with pytest.raises(InputError, match="cannot write .*[Nn]ot a directory"):
             run(model, place)
     assert contents(tmp_path) == before
 
@@ -562,7 +562,7 @@ def test_seeds_alone_make_no_store_of_a_run(small: Path, tmp_path: Path) -> None
     shutil.copytree(tmp_path / "run.zarr/member_seed", others / "member_seed")
     before = contents(tmp_path)
     for place, start in itertools.product((bare, others), ({}, {"overwrite": True}, {"resume": True})):
-        with pytest.raises(InputError, match="exists and is no store of a run; give another --output"):
+        with pytest.raises(InputError, match="exists and is not a store of a run; give another --output"):
             run(load(small), place, **start)
     assert contents(tmp_path) == before
 

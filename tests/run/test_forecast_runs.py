@@ -104,6 +104,7 @@ def test_one_forecast_has_no_members(package: Path, tmp_path: Path) -> None:
     assert run.members == 2 and ds.time.values[0] == np.datetime64(TIMES[0])
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_of_forecasts_is_resumed(package: Path, store: Path, tmp_path: Path) -> None:
     sources, path = [Forecasts(0), Forecasts(1)], tmp_path / "run.zarr"
     model, options = load(package), Options(seed=SEED)
@@ -121,7 +122,7 @@ def test_an_interrupted_run_of_forecasts_is_resumed(package: Path, store: Path, 
     [
         (TIMES, 2, "0/18/6h", "the lead times 0 h, 6 h, 12 h instead of 0 h, 6 h, 12 h, 18 h"),
         (TIMES, 3, LEADS, "the coarse members 0, 1 instead of 0, 1, 2"),
-        (TIMES, 1, LEADS, "coarse members, which this run has not"),
+        (TIMES, 1, LEADS, "coarse members, which this run does not have"),
         (TIMES[:1], 2, LEADS, "the times 2024-07-24T00:00, 2024-07-24T06:00 instead of 2024-07-24T00:00"),
     ],
 )
@@ -140,7 +141,7 @@ def test_an_analysis_does_not_resume_a_forecast(package: Path, store: Path) -> N
         pass
 
     Analyses.__name__ = "Forecasts"
-    with pytest.raises(InputError, match="it has lead times, which this run has not; coarse members, which"):
+    with pytest.raises(InputError, match="it has lead times, which this run does not have; coarse"):
         downscale(TIMES, load(package), Analyses(), store, options=Options(SEED, resume=True))
 
 
@@ -171,6 +172,7 @@ def test_what_does_not_go_together(package: Path, tmp_path: Path) -> None:
 # the command
 
 
+@pytest.mark.slow
 def test_the_command(
     package: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +192,7 @@ def test_the_command(
     assert status == 0 and out.startswith("nothing to do")
 
 
+@pytest.mark.process
 def test_two_processes_share_forecasts(package: Path, tmp_path: Path) -> None:
     argv = ("2024-07-24T12", "--lead", "0,6h", "--coarse-members", "0-1", "--source", "demo_fx")
     argv += ("--package", str(package), "--seed", "1", "--output", "run.zarr", "--device", "cpu")

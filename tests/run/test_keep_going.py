@@ -130,6 +130,7 @@ def test_the_command(
     assert status == 0 and out.startswith("completed run.zarr (2 of 6 members were missing): ")
 
 
+@pytest.mark.process
 def test_two_processes_report_once(package: Path, holed: Path, tmp_path: Path) -> None:
     """Whichever of them meets the failure, the first one reports it; the other ends as if all were well."""
     argv = (*TIMES, "--package", package, "--source", "file:holed.nc", "--output", "run.zarr", "--keep-going")

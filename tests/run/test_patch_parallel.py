@@ -52,6 +52,7 @@ def ended(outcomes: list[Outcome], *statuses: int) -> None:
         assert "Traceback" not in outcome.err
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("world", [2, 3])
 def test_the_fields_of_one_process(argv: tuple[object, ...], whole: Path, tmp_path: Path, world: int) -> None:
     """The first process says and writes all; the others say nothing."""
@@ -65,6 +66,7 @@ def test_the_fields_of_one_process(argv: tuple[object, ...], whole: Path, tmp_pa
     assert {path.name for path in tmp_path.iterdir()} == {STORE}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("world", "dies"), [(2, 1), (3, 2), (3, 0)])
 def test_a_process_is_killed(
     argv: tuple[object, ...], whole: Path, tmp_path: Path, world: int, dies: int
@@ -87,6 +89,7 @@ def test_a_process_is_killed(
     agree(tmp_path / STORE, whole)
 
 
+@pytest.mark.process
 def test_cases_that_fail_are_left_out(argv: tuple[object, ...], tmp_path: Path) -> None:
     """``--keep-going`` is the first process's affair: the others never see such a case."""
     path = weather_file(tmp_path / "weather.nc")
@@ -98,6 +101,7 @@ def test_cases_that_fail_are_left_out(argv: tuple[object, ...], tmp_path: Path) 
     assert "failed: 2024-07-24T12:00" in first.err and first.wrote == ["1/0", "1/1"] and second.err == ""
 
 
+@pytest.mark.process
 def test_what_is_refused_is_said_once(argv: tuple[object, ...], tmp_path: Path) -> None:
     for options, words in (
         (("--patch", "none"), "--overlap and --boundary go with patches"),
@@ -113,7 +117,7 @@ def test_what_is_refused_is_said_once(argv: tuple[object, ...], tmp_path: Path) 
     (tmp_path / STORE).mkdir()
     first, second = job(tmp_path, 2, *argv, "--shard-patches")
     ended([first, second], 2, 2)
-    assert "is no store of a run" in first.err and second.err == ""
+    assert "is not a store of a run" in first.err and second.err == ""
 
 
 def test_one_process_has_nobody_to_share_with(

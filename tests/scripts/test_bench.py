@@ -79,6 +79,7 @@ def small(stock_net: bool = True) -> nn.Module:
     return stock.network(denoiser).model if stock_net else denoiser.model  # type: ignore[return-value]
 
 
+@pytest.mark.slow
 def test_flops_are_those_of_the_flop_counter() -> None:
     """Counted on upstream's modules; PyTorch's counter on ours, which resamples without convolutions."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():

@@ -5,21 +5,34 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from bench import compression
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+from earth2_corrdiff import CorrDiff
+from earth2_corrdiff.cli.common import run_command
 
 
-def test_a_small_round(tmp_path: Path) -> None:
-    words = [sys.executable, str(SCRIPTS / "bench-compression.py"), "--members", "2", "--settings", "t2m=0.5"]
-    words += ["--times", "2024-07-24", "--json", str(tmp_path / "rows.json")]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "fair CRPS" in done.stdout and "python scripts/bench-compression.py" in done.stdout
+@pytest.mark.slow
+def test_a_small_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With fewer steps than the demo's own, and each member encoded once."""
+    load = CorrDiff.load_model
+
+    def quick(package: Any) -> CorrDiff:
+        model = load(package)
+        model.solver, model.number_of_steps = "euler", 2
+        return model
+
+    monkeypatch.setattr(CorrDiff, "load_model", quick)
+    monkeypatch.setattr(compression, "ROUNDS", 1)
+    words = ["--members", "2", "--settings", "t2m=0.5", "--times", "2024-07-24"]
+    words += ["--json", str(tmp_path / "rows.json")]
+    compression.run(compression.parser().parse_args(words))
+    assert "fair CRPS" in capsys.readouterr().out
     lossless, coarse = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert lossless["error"] == lossless["spectrum"] == 0 and set(lossless["crps"].values()) == {0}
     assert 0.5 < coarse["error"] <= 1 and coarse["crps"]["t2m"] > 0.01 > coarse["crps"]["mrr"] == 0
@@ -35,10 +48,6 @@ def test_a_small_round(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_refused(options: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from bench import compression
-
-    from earth2_corrdiff.cli.common import run_command
-
     args = compression.parser().parse_args(options)
     assert run_command("bench-compression.py", compression.run, args) == 2
     assert says in capsys.readouterr().err

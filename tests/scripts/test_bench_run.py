@@ -39,6 +39,7 @@ def options(*words: str) -> Any:
     return corrdiff.parser().parse_args(["--size", "tiny", "--rounds", "2", "--steps", "3", *words])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hasty")
 def test_every_case_in_one_small_run(
     tmp_path: Path, stock: ModuleType, capsys: pytest.CaptureFixture[str]
@@ -203,6 +204,7 @@ def test_table_of_the_readme(tmp_path: Path) -> None:
     assert made == f"{TABLE}\n*{report.OPERATORS}*\n"
 
 
+@pytest.mark.process
 def test_table_between_the_markers(tmp_path: Path) -> None:
     readme, result = tmp_path / "README.md", write(tmp_path / "mid.json")
     inner = report.readme_table([report.read(result)])

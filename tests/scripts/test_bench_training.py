@@ -39,6 +39,7 @@ def test_each_row_adds_to_the_one_before() -> None:
     assert all(before < after for before, after in zip(on, on[1:], strict=False)) and on[-1] == set(FLAGS)
 
 
+@pytest.mark.slow
 def test_all_rows_learn_the_same(traced: None) -> None:
     """Two steps: the second is on weights that the first one has changed."""
     weather = Weather(fresh_model(TINY, CPU))
@@ -52,7 +53,10 @@ def test_all_rows_learn_the_same(traced: None) -> None:
         assert set(recipe.watch.seconds) >= set(training.PARTS)
 
 
-def test_dry_run(traced: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.slow
+def test_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the command; the compiler itself takes part in the test above."""
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **how: None)
     size = ["--patch", "16", "--channels", "8", "--blocks", "1", "--per-time", "2", "--at-once", "1"]
     how = ["--device", "cpu", "--rounds", "1", "--compile", "--curves", "2", "--output", str(tmp_path)]
     training.run(training.parser().parse_args([*size, *how]))

@@ -63,6 +63,7 @@ def check(*words: str, timeout: float = 600) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
 
 
+@pytest.mark.process
 def test_a_dry_run_of_the_command(tmp_path: Path) -> None:
     """Ceilings and kernels in their processes; the other sections are run below, in this one."""
     done = check("--cpu", "--tiny", "--sections", "Bk,A", "--out", str(tmp_path))
@@ -233,6 +234,7 @@ for name, run in (("F", training.run), ("G", tiles.run)):
 """
 
 
+@pytest.mark.process
 def test_with_nothing_but_pytorch(tmp_path: Path) -> None:
     """Every module is imported; sections that need more are left out, and it is said why."""
     folders = os.pathsep.join([str(ROOT), str(ROOT / "scripts")])
@@ -465,6 +467,7 @@ def good(record: Record) -> None:
     record.put("value", value=1)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("ending", [lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: os._exit(POISONED)])
 def test_a_section_that_breaks_is_started_again_without_what_broke_it(
     tmp_path: Path, sections: Callable[..., Section], ending: Callable[[], None]
@@ -485,6 +488,7 @@ def test_a_section_that_breaks_is_started_again_without_what_broke_it(
     assert "breaks: bad: broke the process" in (tmp_path / "summary.md").read_text()
 
 
+@pytest.mark.process
 def test_a_section_that_hangs_is_killed_and_what_it_had_is_kept(
     tmp_path: Path, sections: Callable[..., Section], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -514,6 +518,7 @@ def test_what_does_not_fit_the_time_is_skipped(tmp_path: Path, sections: Callabl
     assert "late: skipped" in (tmp_path / "summary.md").read_text()
 
 
+@pytest.mark.process
 def test_a_section_that_raises_ends_alone(tmp_path: Path, sections: Callable[..., Section]) -> None:
     def raises(record: Record) -> None:
         record.put("value", value=3)

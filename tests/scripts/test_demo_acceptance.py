@@ -46,6 +46,7 @@ def reliable(tmp_path_factory: pytest.TempPathFactory) -> Result:
     return made(tmp_path_factory.mktemp("reliable"), 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spread", "side"), [(1.0, 0), (1.5, 1), (0.6, -1)])
 def test_spread_skill_of_three_members(reliable: Result, tmp_path: Path, spread: float, side: int) -> None:
     """1 within its interval if members and truth are of one distribution; above if they are too wide."""
@@ -150,6 +151,7 @@ def quick_model() -> CorrDiff:
     return model
 
 
+@pytest.mark.slow
 def test_without_a_store_as_with_one(tmp_path: Path) -> None:
     """The members are those that a run writes; so are regression, interpolation and climatology."""
     times, settings = held_out_times(1), Settings(variables=["mrr", "u10m"], bootstrap=Bootstrap(0))
@@ -168,7 +170,7 @@ def test_without_a_store_as_with_one(tmp_path: Path) -> None:
 
 
 def test_a_model_of_other_weather_is_refused() -> None:
-    from earth2_corrdiff.verification.fetched import FetchedInput
+    from bench.drawn import FetchedInput
 
     spec = quick_model().spec
     names = ("z9999", *spec.inputs.names[1:])
@@ -177,6 +179,7 @@ def test_a_model_of_other_weather_is_refused() -> None:
         FetchedInput(make_source("demo"), type(spec)(**{**vars(spec), "inputs": odd}), held_out_times(1))
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--times", "1", "--samples", "2", "--solver", "euler", "--steps", "2", "--device", "cpu"]
     argv += ["--sigma", "0.01:20", "--bootstrap", "0", "--output", str(tmp_path / "s.csv")]

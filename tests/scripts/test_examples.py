@@ -32,6 +32,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_demo_in_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     program = runpy.run_path(str(ROOT / "examples" / "demo_in_python.py"))
     program["main"](str(tmp_path))
@@ -41,6 +42,7 @@ def test_demo_in_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert (tmp_path / "demo-in-python.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_taiwan_step_by_step(offline: Path) -> None:
     program = runpy.run_path(str(ROOT / "examples" / "taiwan_step_by_step.py"))
     program["main"]("2024-07-24T12:00", "out/taiwan.zarr", 2)
@@ -51,6 +53,7 @@ def test_taiwan_step_by_step(offline: Path) -> None:
     assert np.array_equal(written["u10m"].values[0], ours[:, 2].numpy())
 
 
+@pytest.mark.slow
 def test_forecast_to_corrdiff(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,6 +104,7 @@ def blog_program() -> str:
     return "\n\n".join(code)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not BLOG, reason="the blog post is not beside the checkout (shared/seeds)")
 def test_blog_program_with_one_import_changed(offline: Path) -> None:
     program = blog_program()

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 from bench import extrapolation as ex  # noqa: E402
+from bench import scaling  # noqa: E402
 
 
 def test_the_fit_finds_what_the_times_are_made_of() -> None:
@@ -65,17 +65,16 @@ def test_what_nvidia_published() -> None:
     assert found["B200"] < found["H100"] < found["A100"] < found["H100, baseline"]
 
 
-def test_a_small_round(tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_small_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The runs in processes of their own, the table in this one."""
     options = "--domains 16x32 32x48 --members 2 --ranks 1 2 --steps 1 --device cpu --precision fp32".split()
-    words = [
-        sys.executable,
-        str(SCRIPTS / "bench-scaling.py"),
-        *options,
-        "--json",
-        str(tmp_path / "rows.json"),
-    ]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "argv", [str(SCRIPTS / "bench-scaling.py")])
+    scaling.run(scaling.parser().parse_args([*options, "--json", str(tmp_path / "rows.json")]))
+    shown = capsys.readouterr().out
     for said in (
         "against members",
         "against area",
@@ -84,7 +83,7 @@ def test_a_small_round(tmp_path: Path) -> None:
         "a year of hours",
         "Assumed: ",
     ):
-        assert said in done.stdout
+        assert said in shown
     content = json.loads((tmp_path / "rows.json").read_text())
     assert set(content["rows"]) == {"members", "area", "processes"}
     (first, second), area = content["rows"]["processes"], content["rows"]["area"]
@@ -105,8 +104,6 @@ def test_a_small_round(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_refused(options: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from bench import scaling
-
     from earth2_corrdiff.cli.common import run_command
 
     assert run_command("bench-scaling.py", scaling.run, scaling.parser().parse_args(options)) == 2

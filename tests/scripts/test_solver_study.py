@@ -168,6 +168,7 @@ def measured(kit: tuple[Path, list[str]]) -> tuple[Path, list[str]]:
     return log, argv
 
 
+@pytest.mark.slow
 def test_a_bench_to_the_end_and_again(
     kit: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

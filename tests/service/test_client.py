@@ -114,6 +114,7 @@ def test_the_help_of_the_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 # curl
 
 
+@pytest.mark.process
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 def test_curl_as_the_documentation_has_it(service: Service, tmp_path: Path) -> None:
     """The lines of /docs, but for the one that writes the input, which has a test of its own."""

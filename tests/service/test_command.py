@@ -96,6 +96,7 @@ def started(*argv: object) -> Iterator[Process]:
 # what it is
 
 
+@pytest.mark.process
 def test_help_is_quick_and_light() -> None:
     heavy = {"torch", "numpy", "earth2studio", "fastapi", "uvicorn", "prometheus_client"}
     code = (
@@ -123,6 +124,7 @@ def test_the_script_is_the_console_command() -> None:
 # a service
 
 
+@pytest.mark.process
 def test_the_same_fields_as_the_command_line_and_sigterm_in_mid_request(
     package: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,6 +156,7 @@ def test_the_same_fields_as_the_command_line_and_sigterm_in_mid_request(
     assert lines[1:] == [f"serve-corrdiff: ready at {url}, see {url}/docs", "serve-corrdiff: stopped"]
 
 
+@pytest.mark.process
 def test_what_takes_too_long_is_broken_off_at_the_end(package: Path) -> None:
     limits = ("--drain-seconds", 0.2, "--max-steps", 9000)
     with started("--package", package, "--device", "cpu", *limits) as process:
@@ -189,6 +192,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.mark.process
 def test_probes_are_answered_from_the_first_moment(package: Path) -> None:
     """As long as it is imported, loaded and warmed up: no probe is refused, lost, or waits for that."""
     port = free_port()
@@ -226,6 +230,7 @@ def connects(port: int) -> bool:
     return True
 
 
+@pytest.mark.process
 def test_what_hangs_does_not_outlive_the_drain(package: Path) -> None:
     """Clients that send half a head or half a body, or do not read, a stream, and a job that takes long."""
     with started(
@@ -250,6 +255,7 @@ def test_what_hangs_does_not_outlive_the_drain(package: Path) -> None:
     assert "serve-corrdiff: stopped" in err.splitlines()[-1]
 
 
+@pytest.mark.process
 def test_interrupted_while_it_loads() -> None:
     """On the owner thread, when the server answers already."""
     port = free_port()
@@ -380,7 +386,7 @@ def test_an_example_input(package: Path, tmp_path: Path, capfd: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (("--time", "soon"), "'soon' is no time"),
+        (("--time", "soon"), "'soon' is not a valid time"),
         (("--source", "nowhere"), "there is no source 'nowhere'"),
         (("--write-example", "no/such/folder.npy"), "--write-example no/such/folder.npy cannot be written"),
     ],

@@ -17,7 +17,7 @@ from run_kit import TIMES, Weather, load, make_package, straight
 
 from earth2_corrdiff import downscale, plotting
 from earth2_corrdiff.plotting import maps
-from earth2_corrdiff.plotting.fields import Mesh
+from earth2_corrdiff.plotting.maps import Mesh
 from earth2_corrdiff.run.downscaling import Options
 from earth2_corrdiff.service import job_fields, mesh_geometry
 from earth2_corrdiff.service.errors import ServiceError

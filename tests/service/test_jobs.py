@@ -257,7 +257,7 @@ def test_the_list_is_newest_first(shared: JobService) -> None:
 @pytest.mark.parametrize(
     ("change", "field", "says"),
     [
-        ({"time": "soon"}, "time", "'soon' is no time"),
+        ({"time": "soon"}, "time", "'soon' is not a valid time"),
         ({"time": None}, "time", "neither"),
         ({"times": [TIMES[1]]}, "time", "both"),
         ({"time": 3}, "time", "valid string"),
@@ -756,12 +756,12 @@ def test_forecasts_for_one_valid_time_are_all_shown(model: CorrDiff, tmp_path: P
 @pytest.mark.parametrize(
     ("change", "field", "says"),
     [
-        ({"lead_time": "soon"}, "lead_time", "'soon' is no duration"),
+        ({"lead_time": "soon"}, "lead_time", "'soon' is not a valid duration"),
         ({"lead_time": "-6"}, "lead_time", "must not be negative"),
         ({"lead_time": "6,6"}, "lead_time", "given twice"),
         ({"lead_time": "0/18/6h"}, "lead_time", "at most 3 lead times"),
         ({"lead_time": "0/99999/1min"}, "lead_time", "at most 3 lead times"),
-        ({"lead_time": "0/12/0h"}, "lead_time", "must be longer than nothing"),
+        ({"lead_time": "0/12/0h"}, "lead_time", "must be positive"),
         ({"lead_time": "1,2,3,4"}, "lead_time", "at most 3 lead times"),
         ({"lead_time": "0,6", "time": None, "times": list(TIMES)}, "lead_time", "at most 1 lead times"),
         ({"lead_time": 6}, "lead_time", "valid string"),

@@ -21,10 +21,7 @@ from tiny import make_spec
 from earth2_corrdiff.service.queue import InferRequest, Member, Row, Ticket
 from earth2_corrdiff.service.settings import Settings
 
-schemathesis = pytest.importorskip("schemathesis", reason="the fuzzing of the interface needs schemathesis")
-hypothesis = pytest.importorskip("hypothesis")
-checks = pytest.importorskip("schemathesis.specs.openapi.checks")
-
+pytestmark = pytest.mark.slow
 __all__ = ["service"]
 CLIENTS, REQUESTS = 16, 200
 Check = Callable[[httpx.Response], None]
@@ -114,6 +111,9 @@ MINE = (
 @pytest.mark.parametrize("label", MINE)
 def test_the_interface_is_what_its_document_says(service: Service, label: str) -> None:
     """No answer of 500 or more, and none that the document does not know."""
+    schemathesis = pytest.importorskip("schemathesis", reason="the fuzzing of the interface needs it")
+    hypothesis = pytest.importorskip("hypothesis")
+    checks = pytest.importorskip("schemathesis.specs.openapi.checks")
     schema = schemathesis.openapi.from_url(f"{service.client.base_url}/openapi.json")
     operation = next(found.ok() for found in schema.get_all_operations() if found.ok().label == label)
 

@@ -119,10 +119,11 @@ def test_every_field_has_a_label(index: httpx.Response) -> None:
 
 # itself, in a browser
 
-browsing = pytest.mark.skipif(
-    not (webdriver and CHROMIUM and DRIVER),
-    reason=NO_BROWSER,
-)
+
+def browsing(test: Any) -> Any:
+    """Mark a test that needs a browser; skip it where there is none."""
+    missing = pytest.mark.skipif(not (webdriver and CHROMIUM and DRIVER), reason=NO_BROWSER)
+    return pytest.mark.browser(missing(test))
 
 
 class Browser:

@@ -52,8 +52,8 @@ def test_what_is_no_time(text: str) -> None:
 
 def test_what_are_no_times() -> None:
     assert "no time was given" in refused(to_times, [])
-    assert "is no time" in refused(to_times, [np.datetime64("NaT")])
-    assert "is no time" in refused(to_times, [20240724])
+    assert "is not a valid time" in refused(to_times, [np.datetime64("NaT")])
+    assert "is not a valid time" in refused(to_times, [20240724])
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,7 @@ def test_times_that_an_archive_cannot_have(name: str, time: str, says: str) -> N
     assert says in refused(make_source(name).check_times, ["2022-07-24T12:00", time])
 
 
+@pytest.mark.process
 def test_refusing_a_time_loads_nothing_heavy(tmp_path: Path) -> None:
     import subprocess
 
@@ -103,10 +104,12 @@ def test_unknown_sources(name: str) -> None:
 
 
 def test_places_that_are_not_there(tmp_path: Path) -> None:
-    assert "needs a folder laid out like NOAA's GFS bucket" in refused(make_source, f"gfs:{tmp_path}/none")
+    assert "needs a folder laid out like NOAA's bucket" in refused(make_source, f"gfs:{tmp_path}/none")
     assert "there is no file" in refused(make_source, f"file:{tmp_path}/none.nc")
     message = refused(make_source(f"gfs:{tmp_path}").check_times, "2024-07-24T12")
-    assert "gfs.20240724/12/atmos/gfs.t12z.pgrb2.0p25.f000 is missing" in message and "no mirror" in message
+    assert (
+        "gfs.20240724/12/atmos/gfs.t12z.pgrb2.0p25.f000 is missing" in message and "not a mirror" in message
+    )
 
 
 @pytest.mark.parametrize(

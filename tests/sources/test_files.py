@@ -253,10 +253,10 @@ def test_a_quantity_that_is_there_twice(tmp_path: Path) -> None:
     levels = {"level": ("level", [850.0, 500.0, 500.0], {"units": "hPa"})}
     twice = xr.Dataset({"t": field(250.0, time=1, level=3)}, GRID | {"time": [START]} | levels)
     name = saved(twice, tmp_path / "levels.nc")
-    assert "t500 is there twice: t on 500 hPa" in refused(make_source, name)
+    assert "t500 occurs twice: t on 500 hPa" in refused(make_source, name)
     beside = twice.isel(level=[0, 1]).assign(t500=field(240.0, time=1))
     name = saved(beside, tmp_path / "beside.nc")
-    assert "t500 is there twice: t on 500 hPa" in refused(make_source, name)
+    assert "t500 occurs twice: t on 500 hPa" in refused(make_source, name)
     assert value(name, START, "t500", rename={"t500": "mine"}) == 251
     for number, (one, other, known) in enumerate(
         (("u10", "10u", "u10m"), ("2t", "t2m", "t2m"), ("2t", "tas", "t2m"))
@@ -483,10 +483,10 @@ def test_files_without_times_or_places(tmp_path: Path) -> None:
         (
             (data.isel(time=slice(0, 0)), "has no times"),
             (data.isel(time=0, drop=True), "needs a coordinate time (or valid_time)"),
-            (data.assign_coords(time=["yesterday"]), "has the times 'yesterday', …, which are no dates"),
+            (data.assign_coords(time=["yesterday"]), "has the times 'yesterday', …, which are not dates"),
             (data.assign_coords(latitude=[20.0, np.nan, 22.0]), "missing values in lat or lon"),
             (data.assign(t2m=(data.t2m.dims, words)), "must hold fields on 1-D lat and lon"),
-            (data.expand_dims(member=["a", "b"]), "which are no numbers; number them"),
+            (data.expand_dims(member=["a", "b"]), "which are not numbers; number them"),
         )
     ):
         assert says in refused(make_source, saved(odd, tmp_path / f"{number}.nc"))

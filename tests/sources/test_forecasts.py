@@ -17,14 +17,21 @@ import xarray as xr
 from earth2studio.data import GEFS_FX, GFS_FX, fetch_data
 from earth2studio.data.ecmwf import IFS_ENS_FX, IFS_FX
 from forecast_kit import HOUR, LEADS, TIMES, Forecasts, forecast_dataset, forecast_file
-from gfs_files import LATER, POLAND, WORLD, load_tool, mirror
+from gfs_files import LATER, POLAND, WORLD, load_tool, read
 from run_kit import COARSE, NAMES
 
 from earth2_corrdiff import InputError
 from earth2_corrdiff.base.cases import Case, Cases
 from earth2_corrdiff.base.times import lead_text, to_leads, to_times
-from earth2_corrdiff.sources import Forecast, as_source, check_input, fetch, make_forecast, make_source
-from earth2_corrdiff.sources import forecast_calendars as calendars
+from earth2_corrdiff.sources import (
+    Forecast,
+    as_source,
+    calendars,
+    check_input,
+    fetch,
+    make_forecast,
+    make_source,
+)
 from earth2_corrdiff.sources.forecasts import parse_members
 
 
@@ -80,7 +87,7 @@ def test_what_is_allowed_the_stock_class_has(name: str) -> None:
     allowed = []
     for hours in range(400):
         try:
-            archive.check(np.array([archive.first]), to_leads([hours]), name)
+            archive.check(np.array([archive.first]), make_forecast(name), to_leads([hours]))
         except InputError:
             continue
         validate([timedelta(hours=hours)])
@@ -102,7 +109,7 @@ def test_ecmwf_has_what_is_allowed(kind: Any) -> None:
             except ValueError:
                 has = False
             try:
-                calendars.IFS_FX.check(np.array([time]), to_leads([hours]), "ifs_fx")
+                calendars.IFS_FX.check(np.array([time]), make_forecast("ifs_fx"), to_leads([hours]))
                 assert has, (time, hours)
             except InputError:
                 assert not has, (time, hours)
@@ -202,27 +209,24 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EARTH2STUDIO_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.mark.slow
 @gfs_files.needed
 @pytest.mark.usefixtures("own_cache")
-def test_gfs_forecasts_of_a_mirror(tmp_path: Path) -> None:
+def test_gfs_forecasts_of_a_mirror(poland: Path, tmp_path: Path) -> None:
     """Two lead times of one real forecast, through the stock class; the fields are those of their files."""
-    folder, tool = tmp_path / "mirror", load_tool()
+    folder = tmp_path / "mirror"
     run = folder / "gfs.20240804/12/atmos"
-    for hours, grib in ((6, POLAND), (12, LATER)):
-        mirror(tmp_path / f"f{hours}", grib, "2024-08-04T12", "--extend", "nan")
-        run.mkdir(parents=True, exist_ok=True)
+    run.mkdir(parents=True)
+    for hours, analysis in ((6, 12), (12, 18)):
         for end in ("", ".idx"):
-            name = f"gfs.t12z.pgrb2.0p25.f000{end}"
-            shutil.copy(
-                tmp_path / f"f{hours}/gfs.20240804/12/atmos" / name,
-                run / name.replace("f000", f"f{hours:03d}"),
-            )
+            file = poland / f"gfs.20240804/{analysis}/atmos/gfs.t{analysis}z.pgrb2.0p25.f000{end}"
+            shutil.copy(file, run / f"gfs.t12z.pgrb2.0p25.f{hours:03d}{end}")
     source = make_forecast(f"gfs_fx:{folder}")
     cases = source.cases("2024-08-04T12", "6,12")
     lat, lon = np.linspace(48, 56, 33), np.linspace(13, 25, 49)
     for case, grib in zip(cases, (POLAND, LATER), strict=True):
         x, _ = fetch(source.at(case), case.time, [*NAMES, "refc"], lat, lon)
-        found = tool.read_source(str(grib))
+        found = read(grib)
         for i, name in enumerate([*NAMES, "refc"]):
             expected = found[name].values[::-1] * (9.81 if name[0] == "z" else 1)
             np.testing.assert_allclose(x[0, i], expected, rtol=2e-7, atol=1e-5)
@@ -250,7 +254,7 @@ def gefs_messages(values: dict[str, float]) -> list[tuple[str, bytes]]:
     return found
 
 
-def write_gefs(folder: Path, member: str, hours: int, values: dict[str, float]) -> None:
+def write_gefs(folder: Path, member: int, hours: int, values: dict[str, float]) -> None:
     path = calendars.gefs_path(folder, member, np.datetime64("2024-07-24T06"), hours)
     path.parent.mkdir(parents=True, exist_ok=True)
     offset, lines = 0, []
@@ -261,15 +265,16 @@ def write_gefs(folder: Path, member: str, hours: int, values: dict[str, float]) 
     path.with_name(path.name + ".idx").write_text("\n".join(lines) + "\n")
 
 
+@pytest.mark.slow
 @gfs_files.needed
 @pytest.mark.usefixtures("own_cache")
 def test_gefs_members_of_a_mirror(tmp_path: Path) -> None:
     """Each member's fields at each lead time, cut out of 0.5 degrees and interpolated to 0.25."""
     base = {name: float(value) for name, value in zip(NAMES, range(200, 320, 10), strict=True)}
-    for number, member in ((0, "gec00"), (3, "gep03")):
+    for number in (0, 3):
         for hours in (0, 3):
             shifted = {name: value + 10 * number + hours for name, value in base.items()}
-            write_gefs(tmp_path, member, hours, shifted)
+            write_gefs(tmp_path, number, hours, shifted)
     source = make_forecast(f"gefs_fx:{tmp_path}", "0,3")
     cases = source.cases("2024-07-24T06", "0,3h")
     assert [(case.coarse, lead_text(case.lead)) for case in cases] == [
@@ -341,6 +346,7 @@ def test_what_a_forecast_file_lacks(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @gfs_files.needed
 def test_grib_files_make_forecasts(tmp_path: Path) -> None:
     """Two lead times of one real GFS run, each in a file of its own."""
@@ -351,7 +357,7 @@ def test_grib_files_make_forecasts(tmp_path: Path) -> None:
     cases = source.cases("2020-08-04T12", "6,12h")
     for case, grib in zip(cases, (POLAND, LATER), strict=True):
         x, _ = fetch(source.at(case), case.time, [*NAMES, "refc"], lat, lon)
-        found = load_tool().read_source(str(grib))
+        found = read(grib)
         for i, name in enumerate([*NAMES, "refc"]):
             expected = found[name].values[::-1] * (9.81 if name[0] == "z" else 1)
             np.testing.assert_array_equal(x[0, i], expected.astype(np.float32))

@@ -4,46 +4,24 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import gfs_files
 import numpy as np
 import pytest
 import torch
 import xarray as xr
-from gfs_files import LATER, POLAND, WINDS, WORLD, load_tool, mirror
+from gfs_files import LATER, POLAND, WORLD, read
 from run_kit import NAMES, bent, command, contents, load, make_package, refused
 from scipy.interpolate import RegularGridInterpolator
 
 from earth2_corrdiff import CorrDiff, demo
 from earth2_corrdiff.base.grid import Grid
 
-pytestmark = gfs_files.needed
+pytestmark = [gfs_files.needed, pytest.mark.slow]
 
 BOX = Grid(np.linspace(48, 56, 33, dtype=np.float32), np.linspace(13, 25, 49, dtype=np.float32))
 TAIWAN_TIME, POLAND_TIMES = "2024-07-24T12:00", ("2024-08-04T12:00", "2024-08-04T18:00")
-
-
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    return load_tool()
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return mirror(tmp_path_factory.mktemp("world"), WORLD, TAIWAN_TIME)
-
-
-@pytest.fixture(scope="module")
-def poland(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two times of the native box, NaN outside: a step over its edge would show."""
-    folder = tmp_path_factory.mktemp("poland")
-    for grib, time in zip((POLAND, LATER), POLAND_TIMES, strict=True):
-        mirror(folder, grib, time, "--extend", "nan")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -58,15 +36,9 @@ def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EARTH2STUDIO_CACHE", str(tmp_path.parent / f"{tmp_path.name}-cache"))
 
 
-@cache
-def read(tool: ModuleType, grib: Path) -> dict[str, Any]:
-    fields: dict[str, Any] = tool.read_source(str(grib))
-    return fields
-
-
-def truth(tool: ModuleType, grib: Path, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def truth(grib: Path, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rising lat, lon and the field straight from the file by another reader; geopotential, not height."""
-    found = read(tool, grib)[name]
+    found = read(grib)[name]
     return found.lat[::-1], found.lon, found.values[::-1] * (9.81 if name[0] == "z" else 1.0)
 
 
@@ -74,9 +46,7 @@ def coarse(ds: xr.Dataset, time: int = 0) -> torch.Tensor:
     return torch.from_numpy(np.stack([ds[f"{name}_lowres"][time].values for name in NAMES]))[None]
 
 
-def test_main_job_over_the_demos_domain(
-    world: Path, tool: ModuleType, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_main_job_over_the_demos_domain(world: Path, capfd: pytest.CaptureFixture[str]) -> None:
     argv = (TAIWAN_TIME, "--package", "demo", "--source", f"gfs:{world}", "--samples", 2, "--steps", 2)
     status, out, err = command(capfd, *argv)
     assert (
@@ -92,7 +62,7 @@ def test_main_job_over_the_demos_domain(
     fine = np.stack([ds.lat.values, ds.lon.values], axis=-1).astype(np.float64)
     regridded = CorrDiff.load_model(demo.package()).downscaler.regrid(coarse(ds))[0]
     for i, name in enumerate(NAMES):
-        lat, lon, field = truth(tool, WORLD, name)
+        lat, lon, field = truth(WORLD, name)
         expected = RegularGridInterpolator((lat, lon), field)(points)
         scale = np.ptp(expected)
         np.testing.assert_allclose(ds[f"{name}_lowres"][0], expected, rtol=0, atol=1e-3 * scale)
@@ -102,9 +72,7 @@ def test_main_job_over_the_demos_domain(
         np.testing.assert_allclose(regridded[i], again, rtol=0, atol=2e-6 * np.abs(again).max())
 
 
-def test_main_job_over_the_native_box(
-    poland: Path, package: Path, tool: ModuleType, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_main_job_over_the_native_box(poland: Path, package: Path, capfd: pytest.CaptureFixture[str]) -> None:
     argv = (*POLAND_TIMES, "--package", package, "--source", f"gfs:{poland}", "--seed", 1)
     status, out, err = command(capfd, *argv)
     assert status == 0 and "2 times x 3 members of mrr, t2m, u10m, v10m on 40 x 56 points; seed 1" in out
@@ -113,14 +81,14 @@ def test_main_job_over_the_native_box(
     assert ds.attrs["synthetic"] == 0 and ds.mrr.notnull().all()
     for t, grib in enumerate((POLAND, LATER)):
         for name in (*NAMES, "refc"):
-            lat, lon, field = truth(tool, grib, name)
+            lat, lon, field = truth(grib, name)
             np.testing.assert_allclose(ds[f"{name}_lowres"][t], field, rtol=2e-7, atol=1e-5)
             np.testing.assert_allclose([*ds.lat_lowres, *ds.lon_lowres], [*lat, *lon])
     assert ds.refc_lowres.max() > 20  # dBZ: there was rain
     regridded = load(package).downscaler.regrid(coarse(ds, 1))[0]
     fine = np.stack([ds.lat.values, ds.lon.values], axis=-1).astype(np.float64)
     for i, name in enumerate(NAMES):
-        lat, lon, field = truth(tool, LATER, name)
+        lat, lon, field = truth(LATER, name)
         expected = RegularGridInterpolator((lat, lon), field)(fine)
         np.testing.assert_allclose(regridded[i], expected, rtol=0, atol=5e-6 * np.abs(expected).max())
 
@@ -173,9 +141,8 @@ def test_a_cut_off_file(
 
 
 def test_what_a_mirror_does_not_have(
-    poland: Path, package: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    poland: Path, winds: Path, package: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    winds = mirror(tmp_path / "winds", WINDS, "2024-01-06T00:00", "--allow-missing")
     cases = {
         (
             "2024-08-05T00:00",

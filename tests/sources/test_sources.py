@@ -13,6 +13,9 @@ import pytest
 import torch
 import xarray as xr
 from earth2studio.data import GFS, DataSource, fetch_data
+from hypothesis import given
+from hypothesis import strategies as st
+from properties import quick
 from scipy.interpolate import RegularGridInterpolator
 
 from earth2_corrdiff.base.times import parse_time, time_text, to_times
@@ -76,42 +79,44 @@ def test_times_of_every_kind_agree() -> None:
     assert to_times(datetime(2024, 7, 24, tzinfo=UTC)).dtype == "datetime64[ns]"
 
 
-GRIDS = {
-    "global, north first": (np.linspace(90, -90, 73), np.arange(0, 360, 5.0)),
-    "global, -180 to 180": (np.linspace(-90, 90, 73), np.arange(-180, 180, 5.0)),
-    "global, both ends": (np.linspace(-90, 90, 73), np.arange(0, 360.1, 5.0)),
-    "box, -180 to 180": (np.linspace(30, 60, 13), np.arange(-30, 40.1, 5.0)),
-    "box, over 360": (np.linspace(60, 30, 13), np.arange(330, 400.1, 5.0)),
-    "box, wrapped": (np.linspace(60, 30, 13), np.arange(330, 400.1, 5.0) % 360),
-    "box, east first": (np.linspace(60, 30, 13), np.arange(40, -30.1, -5.0)),
-}
-TARGETS = {
-    "seam, 0 to 360": np.array([350.0, 355.0, 0.0, 5.0, 10.0]),
-    "seam, -180 to 180": np.array([-10.0, -5.0, 0.0, 5.0, 10.0]),
-    "seam, over 360": np.array([350.0, 355.0, 360.0, 365.0]),
-}
+TURNS = {"own": lambda lon: lon, "0 to 360": lambda lon: lon % 360}
+TURNS["-180 to 180"] = lambda lon: (lon + 180) % 360 - 180
 
 
-@pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("order", [1, -1])
-def test_cut_out_copies_the_bits_in_any_convention(grid: str, target: str, order: int) -> None:
-    lat, lon = np.array([35.0, 40.0, 45.0])[::order], TARGETS[target]
-    values, exact = cut_out(weather(*GRIDS[grid]), lat, lon, "test")
+@st.composite
+def boxes(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Axes of a source every 5 degrees, global or not, and a part of its longitudes, each in a convention."""
+    lat = np.linspace(-90, 90, 73) if draw(st.booleans()) else np.linspace(30, 60, 13)
+    count = draw(st.sampled_from((9, 15, 40, 72, 73)))
+    lon = 5.0 * (draw(st.integers(-36, 72)) + np.arange(count))
+    start = draw(st.integers(0, count - 5))
+    part = lon[start : start + draw(st.integers(2, min(count, 71) - 4))]
+    own, wanted = (draw(st.sampled_from(sorted(TURNS))) for _ in range(2))
+    lon = TURNS[own if count < 73 else "own"](lon)
+    order = [draw(st.sampled_from((1, -1))) for _ in range(2)]
+    return lat[:: order[0]], lon[:: order[1]], TURNS[wanted](part)
+
+
+@quick
+@given(boxes(), st.sampled_from((1, -1)))
+def test_cut_out_copies_the_bits_in_any_convention(
+    box: tuple[np.ndarray, np.ndarray, np.ndarray], order: int
+) -> None:
+    lat, lon = np.array([35.0, 40.0, 45.0])[::order], box[2]
+    values, exact = cut_out(weather(*box[:2]), lat, lon, "test")
     array = weather(np.linspace(90, -90, 73), np.arange(0, 360, 5.0))
     expected = array.sel(lat=lat, lon=lon % 360).to_numpy()
     assert exact and values.shape == (2, 3, 3, lon.size)
     np.testing.assert_allclose(values, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("lon", [np.linspace(-9.3, 11.7, 13), np.linspace(350.7, 371.7, 13)])
-def test_interpolation_equals_scipy(grid: str, lon: np.ndarray) -> None:
-    lat = np.linspace(52.2, 33.1, 9)
-    values, exact = cut_out(weather(*GRIDS[grid]), lat, lon, "test")
-    knots = np.arange(-30, 40.1, 5.0)
-    rows = np.linspace(30, 60, 13)
-    points = np.stack(np.meshgrid(lat, (lon + 180) % 360 - 180, indexing="ij"), axis=-1)
+@quick
+@given(boxes(), st.floats(0.1, 4.9))
+def test_interpolation_equals_scipy(box: tuple[np.ndarray, np.ndarray, np.ndarray], shift: float) -> None:
+    lat, east = np.linspace(52.2, 33.1, 9), box[2][:-1] + shift
+    values, exact = cut_out(weather(*box[:2]), lat, east, "test")
+    rows, knots = np.unique(box[0]), np.arange(-360, 800, 5.0)
+    points = np.stack(np.meshgrid(lat, east, indexing="ij"), axis=-1)
     for t in range(2):
         for c, name in enumerate(NAMES):
             oracle = RegularGridInterpolator((rows, knots), smooth(name, t, rows, knots))

@@ -50,6 +50,7 @@ def whole(argv: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) ->
     return folder / STORE
 
 
+@pytest.mark.process
 def test_a_run(whole: Path, package: Path, tmp_path: Path) -> None:
     """Outputs within their bounds, all else as in a lossless store, and the record of it."""
     options = Options(seed=3)
@@ -78,6 +79,7 @@ def test_a_run(whole: Path, package: Path, tmp_path: Path) -> None:
             assert contents(whole / name) == contents(tmp_path / STORE / name)
 
 
+@pytest.mark.process
 def test_chunks_hold_one_field(whole: Path) -> None:
     root = zarr.open_group(whole, mode="r")
     for name in WANTED:
@@ -98,11 +100,11 @@ print(float(ds.t2m.mean()), ds.t2m.attrs["compression_max_error"])
 """
 
 
+@pytest.mark.process
 def test_others_read_it(whole: Path, tmp_path: Path) -> None:
     """xarray in a process without this package; the zip file that the service sends; plots and scores."""
-    from earth2_corrdiff.service.zipped import zipped
-
-    from earth2_corrdiff.plotting.fields import open_store, output_variables
+    from earth2_corrdiff.service.archives import zipped
+    from earth2_corrdiff.store.reader import open_store, output_variables
 
     words = [sys.executable, "-c", READ, str(whole)]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
@@ -119,6 +121,7 @@ def test_others_read_it(whole: Path, tmp_path: Path) -> None:
         xr.testing.assert_identical(xr.open_zarr(store).load(), ds.load())
 
 
+@pytest.mark.process
 def test_without_pcodec(whole: Path, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blosc takes its place, with a warning and a record; a store of PCodec is refused at once."""
     from loguru import logger
@@ -156,6 +159,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     assert {path.name for path in tmp_path.iterdir()} <= {STORE, "died", "waits", "second"}
 
 
+@pytest.mark.process
 def test_a_killed_run_is_resumed(
     argv: tuple[object, ...], whole: Path, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,6 +190,7 @@ def test_a_killed_run_is_resumed(
     same(folder / STORE, whole)
 
 
+@pytest.mark.process
 def test_a_run_that_died_before_its_end_is_finished(
     argv: tuple[object, ...], whole: Path, folder: Path
 ) -> None:
@@ -205,6 +210,7 @@ def test_a_run_that_died_before_its_end_is_finished(
     same(folder / STORE, whole)
 
 
+@pytest.mark.process
 def test_two_processes(argv: tuple[object, ...], whole: Path, folder: Path) -> None:
     hooks = {0: Hook(wait_at=2, until="second"), 1: Hook(wait_at=1, until=STORE, waits="second")}
     first, second = job(folder, 2, *argv, hooks=hooks)

@@ -15,17 +15,18 @@ import pytest
 import tiny
 import xarray as xr
 import zarr
+from axes import pairwise
 from google_crc32c import value as crc32c
 from run_kit import TIMES, Weather, contents, load, same
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from earth2_corrdiff import InputError, downscale
+from earth2_corrdiff.base.files import flush
 from earth2_corrdiff.cli import plot, verify
 from earth2_corrdiff.run.downscaling import Downscaling, Options
 from earth2_corrdiff.store import codecs, integrity
 from earth2_corrdiff.store.error_bounds import Compression
 from earth2_corrdiff.store.integrity import Integrity
-from earth2_corrdiff.store.paths import flush
 
 pytestmark = pytest.mark.slow
 
@@ -47,12 +48,13 @@ def run(package: Path, store: Path, source: Any = None, **options: Any) -> Downs
 
 
 BOUNDS = Compression(defaults=True)
+KINDS = ("lossless", "bounded")
 
 
-@pytest.fixture(scope="module", params=[None, BOUNDS], ids=["lossless", "bounded"])
+@pytest.fixture(scope="module", params=KINDS)
 def whole(package: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("whole") / "run.zarr"
-    run(package, path, compress=request.param)
+    run(package, path, compress=BOUNDS if request.param == "bounded" else None)
     return path
 
 
@@ -78,7 +80,8 @@ DAMAGE: dict[str, Callable[[bytes], bytes | None]] = {
     "checksum": lambda data: flip(data, 0.999),
 }
 CHUNKS = ("t2m/c/0/1/0/0", "mrr/c/1/0/0/0", "member_seed/c/1/1", "u10m_lowres/c/1/0/0")
-SEED_CHUNK = "member_seed/c/0/1"
+READ = ("t2m/c/0/1/0/0", "lat/c/0/0", "time/c/0", "sample/c/0", "member_seed/c/0/1")
+COORDINATES = ("lat", "lon_lowres", "time", "orography", "sample", "ilat")
 FEW = ("lost", "empty", "a bit")
 
 
@@ -138,10 +141,7 @@ def old_store(package: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 # found when it is resumed
 
 
-@pytest.mark.parametrize("how", DAMAGE)
-@pytest.mark.parametrize(
-    "chunk", ["t2m/c/0/1/0/0", "mrr/c/1/0/0/0", "member_seed/c/1/1", "u10m_lowres/c/1/0/0"]
-)
+@pytest.mark.parametrize(("chunk", "how", "whole"), pairwise(CHUNKS, DAMAGE, KINDS), indirect=["whole"])
 def test_resume_computes_again_what_is_damaged(
     package: Path, whole: Path, tmp_path: Path, chunk: str, how: str
 ) -> None:
@@ -153,8 +153,7 @@ def test_resume_computes_again_what_is_damaged(
     same(store, whole)
 
 
-@pytest.mark.parametrize("how", FEW)
-@pytest.mark.parametrize("name", ["lat", "lon_lowres", "time", "orography", "sample", "ilat"])
+@pytest.mark.parametrize(("name", "how", "whole"), pairwise(COORDINATES, FEW, KINDS), indirect=["whole"])
 def test_damaged_coordinates_are_written_again(
     package: Path, whole: Path, tmp_path: Path, name: str, how: str
 ) -> None:
@@ -295,10 +294,7 @@ def test_folders_that_cannot_be_flushed_are_no_fault(tmp_path: Path, monkeypatch
 # read by others
 
 
-@pytest.mark.parametrize("how", FEW)
-@pytest.mark.parametrize(
-    "chunk", ["t2m/c/0/1/0/0", "lat/c/0/0", "time/c/0", "sample/c/0", "member_seed/c/0/1"]
-)
+@pytest.mark.parametrize(("chunk", "how", "whole"), pairwise(READ, FEW, KINDS), indirect=["whole"])
 def test_plots_and_scores_say_damaged_in_one_line(
     whole: Path, tmp_path: Path, chunk: str, how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -175,6 +175,7 @@ def argv(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
     return (*TIMES, "--package", package, *options)
 
 
+@pytest.mark.process
 def test_several_processes_replace_a_store(argv: tuple[object, ...], tmp_path: Path) -> None:
     """The old one stays while one of them waits; the last one to leave puts the new one in its place."""
     argv = ("2024-07-24T00/2024-07-24T18/6h", *argv[2:])  # enough that the second one has something to do
@@ -204,6 +205,7 @@ def test_several_processes_replace_a_store(argv: tuple[object, ...], tmp_path: P
 # several runs on one path
 
 
+@pytest.mark.process
 def test_two_resumed_runs_start_together(argv: tuple[object, ...], tmp_path: Path) -> None:
     """On nothing, and without a seed: one makes the store, the others join it with the seed it has drawn."""
     outcomes = [finish(each) for each in [start(tmp_path, {}, (*argv, "--resume")) for _ in range(3)]]

@@ -84,6 +84,7 @@ def test_a_store_that_cannot_fit_its_disk_is_refused(
     assert lines == []
 
 
+@pytest.mark.slow
 def test_a_resumed_run_needs_room_for_what_is_missing(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -276,6 +276,7 @@ def test_own_zarr_backend_that_is_not_empty(package: Path, tmp_path: Path) -> No
     assert contents(tmp_path / "own.zarr") == before
 
 
+@pytest.mark.slow
 def test_own_zarr_backend_is_resumed(package: Path, store: Path, tmp_path: Path) -> None:
     options = Options(seed=SEED, command="python my_run.py")
     run = iter(Downscaling(TIMES, load(package), make_source("demo"), ZarrBackend(str(tmp_path)), options))

@@ -120,7 +120,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture
     path = tmp_path / "c.yaml"
     assert "cannot read the configuration" in refused([str(path)], capsys)
     for text, message in (
-        ("a: [1, 2", "is no YAML"),
+        ("a: [1, 2", "is not valid YAML"),
         ("- 1", "must be a mapping of keys to values, got list"),
         ("", "must be a mapping of keys to values, got NoneType"),
         ("data: {pairs: p}\nregresion: {steps: 1}", "unknown key regresion; did you mean regression?"),
@@ -132,7 +132,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 RUNNING: dict[str, tuple[dict[str, Any], str]] = {
-    "no pairs": ({"data": {"pairs": "nowhere.zarr"}}, "there are no pairs nowhere.zarr"),
+    "no pairs": ({"data": {"pairs": "nowhere.zarr"}}, "there is no file of pairs nowhere.zarr"),
     "no device": ({"device": "cuda:9"}, "no device cuda:9"),
     "no such device": ({"device": "toaster"}, "no kind of device 'toaster'"),
     "mistyped network": (
@@ -183,6 +183,7 @@ def test_the_bar_counts_samples_and_goes_on_where_it_was(capsys: pytest.CaptureF
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.process
 def test_help_answers_at_once() -> None:
     """Without the heavy libraries."""
     code = (

@@ -16,11 +16,11 @@ from training_kit import hours
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.cli.make_pairs import main
+from earth2_corrdiff.sources.windows import around, fine_window
 from earth2_corrdiff.training.convert import Area, Conversion, make_pairs
 from earth2_corrdiff.training.demo_set import demo_plan, make_demo_fields
 from earth2_corrdiff.training.pair_writer import PairWriter, fill
 from earth2_corrdiff.training.pairs import Channels, PairFile
-from earth2_corrdiff.training.windows import around, fine_window
 
 TIMES = hours(4)
 CHANNELS = Channels(("t2m", "u10m"), ("t2m", "mrr"))
@@ -82,7 +82,7 @@ def check(file: PairFile) -> None:
 def test_the_coarse_source_is_cut_out_around_the_fine_one(files: tuple[Path, Path]) -> None:
     made, file = make(files)
     check(file)
-    assert file.fine_grid.shape == (32, 32) and "trimmed from 32 x 40 to multiples of 16" in made.said[0]
+    assert file.fine_grid.shape == (32, 32) and "trimmed from 32 x 40 to multiples of 16" in made.notes[0]
     assert np.array_equal(file.fine_grid.lon, FINE[1][4:36].astype(np.float32))
     low = file.coarse_grid
     assert (low.lat.max(), low.lat.min(), low.lon.min(), low.lon.max()) == (32, 10, 110, 132)
@@ -92,7 +92,7 @@ def test_the_coarse_source_is_cut_out_around_the_fine_one(files: tuple[Path, Pat
 def test_a_box_and_a_margin(files: tuple[Path, Path]) -> None:
     made, file = make(files, Area((16.0, 23.5, 115, 122.5), multiple=8, margin=2.5))
     check(file)
-    assert file.fine_grid.shape == (16, 16) and len(made.said) == 2 and "trimmed" not in made.said[0]
+    assert file.fine_grid.shape == (16, 16) and len(made.notes) == 2 and "trimmed" not in made.notes[0]
     assert (file.coarse_grid.lat.min(), file.coarse_grid.lat.max()) == (14, 26)
     assert (file.coarse_grid.lon.min(), file.coarse_grid.lon.max()) == (114, 124)
 
@@ -130,7 +130,7 @@ def test_another_grid(files: tuple[Path, Path]) -> None:
     made, file = make(files, Area(grid=path, invariants=path, multiple=8))
     check(file)
     assert np.array_equal(file.fine_grid.lat, grid.lat) and np.array_equal(file.invariant_fields, hills(grid))
-    assert "interpolated to" in made.said[0]
+    assert "interpolated to" in made.notes[0]
 
 
 def test_across_the_meridian(files: tuple[Path, Path]) -> None:
@@ -145,6 +145,7 @@ def test_across_the_meridian(files: tuple[Path, Path]) -> None:
         np.testing.assert_allclose(fields, field("t2m", 0, lat, lon % 360), atol=2e-4)
 
 
+@pytest.mark.slow
 def test_the_demo_gives_the_fields_of_the_demos_set(tmp_path: Path) -> None:
     want = demo_plan(2, 0, 0)
     list(fill(PairWriter(tmp_path / "want.zarr", want), make_demo_fields))
@@ -238,7 +239,7 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
     "a box upside down": ({"box": "28,12,110,130"}, "a box is south,north,west,east"),
     "too small": ({"box": "14,16,114,118"}, "smaller than 16 pixels"),
     "a margin": ({"margin": "-1"}, "margin must be 0 degrees or more"),
-    "a period": ({"times": "2020-01-01/2020-01-02"}, "no period"),
+    "a period": ({"times": "2020-01-01/2020-01-02"}, "not a valid period"),
     "invariants elsewhere": ({"invariants": "COARSE"}, "not on the fine grid"),
 }
 
@@ -264,7 +265,7 @@ def test_a_coarse_source_that_ends_too_early(files: tuple[Path, Path]) -> None:
 
 def test_windows_of_curvilinear_grids() -> None:
     grid = curved(20, 30)
-    window = fine_window(grid.lat, grid.lon, (21.5, 23.0, 480.0, 482.0))  # 120 to 122
+    window = fine_window(grid, (21.5, 23.0, 480.0, 482.0))  # 120 to 122
     inside = (grid.lat >= 21.5) & (grid.lat <= 23) & (grid.lon >= 120) & (grid.lon <= 122)
     rows, columns = np.nonzero(inside)
     assert (window.rows[0], window.rows[-1]) == (rows.min(), rows.max())
@@ -277,7 +278,7 @@ def test_windows_of_curvilinear_grids() -> None:
 
 def test_a_coarse_grid_around_one_at_the_date_line() -> None:
     fine = Grid(np.linspace(-20, -10, 5), np.linspace(175, 185, 6))
-    got = around(fine, *GLOBE)
+    got = around(fine, Grid(*GLOBE)).grid
     assert got.lat.tolist() == [-6, -8, -10, -12, -14, -16, -18, -20, -22, -24]
     assert got.lon.tolist() == [172, 174, 176, 178, 180, 182, 184, 186, 188]
 

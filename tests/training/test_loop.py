@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,7 @@ def test_a_rate_that_is_far_too_high_stops_it(tmp_path: Path, pairs: Path) -> No
         train(told)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_package(tmp_path: Path, pairs: Path) -> None:
     """Bit for bit, whatever is drawn elsewhere, and however often losses are watched."""
     more = {"regression__steps": 3, "diffusion__steps": 3, "diffusion__network": {"dropout": 0.2, **SMALL}}
@@ -172,6 +174,7 @@ def weights(folder: Path, name: str) -> Tensor:
     return torch.cat([value.flatten() for value in state.values()])
 
 
+@pytest.mark.slow
 def test_small_passes_add_up(tmp_path: Path, pairs: Path) -> None:
     patches = {"shape": [8, 8], "per_time": 2}
     both = {"diffusion__patches": patches, "regression__steps": 3, "diffusion__steps": 3}
@@ -182,6 +185,7 @@ def test_small_passes_add_up(tmp_path: Path, pairs: Path) -> None:
         assert relerr(weights(tmp_path / "b", stage), weights(tmp_path / "a", stage)) < 1e-4
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(tmp_path: Path, pairs: Path) -> None:
     told = config(tmp_path, pairs, regression__steps=24, regression__lr=0.02, diffusion__steps=1)
     train(told)
@@ -192,6 +196,7 @@ def test_training_lowers_the_loss(tmp_path: Path, pairs: Path) -> None:
 # checkpoints
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_done_and_another_one_does_not_go_on_with_it(
     tmp_path: Path, pairs: Path
 ) -> None:
@@ -217,12 +222,12 @@ def test_a_checkpoint_that_does_not_fit(tmp_path: Path) -> None:
     assert checkpoints.resume(path, "this", {"net": net}) == 7 and torch.equal(net.weight, before["weight"])
     with pytest.raises(InputError, match=r"s\.ckpt was trained otherwise \(this; now that\)"):
         checkpoints.resume(path, "that", {"net": net})
-    with pytest.raises(InputError, match="no state of this training"):
+    with pytest.raises(InputError, match="not a checkpoint of this training"):
         checkpoints.resume(path, "this", {"net": nn.Linear(3, 3)})
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"text"):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="no state of this training") as raised:
+        with pytest.raises(InputError, match="not a checkpoint of this training") as raised:
             checkpoints.resume(path, "this", {"net": net})
         assert "\n" not in str(raised.value)
 
@@ -230,7 +235,7 @@ def test_a_checkpoint_that_does_not_fit(tmp_path: Path) -> None:
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "s.ckpt"
     checkpoints.save(path, 1, "this", {"net": nn.Linear(2, 3)})
-    (tmp_path / "s.ckpt.part").mkdir()
+    (tmp_path / f".s.ckpt.{os.getpid()}.part").mkdir()
     with pytest.raises(InputError, match=r"cannot write the checkpoint .*s\.ckpt"):
         checkpoints.save(path, 2, "this", {"net": nn.Linear(2, 3)})
     assert torch.load(path, weights_only=True)["step"] == 1

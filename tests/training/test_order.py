@@ -14,7 +14,7 @@ import torch
 from training_kit import CHANNELS, dataset, hours, write_pairs
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.grid import Regridder
+from earth2_corrdiff.base.regrid import Regridder
 from earth2_corrdiff.training.config import Split
 from earth2_corrdiff.training.order import Order
 from earth2_corrdiff.training.pairs import PairFile
@@ -90,8 +90,8 @@ def test_splits_by_periods() -> None:
     [
         ({"train": ("2020-01-01/2020-01-03",), "test": ("2020-01-03/2020-01-04",)}, "overlap: 2020-01-03"),
         ({"train": ("1999-01-01/1999-01-03",)}, "no time of the pairs lies in data.split.train"),
-        ({"train": ("2020-01-01",)}, "'2020-01-01' is no period"),
-        ({"train": ("yesterday/today",)}, "'yesterday' is no time"),
+        ({"train": ("2020-01-01",)}, "'2020-01-01' is not a valid period"),
+        ({"train": ("yesterday/today",)}, "'yesterday' is not a valid time"),
         ({"validation": ("2020-01-01/2020-01-03",)}, "needs periods for train"),
     ],
 )

@@ -69,6 +69,7 @@ def coarse(number: int) -> Tensor:
     return torch.from_numpy(weather(number, fine=SQUARE)[0])[None]
 
 
+@pytest.mark.slow
 def test_both_projects_make_the_same_fields(package: Path, stock: ModuleType) -> None:
     here = CorrDiff.load_model(Package(str(package)), precision="fp32", accelerated=False)
     there = stock.CorrDiff.load_model(Package(str(package)))
@@ -79,6 +80,7 @@ def test_both_projects_make_the_same_fields(package: Path, stock: ModuleType) ->
     assert float((ours[0].mean(0)[1] - truth[1]).abs().mean()) < 5  # K: it is the temperature of the time
 
 
+@pytest.mark.slow
 def test_what_the_package_says(package: Path, pairs: Path) -> None:
     spec, file = read_package(Folder(package)).spec, PairFile(pairs)
     assert spec.inputs.names == file.channels.inputs and spec.outputs.names == file.channels.outputs
@@ -89,6 +91,7 @@ def test_what_the_package_says(package: Path, pairs: Path) -> None:
     assert list(spec.inputs.center) == stats["inputs"][1] and list(spec.inputs.scale) == stats["inputs"][2]
 
 
+@pytest.mark.slow
 def test_the_residual_is_scaled_to_sigma_data(package: Path, pairs: Path) -> None:
     """Of all training times, in each channel; with the weights that the package has."""
     loaded = read_package(Folder(package))
@@ -124,6 +127,7 @@ def fine_tuned(folder: Path, pairs: Path, package: Path, **more: Any) -> Any:
     return config(folder, pairs, **{**none, **more})
 
 
+@pytest.mark.slow
 def test_fine_tuning_keeps_what_was_learnt(tmp_path: Path, pairs: Path, package: Path) -> None:
     few = {"regression__steps": 2, "diffusion__steps": 2, "regression__warmup": 50, "diffusion__warmup": 50}
     made = train(fine_tuned(tmp_path, pairs, package, **few, sampling={"steps": 5}))
@@ -137,6 +141,7 @@ def test_fine_tuning_keeps_what_was_learnt(tmp_path: Path, pairs: Path, package:
     assert losses(tmp_path, "regression")[0] < 0.8 * losses(package.parent, "regression")[0]
 
 
+@pytest.mark.slow
 def test_a_stage_of_no_steps_keeps_its_network(tmp_path: Path, pairs: Path, package: Path) -> None:
     watch = Watch()
     made = train(fine_tuned(tmp_path, pairs, package, regression__steps=0), watch)
@@ -148,12 +153,13 @@ def test_a_stage_of_no_steps_keeps_its_network(tmp_path: Path, pairs: Path, pack
     assert regressions[0] == regressions[1] and denoisers[0] != denoisers[1]
 
 
+@pytest.mark.slow
 def test_fine_tuning_a_patch_trained_package_in_another_domain(tmp_path: Path, pairs: Path) -> None:
     patches = {"shape": [8, 8], "per_time": 2, "overlap": 2}
     few = {"regression__steps": 1, "diffusion__steps": 1}
     made = train(config(tmp_path / "a", pairs, **few, diffusion__patches=patches, diffusion__sigma_data=0.7))
     larger = write_pairs(tmp_path / "larger.zarr", 5, fine=curved(24, 32))
-    with pytest.raises(InputError, match=r"trained on patches; say which: .* the shape \[8, 8\]"):
+    with pytest.raises(InputError, match=r"trained on patches; set .* the shape \[8, 8\]"):
         train(fine_tuned(tmp_path / "b", larger, made, **few))
     again = train(fine_tuned(tmp_path / "b", larger, made, **few, diffusion__patches=patches))
     loaded = read_package(Folder(again))
@@ -176,6 +182,7 @@ def test_fine_tuning_that_is_refused(
         train(fine_tuned(tmp_path, pairs, package, **more))
 
 
+@pytest.mark.slow
 def test_a_package_of_noise_levels_without_a_solver(tmp_path: Path, pairs: Path, package: Path) -> None:
     """This project runs it, and could not write it again: refused before the training, not after it."""
     other = Path(shutil.copytree(package, tmp_path / "other"))
@@ -183,7 +190,7 @@ def test_a_package_of_noise_levels_without_a_solver(tmp_path: Path, pairs: Path,
     for name in ("sampler_type", "solver", "number_of_steps"):
         del said[name]
     (other / "metadata.json").write_text(json.dumps(said))
-    with pytest.raises(InputError, match="names no solver; say which"):
+    with pytest.raises(InputError, match="names no solver; set sampling.solver"):
         train(fine_tuned(tmp_path, pairs, other))
 
 

@@ -84,7 +84,7 @@ def test_a_writer_refuses_other_pairs(tmp_path: Path, other: Callable[[Any], Any
 def test_a_writer_refuses_what_is_no_zarr(tmp_path: Path) -> None:
     (tmp_path / "pairs.zarr").mkdir()
     (tmp_path / "pairs.zarr" / "letter.txt").write_text("dear")
-    with pytest.raises(InputError, match="exists and is no Zarr"):
+    with pytest.raises(InputError, match="exists and is not a Zarr"):
         PairWriter(tmp_path / "pairs.zarr", plan(hours(2)))
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
@@ -152,7 +152,7 @@ def lacking(name: str) -> Callable[[xr.Dataset], xr.Dataset]:
 
 FAULTS: dict[str, tuple[Callable[[xr.Dataset], xr.Dataset], str]] = {
     "no grid": (lacking("lat_lowres"), "no lat_lowres and lon_lowres"),
-    "no dates": (lambda d: d.assign_coords(time=np.arange(3)), "no dates"),
+    "no dates": (lambda d: d.assign_coords(time=np.arange(3)), "numbers as its coordinate time"),
     "no time complete": (lambda d: d.assign(complete=("time", np.zeros(3))), "no complete time"),
     "an input": (lacking("z500_lowres"), "no coarse variable z500; they have t2m, u10m"),
     "an output": (lacking("mrr"), "no fine variable mrr; they have t2m"),

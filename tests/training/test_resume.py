@@ -48,6 +48,7 @@ def equal(a: Path, b: Path) -> None:
         assert (a / "package" / file).read_bytes() == (b / "package" / file).read_bytes(), file
 
 
+@pytest.mark.process
 def test_a_killed_training_goes_on_as_if_nothing_had_been(
     tmp_path: Path, pairs: Path, unbroken: Path
 ) -> None:
@@ -64,6 +65,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(
     equal(tmp_path, unbroken)
 
 
+@pytest.mark.process
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path, pairs: Path) -> None:
     told = write_config(tmp_path, pairs)
     status, said = run(tmp_path, told, Stop("regression", 3, signal.SIGINT))
@@ -78,6 +80,7 @@ def weights(folder: Path, name: str) -> Tensor:
     return torch.cat([value.flatten() for value in state.values()])
 
 
+@pytest.mark.process
 def test_two_processes_equal_one(tmp_path: Path, pairs: Path) -> None:
     """Of twice the batch: every loss, every validation, and the weights, to rounding."""
     one, two = tmp_path / "one", tmp_path / "two"
@@ -94,6 +97,7 @@ def test_two_processes_equal_one(tmp_path: Path, pairs: Path) -> None:
         assert relerr(weights(two, stage), weights(one, stage)) < 1e-4
 
 
+@pytest.mark.process
 def test_a_batch_that_cannot_be_shared(tmp_path: Path, pairs: Path) -> None:
     statuses, said = together(tmp_path, write_config(tmp_path, pairs, diffusion__batch=3), 2)
     assert statuses == [2, 2] and "diffusion.batch of 3 cannot be shared by 2 processes" in said, said

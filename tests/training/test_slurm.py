@@ -14,6 +14,7 @@ from training_processes import THREADS, finish, start
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.processes import Processes, gather, meet
 
+SHORT = {"regression__steps": 2, "diffusion__steps": 2}
 INTERACTIVE = str(0xFFFFFFFA)  # Slurm's number of the step that an interactive shell is
 
 
@@ -45,8 +46,9 @@ def task(rank: int, tasks: int, job: int, **more: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.process
 def test_tasks_of_srun_train_together(tmp_path: Path, pairs: Path) -> None:
-    config, job = write_config(tmp_path, pairs), free_job()
+    config, job = write_config(tmp_path, pairs, **SHORT), free_job()
     said = [tmp_path / f"said-{rank}.txt" for rank in range(2)]
     argv = [str(config), *THREADS]
     started = [start(text, argv, task(rank, 2, job)) for rank, text in enumerate(said)]
@@ -57,11 +59,12 @@ def test_tasks_of_srun_train_together(tmp_path: Path, pairs: Path) -> None:
     assert (tmp_path / "package" / "diffusion.mdlus").exists()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", ["0", INTERACTIVE])
 def test_one_process_in_a_shell_of_a_larger_allocation(tmp_path: Path, pairs: Path, number: str) -> None:
     """``srun --pty bash``, and the interactive step of ``salloc``: alone, whatever the allocation has."""
     told = tmp_path / "said.txt"
-    argv = [str(write_config(tmp_path, pairs)), *THREADS]
+    argv = [str(write_config(tmp_path, pairs, **SHORT)), *THREADS]
     status = finish(start(told, argv, task(0, 1, 4711, SLURM_STEP_ID=number)))
     assert status == 0 and "the package is in" in told.read_text(), told.read_text()
 

@@ -16,6 +16,7 @@ import xarray as xr
 from verification_kit import build
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.files import check_file, whole, writing
 from earth2_corrdiff.verification import (
     Bootstrap,
     Estimate,
@@ -196,6 +197,7 @@ def test_one_member_with_gaps_is_saved_too(lone: Result, tmp_path: Path) -> None
     assert np.isnan(ds["power_ratio"].sel(variable="t2m")).all()
 
 
+@pytest.mark.slow
 def test_outputs_that_are_refused(result: Result, tmp_path: Path) -> None:
     mine, other = tmp_path / "mine.zarr", tmp_path / "other.zarr"
     files.save(result, mine)
@@ -204,7 +206,7 @@ def test_outputs_that_are_refused(result: Result, tmp_path: Path) -> None:
     for path, overwrite, message in (
         (tmp_path / "scores.txt", False, "takes a file.csv or a store.zarr"),
         (mine, False, "exists; use --overwrite"),
-        (other, True, "is no output of a verification: not replaced"),
+        (other, True, "is not an output of a verification: not replaced"),
         (tmp_path / "file" / "scores.csv", False, "cannot write"),
     ):
         with pytest.raises(InputError, match=message):
@@ -212,17 +214,15 @@ def test_outputs_that_are_refused(result: Result, tmp_path: Path) -> None:
     files.check_output(mine, overwrite=True)
     files.save(result, mine)
     with pytest.raises(InputError, match="cannot write .* it is a folder"):
-        files.check_folder(other.rename(tmp_path / "folder.html"))
+        check_file(other.rename(tmp_path / "folder.html"))
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
-    def fail(part: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("the last one")
+    with pytest.raises(InputError, match="No space left on device"), writing(page), whole(page) as part:
         part.write_text("half")
         raise OSError(28, "No space left on device")
-
-    (tmp_path / "page.html").write_text("the last one")
-    with pytest.raises(InputError, match="No space left on device"):
-        files.write_whole(tmp_path / "page.html", fail)
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
     assert (tmp_path / "page.html").read_text() == "the last one"
 
@@ -278,6 +278,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
+@pytest.mark.slow
 def test_report_needs_nothing_else(result: Result, lone: Result) -> None:
     result = replace(result, targets=result.targets[:2])
     text = report.html(result, "of <mine> & yours")

@@ -4,16 +4,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import numpy as np
 import pytest
 import torch
-from earth2studio.statistics import Statistic
 from scipy.fft import dctn
 
-from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.verification.spectrum import RadialSpectrum, Rings, mode_variance, radial_power
+from earth2_corrdiff.verification.spectrum import Rings, mode_variance, radial_power
 
 H, W = 24, 37
 SPACING = (3.0, 3.0)
@@ -80,28 +76,6 @@ def test_a_slope_leaves_the_small_scales_alone() -> None:
     fourier = torch.fft.fft2(slope).abs().square() / (H * W) ** 2
     short = mode_variance(slope)[H // 2 :, :].sum()
     assert short < 0.02 * fourier[H // 4 : H // 2 + 1].sum()
-
-
-def test_statistic_has_the_shape_of_earth2studio() -> None:
-    bent = np.zeros((H, W))
-    for lat, lon in ((np.arange(H), np.arange(W)), (bent, bent)):
-        coords = OrderedDict(time=np.arange(3), lat=lat, variable=np.array(["a", "b"]), lon=lon)
-        x = noise(3, H, 2, W)
-        metric = RadialSpectrum(SPACING)
-        assert isinstance(metric, Statistic)
-        out, out_coords = metric(x, coords)
-        assert list(out_coords) == ["time", "variable", "wavelength"] == list(metric.output_coords(coords))
-        assert out.shape == tuple(map(len, out_coords.values()))
-        expected = radial_power(x[2, :, 1], Rings.of((H, W), SPACING))
-        torch.testing.assert_close(out[2, 1], expected)
-    assert str(metric) == "lat_lon_radial_spectrum"
-
-
-def test_gaps_have_no_spectrum() -> None:
-    field = noise(H, W)
-    field[3, 4] = torch.nan
-    with pytest.raises(InputError, match="a field with gaps has no spectrum"):
-        RadialSpectrum(SPACING)(field, OrderedDict(lat=np.arange(H), lon=np.arange(W)))
 
 
 def test_a_constant_has_no_power() -> None:

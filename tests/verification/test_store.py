@@ -18,11 +18,11 @@ from verification_kit import NAMES, QUICK, TIMES, build, flat, value
 
 from earth2_corrdiff import demo, downscale
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.grid import Regridder
+from earth2_corrdiff.base.regrid import Regridder
 from earth2_corrdiff.run.downscaling import Options
+from earth2_corrdiff.store.reader import grid_of
 from earth2_corrdiff.verification import open_verification, verify
 from earth2_corrdiff.verification.case_statistics import POINTWISE
-from earth2_corrdiff.verification.forecasts import grid_of
 from earth2_corrdiff.verification.result import Series
 
 
@@ -139,6 +139,7 @@ def test_another_package_is_said_and_another_grid_refused(run: tuple[Path, objec
         downscaler.spec = spec
 
 
+@pytest.mark.slow
 def test_the_regression_of_another_store(run: tuple[Path, object, xr.Dataset], tmp_path: Path) -> None:
     """A run in the mode of the regression alone is compared by name; so is any other run."""
     store, model, truth = run

@@ -149,6 +149,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_server_finds_it(server: Server) -> None:
     assert NAME in server.http.get("/v1/infer/workflows").json()["workflows"]
     schema = server.http.get(f"/v1/infer/workflows/{NAME}/schema").json()
@@ -162,6 +163,7 @@ def test_the_directory_holds_one_workflow() -> None:
     assert [path.name for path in DIRECTORY.glob("*.py") if path.name != "__init__.py"] == [f"{NAME}.py"]
 
 
+@pytest.mark.slow
 def test_a_request_from_end_to_end(
     server: Server, folder: Path, package: Path, tmp_path: Path, told: list[tuple[int, int, str]]
 ) -> None:
@@ -195,12 +197,14 @@ def same_but_for_metadata(store: Path, ours: Path) -> None:
     same(store, ours)
 
 
+@pytest.mark.slow
 def test_over_http_as_earth2studios_client_reads_it(server: Server) -> None:
     server.finished(**REQUEST)
     answer = server.http.get(f"/v1/infer/{NAME}/{server.id}/results/{server.id}/results.zarr/zarr.json")
     assert answer.status_code == 200 and answer.json()["attributes"]["source"] == "demo"
 
 
+@pytest.mark.slow
 def test_the_example_client(
     server: Server, main: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -235,6 +239,7 @@ def test_the_example_client(
         assert f"member {member}: strongest wind {float(wind[member]):.1f} m/s" in said
 
 
+@pytest.mark.slow
 def test_settings_of_one_request_are_not_the_next_ones(server: Server, folder: Path) -> None:
     for extra, steps, solver in (({"number_of_steps": 3, "solver": "euler"}, 3, "euler"), ({}, 2, "heun")):
         assert server.finished(**REQUEST, **extra)["status"] == "completed"
@@ -242,6 +247,7 @@ def test_settings_of_one_request_are_not_the_next_ones(server: Server, folder: P
         assert ds.attrs["number_of_steps"] == steps and ds.attrs["solver"] == solver
 
 
+@pytest.mark.slow
 def test_lead_times_are_those_of_the_command(
     server: Server, folder: Path, package: Path, tmp_path: Path
 ) -> None:
@@ -256,12 +262,14 @@ def test_lead_times_are_those_of_the_command(
     np.testing.assert_array_equal(ds.t2m.values, want.t2m.values)
 
 
+@pytest.mark.slow
 def test_two_times_and_a_drawn_seed(server: Server, folder: Path) -> None:
     assert server.finished(start_time=list(TIMES), number_of_samples=1)["status"] == "completed"
     ds = xr.open_zarr(folder / NAME / server.id / "results.zarr")
     assert ds.sizes["time"] == 2 and np.isfinite(ds.t2m.values).all() and ds.attrs["seed"] >= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
@@ -273,7 +281,7 @@ def test_two_times_and_a_drawn_seed(server: Server, folder: Path) -> None:
         ({"number_of_samples": "many"}, "number_of_samples"),
         ({"number_of_steps": -1}, "number_of_steps must be"),
         ({"solver": "magic"}, "magic"),
-        ({"lead_time": "soon"}, "'soon' is no duration"),
+        ({"lead_time": "soon"}, "'soon' is not a valid duration"),
         ({"lead_time": 6}, "lead_time"),
         ({"seed": 1.5}, "seed"),
         ({"memebrs": 2}, "memebrs"),
@@ -284,6 +292,7 @@ def test_refused_at_the_door(server: Server, wrong: dict[str, Any], says: str) -
     assert answer.status_code == 422 and says in answer.json()["detail"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
@@ -300,6 +309,7 @@ def test_refused_by_the_worker_in_one_sentence(server: Server, wrong: dict[str, 
     assert status["progress"]["error_message"] == status["error_message"]
 
 
+@pytest.mark.slow
 def test_netcdf_output_holds_the_fields(server: Server, folder: Path, package: Path, tmp_path: Path) -> None:
     from earth2studio.io import NetCDF4Backend
 
@@ -314,6 +324,7 @@ def test_netcdf_output_holds_the_fields(server: Server, folder: Path, package: P
         np.testing.assert_array_equal(ds.t2m.values, xr.open_zarr(store).t2m.values)
 
 
+@pytest.mark.slow
 def test_a_package_that_is_not_there(main: ModuleType, server: Server) -> None:
     registered = sys.modules["earth2studio.serve.server.workflow"].WorkflowRegistry.instance()
     with pytest.raises(ValueError, match="nowhere"):

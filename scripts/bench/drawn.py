@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Coarse weather for a model that is verified without a store: fetched from a source, checked, held."""
+"""Ensembles that are drawn for a verification without a store, and their coarse input."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import numpy as np
 from torch import Tensor
 
 from earth2_corrdiff.base.times import Times
+from earth2_corrdiff.model.diffusion.noise import member_seed
 from earth2_corrdiff.model.downscaler import Downscaler
-from earth2_corrdiff.model.spec import CorrDiffSpec
+from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling
 from earth2_corrdiff.sources import Source, check_input, fetch
-from earth2_corrdiff.verification.forecasts import COARSE_TWINS, Interpolation
+from earth2_corrdiff.verification.forecasts import COARSE_TWINS, Coarse, Interpolation, Regression
 
 
 class FetchedInput:
@@ -46,6 +47,41 @@ class FetchedInput:
             check_input(x, names, self.source)
             self._held[time] = x[0]
         return self._held[time]
+
+
+class Drawn(Regression):
+    """An ensemble that is drawn when it is read, with the seeds of the members of ``run-corrdiff``.
+
+    Parameters
+    ----------
+    downscaler : Downscaler
+        The model
+    coarse : Callable
+        Its input at a time
+    members, seed : int
+        Number of members, and the run's seed
+    sampling : Sampling | None, optional
+        By default the model's
+    """
+
+    name = "ensemble"
+
+    def __init__(
+        self,
+        downscaler: Downscaler,
+        coarse: Coarse,
+        members: int,
+        seed: int = 0,
+        sampling: Sampling | None = None,
+    ) -> None:
+        super().__init__(downscaler, coarse, members)
+        self.seed, self.sampling = seed, sampling
+
+    def compute(self, time: np.datetime64, coarse: Tensor) -> Tensor:
+        """All members."""
+        seeds = [member_seed(self.seed, time, i) for i in range(self.size)]
+        members: Tensor = self.downscaler(coarse[None], seeds, sampling=self.sampling)
+        return members[0]
 
 
 def interpolated(source: Source, model: Downscaler) -> Interpolation:

@@ -11,6 +11,8 @@ import xarray as xr
 
 from earth2_corrdiff.base.times import to_leads, to_times
 
+from .weather import DemoWeather
+
 MEMBERS = 31
 """Coarse members, the control included: as many as GEFS has."""
 DRIFT = 0.02
@@ -21,7 +23,7 @@ class DemoForecast:
     """The demo's weather at the valid time; the coarse members are ahead of it or lag behind.
 
     Member 0, the control, is a perfect forecast. The others get the speed of the weather wrong, to either
-    side in turn, so that they spread with the lead time. Nobody ever forecast this.
+    side in turn, so that they spread with the lead time. They are synthetic.
 
     Parameters
     ----------
@@ -32,8 +34,6 @@ class DemoForecast:
     synthetic = True
 
     def __init__(self, member: int = 0) -> None:
-        from earth2_corrdiff.demo import DemoWeather
-
         self._weather = DemoWeather()
         self._drift = DRIFT * ((member + 1) // 2) * (1 if member % 2 else -1)
 
