@@ -9,16 +9,33 @@ python scripts/readme-picture.py outputs/corrdiff-2024-07-24T1200.zarr examples/
 
 import io
 import sys
+from argparse import Namespace
+from pathlib import Path
 
-from PIL import Image
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout works uninstalled too
 
-from earth2_corrdiff import plotting
+from earth2_corrdiff.cli.common import ArgumentParser, run_command  # noqa: E402
 
 
-def main(store: str, output: str, width: int = 1000) -> None:
+def parser() -> ArgumentParser:
+    """The command line."""
+    made = ArgumentParser(
+        prog="readme-picture.py", description="The coarse input above two members, as one PNG."
+    )
+    made.add_argument("store", type=Path, metavar="STORE", help="the Zarr store that run-corrdiff wrote")
+    made.add_argument("output", type=Path, metavar="PNG", help="the picture, replaced if it exists")
+    made.add_argument("--width", type=int, default=1000, metavar="N", help="pixels (default: 1000)")
+    return made
+
+
+def main(args: Namespace) -> None:
     """Stack three figures, reduced to the width of a page."""
-    ds = plotting.open_store(store)
-    scales = plotting.color_scales(ds, 0)
+    from PIL import Image
+
+    from earth2_corrdiff import plotting
+
+    ds = plotting.open_store(args.store)
+    scales, width = plotting.color_scales(ds, 0), args.width
     figures = [
         plotting.plot_lowres(ds, 0, scales),
         *(plotting.plot_member(ds, 0, i, scales) for i in (0, 1)),
@@ -34,8 +51,8 @@ def main(store: str, output: str, width: int = 1000) -> None:
     for row in rows:
         page.paste(row, (0, top))
         top += row.height
-    page.save(output, optimize=True)
+    page.save(args.output, optimize=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    sys.exit(run_command("readme-picture.py", main, parser().parse_args()))

@@ -232,5 +232,11 @@ def _from_datetime(time: datetime) -> np.datetime64:
     if time.tzinfo is not None and inside:
         time = time.astimezone(UTC).replace(tzinfo=None)
     if not YEARS[0] <= time.year <= YEARS[1]:
-        raise InputError(f"the year must lie within {YEARS[0]} and {YEARS[1]}; got {time.isoformat()}")
+        raise outside_years(time.isoformat())
     return np.datetime64(time, "ns")
+
+
+def outside_years(time: object, name: str = "") -> InputError:
+    """The error of a time, in the file or source of a name, that nanoseconds in 64 bits cannot hold."""
+    where = f"{name}: " if name else ""
+    return InputError(f"{where}the year must lie within {YEARS[0]} and {YEARS[1]}; got {time}")

@@ -88,6 +88,14 @@ def command_parser(
     return parser
 
 
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the device and the arithmetic."""
+    add = parser.add_argument
+    add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
+    add("--precision", default="auto", help="auto (default: the fastest), fp32 (the reference), bf16 or fp16")
+    add("--no-acceleration", action="store_true", help="stock arithmetic, operation by operation: slow")
+
+
 def entry_point(
     name: str,
     parser: Callable[[], argparse.ArgumentParser],
@@ -153,7 +161,7 @@ def run_command(name: str, function: Callable[[Args], object], args: Args, debug
     name : str
         The command's, in front of the error line
     function : Callable
-        The work; its result is ignored
+        The work; a whole number that it returns is the exit status
     args : object
         The argument of `function`, normally the parsed command line
     debug : bool
@@ -162,28 +170,29 @@ def run_command(name: str, function: Callable[[Args], object], args: Args, debug
     Returns
     -------
     int
-        0; 2 after an `InputError`, 75 after one that may pass (`UnavailableError`); 130 after Ctrl-C, with
-        the text of the `KeyboardInterrupt`; 141 where the reader of stdout has gone. Anything else is a
-        defect of this package and passes through.
+        That of `function`, else 0; 2 after an `InputError`, 75 after one that may pass
+        (`UnavailableError`); 130 after Ctrl-C, with the text of the `KeyboardInterrupt`; 141 where the reader
+        of stdout has gone. Anything else is a defect of this package and passes through.
     """
     print_anywhere()
     share_cores()
     calm_bars()
     try:
-        function(args)
+        status = function(args)
         sys.stdout.flush()
     except InputError as error:
         if debug:
             raise
-        status = TRY_LATER if isinstance(error, UnavailableError) else INPUT_ERROR
-        return _complain(name, f"error: {error}", status)
+        return _complain(
+            name, f"error: {error}", TRY_LATER if isinstance(error, UnavailableError) else INPUT_ERROR
+        )
     except KeyboardInterrupt as interrupt:
         return _complain(name, ": ".join(["interrupted", *map(str, interrupt.args)]), INTERRUPTED)
     except BrokenPipeError:
         # Python flushes stdout once more at exit: give it somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    return 0
+    return status if type(status) is int else 0
 
 
 def _complain(name: str, message: str, status: int) -> int:

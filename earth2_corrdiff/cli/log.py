@@ -68,7 +68,7 @@ class Log:
             import earth2studio.io
             import earth2studio.models.auto  # noqa: F401
 
-            if any(source.partition(":")[0] in ARCHIVES for source in sources):
+            if any(map(is_archive, sources)):
                 import earth2studio.data  # noqa: F401
         self.attach()
 
@@ -89,3 +89,8 @@ class Log:
         lines, self._waiting = self._waiting or [], None
         for line in lines:
             self.write(line)
+
+
+def is_archive(source: str) -> bool:
+    """True if Earth2Studio fetches a source of this name: ``gfs``, ``gfs:DIR``, …"""
+    return source.partition(":")[0] in ARCHIVES

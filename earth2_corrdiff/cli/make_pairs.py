@@ -54,22 +54,39 @@ def _parser() -> ArgumentParser:
     add("--times", required=True, nargs="+", metavar="TIME", help="times, or periods like FIRST/LAST/6h")
     add("--inputs", required=True, type=_names, metavar="A,B", help="coarse variables in channel order")
     add("--outputs", required=True, type=_names, metavar="C,D", help="fine variables in channel order")
-    add("--output", required=True, type=Path, metavar="PAIRS.zarr", help="made, or gone on with")
+    add(
+        "--output",
+        required=True,
+        type=Path,
+        metavar="PAIRS.zarr",
+        help="the pairs; completed if incomplete",
+    )
     add(
         "--box",
         type=_box,
         metavar="S,N,W,E",
         help="part of the fine grid in degrees (--box=-35,-30,... where the first is negative)",
     )
-    add("--multiple", type=int, default=16, metavar="N", help="trim the fine grid to multiples (default: 16)")
-    add("--margin", type=float, metavar="DEGREES", help="of coarse grid around it (default: two cells)")
+    add(
+        "--multiple",
+        type=int,
+        default=16,
+        metavar="N",
+        help="trim the fine grid to multiples of N points (default: 16)",
+    )
+    add("--margin", type=float, metavar="DEGREES", help="width of coarse grid around it (default: two cells)")
     add("--grid", type=Path, metavar="FILE", help="interpolate the fine source to lat and lon of this file")
-    add("--invariants", type=Path, metavar="FILE", help="fields without time on the fine grid, all are taken")
+    add(
+        "--invariants",
+        type=Path,
+        metavar="FILE",
+        help="fields without time on the fine grid; all are used",
+    )
     return parser
 
 
 def make_pairs(args: argparse.Namespace) -> None:
-    """Check, say what is cut, make what is missing, report what failed."""
+    """Check, print what is cut, make missing pairs, report failures."""
     log = Log(NAME)
     with quiet_imports():
         from earth2_corrdiff.training.convert import Area

@@ -40,12 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ``--keep-going``; 130 after Ctrl-C
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    status = [0]
-
-    def work(arguments: list[str]) -> None:
-        status[0] = _work(arguments)
-
-    return run_command(NAME, work, arguments, debug="--debug" in arguments) or status[0]
+    return run_command(NAME, _work, arguments, debug="--debug" in arguments)
 
 
 def _work(arguments: list[str]) -> int:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from earth2_corrdiff.cli.common import ArgumentParser, command_parser
+from earth2_corrdiff.cli.common import ArgumentParser, add_model_options, command_parser
 
 NAME = "run-corrdiff"
 EVERYWHERE = "the demo needs no network: --demo"
@@ -19,7 +19,7 @@ SOURCES = (
 
 
 def run_parser() -> ArgumentParser:
-    """All of them; what they say is checked when the run begins."""
+    """The parser; values are checked when the run begins."""
     parser = command_parser(
         NAME,
         "Downscale global weather to kilometre scale with CorrDiff and write a Zarr store.",
@@ -52,9 +52,7 @@ def run_parser() -> ArgumentParser:
         metavar="OWN=NAME",
         help="Earth2Studio's name of a variable of file:PATH, like wind_u=u10m,wind_v=v10m",
     )
-    add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
-    add("--precision", default="auto", help="auto (default: the fastest), fp32 (the reference), bf16 or fp16")
-    add("--no-acceleration", action="store_true", help="stock arithmetic, operation by operation: slow")
+    add_model_options(parser)
     add(
         "--noise",
         help="where noise is drawn: host (default: the same members on every device) or device (as stock)",
@@ -70,7 +68,7 @@ def run_parser() -> ArgumentParser:
         "--compress",
         default="lossless",
         metavar="HOW",
-        help="lossless (default), or how far each output may be off, in its units: bounded (a default for "
+        help="lossless (default), or the largest error of each output in its units: bounded (a default for "
         "each), t2m=0.05,mrr=0.5, or bounded,mrr=0.5",
     )
     add("--overwrite", action="store_true", help="replace an existing output, once the new one is complete")
@@ -88,19 +86,24 @@ def run_parser() -> ArgumentParser:
 
 
 def _add_domain(parser: ArgumentParser) -> None:
-    """How a large domain is cut, and where its memory is."""
+    """Options of patches and of memory."""
     add = parser.add_argument_group("large domains").add_argument
     add(
         "--patch",
         metavar="HxW",
-        help="patches that the denoiser sees the domain in, like 448x448, or none (default: the package's)",
+        help="patches of the denoiser in points, like 448x448, or none (default: the package's)",
     )
-    add("--overlap", type=int, metavar="N", help="points that neighbours share (default: the package's)")
+    add(
+        "--overlap",
+        type=int,
+        metavar="N",
+        help="points that neighbours share (default: the package's)",
+    )
     add(
         "--boundary",
         type=int,
         metavar="N",
-        help="points that they share beyond it, and by which the first stick out (default: the package's)",
+        help="further points that they share, also beyond the edge of the domain (default: the package's)",
     )
     add("--window", help="how patches are averaged where they overlap: flat (default, as trained) or cosine")
     add(
@@ -112,6 +115,6 @@ def _add_domain(parser: ArgumentParser) -> None:
     add(
         "--shard-patches",
         action="store_true",
-        help="processes of torchrun or srun share the patches of each member instead of the members: one "
-        "member is done sooner, many are done later",
+        help="processes of torchrun or srun share the patches of each member instead of the members: faster "
+        "for one member, slower for many",
     )

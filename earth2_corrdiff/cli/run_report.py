@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""What ``run-corrdiff`` says before and after the work."""
+"""Messages of ``run-corrdiff`` before and after a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def announce(
     model: CorrDiff, source: Source | Forecast, cases: Cases, args: argparse.Namespace, world: int
 ) -> None:
-    """Log what will be done, and what is to be known about it."""
+    """Log the extent of a run, its settings, and how far its output can be trusted."""
     from loguru import logger
 
     what = "SYNTHETIC demo weather, neither observed nor forecast; " if source.synthetic else ""
@@ -62,7 +62,7 @@ def report(run: Downscaling, output: Path, loaded: float) -> str:
 
 
 def _compressed(run: Downscaling) -> str:
-    """By how much, and the largest error of each variable beside its bound."""
+    """Compression ratio, and the largest error of each variable beside its bound."""
     from earth2_corrdiff.base.variables import cf_attributes
 
     if not run.kept:

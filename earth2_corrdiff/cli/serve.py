@@ -9,14 +9,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.cli.common import ArgumentParser, run_command, share_cores
+from earth2_corrdiff.cli.common import ArgumentParser, add_model_options, command_parser, entry_point
 from earth2_corrdiff.cli.serve_log import Lines, configure_log
 
 if TYPE_CHECKING:
@@ -39,25 +39,18 @@ LATER = (
 NEEDS = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status (0 after it was stopped, 2 for unusable input)."""
-    args = _parser().parse_args(argv)
-    return run_command(NAME, run, args, debug=args.debug)
-
-
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog=NAME,
-        description="Serve a CorrDiff package over HTTP: POST /v1/infer takes an array and streams members.",
-        epilog=f"An API key is read from --api-key-file, or from the environment variable {KEY}.",
+    parser = command_parser(
+        NAME,
+        "Serve a CorrDiff package over HTTP: POST /v1/infer takes an array and streams members.",
+        f"An API key is read from --api-key-file, or from the environment variable {KEY}.",
+        debug="show debug messages, and the traceback of an error",
     )
     add = parser.add_argument
     add("--package", default="taiwan", metavar="NAME", help="taiwan (default), demo, a folder, or a URL")
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)")
     add("--port", type=int, default=8000, help="port to listen on; 0 takes a free one (default: 8000)")
-    add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
-    add("--precision", default="auto", help="auto (default: the fastest), fp32 (the reference), bf16 or fp16")
-    add("--no-acceleration", action="store_true", help="stock arithmetic, operation by operation: slow")
+    add_model_options(parser)
     add("--no-sharing", action="store_true", help="requests share no network calls: exact bits on a GPU")
     add("--steps", type=int, metavar="N", help="steps where a request names none (default: the package's)")
     add("--solver", help="solver where a request names none (default: the package's)")
@@ -77,7 +70,6 @@ def _parser() -> ArgumentParser:
         help="write an input for /v1/infer as a npy file, from the first --source (default: demo), and exit",
     )
     add("--time", default="2024-07-24T12:00", help="valid time of that example (default: 2024-07-24T12:00)")
-    add("--debug", action="store_true", help="show debug messages, and the traceback of an error")
     return parser
 
 
@@ -90,7 +82,6 @@ def limits() -> dict[str, Field[Any]]:
 
 def run(args: argparse.Namespace) -> None:
     """Check the options, answer probes, import, load, and serve until a signal."""
-    share_cores()
     _check(args)
     if args.write_example is not None:
         _write_example(args)
@@ -108,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
             _say(f"loading the package {args.package} …")
             if settings.api_key is None and not _is_loopback(sock):
                 _say(f"WARNING: whoever can reach {args.host} may use the service; give --api-key-file")
-            log = configure_log(NAME, args.debug)
+            log = configure_log(NAME, args.debug, settings.sources)
             _preload()
             _serve(args, settings, sock, answers, log)
 
@@ -131,7 +122,7 @@ def _write_example(args: argparse.Namespace) -> None:
     args.device = "cpu"
     source = make_source((args.source or ["demo"])[0])
     cases = source.cases(args.time)
-    configure_log(NAME, args.debug)
+    configure_log(NAME, args.debug, [source.name])
     spec = load_model(model_options(args)).spec
     source.check_variables(spec.inputs.names)
     inputs = Inputs(source, cases, spec.inputs.names, spec.input_grid)
@@ -167,8 +158,10 @@ def _check(args: argparse.Namespace) -> None:
 
     missing = [name for name in NEEDS if find_spec(name) is None]
     if missing:
+        verb = "is" if len(missing) == 1 else "are"
         raise InputError(
-            f"{', '.join(missing)} is not installed; install the extra: pip install 'earth2-corrdiff[serve]'"
+            f"{' and '.join(missing)} {verb} not installed; install the extra: pip install "
+            "'earth2-corrdiff[serve]'"
         )
     if not 0 <= args.port <= 65535:
         raise InputError(f"--port must lie within 0 and 65535, got {args.port}")
@@ -266,3 +259,6 @@ def _end_after(seconds: float) -> None:
 
 def _say(text: str) -> None:
     print(f"{NAME}: {text}", file=sys.stderr, flush=True)
+
+
+main = entry_point(NAME, _parser, run)

@@ -8,6 +8,9 @@ import queue
 import sys
 import threading
 import time
+from collections.abc import Iterable
+
+from earth2_corrdiff.cli.log import is_archive
 
 MOST = 10_000  # lines that wait; those beyond are counted, not kept
 ON_PURPOSE = ("ASGI callable returned without", "Cancel %s running task")
@@ -59,13 +62,16 @@ class Lines:
             self._queue.task_done()
 
 
-def configure_log(name: str, debug: bool) -> Lines:
-    """Configure the logs of all libraries; return the stream to stderr."""
+def configure_log(name: str, debug: bool, sources: Iterable[str] = ()) -> Lines:
+    """Configure the logs of all libraries and sources that will be used; return the stream to stderr."""
     import logging
 
     from loguru import logger
 
     import earth2_corrdiff.service.app  # noqa: F401 - Earth2Studio's imports set up a log of their own
+
+    if any(map(is_archive, sources)):
+        import earth2studio.data  # noqa: F401 - likewise
 
     lines = Lines(name)
     formatter = logging.Formatter(

@@ -30,7 +30,7 @@ class Bars:
         self._last: dict[str, str] = {}
 
     def left(self, what: str, left: int) -> None:
-        """Count what is prepared."""
+        """Count a prepared time."""
         if self._prepared is None:
             self._prepared = self._make(total=left + 1, desc=what, unit="time")
         self._prepared.update()
@@ -38,7 +38,7 @@ class Bars:
             self._prepared.close()
 
     def stage(self, name: str, how: StageConfig) -> None:
-        """Begin a stage."""
+        """Start the bar of a stage."""
         per_time = how.patches.per_time if how.patches else 1
         self.close()
         self._bar = self._make(total=how.steps * how.batch * per_time, desc=name, unit="sample")
@@ -56,7 +56,7 @@ class Bars:
         bar.update(progress.images)
 
     def close(self) -> None:
-        """The end of a stage."""
+        """End the bar of a stage."""
         if self._bar is not None:
             self._bar.close()
 
@@ -77,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         "The same command goes on with a training that was stopped. torchrun --nproc-per-node N "
         f"scripts/{NAME}.py CONFIG.yaml shares every batch among N processes.",
     )
-    parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="what to train, on what, how long")
+    parser.add_argument(
+        "config", type=Path, metavar="CONFIG.yaml", help="networks, data and length of a training"
+    )
     parser.add_argument("--output", help="folder of the package, instead of the configuration's")
     parser.add_argument(
         "--work", help="folder of checkpoints and loss curves, instead of the configuration's"
@@ -93,8 +95,8 @@ def train(args: argparse.Namespace) -> None:
 
     from earth2_corrdiff.training.config import read_config
 
-    told = {name: value for name in ("output", "work") if (value := getattr(args, name)) is not None}
-    config = replace(read_config(args.config), **told)
+    given = {name: value for name in ("output", "work") if (value := getattr(args, name)) is not None}
+    config = replace(read_config(args.config), **given)
     import torch
 
     from earth2_corrdiff.training.parallel import world

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The command behind ``python -m earth2_corrdiff``: tune, which measures what is fastest on this machine."""
+"""The command ``python -m earth2_corrdiff tune``: measures the fastest kernels of this machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog=NAME,
-        description="Runs are started with run-corrdiff and its siblings; here is what prepares a machine.",
+        description="Preparation of a machine. Runs are started with run-corrdiff.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     tuning = commands.add_parser(

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The command ``verify-corrdiff``: is an ensemble that ``run-corrdiff`` wrote any good?"""
+"""The command ``verify-corrdiff``: scores of an ensemble that ``run-corrdiff`` wrote."""
 
 from __future__ import annotations
 
@@ -86,7 +86,13 @@ def _add_scores(parser: ArgumentParser) -> None:
         metavar="NAME=VALUES",
         help="events, like mrr=20,40 or ws10m=17.2 (default: 20, 35, 45 dBZ and 10.8, 17.2, 24.5 m/s)",
     )
-    add("--scales", nargs="+", type=float, metavar="KM", help="windows of the FSS (default: 0 25 50 100 200)")
+    add(
+        "--scales",
+        nargs="+",
+        type=float,
+        metavar="KM",
+        help="windows of FSS (default: 0 25 50 100 200)",
+    )
     add(
         "--bootstrap",
         type=int,
@@ -95,9 +101,9 @@ def _add_scores(parser: ArgumentParser) -> None:
         help="draws for the intervals, 0 for none (default: 2000)",
     )
     add("--block", type=int, default=1, metavar="N", help="neighbouring times drawn together (default: 1)")
-    add("--level", type=float, default=0.95, help="of the intervals (default: 0.95)")
+    add("--level", type=float, default=0.95, help="confidence level of the intervals (default: 0.95)")
     add("--interval", default="bca", metavar="KIND", help="bca (default) or percentile")
-    add("--seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the draws (default: 0)")
     add("--skip-incomplete", action="store_true", help="leave out times with missing or broken members")
 
 
@@ -115,7 +121,7 @@ def _add_output(parser: ArgumentParser) -> None:
 
 
 def verify(args: argparse.Namespace) -> None:
-    """Check what can be checked at once, verify, print the tables, write the files."""
+    """Check the options, verify, write the files, print the tables."""
     if args.no_report and args.report is not None:
         raise InputError("--report and --no-report exclude each other")
     log = Log(NAME)

@@ -17,7 +17,7 @@ from loguru import logger
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.times import Leads, Times, lead_text, time_text
+from earth2_corrdiff.base.times import Leads, Times, lead_text, outside_years, time_text
 
 VALID = ("valid_time", "validity_time", "verification_time")
 REFERENCE = (
@@ -269,9 +269,7 @@ def _units(array: xr.DataArray) -> str:
 def _refuse_calendar(times: xr.DataArray, name: str) -> None:
     calendar = getattr(times.to_numpy().flat[0], "calendar", None) if times.size else None
     if calendar in ("standard", "gregorian", "proleptic_gregorian"):
-        raise InputError(
-            f"{name} has times outside the years 1678 to 2261, the first is {times.to_numpy().flat[0]}"
-        )
+        raise outside_years(times.to_numpy().flat[0], name)
     if calendar is not None:
         raise InputError(
             f"{name} has times of the calendar {calendar}, which has other days than the standard one; "

@@ -5,14 +5,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.cli.common import ArgumentParser, calm_bars, run_command, share_cores
+from earth2_corrdiff.cli.common import ArgumentParser, progress_bar, quiet_imports, run_command
+from earth2_corrdiff.cli.log import Log
 
 if TYPE_CHECKING:
     from bench.demo_acceptance import Criterion
@@ -59,10 +58,7 @@ def _parser() -> ArgumentParser:
 
 def verify(args: argparse.Namespace) -> list[Criterion]:
     """Verify, print the tables and the verdict, write the files; return the criteria that are not met."""
-    share_cores()
-    calm_bars()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of upstream packages, while they are imported
+    with quiet_imports():
         from bench import demo_acceptance
         from earth2_corrdiff.base.files import check_file
         from earth2_corrdiff.verification import files, report
@@ -87,8 +83,6 @@ def verify(args: argparse.Namespace) -> list[Criterion]:
 
 def _prepare(args: argparse.Namespace) -> Verification:
     """The model with its settings, the times and the baselines."""
-    from loguru import logger
-
     from bench.demo_skill import demo_verification
     from earth2_corrdiff.demo.hours import held_out_times
     from earth2_corrdiff.model.spec import check_count
@@ -99,8 +93,7 @@ def _prepare(args: argparse.Namespace) -> Verification:
     times = held_out_times(check_count("--times", args.times))
     settings = Settings(bootstrap=Bootstrap(args.bootstrap))
     model = _model(args)
-    logger.remove()
-    logger.add(sys.stderr, level="WARNING", format=NAME + ": {level.name}: {message}")
+    Log(NAME)
     return demo_verification(model.downscaler, times, args.samples, args.seed, settings)
 
 
@@ -120,13 +113,11 @@ def _model(args: argparse.Namespace) -> CorrDiff:
 
 
 def _run(verification: Verification) -> Result:
-    from tqdm import tqdm
-
     about = verification.about
     how = f"{about['solver']} with {about['network_calls_per_member']} network calls, {about['precision']}"
     T, M = len(verification.times), verification.forecasts[0].size
     print(f"{about['package']}: {how}; {T} held-out times, {M} members\n")
-    look = {"total": T, "desc": "verifying", "unit": "time", "dynamic_ncols": True}
-    for _ in tqdm(verification, mininterval=0.1 if sys.stderr.isatty() else 10, **look):
+    look = {"total": T, "desc": "verifying", "unit": "time"}
+    for _ in progress_bar(verification, **look):
         pass
     return verification.result()

@@ -6,15 +6,14 @@ from __future__ import annotations
 
 import argparse
 import csv
-import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.cli.common import ArgumentParser, calm_bars, run_command, share_cores
+from earth2_corrdiff.cli.common import ArgumentParser, progress_bar, quiet_imports, run_command
+from earth2_corrdiff.cli.log import Log as CommandLog
 
 if TYPE_CHECKING:
     from bench.solver_study import Bench, Log, Setting
@@ -87,10 +86,7 @@ def _parser() -> ArgumentParser:
 
 def bench(args: argparse.Namespace) -> None:
     """Measure what is missing, then print the table and the choice."""
-    share_cores()
-    calm_bars()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of upstream packages, while they are imported
+    with quiet_imports():
         from bench import solver_advice, solver_study
         from earth2_corrdiff.base.files import check_file, whole
     for path in filter(None, (args.json, args.csv, args.plot)):
@@ -128,8 +124,6 @@ def sigma_range(word: str) -> tuple[float, float]:
 
 def _prepare(args: argparse.Namespace) -> Bench:
     """The model, its input and its truth."""
-    from loguru import logger
-
     from bench.drawn import FetchedInput
     from bench.solver_study import Bench
     from earth2_corrdiff.model.options import ModelOptions
@@ -142,8 +136,7 @@ def _prepare(args: argparse.Namespace) -> Bench:
         raise InputError("--members must be 2 or more: one member has no spread")
     times = _times(args)
     model = load_model(ModelOptions(args.package, args.device, args.precision))
-    logger.remove()
-    logger.add(sys.stderr, level="WARNING", format=NAME + ": {level.name}: {message}")
+    CommandLog(NAME).import_earth2studio(args.source, args.truth)
     truth = open_truth(args.truth, model.spec.output_grid)
     coarse = FetchedInput(make_source(args.source), model.spec, times)
     return Bench(model.downscaler, coarse, truth, times, args.members, args.seed)
@@ -164,12 +157,9 @@ def _times(args: argparse.Namespace) -> Times:
 
 def _measure(prepared: Bench, missing: Sequence[Setting], log: Log) -> None:
     """Measure settings one after the other; each is kept when it is done."""
-    from tqdm import tqdm
-
     members = prepared.members
     total = sum(setting.calls * members * len(prepared.times) for setting in missing)
-    every = 0.1 if sys.stderr.isatty() else 60
-    with tqdm(total=total, desc=NAME, unit="call", dynamic_ncols=True, mininterval=every) as bar:
+    with progress_bar(total=total, desc=NAME, unit="call") as bar:
         for setting in missing:
             bar.set_postfix_str(str(setting))
             for record in prepared.measure(setting):

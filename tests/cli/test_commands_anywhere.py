@@ -12,13 +12,16 @@ import re
 import runpy
 import subprocess
 import sys
+import warnings
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.cli import log
 from earth2_corrdiff.cli.common import run_command
 
 ROOT = Path(__file__).parents[2]
@@ -160,8 +163,9 @@ def test_scores_are_saved_before_they_are_printed(tmp_path: Path, monkeypatch: p
         done.append("printed")
         raise GoneError
 
-    monkeypatch.setattr("earth2_corrdiff.verification.open_verification", lambda *a, **k: None)
-    monkeypatch.setattr(verify, "_run", lambda verification: type("R", (), {"about": {}})())
+    verification = SimpleNamespace(times=[], result=lambda: SimpleNamespace(about={}))
+    monkeypatch.setattr("earth2_corrdiff.verification.open_verification", lambda *a, **k: verification)
+    monkeypatch.setattr(verify, "progress_bar", lambda *a, **k: [])
     monkeypatch.setattr(files, "save", lambda result, path: done.append("saved"))
     monkeypatch.setattr(report, "write_report", lambda *a: done.append("report"))
     monkeypatch.setattr(tables, "report_text", printed)
@@ -169,6 +173,46 @@ def test_scores_are_saved_before_they_are_printed(tmp_path: Path, monkeypatch: p
     with pytest.raises(GoneError):
         verify.main([str(tmp_path / "run.zarr"), "--truth", "demo", "--output", str(scores)])
     assert done == ["saved", "report", "printed"]
+
+
+def test_the_log_knows_every_archive() -> None:
+    """Importing them replaces the sinks of loguru: a command imports them before it logs."""
+    from earth2_corrdiff.sources import registry
+
+    assert {*registry.KINDS, *registry.FORECASTS} - {"demo", "demo_fx"} == set(log.ARCHIVES)
+    assert log.is_archive("gfs:/data/mirror") and not log.is_archive("file:gfs.grib")
+
+
+def test_one_format_for_all_that_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also after Earth2Studio's imports; warnings of libraries are one line, without their place."""
+    from loguru import logger
+
+    shown = log.Log("some-command", "INFO")
+    logger.debug("too much")
+    logger.info("as it is")
+    logger.remove()
+    logger.add(sys.stdout, colorize=True)
+    shown.import_earth2studio("demo")
+    logger.warning("of loguru")
+    warnings.warn("of two\nlines", stacklevel=1)
+    warnings.warn("of tomorrow", FutureWarning, stacklevel=1)
+    out, err = capsys.readouterr()
+    assert out == "" and err.splitlines() == [
+        "some-command: INFO: as it is",
+        "some-command: WARNING: of loguru",
+        "some-command: WARNING: of two lines",
+    ]
+
+
+def test_lines_that_are_held_are_shown_later(capsys: pytest.CaptureFixture[str]) -> None:
+    from loguru import logger
+
+    shown = log.Log("some-command", held=True)
+    logger.warning("early")
+    assert capsys.readouterr().err == ""
+    shown.release()
+    logger.warning("late")
+    assert capsys.readouterr().err == "some-command: WARNING: early\nsome-command: WARNING: late\n"
 
 
 def test_every_script_is_a_program(

@@ -332,6 +332,8 @@ def test_keys_that_are_none(
 def test_without_the_extra(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "NEEDS", ("uvicorn", "no_such_package"))
     assert "no_such_package is not installed; install the extra: pip install 'earth2" in refused(capfd)
+    monkeypatch.setattr(serve, "NEEDS", ("no_such_package", "uvicorn", "nor_this_one"))
+    assert "no_such_package and nor_this_one are not installed; install" in refused(capfd)
 
 
 # options
