@@ -8,6 +8,7 @@ members at a point (CRPS, ranks) in blocks of rows.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -98,11 +99,24 @@ class CaseTruth:
         self.truth = torch.where(known, truth, 0.0).to(torch.float64)
         self.weights = domain.area * known
         self.known = float(self.weights.sum() / domain.area.sum())
+        H, W = truth.shape
         self.power = radial_power(self.truth, domain.rings) if known.all() else _nan(domain.rings)
+        self._coords = OrderedDict(y=np.arange(H), x=np.arange(W))
 
     def area_mean(self, fields: Tensor) -> Array:
         """Mean over the area where the truth is known: ``[N, H, W] → [N]``."""
         return np.asarray(((fields * self.weights).sum((-2, -1)) / self.weights.sum()).numpy())
+
+    def moments(self, members: Members) -> tuple[Tensor, Tensor]:
+        """Mean and unbiased variance of the members, one after the other: ``[H, W]`` each."""
+        from earth2studio import statistics
+
+        mean = statistics.mean(["sample"], batch_update=True)
+        variance = statistics.variance(["sample"], batch_update=True)
+        for member in members:
+            coords = OrderedDict(sample=np.zeros(1), **self._coords)
+            (average, _), (spread, _) = mean(member[None], coords), variance(member[None], coords)
+        return average, spread if members.size > 1 else torch.full_like(average, torch.nan)
 
 
 def _nan(rings: Rings) -> Tensor:
@@ -181,14 +195,11 @@ def score(members: Members, case: CaseTruth) -> tuple[dict[str, Array], Histogra
     NotFiniteError
         If a member is not finite everywhere
     """
-    mean, fair, biased = (torch.empty_like(case.truth) for _ in range(3))
-    variance = torch.full_like(case.truth, torch.nan)
+    mean, variance = case.moments(members)
+    fair, biased = torch.empty_like(mean), torch.empty_like(mean)
     rank = torch.zeros(members.size + 1, dtype=torch.float64)
     for rows, block in members.blocks():
         truth = case.truth[rows]
-        mean[rows] = block.mean(0)
-        if members.size > 1:
-            variance[rows] = block.var(0)
         fair[rows], biased[rows] = crps(block, truth)
         rank += _ranks(block, truth, case.weights[rows], case.target.floor)
     error = mean - case.truth
