@@ -62,6 +62,7 @@ def test_formats_and_default_folder(
     assert (tmp_path / f"{TIME}-sample-0.{kind}").read_bytes().startswith(start)
 
 
+@pytest.mark.slow
 def test_unwritten_members_are_skipped_with_a_warning(tmp_path: Path) -> None:
     store, out = build(tmp_path / "s.zarr", unwritten=((0, 1),)), tmp_path / "out"
     said: list[str] = []
@@ -127,6 +128,7 @@ def test_damaged_data_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "t2m cannot be read" in complain([str(store)], capsys)
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_nothing_half_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
