@@ -20,6 +20,8 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Before PyTorch is imported: idle threads sleep instead of spinning, as the commands have it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Tiny networks gain nothing from threads; several processes of tests share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What was measured on this machine chooses nothing here.
 os.environ.setdefault("EARTH2_CORRDIFF_TUNED", "0")
 

@@ -31,7 +31,6 @@ from earth2_corrdiff.service.job_runner import Runner
 from earth2_corrdiff.service.jobs import Jobs, Keeping, size_of
 from earth2_corrdiff.service.security import MEMBERS, bearer
 from earth2_corrdiff.service.settings import Settings
-from earth2_corrdiff.store.reader import time_index
 
 T = TypeVar("T")
 ROOT = "/v1/downscale"

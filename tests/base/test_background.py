@@ -121,6 +121,7 @@ def test_prefetched_makes_one_value_while_another_is_worked_on() -> None:
 # a run
 
 
+@pytest.mark.slow
 def test_the_next_input_is_fetched_while_members_are_computed(
     model: CorrDiff, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +173,7 @@ def test_a_block_is_written_while_the_next_is_computed(
     assert [member for _, member in order] == [0, 1, 2] * 2 and counts == [6, 6]
 
 
+@pytest.mark.slow
 def test_no_more_than_two_blocks_exist(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One on its way to the disk, one in the making: memory is the same for any number of members."""
     model, alive, most = load(small, number_of_samples=9), weakref.WeakSet(), [0]

@@ -116,6 +116,7 @@ def test_lead_times_as_text() -> None:
     assert [lead_text(lead) for lead in to_leads("0,6,90min,2d")] == ["0 h", "6 h", "90 min", "48 h"]
 
 
+@pytest.mark.slow
 def test_a_run_over_a_period(tmp_path: Path) -> None:
     """The same as over its times, one by one; one that is in it twice is refused."""
     model = load(tiny.make_package(tmp_path / "package"))
@@ -128,6 +129,7 @@ def test_a_run_over_a_period(tmp_path: Path) -> None:
         downscale(times, model, Weather(), tmp_path / "other.zarr")
 
 
+@pytest.mark.slow
 def test_the_command(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -215,10 +215,12 @@ def test_lines_that_are_held_are_shown_later(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == "some-command: WARNING: early\nsome-command: WARNING: late\n"
 
 
+@pytest.mark.slow
 def test_every_script_is_a_program(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each of the folder's programs starts and shows its options."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())  # what they set ends with them
     for path in sorted((ROOT / "scripts").glob("*.py")):
         monkeypatch.setattr(sys, "argv", [str(path), "--help"])
         monkeypatch.setattr(sys, "path", [*sys.path])

@@ -247,6 +247,7 @@ def test_damaged_data_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "t2m cannot be read" in complain([str(store)], capsys)
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_nothing_half_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

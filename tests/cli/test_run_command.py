@@ -186,6 +186,7 @@ def test_peak_memory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found and float(found[1]) == pytest.approx(gigabytes, rel=0.2)
 
 
+@pytest.mark.slow
 def test_a_profile_beside_the_output(package: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A trace of PyTorch's profiler, on a CPU too, as the published program has it."""
     argv = (TIMES[0], "--package", package, "--source", "demo", "--samples", 1, "--device", "cpu")
@@ -207,6 +208,7 @@ def test_a_profile_that_cannot_be_written(package: Path, capfd: pytest.CaptureFi
     assert status == 2 and "cannot write the profile run-profile.json.gz" in err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_every_option_arrives(package: Path, weather: Path, capfd: pytest.CaptureFixture[str]) -> None:
     argv = [*TIMES, "--package", package, "--source", f"file:{weather}", "--solver", "dpmpp_2m", "--seed", 0]
     argv += ["--device", "cpu", "--precision", "bf16", "--max-batch", 2, "--output", "a b/run.zarr"]
@@ -226,6 +228,7 @@ def test_every_option_arrives(package: Path, weather: Path, capfd: pytest.Captur
     assert 0 < difference < 0.1 * ds.t2m.std()
 
 
+@pytest.mark.slow
 def test_a_file_with_names_and_units_of_its_own(
     package: Path, weather: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -261,12 +264,14 @@ def test_what_may_pass_has_a_status_of_its_own(
     assert "rename those of file:PATH only" in refused(capfd, TIMES[0], "--demo", "--rename", "a=b")
 
 
+@pytest.mark.slow
 def test_times_with_an_offset_are_utc(package: Path, capfd: pytest.CaptureFixture[str]) -> None:
     argv = ("2024-07-24T14:00+02:00", "2024-07-25", "--package", package, "--source", "demo")
     status, out, _ = command(capfd, *argv)
     assert status == 0 and "outputs/corrdiff-2024-07-24T1200-to-2024-07-25T0000.zarr" in out
 
 
+@pytest.mark.slow
 def test_demo_means_both(capfd: pytest.CaptureFixture[str]) -> None:
     status, out, err = command(capfd, TIMES[0], "--demo", "--samples", 1, "--steps", 1)
     assert status == 0 and "of synthetic demo weather" in out and "SYNTHETIC" in err
@@ -274,6 +279,7 @@ def test_demo_means_both(capfd: pytest.CaptureFixture[str]) -> None:
     assert about["source"] == "demo" and "demo" in about["package"] and about["synthetic"] == 1
 
 
+@pytest.mark.slow
 def test_a_demo_package_on_real_weather_says_so(
     tmp_path: Path, weather: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -366,6 +372,7 @@ def test_interrupted_before_it_started(
     assert (status, out, err) == (130, "", "run-corrdiff: interrupted\n") and not list(Path().iterdir())
 
 
+@pytest.mark.slow
 def test_resume_of_another_run_is_refused(package: Path, capfd: pytest.CaptureFixture[str]) -> None:
     argv = (TIMES[0], "--package", package, "--source", "demo", "--samples", 2)
     assert command(capfd, *argv, "--seed", 1)[0] == 0
@@ -389,6 +396,7 @@ def test_resume_without_a_store_starts_afresh(package: Path, capfd: pytest.Captu
 # disk and memory
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_a_store_to_resume(
     package: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -431,6 +439,7 @@ def test_no_room_for_the_store_at_all(package: Path, capfd: pytest.CaptureFixtur
     assert message == "cannot write run.zarr: File too large" and contents(Path()) == before
 
 
+@pytest.mark.slow
 def test_out_of_memory_is_said(
     package: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -479,6 +488,7 @@ SPOILT: dict[str, tuple[Callable[[xr.Dataset], xr.Dataset], str]] = {
 }
 
 
+@pytest.mark.slow
 def test_weather_that_goes_bad_later(package: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The first time is done and stays; the last line says what is wrong and how to go on."""
     path = spoilt(Path("input.nc"), lambda ds: ds.where(ds.time == ds.time[0]))
@@ -727,6 +737,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     server.server_close()
 
 
+@pytest.mark.slow
 def test_the_default_package_is_downloaded_once(
     registry: Any, weather: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -747,6 +758,7 @@ def test_the_default_package_is_downloaded_once(
     np.testing.assert_array_equal(ds.mrr, xr.open_zarr("cached.zarr").mrr)
 
 
+@pytest.mark.slow
 def test_an_interrupted_download_of_the_package(
     registry: Any, weather: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

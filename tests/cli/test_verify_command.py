@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,14 +21,22 @@ from earth2_corrdiff.cli.verify import main
 SCRIPT = Path(__file__).parents[2] / "scripts" / "verify-corrdiff.py"
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    _, truth = build(folder / "s.zarr", times=TIMES)
+    truth.to_netcdf(folder / "truth.nc")
+    return folder
+
+
 @pytest.fixture
-def kit(tmp_path: Path) -> tuple[Path, Path]:
-    """A store and the file of its truth."""
-    store, truth = build(tmp_path / "s.zarr", times=TIMES)
-    truth.to_netcdf(tmp_path / "truth.nc")
-    return store, tmp_path / "truth.nc"
+def kit(made: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A store and the file of its truth, to be written beside."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "s.zarr", tmp_path / "truth.nc"
 
 
+@pytest.mark.slow
 def test_tables_report_and_scores(kit: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     store, truth = kit
     output = store.parent / "out" / "scores.csv"
@@ -57,6 +66,7 @@ def test_choices(kit: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> 
     assert ds.sizes["scale"] == 2 and not list(store.parent.glob("*.html"))
 
 
+@pytest.mark.slow
 def test_a_model_adds_its_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import run_kit
 
@@ -114,6 +124,7 @@ def test_bad_flags(
     assert not list(store.parent.glob("*.html"))
 
 
+@pytest.mark.slow
 def test_bad_stores(kit: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     store, truth = kit
     build(store.parent / "part.zarr", unwritten=((1, 2),))
@@ -129,6 +140,7 @@ def test_bad_stores(kit: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) 
     assert "1 of 8 times are left out: members are missing." in out and "1 of 8 times are left out" in err
 
 
+@pytest.mark.slow
 def test_outputs_are_not_overwritten_unasked(
     kit: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

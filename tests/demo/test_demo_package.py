@@ -131,6 +131,7 @@ def test_mean_error_is_below_interpolation_on_held_out_storms() -> None:
             assert crps["ensemble"] < crps["interpolation"]
 
 
+@pytest.mark.slow
 def test_verification_against_numbers_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores of an "ensemble" that is the truth, and the truth plus two."""
     truth = torch.from_numpy(demo.DemoWeather().fields(STORM).fine)

@@ -105,6 +105,7 @@ def test_coarse_reflectivity_is_the_mean_of_z(source: DemoWeather) -> None:
         assert refc.values[row, col] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_values_are_finite_float32_in_range(many: list[atmosphere.Fields]) -> None:
     for field in many:
         for values, names in (

@@ -148,10 +148,14 @@ class Weather:
         return array
 
 
+@cache
+def _dataset(times: tuple[str, ...], names: tuple[str, ...]) -> xr.Dataset:
+    return demo.DemoWeather()(np.array(times, dtype="datetime64[ns]"), list(names)).to_dataset("variable")
+
+
 def weather_file(path: Path, times: Iterable[str] = TIMES, names: Sequence[str] = NAMES) -> Path:
     """The demo's weather as a NetCDF."""
-    array = demo.DemoWeather()(np.array(list(times), dtype="datetime64[ns]"), list(names))
-    array.to_dataset("variable").to_netcdf(path)
+    _dataset(tuple(times), tuple(names)).to_netcdf(path)
     return path
 
 

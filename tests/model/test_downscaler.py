@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from axes import pairwise
 from loguru import logger
 from scipy.interpolate import RegularGridInterpolator
 from tiny import COARSE, HILLS, INPUTS, OUTPUTS, make_downscaler, make_networks, make_spec, relerr, weather
@@ -50,9 +51,10 @@ def test_condition(bent: bool, invariants: bool) -> None:
     assert np.abs(got.numpy() - want).max() < 2e-4
 
 
-@pytest.mark.parametrize("solver", ["euler", "heun"])
-@pytest.mark.parametrize("mean_conditioning", [True, False])
-@pytest.mark.parametrize("bent", [True, False])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("solver", "mean_conditioning", "bent"), pairwise(("euler", "heun"), (True, False), (True, False))
+)
 def test_equals_a_pipeline_made_of_upstreams_parts(solver: str, mean_conditioning: bool, bent: bool) -> None:
     """On a grid that is not square, where the stock class fails: their sampler, their noise."""
     from physicsnemo.diffusion.samplers.legacy_deterministic_sampler import deterministic_sampler
@@ -269,10 +271,17 @@ def cramped(most: int, error: Exception) -> Cramped:
     return model
 
 
+@pytest.fixture(scope="module")
+def whole() -> Tensor:
+    """Two cases, all members at once."""
+    members: Tensor = make_downscaler()(weather(2), SEEDS)
+    return members
+
+
 @pytest.mark.parametrize("error", [Cramped.error, CPU_OOM, OLD_CPU_OOM], ids=["gpu", "cpu", "old cpu"])
 @pytest.mark.parametrize(("most", "failures"), [(1, 2), (2, 1), (3, 1), (4, 0)])
 def test_out_of_memory_halves_the_batch_and_goes_on(
-    model: Downscaler, error: Exception, most: int, failures: int
+    whole: Tensor, error: Exception, most: int, failures: int
 ) -> None:
     said: list[str] = []
     handler = logger.add(said.append, level="WARNING", format="{message}")
@@ -281,7 +290,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
         got = tight(weather(2), SEEDS, max_batch=4)
     finally:
         logger.remove(handler)
-    assert torch.equal(got, model(weather(2), SEEDS))
+    assert torch.equal(got, whole)
     assert tight.failures == failures == len(said)  # it stays small for the second case
     assert all("out of memory" in text for text in said)
 

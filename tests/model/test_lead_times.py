@@ -46,6 +46,7 @@ def stock(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return save_package(folder, spec, ours[0], ours[1]), theirs, patching
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accelerated", [False, True])
 def test_equals_upstream(stock: Any, accelerated: bool) -> None:
     """Both networks see the label of the case's lead time."""

@@ -40,7 +40,7 @@ from torch import Tensor
 from earth2_corrdiff import CorrDiff, CorrDiffTaiwan, save_package
 from earth2_corrdiff.model.spec import Sampling
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 TOOL = SHARED / "tools" / "make_taiwan_package.py"
 N = 16
 

@@ -39,7 +39,9 @@ def test_residual_and_scale(shape: tuple[int, ...], dtype: torch.dtype, layouts:
     assert torch.equal(x.grad, grad * 0.7) and torch.equal(y.grad, grad * 0.7)
 
 
-@pytest.mark.parametrize("other", [torch.zeros(2, 3, 4, 6), torch.zeros(2, 3, 4, 5).half()], ids=str)
+@pytest.mark.parametrize(
+    "other", [torch.zeros(2, 3, 4, 6), torch.zeros(2, 3, 4, 5).half()], ids=["shape", "dtype"]
+)
 def test_residual_refuses_what_does_not_fit(other: Tensor) -> None:
     with pytest.raises(ValueError, match=r"one shape, dtype and device are needed, got \[2, 3, 4, 5\]"):
         residual_scale(torch.zeros(2, 3, 4, 5), other, 1.0)

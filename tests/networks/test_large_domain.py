@@ -32,6 +32,8 @@ from earth2_corrdiff.networks.fast.memory_plan import SPARE, plan_memory
 from earth2_corrdiff.networks.memory_model import memory_of
 from earth2_corrdiff.networks.unet import SongUNet
 
+pytestmark = pytest.mark.slow
+
 SHAPE, SEEDS = (40, 56), [3, 4]
 PATCHES = PatchGeometry(SHAPE, (16, 24), 4, 2)
 DOMAIN = (24, 36)

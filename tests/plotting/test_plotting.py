@@ -31,6 +31,8 @@ from earth2_corrdiff import plotting
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.plotting import maps, panels, style
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from earth2_corrdiff.model.diffusion.noise import member_seed
 from earth2_corrdiff.run.downscaling import Downscaling, Options
 from earth2_corrdiff.sources import make_forecast
 
+pytestmark = pytest.mark.slow
+
 SEED = 6
 
 

@@ -15,6 +15,8 @@ from run_kit import NAMES, Weather, command, load, make_package, same, weather_f
 from earth2_corrdiff import InputError, downscale
 from earth2_corrdiff.run.downscaling import Downscaling, Options
 
+pytestmark = pytest.mark.slow
+
 TIMES = ("2024-07-24T12:00", "2024-07-24T18:00", "2024-07-25T00:00")
 SEED = 4
 

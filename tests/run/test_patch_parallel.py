@@ -13,6 +13,8 @@ import xarray as xr
 from rank_kit import Hook, Outcome, job
 from run_kit import TIMES, make_package, refused, straight, weather_file
 
+pytestmark = pytest.mark.slow
+
 STORE, DOMAIN = "run.zarr", (24, 36)
 CUT = ("--patch", "12x16", "--overlap", 2, "--boundary", 1)
 

@@ -42,6 +42,8 @@ from earth2_corrdiff.service.jobs import Jobs, Keeping
 from earth2_corrdiff.service.settings import Settings
 from earth2_corrdiff.sources import Source, make_forecast
 
+pytestmark = pytest.mark.slow
+
 TINY = Order((TIMES[0],), "demo", 1, 2, "heun", 7)
 
 
