@@ -279,16 +279,14 @@ class Downscaler(nn.Module):
         sampling = sampling or self.sampling
         labels = self._labels(len(coarse), lead_hours)
         for b, x in enumerate(self._check_input(coarse)):
-            noise = self._early_noise(seeds[: self.batch_size(max_batch)], sampling)
+            noise = None  # of the first block; on a GPU it is drawn while the regression runs
+            if self.spec.inference_mode != "regression":
+                noise = self.noise(seeds[: self.batch_size(max_batch)], sampling)
             case, first = self._prepared(x, labels[b]), 0
             rows = [(case, seed) for seed in seeds]
             for block in self.blocks(rows, max_batch, progress, sampling, noise):
                 yield b, first, block
                 first += len(block)
-
-    def _early_noise(self, seeds: Sequence[int], sampling: Sampling) -> MemberNoise | None:
-        """Noise whose drawing begins before the regression runs; None where nothing is sampled."""
-        return None if self.spec.inference_mode == "regression" else self.noise(seeds, sampling)
 
     def _labels(self, cases: int, lead_hours: Leads) -> list[int | None]:
         """The label of each case's lead time; None for networks that were trained without."""
