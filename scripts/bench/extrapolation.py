@@ -65,7 +65,7 @@ class Target:
         What it is
     megapixels : float
         Points of the fine grid, in millions
-    states, members : int
+    cases, members : int
         Times, and members of each
     overlap : float
         Points that the networks see, per point of the domain: more than one where patches overlap
@@ -73,13 +73,13 @@ class Target:
 
     name: str
     megapixels: float
-    states: int
+    cases: int
     members: int
     overlap: float
 
     def terabytes(self, variables: int) -> float:
         """Output as float32, before compression."""
-        return self.megapixels * MEGA * self.states * self.members * variables * 4 / 1e12
+        return self.megapixels * MEGA * self.cases * self.members * variables * 4 / 1e12
 
     def hours(self, step: float, steps: int) -> float:
         """Hours on one device.
@@ -92,7 +92,7 @@ class Target:
             Network calls of each member
         """
         calls = 1 + self.members * steps
-        return self.states * self.megapixels * self.overlap * step * calls / 3600
+        return self.cases * self.megapixels * self.overlap * step * calls / 3600
 
 
 @dataclass(frozen=True)

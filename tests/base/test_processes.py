@@ -139,7 +139,7 @@ def test_what_is_refused_is_said_once(argv: tuple[object, ...], folder: Path) ->
         (("--steps", "0"), "--steps must be 1 or more"),
         (("--solver", "rk4"), "unknown solver 'rk4'"),
         (("--sample", "x"), "invalid int value"),
-        (("--source", "gfs:none"), "none is none"),
+        (("--source", "gfs:none"), "none is not one"),
     ):
         first, second = job(folder, 2, *argv, *wrong)
         ended([first, second], 2, 2)

@@ -136,7 +136,7 @@ def test_verification_against_numbers_by_hand(monkeypatch: pytest.MonkeyPatch) -
     """Scores of an "ensemble" that is the truth, and the truth plus two."""
     truth = torch.from_numpy(demo.DemoWeather().fields(STORM).fine)
     downscaler = CorrDiff.load_model(demo.package()).downscaler
-    monkeypatch.setattr(downscaler, "forward", lambda x, seeds: torch.stack([truth + 2, truth])[None])
+    monkeypatch.setattr(downscaler, "forward", lambda x, seeds, **how: torch.stack([truth + 2, truth])[None])
     monkeypatch.setattr(downscaler, "mean", lambda x, hours: truth[None] + 3)
     result = verified(downscaler, np.array([STORM], dtype="datetime64[ns]"), 2)
     target = result.targets[0]

@@ -134,7 +134,7 @@ def test_lead_times_samples_and_coarse_members_are_chosen(stores: dict[str, Path
     [
         ("analysis", ["--lead", "6h"], "the store has no lead times, it is of analyses; leave out --lead"),
         ("forecasts", ["--lead", "9h"], "the store has no lead time 9 h; it has 0 h, 6 h, 12 h"),
-        ("forecasts", ["--lead", "soon"], "no duration"),
+        ("forecasts", ["--lead", "soon"], "not a valid duration"),
         ("forecasts", ["--coarse-members", "0"], "no coarse members; leave out --coarse-members"),
         ("coarse members", ["--coarse-members", "7"], "no coarse member 7: it has 0, 1"),
         ("coarse members", ["--samples", "2"], "no sample 2: it has 0, 1"),

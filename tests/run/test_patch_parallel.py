@@ -111,7 +111,7 @@ def test_what_is_refused_is_said_once(argv: tuple[object, ...], tmp_path: Path) 
             ("--patch", "24x36", "--overlap", 0),
             "--shard-patches: the denoiser sees the domain in one piece; give",
         ),
-        (("--source", "gfs:none"), "none is none"),
+        (("--source", "gfs:none"), "none is not one"),
     ):
         first, second = job(tmp_path, 2, *argv, *options, "--shard-patches")
         ended([first, second], 2, 2)
