@@ -211,7 +211,7 @@ def _figure(ds: xr.Dataset, rows: list[list[Panel]], heading: Heading) -> Figure
             ax.set_xlim(view[0], view[1])
             ax.set_ylim(view[2], view[3])
             image = drawing.draw_panel(ax, panel)
-            maps.draw_coastlines(ax, mesh, land)
+            maps.draw_coastlines(ax, mesh, land, panel.scale.coast)
             maps.draw_grid_lines(ax, mesh, left=column == 0)
             drawing.draw_color_bar(figure.add_axes(plan.bar_box(row, column)), image, panel.scale)
     return figure

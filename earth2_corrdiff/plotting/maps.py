@@ -22,7 +22,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from earth2_corrdiff.store.reader import Array, read_axis
 
-COAST_STYLE = {"linewidths": 0.7, "colors": "#1a1a1a"}
+COAST_WIDTH = 0.7
 OUTSIDE = "#ebebeb"
 LABEL_WIDTH, LABEL_HEIGHT = 0.85, 0.6  # inches between two labels of the grid, at least
 EARTH_KM = 6371.0
@@ -195,7 +195,7 @@ def _warn_without_coastlines() -> None:
     )
 
 
-def draw_coastlines(ax: GeoAxes, mesh: Mesh, land_fraction: Array | None = None) -> None:
+def draw_coastlines(ax: GeoAxes, mesh: Mesh, land_fraction: Array | None, color: str) -> None:
     """Draw coastlines of this disk, or the 0.5 contour of a land fraction ``[H, W]``, or warn once."""
     path = coastline_file()
     if path is not None:
@@ -205,10 +205,11 @@ def draw_coastlines(ax: GeoAxes, mesh: Mesh, land_fraction: Array | None = None)
         if surrounds_pole(mesh):
             window[0], window[2] = -180.0, 180.0
         lines = _coastlines(path, *window)
-        width, color = COAST_STYLE["linewidths"], COAST_STYLE["colors"]
-        ax.add_feature(ShapelyFeature(lines, PLATE, facecolor="none", edgecolor=color, linewidth=width))
+        style = {"facecolor": "none", "edgecolor": color, "linewidth": COAST_WIDTH}
+        ax.add_feature(ShapelyFeature(lines, PLATE, **style))
     elif land_fraction is not None:
-        ax.contour(*project(ax.projection, mesh), land_fraction, levels=[0.5], **COAST_STYLE)
+        style = {"linewidths": COAST_WIDTH, "colors": color}
+        ax.contour(*project(ax.projection, mesh), land_fraction, levels=[0.5], **style)
     else:
         _warn_without_coastlines()
 

@@ -23,6 +23,7 @@ from earth2_corrdiff.base.errors import InputError
 
 Kind = Literal["radar", "temperature", "wind", "generic"]
 
+COAST = "#1a1a1a"
 MISSING = "#c4c4c4"  # a cell without a number; differs from "no echo" (white)
 
 # The five hue families and 5 dBZ steps of the US National Weather Service's display, so that a
@@ -101,11 +102,12 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Scale:
-    """Colours and their values, for ``pcolormesh`` and ``colorbar``."""
+    """Colours and their values, for ``pcolormesh`` and ``colorbar``, and the colour of coastlines on them."""
 
     cmap: Colormap
     norm: Normalize
     extend: Literal["neither", "min", "max", "both"] = "neither"
+    coast: str = COAST
 
 
 def quantities(attrs: Mapping[str, Mapping[str, str]]) -> list[Quantity]:
@@ -188,7 +190,14 @@ def colormap(name: str) -> Colormap:
 
 def recolored(scales: Mapping[str, Scale], cmap: Colormap) -> dict[str, Scale]:
     """The scales with the colours of another map; their limits and steps stay."""
-    return {key: replace(scale, cmap=_colors(cmap, scale.norm)) for key, scale in scales.items()}
+    coast = "white" if _is_dark(cmap) else COAST
+    return {key: replace(scale, cmap=_colors(cmap, scale.norm), coast=coast) for key, scale in scales.items()}
+
+
+def _is_dark(cmap: Colormap) -> bool:
+    """True if the lower half of a map, where most of a field lies, is darker than middle grey."""
+    red, green, blue = cmap(np.linspace(0.0, 0.5, 64))[:, :3].mean(axis=0)
+    return bool(0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5)
 
 
 def _colors(cmap: Colormap, norm: Normalize) -> Colormap:
@@ -217,7 +226,7 @@ def with_extend(chosen: Scale, low: float, high: float) -> Scale:
     below, above = low < float(chosen.norm.vmin or 0.0), high > float(chosen.norm.vmax or 0.0)
     arrows: Literal["neither", "min", "max", "both"]
     arrows = "both" if below and above else "min" if below else "max" if above else "neither"
-    return Scale(chosen.cmap, chosen.norm, arrows)
+    return replace(chosen, extend=arrows)
 
 
 def _extremes(cmap: Colormap, under: str | None = None, over: str | None = None) -> Colormap:

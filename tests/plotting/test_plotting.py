@@ -227,3 +227,12 @@ def test_missing_cells_are_not_no_echo(tmp_path: Path) -> None:
     image = cells(map_axes(plotting.plot_member(ds))[0])
     colors = image.to_rgba(image.get_array())
     assert tuple(colors[3, 4, :3]) == to_rgb(style.MISSING)
+
+
+@pytest.mark.parametrize(
+    ("name", "color"), [("magma", "white"), ("viridis", "white"), ("YlOrRd", style.COAST)]
+)
+def test_coastlines_differ_from_a_dark_colour_map(name: str, color: str) -> None:
+    usual = {"spread": style.spread_scale(4.0)}
+    assert usual["spread"].coast == style.COAST
+    assert style.recolored(usual, mpl.colormaps[name])["spread"].coast == color
