@@ -39,10 +39,10 @@ class Log:
         warnings.showwarning = lambda message, *about, **more: self.write(
             f"{name}: WARNING: {' '.join(str(message).split())}\n"
         )
-        for kind in (
-            () if debug else (DeprecationWarning, FutureWarning)
-        ):  # for those who write upstream's code
+        for kind in () if debug else (DeprecationWarning, FutureWarning):  # for authors of libraries
             warnings.simplefilter("ignore", kind)
+        # Earth2Studio's import hides this, but not where filters are put back after it
+        warnings.filterwarnings("ignore", "Numcodecs codecs are not in the Zarr version 3")
 
     def attach(self) -> None:
         """Take the place of all other sinks of loguru."""

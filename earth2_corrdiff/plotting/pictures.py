@@ -63,6 +63,8 @@ class Pictures:
             yield f"{stem}{own}-lowres", figures.plot_lowres(ds, index, scales, position)
         if thresholds is not None and len(reader.written_members(ds, index)) > 1:
             yield f"{stem}-ensemble", figures.plot_ensemble(ds, index, thresholds, scales=scales)
+        elif thresholds is not None:
+            logger.warning("only one member is written at {}: no ensemble picture", reader.cases(ds)[index])
 
     def over_members(self, index: int) -> tuple[str, Callable[[Path], None]]:
         """Name of the animation over the members of a case, and what writes it."""

@@ -284,6 +284,14 @@ def are_regular(path: Path) -> bool:
     return not is_zarr(path) if path.is_dir() else bool(set("*?[,") & set(str(path)))
 
 
+def _without_seam(lon: NDArray[Any]) -> NDArray[Any]:
+    """Longitudes in the order of the data; 1-D ones that jump by a turn, as 0 to 180, -179 to -1, go on."""
+    steps = np.diff(lon)
+    if lon.ndim > 1 or not lon.size or (steps > 0).all() or (steps < 0).all():
+        return lon
+    return np.unwrap(lon, period=360)
+
+
 def grid_of(data: xr.DataArray | xr.Dataset, name: str) -> tuple[Grid, tuple[str, ...]]:
     """The grid of fields from their lat and lon, and its two dimensions.
 
@@ -295,6 +303,6 @@ def grid_of(data: xr.DataArray | xr.Dataset, name: str) -> tuple[Grid, tuple[str
     if not {"lat", "lon"} <= set(data.coords) | set(getattr(data, "data_vars", ())):
         raise InputError(f"{name} has no lat and lon")
     lat, lon = data["lat"], data["lon"]
-    grid = Grid(lat.to_numpy(), lon.to_numpy())
+    grid = Grid(lat.to_numpy(), _without_seam(lon.to_numpy()))
     dims = lat.dims if grid.curvilinear else (*lat.dims, *lon.dims)
     return grid, tuple(map(str, dims))

@@ -196,6 +196,7 @@ def test_one_format_for_all_that_is_logged(capsys: pytest.CaptureFixture[str]) -
     logger.warning("of loguru")
     warnings.warn("of two\nlines", stacklevel=1)
     warnings.warn("of tomorrow", FutureWarning, stacklevel=1)
+    warnings.warn("Numcodecs codecs are not in the Zarr version 3 specification", stacklevel=1)
     out, err = capsys.readouterr()
     assert out == "" and err.splitlines() == [
         "some-command: INFO: as it is",

@@ -81,11 +81,21 @@ def test_one_line_about_all_members_that_are_not_written(
     assert main(argv) == 0
     wanted = [*(f"{TIME}-sample-{n}.png" for n in (0, 2, 3)), "corrdiff-2024-07-24T123015-sample-3.png"]
     assert names(out) == sorted([*wanted, *([f"{TIME}-ensemble.png"] if ensemble else [])])
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if "coastlines" not in line]
+    said = capsys.readouterr().err.splitlines()
+    (line,) = [line for line in said if "coastlines" not in line and "no ensemble" not in line]
     assert line.startswith("plot-corrdiff: WARNING: 4 of 8 members are not written and are left out: ")
     assert line.endswith(
         ": sample 1 at 2024-07-24T12:00, sample 0 at 2024-07-24T12:30:15, sample 1 at 2024-07-24T12:30:15, …"
     )
+
+
+@pytest.mark.usefixtures("small")
+def test_a_time_with_one_member_has_no_ensemble(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unwritten = ((1, 0), (1, 2))
+    store, out = build(tmp_path / "s.zarr", times=2, members=3, unwritten=unwritten), tmp_path / "out"
+    assert main([str(store), "--ensemble", "--output-dir", str(out)]) == 0
+    assert [name for name in names(out) if "ensemble" in name] == [f"{TIME}-ensemble.png"]
+    assert "only one member is written at 2024-07-24T12:30:15: no ensemble" in capsys.readouterr().err
 
 
 # options of AMD's published programs
