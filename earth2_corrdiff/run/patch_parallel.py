@@ -70,6 +70,8 @@ def lead(processes: Processes, downscaler: Downscaler) -> Iterator[MakeMembers]:
             lead_hours: Leads = None,
             sampling: Sampling | None = None,
         ) -> Iterator[tuple[int, int, Tensor]]:
+            if sampling not in (None, shared.sampling):  # the others would sample as the model does
+                raise InputError("processes that share patches take no sampling of a call; set the model's")
             batch = shared.batch_size(max_batch)
             task = {
                 "coarse": coarse.cpu(),
@@ -78,7 +80,7 @@ def lead(processes: Processes, downscaler: Downscaler) -> Iterator[MakeMembers]:
                 "lead_hours": lead_hours,
             }
             _send(processes, next(numbers), task)
-            return shared.members(coarse, seeds, batch, progress, lead_hours, sampling)
+            return shared.members(coarse, seeds, batch, progress, lead_hours)
 
         yield members
         _send(processes, next(numbers), {})  # the end

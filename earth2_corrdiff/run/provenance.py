@@ -47,7 +47,7 @@ def provenance(
         "seed": seed,
         "precision": downscaler.precision,
         "device": downscaler.device.type,
-        "versions": json.dumps({name: _version(name) for name in packages}),
+        "versions": json.dumps({name: version_of(name) for name in packages}),
         "command": command,
     }
     if sampling.solver == "stochastic":
@@ -71,8 +71,9 @@ def synthetic_note(spec: CorrDiffSpec, synthetic: bool) -> str:
     return " by a demo model trained on synthetic weather" if spec.synthetic else ""
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """Version of an installed package; ``unknown`` of a checkout that is not installed."""
     try:
         return version(package.replace("_", "-"))
-    except PackageNotFoundError:  # a checkout that is not installed
+    except PackageNotFoundError:
         return "unknown"

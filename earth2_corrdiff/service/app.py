@@ -16,12 +16,12 @@ from starlette.responses import JSONResponse
 
 from earth2_corrdiff.base.errors import DamageError, InputError
 from earth2_corrdiff.model.earth2studio import CorrDiff
+from earth2_corrdiff.run.provenance import version_of
 from earth2_corrdiff.service import infer, status_api
 from earth2_corrdiff.service.engine import Engine
 from earth2_corrdiff.service.errors import ServiceError, answer
 from earth2_corrdiff.service.job_runner import sentence
 from earth2_corrdiff.service.jobs_api import add_jobs
-from earth2_corrdiff.service.metrics import own_version
 from earth2_corrdiff.service.pages import add_pages
 from earth2_corrdiff.service.security import Gate
 from earth2_corrdiff.service.settings import Settings
@@ -59,7 +59,7 @@ def create_app(settings: Settings, load: Callable[[], CorrDiff]) -> FastAPI:
     app = FastAPI(
         title="earth2_corrdiff",
         description=DESCRIPTION,
-        version=own_version(),
+        version=version_of("earth2_corrdiff"),
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,

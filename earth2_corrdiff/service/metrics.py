@@ -4,22 +4,14 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
 import torch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from earth2_corrdiff.run.provenance import version_of
 
 STAGES = ("receive", "wait", "compute", "total")
 ENDS = ("done", "failed", "cancelled")
 SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-
-
-def own_version() -> str:
-    """Version of this package; ``unknown`` in a checkout that is not installed."""
-    try:
-        return version("earth2-corrdiff")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 class Metrics:
@@ -53,7 +45,7 @@ class Metrics:
         device = Gauge("corrdiff_device_memory_bytes", "Memory that PyTorch holds on GPUs", registry=own)
         device.set_function(_device_memory)
         build = Gauge("corrdiff_build_info", "Version of earth2_corrdiff", ("version",), registry=own)
-        build.labels(own_version()).set(1)
+        build.labels(version_of("earth2_corrdiff")).set(1)
         ProcessCollector(registry=own)
         for stage in STAGES:
             self.seconds.labels(stage)

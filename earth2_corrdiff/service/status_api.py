@@ -14,9 +14,9 @@ from starlette.responses import JSONResponse, Response
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.variables import cf_attributes
 from earth2_corrdiff.model.diffusion.solvers import SOLVERS
+from earth2_corrdiff.run.provenance import version_of
 from earth2_corrdiff.service.engine import RETRY, Engine
 from earth2_corrdiff.service.errors import faults, file_answer
-from earth2_corrdiff.service.metrics import own_version
 from earth2_corrdiff.service.settings import Settings
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -70,7 +70,7 @@ def _metadata(engine: Engine, settings: Settings) -> dict[str, Any]:
     spec, sampling, device, precision = engine.loaded
     return {
         "service": "earth2_corrdiff",
-        "version": own_version(),
+        "version": version_of("earth2_corrdiff"),
         "package": {
             "name": spec.name or spec.root,
             "sha256": spec.sha256,

@@ -5,13 +5,21 @@
 from __future__ import annotations
 
 import signal
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
 from rank_kit import Hook, Outcome, job
 from run_kit import TIMES, make_package, refused, straight, weather_file
+from tiny import make_downscaler, weather
+
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.run import patch_parallel
 
 pytestmark = pytest.mark.slow
 
@@ -137,3 +145,16 @@ def test_more_processes_than_patches(argv: tuple[object, ...]) -> None:
     check_shares(patching, 4)
     with pytest.raises(InputError, match="5 processes cannot share 4 patches; start 4 at most"):
         check_shares(patching, 5)
+
+
+def test_a_sampling_of_a_call_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other processes would sample as the model does, and other fields would be summed."""
+    model = make_downscaler()
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(patch_parallel, "_summing", lambda processes, downscaler: nullcontext(downscaler))
+    monkeypatch.setattr(patch_parallel, "_send", lambda processes, number, task: sent.append(task))
+    with patch_parallel.lead(SimpleNamespace(arrived=lambda seconds: True), model) as members:
+        with pytest.raises(InputError, match="sampling of a call"):
+            members(weather(1), [1], sampling=replace(model.sampling, steps=model.sampling.steps + 1))
+        assert sent == []
+        assert len(list(members(weather(1), [1], sampling=model.sampling))) == len(sent) == 1
