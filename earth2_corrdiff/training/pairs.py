@@ -104,7 +104,8 @@ class PairFile:
     ) -> None:
         self.path, self._keep = Path(path), keep
         data = open_dataset(self.path, "file of pairs", "a NetCDF or Zarr")
-        self._data = by_valid_time(data, f"the pairs {path}")
+        every_run = "lead_time" in data.variables and data["lead_time"].dims == ("time",)
+        self._data = data if every_run else by_valid_time(data, f"the pairs {path}")
         self.coarse_grid, self._coarse_dims = self._grid(COARSE)
         self.fine_grid, self._fine_dims = self._grid("")
         self.channels = self._choose(inputs, outputs, invariants)
@@ -149,7 +150,12 @@ class PairFile:
 
     def _ordered(self) -> list[str]:
         """All variables, in the order that the file's attributes give, else alphabetically."""
-        axes = {"time", COMPLETE, *(f"{axis}{suffix}" for axis in ("lat", "lon") for suffix in ("", COARSE))}
+        axes = {
+            "time",
+            "lead_time",
+            COMPLETE,
+            *(f"{axis}{suffix}" for axis in ("lat", "lon") for suffix in ("", COARSE)),
+        }
         order = [str(name) for name in np.atleast_1d(self._data.attrs.get(ORDER, []))]
         names = sorted(str(name) for name in self._data.variables if name not in axes)
         return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
