@@ -11,13 +11,15 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.errors import InputError, listed
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.model.diffusion.noise import check_where
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
-from earth2_corrdiff.model.diffusion.solvers import Churn, check_solver, network_calls
+from earth2_corrdiff.model.diffusion.rectified_flow import check_flow, flow_sigmas
+from earth2_corrdiff.model.diffusion.solvers import Churn, check_solver, karras_sigmas, network_calls
 
 # Noise range of the path that a package names, where its metadata give none (upstream's defaults).
 _SIGMA_MAX = {"stochastic": 800.0, "deterministic": 80.0}
@@ -32,6 +34,8 @@ Field = NDArray[np.float32]
 
 MOST_STEPS = 10_000
 """Steps of a solver: hundreds are as good as any number, and each costs an evaluation of the network."""
+SCHEDULES = {"karras": ("sigma_min", "sigma_max", "rho"), "rectified_flow": ("t_max", "shift", "clip")}
+"""Schedules of noise levels, with the settings that belong to each."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,12 @@ class Sampling:
         or in float32, as its stochastic one
     noise : {"host", "device"}
         Home of noise: on the host, or on the device as stock does (``noise.py``)
+    schedule : {"karras", "rectified_flow"}
+        Noise levels of Karras et al., or of the times of rectified flow: Euler and Heun then step in these
+    rho : float
+        Exponent of the first
+    t_max, shift, clip : float
+        First time, shift towards noise, and smallest divisor of the second (``rectified_flow.py``)
     """
 
     solver: str
@@ -62,10 +72,20 @@ class Sampling:
     churn: Churn = field(default_factory=Churn)
     double: bool = True
     noise: str = "host"
+    schedule: str = "karras"
+    rho: float = 7.0
+    t_max: float = 0.99
+    shift: float = 1.0
+    clip: float = 0.0
 
     def __post_init__(self) -> None:
         check_solver(self.solver)
         check_where(self.noise)
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"{self.schedule!r} is not a valid schedule; use {' or '.join(SCHEDULES)}")
+        if not 0 < self.rho <= 100:
+            raise InputError(f"rho must be positive and at most 100, got {self.rho}")
+        check_flow(self.t_max, self.shift, self.clip)
         if check_count("the number of steps", self.steps) > MOST_STEPS:
             raise InputError(f"the number of steps must be {MOST_STEPS} or less, got {self.steps}")
         if not 1e-9 <= self.sigma_min < self.sigma_max <= 1e9:  # their squares, too, are float32
@@ -78,6 +98,34 @@ class Sampling:
     def calls(self) -> int:
         """Evaluations of the denoiser per member."""
         return network_calls(self.solver, self.steps)
+
+    def sigmas(self, lowest: float, highest: float, dtype: torch.dtype) -> list[float]:
+        """Noise levels from the highest to 0, computed in ``dtype``, for a network that supports this range.
+
+        Raises
+        ------
+        InputError
+            If the network supports less noise than rectified flow begins with
+        """
+        if self.schedule == "karras":
+            low, high = max(self.sigma_min, lowest), min(self.sigma_max, highest)
+            return karras_sigmas(self.steps, low, high, self.rho, dtype)
+        levels = flow_sigmas(self.steps, self.t_max, self.shift, dtype)
+        if levels[0] > highest or levels[-2] < lowest:
+            raise InputError(
+                f"the network supports noise levels from {lowest:g} to {highest:g}, and rectified flow has "
+                f"{levels[-2]:g} to {levels[0]:g}; use another t_max or shift, or the schedule karras"
+            )
+        return levels
+
+    def check_setting(self, name: str) -> None:
+        """Raise InputError if a setting belongs to another schedule, and would do nothing."""
+        for schedule, settings in SCHEDULES.items():
+            if name in settings and schedule != self.schedule:
+                raise InputError(
+                    f"{name} belongs to the schedule {schedule}, and the model has {self.schedule}; "
+                    f"use {', '.join(SCHEDULES[self.schedule])}"
+                )
 
 
 def check_count(what: str, value: object) -> int:

@@ -50,6 +50,8 @@ def save_package(
     """
     if spec.regression_grid:
         raise InputError("the generic layout has no grid channels; this package stays in its own layout")
+    if spec.sampling.schedule != "karras" or spec.sampling.rho != 7:
+        raise InputError("the generic layout knows the schedule karras with a rho of 7 alone")
     if spec.sampling.solver not in ("euler", "heun") and spec.sampling != DEFAULT_SAMPLING:
         raise InputError(f"the generic layout knows the solvers euler and heun, not {spec.sampling.solver!r}")
     folder = Path(folder)
