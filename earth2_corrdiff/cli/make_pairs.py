@@ -139,6 +139,10 @@ def make_pairs(args: argparse.Namespace) -> None:
     for _ in progress_bar(conversion, total=len(conversion), desc="pairs", unit="time", delay=1):
         pass
     total = len(conversion.plan.times)
+    if conversion.empty:
+        print(f"{len(conversion.empty)} of {total} times have no values and are left out")
+        if len(conversion.empty) == total:
+            raise InputError("there are no values; nothing was written")
     if conversion.failed:
         for time, reason in conversion.failed.items():
             print(f"{NAME}: {time}: {reason}", file=sys.stderr)
@@ -148,7 +152,7 @@ def make_pairs(args: argparse.Namespace) -> None:
             f"{len(conversion.failed)} of {total} times could not be made, as said above; a training leaves "
             "them out, and the same command tries them again"
         )
-    print(f"{args.output} has {total} pairs")
+    print(f"{args.output} has {total - len(conversion.empty)} pairs")
 
 
 main = entry_point(NAME, _parser, make_pairs)

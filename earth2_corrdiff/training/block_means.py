@@ -20,9 +20,9 @@ from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.times import TimeLike, distinct, to_times
 from earth2_corrdiff.model.spec import check_count
-from earth2_corrdiff.sources.fine import FineFields, open_fine
-from earth2_corrdiff.sources.windows import Window, fine_window
-from earth2_corrdiff.training.convert import Area, Conversion, invariants_of, text_of, trimming
+from earth2_corrdiff.sources.fine import open_fine
+from earth2_corrdiff.sources.windows import fine_window
+from earth2_corrdiff.training.convert import Area, Conversion, NoValuesError, invariants_of, text_of, trimming
 from earth2_corrdiff.training.pair_writer import Fields, PairPlan
 from earth2_corrdiff.training.pairs import Channels
 
@@ -97,7 +97,7 @@ class OneSource(Conversion):
         fine = block_means(self.read(case, every), self.blocks.fine)
         gaps = [name for name, field in zip(every, fine, strict=True) if np.isnan(field).all()]
         if gaps:
-            raise InputError(f"{self.fine.title} has no values of {gaps[0]} at {case}")
+            raise NoValuesError(f"{self.fine.title} has no values of {gaps[0]} at {case}")
         coarse = block_means(fine, self.blocks.coarse)
         low, high = ([every.index(name) for name in part] for part in (names.inputs, names.outputs))
         return coarse[low], fine[high]

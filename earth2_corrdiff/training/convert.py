@@ -58,6 +58,10 @@ class Area:
     invariants: Path | None = None
 
 
+class NoValuesError(InputError):
+    """A field of a time has no values at all."""
+
+
 @dataclass(eq=False)
 class Conversion(ABC):
     """Pairs that are being made; iterate over it to make them.
@@ -76,6 +80,8 @@ class Conversion(ABC):
         What is cut out of the fine source
     failed : dict[str, str]
         Times that could not be made so far, and the reasons
+    empty : list[str]
+        Times without values, which are left out
     """
 
     path: Path
@@ -84,6 +90,7 @@ class Conversion(ABC):
     notes: tuple[str, ...]
     window: Window
     failed: dict[str, str] = field(default_factory=dict, kw_only=True)
+    empty: list[str] = field(default_factory=list, kw_only=True)
 
     def __len__(self) -> int:
         if not self.path.exists():
@@ -98,7 +105,7 @@ class Conversion(ABC):
         """
         with nothing_left(self.path) as keep:
             for left in fill(PairWriter(self.path, self.plan), self._make):
-                if left + len(self.failed) < len(self.plan.times):
+                if left + len(self.failed) + len(self.empty) < len(self.plan.times):
                     keep()
                 yield left
 
@@ -108,9 +115,11 @@ class Conversion(ABC):
     def _fields_or_none(self, case: Case) -> Fields | None:
         try:
             return self.fields(case)
+        except NoValuesError:
+            self.empty.append(str(case))
         except InputError as error:
             self.failed[str(case)] = str(error)
-            return None
+        return None
 
     @abstractmethod
     def fields(self, case: Case) -> Fields:
@@ -120,6 +129,8 @@ class Conversion(ABC):
         ------
         InputError
             If they cannot be fetched, a variable is missing, or values are not finite or impossible
+        NoValuesError
+            If they have no values, and pairs may have gaps
         """
 
     def read(self, case: Case, names: tuple[str, ...]) -> NDArray[np.float32]:

@@ -75,6 +75,8 @@ class PairFile:
         Likewise; () for none
     keep : int, optional
         Chunks of times that stay in memory
+    gaps : bool, optional
+        True if values may be missing (NaN), by default False
 
     Attributes
     ----------
@@ -101,8 +103,9 @@ class PairFile:
         outputs: Sequence[str] = (),
         invariants: Sequence[str] | None = None,
         keep: int = 16,
+        gaps: bool = False,
     ) -> None:
-        self.path, self._keep = Path(path), keep
+        self.path, self._keep, self._gaps = Path(path), keep, gaps
         data = open_dataset(self.path, "file of pairs", "a NetCDF or Zarr")
         every_run = "lead_time" in data.variables and data["lead_time"].dims == ("time",)
         self._data = data if every_run else by_valid_time(data, f"the pairs {path}")
@@ -265,11 +268,13 @@ class PairFile:
     def _check(self, pairs: Pairs, indices: Sequence[int]) -> None:
         fields = (*pairs.coarse.unbind(1), *pairs.fine.unbind(1))
         for name, field in zip(self.variables, fields, strict=True):
-            good = torch.isfinite(field).flatten(1).all(1)
+            finite = torch.isfinite(field).flatten(1)
+            good = finite.any(1) if self._gaps else finite.all(1)
             if not good.all():
                 time = self.times[indices[int((~good).nonzero()[0])]]
                 gaps = int((~torch.isfinite(field[~good][0])).sum())
                 raise InputError(
                     f"{name} of {time_text(time)} in {self.path} is not finite: {gaps} of {field[0].numel()} "
-                    "are missing values (NaN, or numbers like -999 or 9999); fill them, or leave the time out"
+                    "are missing values (NaN, or numbers like -999 or 9999); fill them, leave the time out, "
+                    "or set data.missing to mask"
                 )

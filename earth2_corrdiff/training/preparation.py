@@ -70,7 +70,7 @@ def open_material(config: Config, world: World, report: Report) -> Material:
             report("pairs", left)
     world.wait()
     inputs, outputs, invariants = _variables(config)
-    pairs = PairFile(path, inputs, outputs, invariants, keep=2 * data.window)
+    pairs = PairFile(path, inputs, outputs, invariants, keep=2 * data.window, gaps=data.missing == "mask")
     splits = split_demo(pairs.times) if data.demo is not None else split_times(pairs.times, data.split)
     return Material(pairs, splits)
 

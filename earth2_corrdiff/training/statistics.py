@@ -25,25 +25,28 @@ class Moments:
     """
 
     def __init__(self) -> None:
-        self.count, self.mean, self.squares = 0, torch.zeros(0), torch.zeros(0)
+        self.count, self.mean, self.squares = torch.zeros(0), torch.zeros(0), torch.zeros(0)
 
     def add(self, fields: Tensor) -> None:
-        """Add ``[N, C, …]``."""
+        """Add ``[N, C, …]``; values that are not finite are left out."""
         flat = fields.double().transpose(0, 1).flatten(1)
-        count, mean = flat.shape[1], flat.mean(1)
-        squares = (flat - mean[:, None]).square().sum(1)
-        if not self.count:
+        known = torch.isfinite(flat)
+        count = known.sum(1).double()
+        flat = torch.where(known, flat, 0)
+        mean = flat.sum(1) / count.clamp(min=1)
+        squares = torch.where(known, flat - mean[:, None], 0).square().sum(1)
+        if not len(self.count):
             self.count, self.mean, self.squares = count, mean, squares
             return
-        total, apart = self.count + count, mean - self.mean
+        total, apart = (self.count + count).clamp(min=1), mean - self.mean
         self.squares = self.squares + squares + apart.square() * (self.count * count / total)
         self.mean = self.mean + apart * (count / total)
-        self.count = total
+        self.count = self.count + count
 
     @property
     def std(self) -> Tensor:
         """``[C]``: with n - 1."""
-        return (self.squares / max(self.count - 1, 1)).sqrt()
+        return (self.squares / (self.count - 1).clamp(min=1)).sqrt()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,7 @@ def test_times_that_fail_are_reported_and_tried_again(
     assert "2020-01-01T18:00" in said[1] and "degrees Celsius" in said[1]
     assert said[2].startswith("make-pairs: error: 2 of 4 times could not be made") and len(said) == 3
     assert np.array_equal(PairFile(files[0].parent / "p.zarr").times, TIMES[:2])
+    gc.collect()  # closes the file that was read
     data.to_netcdf(files[1])
     assert main(words(files)) == 0 and "has 4 pairs" in capsys.readouterr().out
     check(PairFile(files[0].parent / "p.zarr"))

@@ -49,9 +49,9 @@ def test_a_writer_goes_on_where_it_was(tmp_path: Path) -> None:
     path, times, made = tmp_path / "pairs.zarr", hours(4), []
 
     def make(missing: Any) -> Any:
-        for time in missing:
-            made.append(time)
-            yield weather(int(np.flatnonzero(times == time)[0]))
+        for case in missing:
+            made.append(case.valid)
+            yield weather(int(np.flatnonzero(times == case.valid)[0]))
 
     started = fill(PairWriter(path, plan(times)), make)
     assert [next(started), next(started)] == [3, 2]
