@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from earth2_corrdiff.base import studio
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.sources import calendars
 from earth2_corrdiff.sources.forecasts import Forecast, parse_members
@@ -260,9 +261,7 @@ def _lexicon(name: str) -> Vocabulary:
     """The variables of one of Earth2Studio's lexicons."""
 
     def load() -> Container[str]:
-        from earth2studio import lexicon
-
-        vocabulary: Container[str] = getattr(lexicon, name)
+        vocabulary: Container[str] = getattr(studio, name)
         return vocabulary
 
     return load

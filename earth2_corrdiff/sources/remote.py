@@ -14,22 +14,19 @@ from contextlib import contextmanager
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
 
+from earth2_corrdiff.base import studio
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.sources.calendars import gefs_member
 from earth2_corrdiff.sources.forecasts import ForecastSource
 from earth2_corrdiff.sources.source import DataSource
 
-if TYPE_CHECKING:
-    from earth2studio.data import ARCO_ERA5, WB2ERA5
-
 CONTACT = 30
 """Seconds until an archive must have answered for the first time."""
-RETRY = {"max_retries": 10, "retry_timeout": timedelta(seconds=CONTACT)}
 
 
 class ZarrArchive:
@@ -41,7 +38,7 @@ class ZarrArchive:
         The source that does the work
     """
 
-    def __init__(self, archive: ARCO_ERA5 | WB2ERA5) -> None:
+    def __init__(self, archive: Any) -> None:
         self.archive = archive
 
     def open(self) -> None:
@@ -102,11 +99,17 @@ def _noaa(kind: type[Any], bucket: str, verbose: bool, folder: Path | None, **op
     return source
 
 
-def _bucket(name: str, **options: Any) -> Any:
-    """A store at Amazon that gives up in time."""
-    from earth2studio.data.utils import obstore_store_from_url
+def _bucket(name: str, region: str = "us-east-1") -> Any:
+    """A public store at Amazon that gives up in time."""
+    from obstore.store import S3Store
 
-    return obstore_store_from_url(f"s3://{name}", retry_config=RETRY, **options)
+    return S3Store(
+        name,
+        region=region,
+        skip_signature=True,
+        client_options={"pool_max_idle_per_host": "24"},
+        retry_config={"max_retries": 10, "retry_timeout": timedelta(seconds=CONTACT)},
+    )
 
 
 def _local(kind: type[Any], folder: Path, **options: Any) -> Any:
@@ -128,9 +131,7 @@ def ifs_fx(verbose: bool, member: int | None, folder: Path | None) -> ForecastSo
         If ECMWF's client is not installed
     """
     _check_client()
-    from earth2studio.data import IFS_FX
-
-    return cast(ForecastSource, IFS_FX(verbose=verbose))
+    return cast(ForecastSource, studio.IFS_FX(verbose=verbose))
 
 
 def ifs_ens_fx(verbose: bool, member: int | None, folder: Path | None) -> ForecastSource:
@@ -142,9 +143,7 @@ def ifs_ens_fx(verbose: bool, member: int | None, folder: Path | None) -> Foreca
         If ECMWF's client is not installed
     """
     _check_client()
-    from earth2studio.data import IFS_ENS_FX
-
-    return cast(ForecastSource, IFS_ENS_FX(member=1 if member is None else member, verbose=verbose))
+    return cast(ForecastSource, studio.IFS_ENS_FX(member=1 if member is None else member, verbose=verbose))
 
 
 def _check_client() -> None:
@@ -187,9 +186,8 @@ def cds(verbose: bool, member: int | None, folder: Path | None) -> DataSource:
     if missing:
         raise InputError(f"the source cds needs {' and '.join(missing)}; run: pip install cdsapi cfgrib")
     import cdsapi
-    from earth2studio.data import CDS_ERA5
 
-    source = CDS_ERA5(verbose=verbose)
+    source = studio.CDS_ERA5(verbose=verbose)
     try:
         source.cds_client = cdsapi.Client(
             quiet=True, progress=verbose, wait_until_complete=False, retry_max=3, sleep_max=10
