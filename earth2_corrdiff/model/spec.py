@@ -20,6 +20,7 @@ from earth2_corrdiff.model.diffusion.noise import check_where
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.diffusion.rectified_flow import check_flow, flow_sigmas
 from earth2_corrdiff.model.diffusion.solvers import Churn, check_solver, karras_sigmas, network_calls
+from earth2_corrdiff.model.outputs import HubWinds, OutputRule
 
 # Noise range of the path that a package names, where its metadata give none (upstream's defaults).
 _SIGMA_MAX = {"stochastic": 800.0, "deterministic": 80.0}
@@ -196,6 +197,30 @@ class Statistics:
             )
 
 
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """The domain with what is around it, for networks that take domains of any size: see ``region.py``.
+
+    Attributes
+    ----------
+    grid : Grid
+        Has the domain as a part
+    invariant_fields : np.ndarray | None
+        ``[C_inv, H, W]`` float32 on that grid, physical units
+    multiple, least : int
+        Rows and columns of a domain must be multiples of the first, and not fewer than the second
+    """
+
+    grid: Grid
+    invariant_fields: Field | None = None
+    multiple: int = 1
+    least: int = 2
+
+    def __post_init__(self) -> None:
+        check_count("patch_size", self.multiple)
+        check_count("the smallest domain", self.least)
+
+
 @dataclass(frozen=True)
 class CorrDiffSpec:
     """Metadata of a CorrDiff package.
@@ -231,6 +256,16 @@ class CorrDiffSpec:
         Its name, where it was read from, and the checksum of its files
     synthetic : bool
         True if it was trained on synthetic weather
+    rules : tuple[OutputRule, ...]
+        How each output becomes physical once its normalisation is undone; none if nothing more is to be done
+    hub_winds : HubWinds | None
+        Winds to add to the outputs
+    seen_grid : Grid | None
+        Grid that networks see, with a halo around the output grid; None without
+    halo : tuple[int, int, int, int]
+        Its rows above and below the output grid, and its columns left and right
+    surroundings : Surroundings | None
+        For networks that take domains of any size
     """
 
     inputs: Statistics
@@ -253,6 +288,11 @@ class CorrDiffSpec:
     root: str = ""
     sha256: str = ""
     synthetic: bool = False
+    rules: tuple[OutputRule, ...] = ()
+    hub_winds: HubWinds | None = None
+    seen_grid: Grid | None = None
+    halo: tuple[int, int, int, int] = (0, 0, 0, 0)
+    surroundings: Surroundings | None = None
 
     def __post_init__(self) -> None:
         check_count("number_of_samples", self.number_of_samples)
@@ -271,12 +311,38 @@ class CorrDiffSpec:
         taken = [name for name in (*self.inputs.names, *self.outputs.names) if name in RESERVED]
         if taken:
             raise InputError(f"{taken[0]} is the name of an axis in stores; give the variable another one")
-        want = (len(self.invariants.names), *self.output_grid.shape)
-        got = (0, *self.output_grid.shape) if self.invariant_fields is None else self.invariant_fields.shape
+        want = (len(self.invariants.names), *self.run_grid.shape)
+        got = (0, *self.run_grid.shape) if self.invariant_fields is None else self.invariant_fields.shape
         if tuple(got) != want:
             raise InputError(f"the invariants have shape {tuple(got)}, but the output grid asks for {want}")
         if self.invariant_fields is not None and not np.isfinite(self.invariant_fields).all():
             raise InputError("the package's invariants are not finite")
+
+        self._check_outputs()
+
+    def _check_outputs(self) -> None:
+        if self.rules and len(self.rules) != len(self.outputs.names):
+            raise InputError(f"{len(self.outputs.names)} outputs need as many rules, got {len(self.rules)}")
+        if len(set(self.output_variables)) != len(self.output_variables):
+            raise InputError(f"the output has a name twice: {listed(self.output_variables)}")
+        (H, W), (h, w), (top, bottom, left, right) = self.output_grid.shape, self.run_grid.shape, self.halo
+        if min(self.halo) < 0 or (h, w) != (top + H + bottom, left + W + right):
+            raise InputError(f"a halo of {self.halo} around {H} x {W} cells does not make {h} x {w}")
+
+    @property
+    def output_variables(self) -> tuple[str, ...]:
+        """Names of the fields that come out: the networks' outputs and what is derived from them."""
+        return self.outputs.names + (self.hub_winds.names if self.hub_winds else ())
+
+    @property
+    def run_grid(self) -> Grid:
+        """Grid of conditioning and invariants: the output grid with its halo."""
+        return self.seen_grid or self.output_grid
+
+    def inner(self, fields: Any) -> Any:
+        """Fields ``[..., H, W]`` of the output grid, of those with its halo; an array or a tensor."""
+        (H, W), (top, _, left, _) = self.output_grid.shape, self.halo
+        return fields[..., top : top + H, left : left + W] if any(self.halo) else fields
 
     def lead_label(self, hours: float | None) -> int | None:
         """Number of a lead time among those trained with; None for networks that were trained with none.
