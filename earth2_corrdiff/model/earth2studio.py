@@ -162,7 +162,7 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
             If the input coordinates are not the model's (latitude may run either way, longitudes may be
             in either convention)
         """
-        leading, own = split_leading(input_coords)
+        leading, own = split_leading(input_coords, self.input_coords())
         match_coords(own, self.input_coords())
         grid = self.spec.output_grid
         return OrderedDict(
@@ -175,7 +175,7 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
 
     @folded
     def __call__(self, x: Tensor, coords: CoordSystem) -> tuple[Tensor, CoordSystem]:
-        """Downscale ``x [batch, variable, lat, lon]``.
+        """Downscale ``x [batch, variable, lat, lon]``, or a labelled array: ``model(DataArray)``.
 
         Leading dimensions of any name (time, lead_time, ensemble) are folded into the batch and come
         back; ``sample`` follows them. As in the stock class, all cases of a call share their members'
@@ -184,7 +184,8 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
         Returns
         -------
         tuple[Tensor, CoordSystem]
-            ``[batch, sample, variable, H, W]`` float32 on the device of ``x``, and its coordinates
+            ``[batch, sample, variable, H, W]`` float32 on the device of ``x``, and its coordinates; of a
+            ``DataArray``, whose variables may stand in any order, a ``DataArray`` on the CPU with ``units``
         """
         lead_hours = coords.pop(LEADS, None)
         output_coords = self.output_coords(coords)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from earth2_corrdiff.base.errors import InputError, listed
+from earth2_corrdiff.base.errors import InputError, MissingEntryError, listed
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.model.diffusion.noise import check_where
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
@@ -401,7 +401,7 @@ def table(names: Sequence[str], stats: dict[str, Any], what: str) -> Statistics:
         if not isinstance(stats, dict) or not isinstance(name, str) or name not in stats
     ]
     if missing:
-        raise InputError(f"stats.json has no {what} statistics of {listed(missing)}")
+        raise MissingEntryError(f"stats.json has no {what} statistics of {listed(missing)}")
     try:
         center = tuple(_number(stats[name]["mean"]) for name in names)
         scale = tuple(_number(stats[name]["std"]) for name in names)
