@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Neighbourhood attention: every token of a grid attends to a window of tokens around it.
 
-Along each axis of ``n`` tokens a query at position ``i`` sees ``k`` keys, and at a border the window is shifted
-inside, neither cut nor padded (Hassani et al., arXiv 2204.07143)::
+Along each axis of ``n`` tokens a query at position ``i`` sees ``k`` keys, and at a border the window is
+shifted inside, neither cut nor padded (Hassani et al., arXiv 2204.07143)::
 
     start(i) = clamp(i - k // 2, 0, n - k)        keys start(i) ... start(i) + k - 1
 
@@ -68,7 +68,7 @@ def axis_windows(n: int, kernel: int, dilation: int = 1) -> Tensor:
     """
     if kernel < 1 or dilation < 1 or kernel * dilation > n:
         raise InputError(
-            f"kernel {kernel} with dilation {dilation} does not fit {n} tokens; use a larger domain or a smaller kernel"
+            f"kernel {kernel} with dilation {dilation} does not fit {n} tokens; use a larger domain"
         )
     if kernel % 2 == 0 and kernel * dilation != n:
         raise InputError(f"{kernel} is not a valid kernel of neighbourhood attention; use an odd one")
@@ -87,4 +87,4 @@ def masked_attention(
     mask = (rows[:, None, :, None] & columns[None, :, None, :]).flatten(2, 3).flatten(0, 1)
     heads = [x.flatten(1, 2).transpose(1, 2) for x in (q, k, v)]  # [B, heads, h w, dim]
     y = F.scaled_dot_product_attention(*heads, attn_mask=mask.to(q.device), scale=scale)
-    return y.transpose(1, 2).unflatten(1, q.shape[1:3])
+    return y.transpose(1, 2).reshape(q.shape)
