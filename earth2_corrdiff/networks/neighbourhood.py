@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from itertools import groupby, product
 from typing import Any
 
@@ -23,10 +24,12 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812 (as everywhere in PyTorch code)
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.networks.kernels import tuned
 
 Pair = int | tuple[int, int]
 TILES = {"cpu": 8}  # queries along each side of a tile
 TILE = 16  # on other devices
+FLEX_TILE = 8, 16  # tokens along (h, w) of a block of 128
 
 
 def neighbourhood_attention(
@@ -64,9 +67,9 @@ def neighbourhood_attention(
         _check(*axis)
     if kernel == q.shape[1:3]:
         return _attention(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2), None, scale).view(q.shape)
-    tile = TILES.get(q.device.type, TILE)
-    y: Tensor = _Tiled.apply(q, k, v, list(_strips(q.shape[1:3], kernel, dilation, tile)), scale)
-    return y
+    on_gpu = q.is_cuda and q.dtype is not torch.float64 and q.shape[-1] in (16, 32, 64, 128)
+    form = tuned.chosen(q.device).attention if on_gpu else "tiles"
+    return FORMS[form](q, k, v, kernel, dilation, scale)
 
 
 def pair(value: Pair) -> tuple[int, int]:
@@ -81,6 +84,49 @@ def masked_attention(
     rows, columns = map(_seen, q.shape[1:3], pair(kernel), pair(dilation))
     mask = _both(rows, columns).to(q.device)
     return _attention(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2), mask, scale).view(q.shape)
+
+
+def tiled_attention(
+    q: Tensor, k: Tensor, v: Tensor, kernel: Pair, dilation: Pair = 1, scale: float | None = None
+) -> Tensor:
+    """Tiles of queries against the union of their windows, on any device."""
+    tile = TILES.get(q.device.type, TILE)
+    y: Tensor = _Tiled.apply(q, k, v, list(_strips(q.shape[1:3], pair(kernel), pair(dilation), tile)), scale)
+    return y
+
+
+def flex_attention(
+    q: Tensor, k: Tensor, v: Tensor, kernel: Pair, dilation: Pair = 1, scale: float | None = None
+) -> Tensor:
+    """PyTorch's ``flex_attention`` over tiles of tokens; compiled on a GPU, and on a CPU only its meaning."""
+    from torch.nn.attention import flex_attention as flex
+
+    (h, w), (a, b) = q.shape[1:3], FLEX_TILE
+    rows, columns = -h % a, -w % b
+    mask = _block_mask(h, w, pair(kernel), pair(dilation), q.device)
+
+    def tiles(x: Tensor) -> Tensor:
+        x = F.pad(x, (0, 0, 0, 0, 0, columns, 0, rows))
+        x = x.reshape(len(x), (h + rows) // a, a, (w + columns) // b, b, *x.shape[3:])
+        return x.transpose(2, 3).flatten(1, 4).transpose(1, 2)  # [B, heads, tokens, dim]
+
+    attend = _compiled(flex.flex_attention) if q.is_cuda else flex.flex_attention
+    y: Tensor = attend(tiles(q), tiles(k), tiles(v), block_mask=mask, scale=scale).transpose(1, 2)
+    y = y.reshape(len(q), (h + rows) // a, (w + columns) // b, a, b, *q.shape[3:]).transpose(2, 3)
+    return y.flatten(3, 4).flatten(1, 2)[:, :h, :w]
+
+
+def natten_attention(
+    q: Tensor, k: Tensor, v: Tensor, kernel: Pair, dilation: Pair = 1, scale: float | None = None
+) -> Tensor:
+    """NATTEN's own kernels, where that package is installed."""
+    from natten.functional import na2d
+
+    y: Tensor = na2d(q, k, v, kernel_size=kernel, dilation=dilation, scale=scale)
+    return y
+
+
+FORMS = {"tiles": tiled_attention, "flex": flex_attention, "natten": natten_attention}
 
 
 def _check(n: int, kernel: int, dilation: int) -> None:
@@ -237,3 +283,43 @@ class _Tiled(torch.autograd.Function):
             ):
                 total[at] += part
         return *grads, None, None
+
+
+@cache
+def _compiled(function: Any) -> Any:
+    return torch.compile(function, dynamic=False)
+
+
+@lru_cache(maxsize=8)
+def _block_mask(
+    h: int, w: int, kernel: tuple[int, int], dilation: tuple[int, int], device: torch.device
+) -> Any:
+    """The tiles of keys that each tile of queries needs: all of its pairs, or some, which are masked."""
+    from torch.nn.attention.flex_attention import BlockMask
+
+    a, b = FLEX_TILE
+    rows, columns = (
+        F.pad(_seen(*axis), (0, -axis[0] % side, 0, -axis[0] % side)).to(device)
+        for axis, side in zip(zip((h, w), kernel, dilation, strict=True), FLEX_TILE, strict=True)
+    )
+    across = columns.shape[0] // b
+
+    def place(token: Tensor) -> tuple[Tensor, Tensor]:
+        tile, inside = token // (a * b), token % (a * b)
+        return tile // across * a + inside // b, tile % across * b + inside % b
+
+    def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        (i, j), (u, x) = place(query), place(key)
+        return rows[i, u] & columns[j, x]
+
+    def pairs(some: Any) -> Tensor:
+        return _both(
+            *(some(some(seen.view(-1, n, len(seen) // n, n), 3), 1) for seen, n in ((rows, a), (columns, b)))
+        )
+
+    def listed(pairs: Tensor) -> tuple[Tensor, Tensor]:
+        order = pairs.int().argsort(dim=-1, descending=True, stable=True)
+        return pairs.sum(-1, dtype=torch.int32)[None, None], order.int()[None, None]
+
+    partial, whole = pairs(torch.any) & ~pairs(torch.all), pairs(torch.all)
+    return BlockMask.from_kv_blocks(*listed(partial), *listed(whole), BLOCK_SIZE=a * b, mask_mod=sees)
