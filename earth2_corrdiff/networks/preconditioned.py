@@ -256,8 +256,12 @@ class _Transformer(_Network):
     def checkpoint_state(self) -> dict[str, Tensor]:
         return {f"{self.prefix}{key}": value for key, value in self.model.state_dict().items()}
 
-    def _image(self, image: Tensor, t: Tensor, vector: Tensor | None = None) -> Tensor:
+    def _image(
+        self, image: Tensor, t: Tensor, position: Tensor | None, vector: Tensor | None = None
+    ) -> Tensor:
         """The DiT itself, in its type; float32 out (float64 where the input is)."""
+        if position is not None:
+            raise InputError("a DiT takes no embeddings of position; give them as conditioning")
         own = self.model.condition_dim
         if vector is not None and own and vector.shape[-1] != own:
             raise InputError(f"the network takes a condition of {own} numbers, not {vector.shape[-1]}")
@@ -275,7 +279,7 @@ class DiTMean(_Transformer, Regression):
         super().__init__(model, model.out_channels)
 
     def forward(self, cond: Tensor, position: Tensor | None = None) -> Tensor:
-        return self._image(cond, cond.new_zeros(1))
+        return self._image(cond, cond.new_zeros(1), position)
 
 
 class DiTDenoiser(_Transformer, Denoiser):
@@ -333,7 +337,9 @@ class DiTDenoiser(_Transformer, Denoiser):
         """``sigma`` is one number for all, or a tensor ``[B]``; ``vector [1 or B, K]``; float32 out."""
         x = x.to(cond.dtype)
         c_in, t, c_out, c_skip = self._coefficients(_level(sigma, x))
-        return c_skip * x + c_out * self._image(torch.cat([c_in * x, cond], dim=1), t.flatten(), vector)
+        return c_skip * x + c_out * self._image(
+            torch.cat([c_in * x, cond], dim=1), t.flatten(), position, vector
+        )
 
     def _coefficients(self, s: Tensor) -> tuple[Tensor | float, Tensor, Tensor | float, Tensor | float]:
         """c_in, the DiT's t, c_out and c_skip (Karras et al. 2022, table 1)."""
