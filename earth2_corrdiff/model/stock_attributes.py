@@ -34,6 +34,7 @@ _FIXED: dict[str, tuple[Callable[[Downscaler], Any], str]] = {
     "in_scale": (lambda d: d.conditioning.scale, _PACKAGE),
     "out_center": (lambda d: d.center_out, _PACKAGE),
     "out_scale": (lambda d: d.scale_out, _PACKAGE),
+    "img_shape": (lambda d: d.spec.output_grid.shape, _PACKAGE),
     "lat_input_grid": (lambda d: _tensor(d, d.spec.input_grid, "lat"), _PACKAGE),
     "lon_input_grid": (lambda d: _tensor(d, d.spec.input_grid, "lon"), _PACKAGE),
     "lat_output_grid": (lambda d: _tensor(d, d.spec.output_grid, "lat"), _PACKAGE),
@@ -48,7 +49,6 @@ _FIXED: dict[str, tuple[Callable[[Downscaler], Any], str]] = {
 # Attributes without a counterpart here, and what to do instead
 _ABSENT = {
     "sampler": _SAMPLER,
-    "img_shape": _PACKAGE,
     "invariants_dict": _PACKAGE,
     "invariant_center": _PACKAGE,
     "invariant_scale": _PACKAGE,
