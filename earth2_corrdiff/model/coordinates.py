@@ -21,7 +21,7 @@ from earth2_corrdiff.base.variables import LAT, LON, cf_attributes
 
 CoordSystem = OrderedDict[str, np.ndarray[Any, Any]]
 """Coordinates of a tensor as in Earth2Studio 0.19: names of its dimensions, in order, and their values."""
-LEADS = "lead_hours"
+LEADS, VALID = "lead_hours", "valid_times"
 """Of every case, among the coordinates that a decorated call gets."""
 
 
@@ -81,8 +81,9 @@ def _range(axis: Any) -> str:
 def folded(call: Callable[..., tuple[Tensor, CoordSystem]]) -> Callable[..., Any]:
     """Fold the leading dimensions of a model's call into ``batch``, and unfold those of its result.
 
-    The call gets ``x [batch, variable, lat, lon]`` with coordinates that hold the lead time of every case,
-    too, if there are lead times. A ``DataArray`` without coordinates beside it gives a ``DataArray``.
+    The call gets ``x [batch, variable, lat, lon]`` with coordinates that hold the lead time and the valid
+    time of every case, too, where there are such. A ``DataArray`` without coordinates beside it gives a
+    ``DataArray``.
 
     Raises
     ------
@@ -102,20 +103,24 @@ def folded(call: Callable[..., tuple[Tensor, CoordSystem]]) -> Callable[..., Any
         if x.dim() != len(coords) or (list(shape) != sizes and sizes != [0]):  # [0]: as in input_coords()
             raise InputError(f"the input has the shape {list(x.shape)}, its coordinates {sizes} in front")
         flat = OrderedDict(batch=np.arange(prod(shape)), **own)
-        if "lead_time" in leading:
-            flat[LEADS] = _hours_of_cases(leading)
+        leads, times = (_of_cases(leading, name, shape) for name in ("lead_time", "time"))
+        if leads is not None:
+            flat[LEADS] = (leads / np.timedelta64(1, "h")).tolist()
+        if times is not None:
+            flat[VALID] = times if leads is None else times + leads
         y, out = call(model, x.reshape(prod(shape), *x.shape[-len(own) :]), flat)
         return y.reshape(*shape, *y.shape[1:]), OrderedDict([*leading.items(), *list(out.items())[1:]])
 
     return wrapped
 
 
-def _hours_of_cases(leading: CoordSystem) -> Any:
-    """Lead time of every case in hours."""
-    hours = np.asarray(leading["lead_time"]) / np.timedelta64(1, "h")
-    along = [len(hours) if name == "lead_time" else 1 for name in leading]
-    shape = [len(values) for values in leading.values()]
-    return np.broadcast_to(hours.reshape(along), shape).ravel().tolist()
+def _of_cases(leading: CoordSystem, name: str, shape: Any) -> Any:
+    """Values ``[B]`` of a leading coordinate for every case; None where there is none."""
+    if name not in leading:
+        return None
+    axis = list(leading).index(name)
+    along = np.asarray(leading[name]).reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    return np.broadcast_to(along, shape).ravel()
 
 
 def from_array(x: xr.DataArray, want: CoordSystem) -> tuple[Tensor, CoordSystem]:

@@ -16,12 +16,14 @@ from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError, first_line
 from earth2_corrdiff.base.studio import AutoModelMixin, Package
-from earth2_corrdiff.model.coordinates import LEADS, CoordSystem, folded, match_coords, split_leading
-from earth2_corrdiff.model.diffusion.noise import consecutive_seeds, drawn_seeds, fresh_seed
+from earth2_corrdiff.model.coordinates import LEADS, VALID, CoordSystem, folded, match_coords, split_leading
+from earth2_corrdiff.model.diffusion.noise import consecutive_seeds, drawn_seeds
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.diffusion.solvers import Churn
 from earth2_corrdiff.model.downscaler import Downscaler
-from earth2_corrdiff.model.packages.reader import Files, read_package
+from earth2_corrdiff.model.given_networks import given_downscaler
+from earth2_corrdiff.model.packages.files import Files
+from earth2_corrdiff.model.packages.reader import read_package
 from earth2_corrdiff.model.spec import CorrDiffSpec, check_count, check_seed
 from earth2_corrdiff.model.stock_attributes import StockAttributes
 
@@ -140,7 +142,7 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
 
     @inference_mode.setter
     def inference_mode(self, value: str) -> None:
-        self.downscaler.spec = replace(self.spec, inference_mode=value)
+        self.downscaler.inference_mode = value
 
     # Earth2Studio's protocol
 
@@ -187,18 +189,22 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
             ``[batch, sample, variable, H, W]`` float32 on the device of ``x``, and its coordinates; of a
             ``DataArray``, whose variables may stand in any order, a ``DataArray`` on the CPU with ``units``
         """
-        lead_hours = coords.pop(LEADS, None)
+        lead_hours, valid = coords.pop(LEADS, None), coords.pop(VALID, None)
         output_coords = self.output_coords(coords)
         if match_coords(coords, self.input_coords()):
             x = x.flip(-2)
-        y = self.downscaler(x.float(), self.member_seeds(), self.max_batch, lead_hours=lead_hours)
+        seeds = self.member_seeds()
+        y = self.downscaler(x.float(), seeds, self.max_batch, lead_hours=lead_hours, valid_times=valid)
         return y, output_coords
 
     def member_seeds(self) -> list[int]:
-        """Seeds that a call gives its members: those that the stock class gives them."""
+        """Seeds that a call gives its members: those that the stock class gives them.
+
+        Without a seed the first one is drawn with NumPy, so that ``np.random.seed`` has its effect.
+        """
         seed = self.seed
         if seed is None:
-            seed = fresh_seed()
+            seed = int(np.random.randint(2**32))
             logger.info("drew the seed {}; set .seed to it to get the same members again", seed)
         if not self.spec.drawn_seeds:
             return consecutive_seeds(seed, self.number_of_samples)
@@ -213,7 +219,27 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
             wanted = args[0] if args else kwargs.get("device")
             raise InputError(f"the device {wanted} cannot be used here ({first_line(error)})") from error
 
-    # loading
+    # construction
+
+    @classmethod
+    def from_tensors(
+        cls,
+        *,
+        number_of_samples: int = 1,
+        seed: int | None = None,
+        grid_spacing_tolerance: float = 0,
+        **given: Any,
+    ) -> Self:
+        """A model of networks and tensors in memory, with the arguments of the stock class by name.
+
+        It runs in float32, without acceleration (see ``given_networks``). Grids may have any spacing.
+
+        Raises
+        ------
+        InputError
+            If they do not fit together
+        """
+        return cls(given_downscaler(**given), number_of_samples, seed)
 
     @classmethod
     def load_default_package(cls) -> Package:

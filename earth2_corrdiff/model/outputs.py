@@ -62,12 +62,15 @@ class OutputRule:
         For short-wave radiation
     factor : float
         From the network's unit to the variable's
+    name : str
+        Of the variable in its package, where it has another one there
     """
 
     transform: Transform = Transform()
     bounds: tuple[float, float] = (-math.inf, math.inf)
     gate: SolarGate | None = None
     factor: float = 1.0
+    name: str = ""
 
     def __post_init__(self) -> None:
         if not self.bounds[0] <= self.bounds[1]:
@@ -246,7 +249,7 @@ class PhysicalFields(nn.Module):
         elevation: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.rules = {i: rule for i, rule in enumerate(rules) if rule != OutputRule()}
+        self.rules = {i: rule for i, rule in enumerate(rules) if rule != OutputRule(name=rule.name)}
         self.winds, self.clamp = winds, True
         buffers = {"center": center, "scale": scale}
         if winds is not None and elevation is not None:

@@ -29,11 +29,12 @@ _FIXED: dict[str, tuple[Callable[[Downscaler], Any], str]] = {
     "input_variables": (lambda d: list(d.spec.inputs.names), _PACKAGE),
     "output_variables": (lambda d: list(d.spec.outputs.names), _PACKAGE),
     "invariant_variables": (lambda d: list(d.spec.invariants.names), _PACKAGE),
-    "invariants": (lambda d: d.invariants[0] if d.spec.invariants.names else None, _PACKAGE),
-    "in_center": (lambda d: d.center_in, _PACKAGE),
-    "in_scale": (lambda d: d.scale_in, _PACKAGE),
+    "invariants": (lambda d: d.conditioning.invariants[0] if d.spec.invariants.names else None, _PACKAGE),
+    "in_center": (lambda d: d.conditioning.center, _PACKAGE),
+    "in_scale": (lambda d: d.conditioning.scale, _PACKAGE),
     "out_center": (lambda d: d.center_out, _PACKAGE),
     "out_scale": (lambda d: d.scale_out, _PACKAGE),
+    "img_shape": (lambda d: d.spec.output_grid.shape, _PACKAGE),
     "lat_input_grid": (lambda d: _tensor(d, d.spec.input_grid, "lat"), _PACKAGE),
     "lon_input_grid": (lambda d: _tensor(d, d.spec.input_grid, "lon"), _PACKAGE),
     "lat_output_grid": (lambda d: _tensor(d, d.spec.output_grid, "lat"), _PACKAGE),
@@ -48,7 +49,6 @@ _FIXED: dict[str, tuple[Callable[[Downscaler], Any], str]] = {
 # Attributes without a counterpart here, and what to do instead
 _ABSENT = {
     "sampler": _SAMPLER,
-    "img_shape": _PACKAGE,
     "invariants_dict": _PACKAGE,
     "invariant_center": _PACKAGE,
     "invariant_scale": _PACKAGE,
