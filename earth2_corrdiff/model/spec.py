@@ -273,6 +273,8 @@ class CorrDiffSpec:
         True if networks see rows in the reverse order
     filters : tuple[str, ...]
         Filters of the coarse fields: ``sea_ice``
+    missing_inputs : bool
+        True if the networks were trained with missing coarse values, which count as the mean of the training
     drawn_seeds : bool
         True if members take their seeds from a generator, as upstream's ``CorrDiffTaiwan``; False in sequence
     name, root, sha256 : str
@@ -314,6 +316,7 @@ class CorrDiffSpec:
     padding: tuple[int, int, int, int] | None = None
     flip: bool = False
     filters: tuple[str, ...] = ()
+    missing_inputs: bool = False
     drawn_seeds: bool = False
     name: str = ""
     root: str = ""

@@ -71,6 +71,9 @@ class Data:
         Flip images at random, and turn square ones: for scalars without a place or a direction of their own
     transforms : Mapping[str, Transform]
         Of inputs and outputs by their names, before they are normalised
+    features : tuple[str, ...]
+        Conditioning that is computed from valid time and place: ``sin_hour``, ``cos_zenith``, ``sin_lat``, …
+        (see ``model/channels.py``)
     """
 
     pairs: str | None = None
@@ -83,6 +86,7 @@ class Data:
     missing: str = "refuse"
     flips: bool = False
     transforms: dict[str, Transform] = field(default_factory=dict)
+    features: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.missing not in ("refuse", "mask"):

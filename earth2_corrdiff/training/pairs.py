@@ -44,10 +44,13 @@ class Pairs:
         ``[N, C, h, w]`` float32
     fine : Tensor
         ``[N, Co, H, W]`` float32
+    times : Times | None
+        ``[N]``: valid times, UTC; None where they do not matter
     """
 
     coarse: Tensor
     fine: Tensor
+    times: Times | None = None
 
     def __len__(self) -> int:
         return len(self.coarse)
@@ -203,6 +206,11 @@ class PairFile:
         return bool(self._data.attrs.get("synthetic", False))
 
     @property
+    def coarse_from_fine(self) -> int:
+        """Fine points along each side of a coarse cell, where coarse fields are block means; else 0."""
+        return int(self._data.attrs.get("coarse_from_fine", 0))
+
+    @property
     def variables(self) -> tuple[str, ...]:
         """Names in the file: the coarse ones, then the fine ones."""
         return (*(f"{name}{COARSE}" for name in self.channels.inputs), *self.channels.outputs)
@@ -221,7 +229,9 @@ class PairFile:
             torch.from_numpy(np.stack([block[v][i] for block, i in at])) for v in range(len(self.variables))
         ]
         count = len(self.channels.inputs)
-        pairs = Pairs(torch.stack(fields[:count], 1), torch.stack(fields[count:], 1))
+        pairs = Pairs(
+            torch.stack(fields[:count], 1), torch.stack(fields[count:], 1), self.times[list(indices)]
+        )
         self._check(pairs, indices)
         return pairs
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from earth2_corrdiff.model.conditioning import transformed
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.networks.preconditioned import Denoiser, Regression
 from earth2_corrdiff.training.cutter import Cutter, corners_of
@@ -58,7 +59,7 @@ class Batch:
 
     def pinned(self) -> Batch:
         """The same in page-locked memory, which a GPU reads while the host continues."""
-        pairs = Pairs(self.pairs.coarse.pin_memory(), self.pairs.fine.pin_memory())
+        pairs = replace(self.pairs, coarse=self.pairs.coarse.pin_memory(), fine=self.pairs.fine.pin_memory())
         drawn = self.drawn and Drawn(self.drawn.level.pin_memory(), self.drawn.noise.pin_memory())
         return replace(self, pairs=pairs, drawn=drawn)
 
@@ -177,8 +178,10 @@ def without_gaps(target: Tensor) -> tuple[Tensor, Tensor | None]:
 @torch.no_grad()
 def normalised(model: Downscaler, pairs: Pairs) -> tuple[Tensor, Tensor]:
     """Conditioning ``[N, Cc, H, W]`` and truth ``[N, Co, H, W]`` of the whole domain, normalised."""
-    cond = model.condition(pairs.coarse.to(model.device, non_blocking=True))
+    cond = model.condition(pairs.coarse.to(model.device, non_blocking=True), pairs.times)
     fine = pairs.fine.to(model.device, non_blocking=True)
+    if model.spec.rules:
+        fine = transformed(fine, [rule.transform for rule in model.spec.rules])
     return cond, (fine - model.center_out) / model.scale_out
 
 

@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import xarray as xr
+from earth2_corrdiff.model.packages.hrrr import HRRR_X, HRRR_Y
 from earth2studio.models.auto import Package
 from hrrr_kit import COLS, INPUTS, OUTPUTS, ROWS, SHAPE, TIMES, coarse, make_hrrr, stock_hrrr
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.hrrr import CorrDiffEra5Hrrr
-from earth2_corrdiff.model.packages.hrrr import HRRR_X, HRRR_Y, read_hrrr
 from earth2_corrdiff.model.packages.reader import Folder
 
 Attack = Callable[[Path], object]
@@ -81,7 +80,16 @@ def test_equals_the_stock_class(case: str, stock: Any, tmp_path: Path) -> None:
 
 def test_attributes_and_conditioning_are_the_stock_classs(stock: Any, package: Path) -> None:
     theirs, ours = stock.load_model(Package(str(package)), seed=5), load(package)
-    for name in ("number_of_samples", "number_of_steps", "solver", "shift", "t_max", "x0v_clip", "amp", "seed"):
+    for name in (
+        "number_of_samples",
+        "number_of_steps",
+        "solver",
+        "shift",
+        "t_max",
+        "x0v_clip",
+        "amp",
+        "seed",
+    ):
         assert getattr(ours, name) == getattr(theirs, name), name
     for name in ("hrrr_y", "hrrr_x", "era5_variables", "lat_input_numpy", "lon_input_numpy"):
         assert np.array_equal(getattr(ours, name), getattr(theirs, name)), name
@@ -199,7 +207,10 @@ HOSTILE: dict[str, tuple[Attack, str]] = {
     "a window of another size": (told(hrrr_window={"rows": ROWS, "cols": [0, 19]}), "hrrr_window.cols"),
     "a window of fractions": (told(hrrr_window={"rows": [0.0, 12.0], "cols": COLS}), "hrrr_window.rows"),
     "another formulation": (told(network={"kind": "ddpm"}), "network.kind must be rectified_flow or edm"),
-    "another prediction": (told(network={"kind": "edm", "prediction_type": "score"}), "not a valid prediction"),
+    "another prediction": (
+        told(network={"kind": "edm", "prediction_type": "score"}),
+        "not a valid prediction",
+    ),
     "no time scale": (told(network={"kind": "rectified_flow", "time_scale": 0}), "time_scale"),
     "no spread": (told(network={"kind": "edm", "sigma_data": -1}), "sigma_data"),
     "another solver": (told(sampler={"solver": "rk4"}), "sampler.solver must be heun or euler"),
@@ -227,8 +238,14 @@ HOSTILE: dict[str, tuple[Attack, str]] = {
     "an incomplete file": (header(claims("(2, 12, 20)")), "claims 1920 bytes, and has 100"),
     "a type of text": (header(claims("(2, 12, 20)", "<U9")), "must hold numbers"),
     "code as header": (header("__import__('os').abort()"), "not a valid NumPy file"),
-    "a version to come": (lambda home: (home / "invariants.npy").write_bytes(b"\x93NUMPY\x09\x00"), "version"),
-    "a pickle": (lambda home: (home / "invariants.npy").write_bytes(pickle.dumps(Bomb())), "not a valid NumPy"),
+    "a version to come": (
+        lambda home: (home / "invariants.npy").write_bytes(b"\x93NUMPY\x09\x00"),
+        "version",
+    ),
+    "a pickle": (
+        lambda home: (home / "invariants.npy").write_bytes(pickle.dumps(Bomb())),
+        "not a valid NumPy",
+    ),
     "nothing": (lambda home: (home / "invariants.npy").write_bytes(b""), "not a valid NumPy"),
 }
 

@@ -19,6 +19,7 @@ from earth2_corrdiff.base.errors import InputError, MissingEntryError, MissingFi
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.zarr_members import read_array
 from earth2_corrdiff.model.diffusion.patch_geometry import read_patching
+from earth2_corrdiff.model.packages.extensions import read_extensions
 from earth2_corrdiff.model.packages.files import (
     Files,
     checksum,
@@ -174,6 +175,7 @@ def _read_generic(files: Files) -> Loaded:
         root=describe(files),
         sha256=checksum(used),
         synthetic=meta.get("synthetic", False),
+        **read_extensions(meta, names),
     )
     regression, diffusion = map(read_mdlus, checkpoints)
     return Loaded(spec, *read_networks(regression, diffusion, fine.shape))

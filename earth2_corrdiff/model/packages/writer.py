@@ -12,6 +12,7 @@ import xarray as xr
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.diffusion.patch_geometry import write_patching
+from earth2_corrdiff.model.packages.extensions import write_extensions
 from earth2_corrdiff.model.spec import DEFAULT_SAMPLING, CorrDiffSpec, Sampling, Statistics
 from earth2_corrdiff.networks.architectures import EDM, REGRESSIONS
 from earth2_corrdiff.networks.mdlus import write_mdlus
@@ -119,7 +120,7 @@ def _metadata(spec: CorrDiffSpec) -> dict[str, Any]:
         meta["lead_time_hours"] = list(spec.lead_time_hours)
     if spec.invariants.names:
         meta["invariant_variables"] = list(spec.invariants.names)
-    return meta
+    return meta | write_extensions(spec)
 
 
 def _write_grids(folder: Path, spec: CorrDiffSpec) -> None:
