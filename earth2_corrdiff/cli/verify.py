@@ -19,6 +19,7 @@ from earth2_corrdiff.cli.common import (
     quiet_imports,
 )
 from earth2_corrdiff.cli.log import Log
+from earth2_corrdiff.model.packages.names import NAMES as PACKAGES
 
 if TYPE_CHECKING:
     from earth2_corrdiff.model.downscaler import Downscaler
@@ -44,7 +45,7 @@ def _parser() -> ArgumentParser:
     add(
         "--package",
         metavar="NAME",
-        help="add the regression alone of this package: taiwan, demo, folder, URL",
+        help=f"add the regression alone of this package: {PACKAGES}",
     )
     add(
         "--device",

@@ -104,7 +104,6 @@ class Downscaling:
         self.sampling = self.options.sampling or model.downscaler.sampling
         self.make_members: MakeMembers = model.downscaler.members
         self.cases, self._tally, self.found = self.source.cases(time, lead_time), Tally(), 0
-        self.source.check_variables(model.input_variables)
         for lead in [None] if self.cases.leads is None else self.cases.leads / np.timedelta64(1, "h"):
             model.spec.lead_label(lead)  # raises where the networks were not trained for it
         processes = self.options.processes
@@ -117,7 +116,7 @@ class Downscaling:
         given = self.options.max_batch
         self._max_batch = model.max_batch if given is None else check_count("max_batch", given)
         self._bounds, self.kept = self._choose_bounds(), dict[str, Kept]()
-        self._inputs = Inputs(self.source, self.cases, model.input_variables, model.spec.input_grid)
+        self._inputs = Inputs.of(self.source, self.cases, model.spec)
         device = model.downscaler.device
         memory = free_bytes(torch.device("cpu"))
         check_memory(self._size(self.members), memory, str(device), free_bytes(device))
