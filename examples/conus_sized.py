@@ -23,7 +23,7 @@ from matplotlib.patches import Rectangle
 from earth2_corrdiff import CorrDiff, downscale, save_package
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
-from earth2_corrdiff.model.packages.reader import Folder
+from earth2_corrdiff.model.packages.files import Folder
 from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, Statistics
 from earth2_corrdiff.networks.mdlus import Checkpoint
 from earth2_corrdiff.networks.preconditioned import create

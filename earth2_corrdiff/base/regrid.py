@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (as everywhere in PyTorch code)
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.grid import Coordinate, Grid
@@ -113,3 +114,25 @@ class Regridder(nn.Module):
         result = result + flat[..., i + self.row_step] * y * (1 - x)
         result = result + flat[..., i + self.row_step + self.col_step] * y * x
         return result.reshape(*values.shape[:-2], *self.fine_shape)
+
+
+class IndexRegridder(nn.Module):
+    """Bilinear interpolation ``[..., h, w] → [..., H, W]`` by index: both grids span the same area evenly.
+
+    Latitudes and longitudes do not count; values at the edge are repeated outwards.
+
+    Parameters
+    ----------
+    shape : tuple[int, int]
+        (H, W)
+
+    Source: ``torch.nn.functional.interpolate``, as in ``earth2studio.models.dx.CorrDiffCMIP6``.
+    """
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, values: Tensor) -> Tensor:
+        """``[B, C, h, w] → [B, C, H, W]``."""
+        return F.interpolate(values, self.shape, mode="bilinear")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earth2_corrdiff.demo.weather import DemoWeather
-from earth2_corrdiff.model.packages.reader import Folder
+from earth2_corrdiff.model.packages.files import Folder
 
 if TYPE_CHECKING:
     from earth2studio.models.auto import Package

@@ -11,7 +11,7 @@ from loguru import logger
 
 from earth2_corrdiff.base.errors import NoMemoryError, first_line
 from earth2_corrdiff.base.free_memory import free_bytes, shared_bytes
-from earth2_corrdiff.networks.preconditioned import Denoiser
+from earth2_corrdiff.networks.preconditioned import Denoiser, Regression
 
 MAX_BATCH = 16  # images that share a network call on a GPU by default
 KEPT = 4  # the conditioning of all patches may take this part of the free memory
@@ -22,11 +22,11 @@ class Batching:
 
     Parameters
     ----------
-    denoiser : Denoiser
+    denoiser : Denoiser | Regression
         The network
     """
 
-    def __init__(self, denoiser: Denoiser) -> None:
+    def __init__(self, denoiser: Denoiser | Regression) -> None:
         self._denoiser = denoiser
         self._fitting: dict[tuple[torch.device, tuple[int, int]], int] = {}
         self.most_images, self._most_members, self._keep = MAX_BATCH, sys.maxsize, True

@@ -15,6 +15,7 @@ from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.grid import same_points
 
 LEADS = "lead_hours"
+VALID = "valid_times"
 """Of every case, among the coordinates that a decorated call gets."""
 
 
@@ -50,13 +51,23 @@ def _range(axis: Any) -> str:
 
 
 class fold_cases(batch_func):  # type: ignore[misc] # noqa: N801 (a decorator, as Earth2Studio's)
-    """Earth2Studio's ``batch_func``, which also keeps the lead time of every case that it folds."""
+    """Earth2Studio's ``batch_func``, which also keeps lead and valid times of the cases that it folds."""
 
     def _compress_batch(self, model: Any, x: Any, coords: CoordSystem) -> Any:
         x, flat, leading, shape = super()._compress_batch(model, x, coords)
-        if "lead_time" in leading:
-            hours = np.asarray(leading["lead_time"]) / np.timedelta64(1, "h")
-            axis = list(leading).index("lead_time")
-            along = hours.reshape([-1 if i == axis else 1 for i in range(len(shape))])
-            flat[LEADS] = np.broadcast_to(along, shape).ravel().tolist()
+        leads = _of_cases(leading, "lead_time", shape)
+        times = _of_cases(leading, "time", shape)
+        if leads is not None:
+            flat[LEADS] = (leads / np.timedelta64(1, "h")).tolist()
+        if times is not None:
+            flat[VALID] = times if leads is None else times + leads
         return x, flat, leading, shape
+
+
+def _of_cases(leading: CoordSystem, name: str, shape: Any) -> Any:
+    """Values ``[B]`` of a leading coordinate for every case; None where there is none."""
+    if name not in leading:
+        return None
+    axis = list(leading).index(name)
+    along = np.asarray(leading[name]).reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    return np.broadcast_to(along, shape).ravel()

@@ -7,12 +7,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self, cast
 
 import torch
 from loguru import logger
 from torch import Tensor
 
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.free_memory import check_out_of_memory
 from earth2_corrdiff.model.batching import Batching, no_memory
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
@@ -47,8 +48,8 @@ class DomainDenoiser:
     ----------
     spec : CorrDiffSpec
         Metadata of the package
-    regression, denoiser : Regression, Denoiser
-        Its networks
+    regression, denoiser : Regression | None, Denoiser | None
+        Its networks, one of which may be absent
 
     Attributes
     ----------
@@ -65,11 +66,11 @@ class DomainDenoiser:
         If the networks do not fit the package's metadata (see ``packages/check.py``)
     """
 
-    def __init__(self, spec: CorrDiffSpec, regression: Regression, denoiser: Denoiser) -> None:
+    def __init__(self, spec: CorrDiffSpec, regression: Regression | None, denoiser: Denoiser | None) -> None:
         self._spec, self._denoiser = spec, denoiser
         self.whole = check_networks(spec, regression, denoiser)
         self.patching, self.window = spec.patching, "flat"
-        self.batching, self._logged = Batching(denoiser), ""
+        self.batching, self._logged = Batching(cast(Regression | Denoiser, denoiser or regression)), ""
         self.shard: Shard | None = None
 
     @property
@@ -80,7 +81,7 @@ class DomainDenoiser:
     @patching.setter
     def patching(self, value: PatchGeometry | None) -> None:
         if value is None and self.whole:  # it wants the domain's inputs twice
-            value = PatchGeometry(self._spec.output_grid.shape, self._spec.output_grid.shape)
+            value = PatchGeometry(self._spec.domain, self._spec.domain)
         self._patching = patching_of(self._spec, self._denoiser, value)
 
     @property
@@ -108,7 +109,7 @@ class DomainDenoiser:
     @property
     def _shape(self) -> tuple[int, int]:
         """(H, W) of the images that the network sees."""
-        return self._spec.output_grid.shape if self.patching is None else self.patching.shape
+        return self._spec.domain if self.patching is None else self.patching.shape
 
     def members(self, device: torch.device, most: int | None = None) -> int:
         """Members in a block: ``most``, by default as many as fill a network call with all their patches."""
@@ -131,30 +132,49 @@ class DomainDenoiser:
         patches = None if self.patching is None else self.batching.images(device, self._shape)
         self.batching.shrink(members, patches, error)
 
-    def given(self, cond: Tensor, mean: Tensor, together: int = 1, label: int | None = None) -> Denoise:
+    def given(
+        self,
+        cond: Tensor,
+        mean: Tensor | None,
+        together: int = 1,
+        label: int | None = None,
+        vector: Tensor | None = None,
+    ) -> Denoise:
         """The denoiser of the domain for one conditioning, or one per member.
 
         Parameters
         ----------
-        cond, mean : Tensor
-            ``[1 or m, Cc, H, W]`` and ``[1 or m, Co, H, W]``, normalised
+        cond, mean : Tensor, Tensor | None
+            ``[1 or m, Cc, H', W']`` and ``[1 or m, Co, H', W']``, normalised
         together : int, optional
             Most members in a call of the result
         label : int | None, optional
             Of the lead time
+        vector : Tensor | None, optional
+            Scalar conditions ``[1 or m, K]``
+
+        Raises
+        ------
+        InputError
+            If the package has no diffusion network
         """
-        seen = torch.cat([mean, cond], dim=1) if self._spec.hr_mean_conditioning else cond
-        position = self._denoiser.position_at(label, cond.device)
+        net = self._denoiser
+        if net is None:
+            raise InputError("the package has no diffusion network")
+        seen = cond if mean is None or not self._spec.hr_mean_conditioning else torch.cat([mean, cond], dim=1)
+        position = net.position_at(label, cond.device)
         if self.patching is None:
-            return self._denoiser.given(seen, position)
-        position = self._denoiser.position() if position is None else position
+            given: Any = net.given
+            denoise: Denoise = given(seen, position, *(() if vector is None else (vector,)))
+            return denoise
+        position = net.position() if position is None else position
         inputs = PatchInputs(seen, cond if self.whole else None, position)
         batch = self.batching.images(cond.device, self._shape)
         shard = self.shard or Shard()
         need = _conditioning_bytes(inputs, self.patching, min(batch, together)) // shard.size
         keep = self.batching.keeps(need, cond.device)
         self._log(self.patching, need, keep)
-        share, network = (shard.rank, shard.size), self._denoiser.given
+        share, network = (shard.rank, shard.size), net.given
         return patched(network, self.patching, inputs, self.window, batch, keep, share, shard.reduce)
 
     def _log(self, patching: PatchGeometry, need: int, keep: bool) -> None:

@@ -5,34 +5,41 @@
 Dimensions
 ----------
 B      cases (times), M members, C coarse variables, Co fine variables, Cc conditioning channels
-h, w   coarse grid; H, W fine grid
+h, w   coarse grid; H, W fine grid; H', W' what the networks see: the fine grid, in some packages padded
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
+from dataclasses import replace
 from itertools import groupby
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.free_memory import check_out_of_memory
-from earth2_corrdiff.base.regrid import Regridder
+from earth2_corrdiff.base.regrid import IndexRegridder, Regridder
+from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.model.batching import no_memory
+from earth2_corrdiff.model.conditioning import Conditioning, unframed
 from earth2_corrdiff.model.diffusion.noise import MemberNoise
 from earth2_corrdiff.model.diffusion.solvers import Denoise, karras_sigmas, sample
 from earth2_corrdiff.model.domain_denoiser import DomainDenoiser, Shard
-from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, Statistics, check_count
+from earth2_corrdiff.model.packages.check import check_stages
+from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, check_count
 from earth2_corrdiff.networks.embeddings import position_features
 from earth2_corrdiff.networks.fast.accelerate import accelerate, resolve
 from earth2_corrdiff.networks.fast.memory_plan import AUTO
 from earth2_corrdiff.networks.preconditioned import Denoiser, Regression, set_precision
 
+_Part = TypeVar("_Part")
 Progress = Callable[[int], None]
 Leads = Sequence[float | None] | None  # hours, one per case
+ValidTimes = Sequence[Any] | Times | None  # what NumPy takes for a time in UTC, one per case
 
 
 class Prepared(NamedTuple):
@@ -41,16 +48,42 @@ class Prepared(NamedTuple):
     Attributes
     ----------
     cond : Tensor
-        Conditioning ``[1, Cc, H, W]``, normalised
-    mean : Tensor
-        The regression's ``[1, Co, H, W]``, normalised
+        Conditioning ``[1, Cc, H', W']``, normalised
+    mean : Tensor | None
+        The regression's ``[1, Co, H', W']``, normalised; None for packages without a regression
     label : int | None
         Of the lead time, for networks that were trained with lead times
+    vector : Tensor | None
+        Scalar conditions ``[1, K]``, for networks that were trained with them
+    valid : np.ndarray | None
+        Valid time ``[1]``, UTC; not a time where it is not known
     """
 
     cond: Tensor
-    mean: Tensor
+    mean: Tensor | None
     label: int | None = None
+    vector: Tensor | None = None
+    valid: Times | None = None
+
+
+def _joined(cases: Sequence[Prepared]) -> Prepared:
+    """Several cases of one label as one: every leading 1 becomes the number of cases; of one case, itself."""
+    if all(case is cases[0] for case in cases):
+        return cases[0]
+    cond, mean, _, vector, valid = zip(*cases, strict=True)
+    return Prepared(
+        torch.cat(cond),
+        None if mean[0] is None else torch.cat(mean),
+        cases[0].label,
+        None if vector[0] is None else torch.cat(vector),
+        None if any(time is None for time in valid) else np.concatenate(valid),
+    )
+
+
+def _present(part: _Part | None, stage: str) -> _Part:
+    if part is None:
+        raise InputError(f"the package has no {stage} network")
+    return part
 
 
 class Downscaler(nn.Module):
@@ -60,8 +93,8 @@ class Downscaler(nn.Module):
     ----------
     spec : CorrDiffSpec
         Metadata of the package
-    regression, denoiser : Regression, Denoiser
-        Its two networks
+    regression, denoiser : Regression | None, Denoiser | None
+        Its networks; one of them may be absent, where ``spec.inference_mode`` does not need it
     precision : {"auto", "fp32", "bf16", "fp16"}, optional
         Of the networks; "auto", the default, is the fastest that keeps the error rule on the device
         (see ``accelerate.resolve``), and "fp32" the reference, with the sampler's state in float64
@@ -84,101 +117,126 @@ class Downscaler(nn.Module):
     Source: Mardani et al., arXiv 2309.15214; ``earth2studio.models.dx.CorrDiff``.
     """
 
-    center_in: Tensor
-    scale_in: Tensor
     center_out: Tensor
     scale_out: Tensor
-    invariants: Tensor
     position: Tensor
 
     def __init__(
         self,
         spec: CorrDiffSpec,
-        regression: Regression,
-        denoiser: Denoiser,
+        regression: Regression | None,
+        denoiser: Denoiser | None,
         precision: str = "auto",
         accelerated: bool = True,
     ) -> None:
         super().__init__()
         self.spec, self.sampling, self.accelerated = spec, spec.sampling, accelerated
         self._asked = precision if accelerated or precision != "auto" else "fp32"
-        self.regrid = Regridder(spec.input_grid, spec.output_grid, spec.grid_bounds_margin)
+        self.conditioning = Conditioning(spec)
         for net in (regression, denoiser):
+            if net is None:
+                continue
             if not accelerated:
                 set_precision(net, self._asked)
             # upstream's layout: other convolution kernels round differently, and GPUs want it
             net.to(memory_format=torch.channels_last)
-        self.regression = accelerate(regression, precision, AUTO) if accelerated else regression
-        self.denoiser = accelerate(denoiser, precision) if accelerated else denoiser
-        for net in (self.regression, self.denoiser):
+        if accelerated:
+            regression = None if regression is None else accelerate(regression, precision, AUTO)
+            denoiser = None if denoiser is None else accelerate(denoiser, precision)
+        self._regression, self._denoiser = regression, denoiser
+        for net in self.networks:
             net.exact = self._asked == "fp32"
-        self.domain = DomainDenoiser(spec, self.regression, self.denoiser)
+        self.domain = DomainDenoiser(spec, regression, denoiser)
         self._register(spec)
 
     def _register(self, spec: CorrDiffSpec) -> None:
-        def column(*stats: Statistics, part: str) -> Tensor:
-            values = [v for s in stats for v in getattr(s, part)]
-            return torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)
-
-        invariants = torch.empty(0, *spec.output_grid.shape)
-        if spec.invariant_fields is not None:
-            invariants = torch.as_tensor(spec.invariant_fields, dtype=torch.float32)
-        position = torch.empty(0, *spec.output_grid.shape)
+        position = torch.empty(0, *spec.domain)
         if spec.regression_grid:
-            position = torch.from_numpy(position_features("sinusoidal", 4, spec.output_grid.shape))
+            position = torch.from_numpy(position_features("sinusoidal", 4, spec.domain))
         buffers = {
-            "center_in": column(spec.inputs, spec.invariants, part="center"),
-            "scale_in": column(spec.inputs, spec.invariants, part="scale"),
-            "center_out": column(spec.outputs, part="center"),
-            "scale_out": column(spec.outputs, part="scale"),
-            "invariants": invariants[None],
+            "center_out": torch.tensor(spec.outputs.center, dtype=torch.float32).view(1, -1, 1, 1),
+            "scale_out": torch.tensor(spec.outputs.scale, dtype=torch.float32).view(1, -1, 1, 1),
             "position": position[None],
         }
         for name, value in buffers.items():
             self.register_buffer(name, value, persistent=False)
 
     @property
+    def networks(self) -> tuple[Regression | Denoiser, ...]:
+        """The regression and the denoiser, as far as the package has them."""
+        return tuple(net for net in (self._regression, self._denoiser) if net is not None)
+
+    @property
+    def regression(self) -> Regression:
+        """The network of the mean; InputError where the package has none."""
+        return _present(self._regression, "regression")
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The diffusion network; InputError where the package has none."""
+        return _present(self._denoiser, "diffusion")
+
+    @property
+    def inference_mode(self) -> str:
+        """Which of the two stages make the output: ``both``, ``regression`` or ``diffusion``."""
+        return self.spec.inference_mode
+
+    @inference_mode.setter
+    def inference_mode(self, value: str) -> None:
+        spec = replace(self.spec, inference_mode=value)
+        check_stages(spec, self._regression, self._denoiser)
+        self.spec = spec
+
+    @property
+    def regrid(self) -> Regridder | IndexRegridder:
+        """Regridding of coarse fields: that of the conditioning."""
+        return self.conditioning.regrid
+
+    @property
     def precision(self) -> str:
         """The networks' precision on their device: ``fp32``, ``bf16`` or ``fp16``."""
-        return resolve(self._asked, self.denoiser, self.device)
+        return resolve(self._asked, self.networks[-1], self.device)
 
     @property
     def device(self) -> torch.device:
         """The device of the networks."""
-        return self.center_in.device
+        return self.center_out.device
 
-    def condition(self, coarse: Tensor) -> Tensor:
-        """Regrid, append the invariants, normalise: ``[B, C, h, w]`` physical → ``[B, Cc, H, W]``."""
-        fine = self.regrid(coarse)
-        fine = torch.cat([fine, self.invariants.expand(fine.shape[0], -1, -1, -1)], dim=1)
-        cond = ((fine - self.center_in) / self.scale_in).to(torch.float32)
-        return cond.contiguous(memory_format=torch.channels_last)
+    def condition(self, coarse: Tensor, valid: Times | None = None) -> Tensor:
+        """Conditioning ``[B, Cc, H', W']`` of coarse fields and valid times: see :class:`Conditioning`."""
+        cond: Tensor = self.conditioning(coarse, valid)
+        return cond
 
-    def normalised_mean(self, cond: Tensor, label: int | None = None) -> Tensor:
-        """The regression alone, normalised: ``[B, Cc, H, W] → [B, Co, H, W]``; ``label`` of the lead time."""
+    def normalised_mean(self, cond: Tensor, label: int | None = None, vector: Tensor | None = None) -> Tensor:
+        """The regression alone, normalised: ``[B, Cc, H', W'] → [B, Co, H', W']``.
+
+        ``label`` is that of the lead time, ``vector`` the scalar conditions ``[B, K]``.
+        """
         position = self.position.expand(cond.shape[0], -1, -1, -1)
         at = self.regression.position_at(label, cond.device)
-        mean: Tensor = self.regression(torch.cat([cond, position], dim=1), at)
+        scalars = () if vector is None else (vector,)
+        mean: Tensor = self.regression(torch.cat([cond, position], dim=1), at, *scalars)
         return mean
 
     def residual(
         self,
         cond: Tensor,
-        mean: Tensor,
+        mean: Tensor | None,
         seeds: Sequence[int],
         progress: Progress | None = None,
         label: int | None = None,
         noise: MemberNoise | None = None,
         sampling: Sampling | None = None,
+        vector: Tensor | None = None,
     ) -> Tensor:
-        """Sample one residual per seed, normalised: ``[m, Co, H, W]``.
+        """Sample one residual per seed, normalised: ``[m, Co, H', W']``.
 
-        ``cond`` and ``mean`` are those of all members, ``[1, …]``, or of each, ``[m, …]``; ``noise`` is that
-        of :meth:`noise`, where its drawing has begun.
+        ``cond``, ``mean`` and ``vector`` are those of all members, ``[1, …]``, or of each, ``[m, …]``;
+        ``noise`` is that of :meth:`noise`, where its drawing has begun.
         """
         s = sampling or self.sampling
         noise = self.noise(seeds, s) if noise is None else noise
-        given = self.domain.given(cond, mean, 1 if self.one_by_one else len(seeds), label)
+        given = self.domain.given(cond, mean, 1 if self.one_by_one else len(seeds), label, vector)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             clean = self._denoise(given, x, sigma)
@@ -200,8 +258,8 @@ class Downscaler(nn.Module):
         )
 
     def noise(self, seeds: Sequence[int], sampling: Sampling | None = None) -> MemberNoise:
-        """The noise of members ``[m, Co, H, W]``; for a GPU its drawing begins now, beside the regression."""
-        shape = (len(self.spec.outputs.names), *self.spec.output_grid.shape)
+        """Noise of members ``[m, Co, H', W']``; for a GPU its drawing begins now, beside the regression."""
+        shape = (len(self.spec.outputs.names), *self.spec.domain)
         return MemberNoise(seeds, shape, self.device, (sampling or self.sampling).noise).begin()
 
     @property
@@ -214,9 +272,10 @@ class Downscaler(nn.Module):
             return torch.cat([given(member[None], sigma) for member in x])
         return given(x, sigma)
 
-    def physical(self, normalised: Tensor) -> Tensor:
-        """Undo the output's normalisation; float32."""
-        return (self.scale_out * normalised + self.center_out).to(torch.float32)
+    def physical(self, normalised: Tensor, case: Prepared | None = None) -> Tensor:
+        """Physical fields of a case, or one per member: ``[m, Co, H', W'] → [m, Co, H, W]`` float32."""
+        inner = unframed(self.spec, normalised)
+        return (self.scale_out * inner + self.center_out).to(torch.float32)
 
     def batch_size(self, max_batch: int | None = None) -> int:
         """Members in a block: ``max_batch``, by default what suits the device; fewer once memory ran out."""
@@ -231,10 +290,10 @@ class Downscaler(nn.Module):
         return made
 
     @torch.inference_mode()
-    def mean(self, coarse: Tensor, lead_hours: Leads = None) -> Tensor:
+    def mean(self, coarse: Tensor, lead_hours: Leads = None, valid_times: ValidTimes = None) -> Tensor:
         """The regression alone in physical units: ``[B, C, h, w] → [B, Co, H, W]``."""
-        cases = zip(self._check_input(coarse), self._labels(len(coarse), lead_hours), strict=True)
-        return torch.cat([self.physical(self._prepared(*case).mean) for case in cases])
+        cases = [self._prepared(*case) for case in self._cases(coarse, lead_hours, valid_times)]
+        return torch.cat([self.physical(self._mean_of(case), case) for case in cases])
 
     @torch.inference_mode()
     def members(
@@ -245,13 +304,15 @@ class Downscaler(nn.Module):
         progress: Progress | None = None,
         lead_hours: Leads = None,
         sampling: Sampling | None = None,
+        valid_times: ValidTimes = None,
     ) -> Iterator[tuple[int, int, Tensor]]:
         """Yield members as soon as they are done.
 
         Parameters
         ----------
         coarse : Tensor
-            ``[B, C, h, w]`` in physical units, in the order of ``spec.inputs``
+            ``[B, C, h, w]`` in physical units, in the order of ``spec.inputs``; ``[B, L, C, h, w]`` for
+            packages with several ``input_hours``
         seeds : Sequence[int]
             One seed per member, the same for every case
         max_batch : int | None, optional
@@ -263,6 +324,8 @@ class Downscaler(nn.Module):
             Lead time of each case, for networks that were trained with lead times
         sampling : Sampling | None, optional
             How to sample, by default as the attribute ``sampling``
+        valid_times : Sequence[np.datetime64] | None, optional
+            Valid time of each case, UTC, for packages that make use of it
 
         Yields
         ------
@@ -277,33 +340,39 @@ class Downscaler(nn.Module):
         """
         check_count("the number of samples", len(seeds))
         sampling = sampling or self.sampling
-        labels = self._labels(len(coarse), lead_hours)
-        for b, x in enumerate(self._check_input(coarse)):
+        for b, given in enumerate(self._cases(coarse, lead_hours, valid_times)):
             noise = None  # of the first block; on a GPU it is drawn while the regression runs
             if self.spec.inference_mode != "regression":
                 noise = self.noise(seeds[: self.batch_size(max_batch)], sampling)
-            case, first = self._prepared(x, labels[b]), 0
+            case, first = self._prepared(*given), 0
             rows = [(case, seed) for seed in seeds]
             for block in self.blocks(rows, max_batch, progress, sampling, noise):
                 yield b, first, block
                 first += len(block)
 
-    def _labels(self, cases: int, lead_hours: Leads) -> list[int | None]:
-        """The label of each case's lead time; None for networks that were trained without."""
+    def _cases(
+        self, coarse: Tensor, lead_hours: Leads, valid_times: ValidTimes
+    ) -> list[tuple[Tensor, int | None, Times]]:
+        """Each case's input ``[1, …]``, label of its lead time (None for networks without) and valid time."""
+        cases = len(coarse)
         if lead_hours is not None and len(lead_hours) != cases:
             raise InputError(f"{cases} cases need as many lead times, got {len(lead_hours)}")
-        return [self.spec.lead_label(hours) for hours in lead_hours or [None] * cases]
+        labels = [self.spec.lead_label(hours) for hours in lead_hours or [None] * cases]
+        times = self.conditioning.times(None if valid_times is None else np.asarray(valid_times), cases)
+        return list(zip(self._check_input(coarse), labels, times[:, None], strict=True))
 
     @torch.inference_mode()
-    def prepare(self, x: Tensor, lead_hours: float | None = None) -> Prepared:
+    def prepare(self, x: Tensor, lead_hours: float | None = None, valid: Any = None) -> Prepared:
         """The conditioning and the regression of one case, which its members share.
 
         Parameters
         ----------
         x : Tensor
-            ``[1, C, h, w]`` in physical units, in the order of ``spec.inputs``
+            ``[1, C, h, w]``, or ``[1, L, C, h, w]``, as for :meth:`members`
         lead_hours : float | None, optional
             Lead time, for networks that were trained with lead times
+        valid : np.datetime64 | None, optional
+            Valid time, UTC, for packages that make use of it
 
         Raises
         ------
@@ -311,13 +380,14 @@ class Downscaler(nn.Module):
             If the input has another shape, the networks were not trained for the lead time,
             or the memory is too small
         """
-        (case,) = self._check_input(x)
-        return self._prepared(case, self.spec.lead_label(lead_hours))
+        (case,) = self._cases(x, [lead_hours], None if valid is None else [valid])
+        return self._prepared(*case)
 
-    def _prepared(self, x: Tensor, label: int | None) -> Prepared:
+    def _prepared(self, x: Tensor, label: int | None, valid: Times) -> Prepared:
         try:
-            cond = self.condition(x)
-            return Prepared(cond, self.normalised_mean(cond, label), label)
+            cond, vector = self.condition(x, valid), self.conditioning.vector(valid)
+            mean = None if self._regression is None else self.normalised_mean(cond, label, vector)
+            return Prepared(cond, mean, label, vector, valid)
         except (RuntimeError, MemoryError) as error:
             check_out_of_memory(error)
             raise no_memory(error) from error
@@ -411,17 +481,18 @@ class Downscaler(nn.Module):
         noise: MemberNoise | None,
     ) -> Tensor:
         """Members of one case, or of several with one label, in the same network calls."""
-        cases, seeds = [case for case, _ in rows], [seed for _, seed in rows]
-        cond, mean, label = cases[0]
-        if any(case is not cases[0] for case in cases):
-            cond, mean = torch.cat([case.cond for case in cases]), torch.cat([case.mean for case in cases])
+        case, seeds = _joined([case for case, _ in rows]), [seed for _, seed in rows]
         mode = self.spec.inference_mode
         if mode == "regression":
-            return self.physical(mean.expand(len(seeds), -1, -1, -1))
+            return self.physical(self._mean_of(case).expand(len(seeds), -1, -1, -1), case)
         if noise is not None and len(noise.generators) != len(seeds):  # the batch has changed since
             noise = None
-        residual = self.residual(cond, mean, seeds, progress, label, noise, sampling)
-        return self.physical(residual if mode == "diffusion" else mean + residual)
+        cond, mean, label, vector, _ = case
+        residual = self.residual(cond, mean, seeds, progress, label, noise, sampling, vector)
+        return self.physical(residual if mode == "diffusion" else self._mean_of(case) + residual, case)
+
+    def _mean_of(self, case: Prepared) -> Tensor:
+        return _present(case.mean, "regression")
 
     def forward(
         self,
@@ -431,6 +502,7 @@ class Downscaler(nn.Module):
         progress: Progress | None = None,
         lead_hours: Leads = None,
         sampling: Sampling | None = None,
+        valid_times: ValidTimes = None,
     ) -> Tensor:
         """All members at once: ``[B, C, h, w] → [B, M, Co, H, W]`` float32, physical units.
 
@@ -438,13 +510,14 @@ class Downscaler(nn.Module):
         """
         shape = (len(coarse), len(seeds), len(self.spec.outputs.names), *self.spec.output_grid.shape)
         out = torch.empty(shape, dtype=torch.float32, device=coarse.device)
-        for b, first, block in self.members(coarse, seeds, max_batch, progress, lead_hours, sampling):
+        blocks = self.members(coarse, seeds, max_batch, progress, lead_hours, sampling, valid_times)
+        for b, first, block in blocks:
             out[b, first : first + len(block)] = block
         return out
 
     def _check_input(self, coarse: Tensor) -> tuple[Tensor, ...]:
-        want = (len(self.spec.inputs.names), *self.spec.input_grid.shape)
-        if coarse.ndim != 4 or tuple(coarse.shape[1:]) != want or not len(coarse):
+        want = self.spec.input_shape
+        if tuple(coarse.shape[1:]) != want or not len(coarse):
             raise InputError(
                 f"the input must have the shape [B, {', '.join(map(str, want))}], got {list(coarse.shape)}"
             )

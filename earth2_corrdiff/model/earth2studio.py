@@ -18,12 +18,13 @@ from loguru import logger
 from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError, first_line
-from earth2_corrdiff.model.coordinates import LEADS, fold_cases, match_coords
+from earth2_corrdiff.model.coordinates import LEADS, VALID, fold_cases, match_coords
 from earth2_corrdiff.model.diffusion.noise import consecutive_seeds, drawn_seeds, fresh_seed
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.diffusion.solvers import Churn
 from earth2_corrdiff.model.downscaler import Downscaler
-from earth2_corrdiff.model.packages.reader import Files, read_package
+from earth2_corrdiff.model.packages.files import Files
+from earth2_corrdiff.model.packages.reader import read_package
 from earth2_corrdiff.model.spec import CorrDiffSpec, check_count, check_seed
 from earth2_corrdiff.model.stock_attributes import StockAttributes
 
@@ -141,7 +142,7 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
 
     @inference_mode.setter
     def inference_mode(self, value: str) -> None:
-        self.downscaler.spec = replace(self.spec, inference_mode=value)
+        self.downscaler.inference_mode = value
 
     # Earth2Studio's protocol
 
@@ -185,11 +186,12 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
         tuple[Tensor, CoordSystem]
             ``[batch, sample, variable, H, W]`` float32 on the device of ``x``, and its coordinates
         """
-        lead_hours = coords.pop(LEADS, None)
+        lead_hours, valid = coords.pop(LEADS, None), coords.pop(VALID, None)
         output_coords = self.output_coords(coords)
         if match_coords(coords, self.input_coords()):
             x = x.flip(-2)
-        y = self.downscaler(x.float(), self.member_seeds(), self.max_batch, lead_hours=lead_hours)
+        seeds = self.member_seeds()
+        y = self.downscaler(x.float(), seeds, self.max_batch, lead_hours=lead_hours, valid_times=valid)
         return y, output_coords
 
     def member_seeds(self) -> list[int]:

@@ -13,7 +13,7 @@ from earth2_corrdiff.model.diffusion.noise import check_where
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.diffusion.patched import check_window
 from earth2_corrdiff.model.diffusion.solvers import check_solver
-from earth2_corrdiff.model.packages.reader import Files
+from earth2_corrdiff.model.packages.files import Files
 from earth2_corrdiff.networks.fast.accelerate import check_precision
 from earth2_corrdiff.networks.fast.memory_plan import AUTO, check_maps
 

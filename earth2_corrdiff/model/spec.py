@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from earth2_corrdiff.base.errors import InputError, listed
 from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.times import Times
+from earth2_corrdiff.model.channels import Channel, check_vector
 from earth2_corrdiff.model.diffusion.noise import check_where
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.diffusion.solvers import Churn, check_solver, network_calls
@@ -22,6 +24,9 @@ from earth2_corrdiff.model.diffusion.solvers import Churn, check_solver, network
 # Noise range of the path that a package names, where its metadata give none (upstream's defaults).
 _SIGMA_MAX = {"stochastic": 800.0, "deterministic": 80.0}
 INFERENCE_MODES = ("both", "regression", "diffusion")
+REGRIDDINGS = ("bilinear", "index")
+FILTERED = {"sea_ice": ("siconc", "snc")}
+"""Filters of coarse fields (``conditioning.FILTERS``) → inputs that they need."""
 RESERVED = (
     *("time", "lead_time", "ensemble", "sample", "lat", "lon", "lat_lowres", "lon_lowres"),
     *("member_seed", "compression_error"),
@@ -177,6 +182,24 @@ class CorrDiffSpec:
         were trained with none, empty
     inference_mode : {"both", "regression", "diffusion"}
         Which of the two stages make the output
+    channels : tuple[Channel, ...]
+        Conditioning channels in the networks' order; none for the inputs and the invariants in theirs
+    vector : tuple[str, ...]
+        Scalar conditions: features of ``channels.TIMES``
+    input_hours : tuple[float, ...]
+        Hours of the coarse fields that a case takes, relative to :meth:`input_time`; of several, the coarse
+        tensor of a case is ``[L, C, h, w]``
+    daily_hour : float | None
+        Where coarse fields are daily means: the hour (UTC) that they are labelled with
+    regridding : {"bilinear", "index"}
+        Interpolation of the coarse fields: by latitude and longitude, or by index
+    padding : tuple[int, int, int, int] | None
+        Rows above and below, columns left and right that the networks see around the output grid: rows are
+        reflected, columns go all the way round
+    flip : bool
+        True if networks see rows in the reverse order
+    filters : tuple[str, ...]
+        Filters of the coarse fields: ``sea_ice``
     drawn_seeds : bool
         True if members take their seeds from a generator, as upstream's ``CorrDiffTaiwan``; False in sequence
     name, root, sha256 : str
@@ -200,6 +223,14 @@ class CorrDiffSpec:
     patching: PatchGeometry | None = None
     lead_time_hours: tuple[float, ...] = ()
     inference_mode: str = "both"
+    channels: tuple[Channel, ...] = ()
+    vector: tuple[str, ...] = ()
+    input_hours: tuple[float, ...] = (0.0,)
+    daily_hour: float | None = None
+    regridding: str = "bilinear"
+    padding: tuple[int, int, int, int] | None = None
+    flip: bool = False
+    filters: tuple[str, ...] = ()
     drawn_seeds: bool = False
     name: str = ""
     root: str = ""
@@ -229,6 +260,82 @@ class CorrDiffSpec:
             raise InputError(f"the invariants have shape {tuple(got)}, but the output grid asks for {want}")
         if self.invariant_fields is not None and not np.isfinite(self.invariant_fields).all():
             raise InputError("the package's invariants are not finite")
+        check_vector(self.vector)
+        self._check_channels()
+        self._check_frame()
+
+    def _check_channels(self) -> None:
+        hours = self.input_hours
+        if not hours or len(set(hours)) != len(hours) or not np.isfinite(hours).all():
+            raise InputError(f"input_hours must be hours that differ, like -24, 0, 24; got {hours}")
+        if self.daily_hour is not None and not 0 <= self.daily_hour < 24:
+            raise InputError(f"daily_hour must be an hour of the day, 0 to 24; got {self.daily_hour}")
+        known = {"input": self.inputs.names, "invariant": self.invariants.names}
+        for channel in self.channels:
+            if channel.kind in known and channel.name not in known[channel.kind]:
+                raise InputError(f"the channel {channel.name} is no {channel.kind} of the package")
+            if channel.kind == "input" and channel.hours not in hours:
+                raise InputError(f"the channel {channel.name} is of hour {channel.hours:g}, not in {hours}")
+        if len(hours) > 1 and not self.channels:
+            raise InputError("a package with several input_hours must name its channels")
+
+    def _check_frame(self) -> None:
+        if self.regridding not in REGRIDDINGS:
+            raise InputError(f"regridding {self.regridding!r} is none of {', '.join(REGRIDDINGS)}")
+        wrong = [name for name in self.filters if name not in FILTERED]
+        if wrong or not {need for name in self.filters for need in FILTERED[name]} <= {*self.inputs.names}:
+            raise InputError(f"the filters {', '.join(map(repr, self.filters))} do not fit the inputs")
+        (H, W), padding = self.output_grid.shape, self.padding or (0,) * 4
+        if min(padding) < 0 or max(padding[:2]) >= H or max(padding[2:]) > W:
+            raise InputError(f"the output grid of {H} x {W} is too small for a padding of {self.padding}")
+
+    def input_time(self, valid: Times) -> Times:
+        """Time that ``input_hours`` count from: the valid time, or the label of its day's mean.
+
+        ``valid`` is a time or an array of them, UTC; so is the result, in nanoseconds.
+        """
+        if self.daily_hour is None:
+            return valid.astype("datetime64[ns]")
+        day: Times = valid.astype("datetime64[D]").astype("datetime64[ns]")
+        return day + np.timedelta64(round(self.daily_hour * 3600), "s")
+
+    def input_times(self, valid: Times) -> Times:
+        """Times of the coarse fields that cases take: ``[...] → [..., L]``, UTC."""
+        seconds = np.array([round(hour * 3600) for hour in self.input_hours]).astype("timedelta64[s]")
+        times: Times = np.asarray(self.input_time(valid))[..., None] + seconds
+        return times
+
+    @property
+    def needs_time(self) -> bool:
+        """True if a case needs its valid time."""
+        return bool(set(self.vector) - {"one"}) or any(channel.needs_time for channel in self.channels)
+
+    @property
+    def conditioning(self) -> tuple[Channel, ...]:
+        """Conditioning channels in the networks' order."""
+        inputs = (Channel("input", name, hours=self.input_hours[0]) for name in self.inputs.names)
+        invariants = (Channel("invariant", name) for name in self.invariants.names)
+        return self.channels or (*inputs, *invariants)
+
+    def normalisation(self, channel: Channel) -> tuple[float, float]:
+        """Center and scale of a conditioning channel."""
+        if channel.kind == "feature":
+            return channel.center, channel.scale
+        stats = self.inputs if channel.kind == "input" else self.invariants
+        index = stats.names.index(channel.name)
+        return stats.center[index], stats.scale[index]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of a case's coarse tensor: ``(C, h, w)``, or ``(L, C, h, w)`` of several ``input_hours``."""
+        hours = () if len(self.input_hours) == 1 else (len(self.input_hours),)
+        return *hours, len(self.inputs.names), *self.input_grid.shape
+
+    @property
+    def domain(self) -> tuple[int, int]:
+        """(H', W') of what the networks see: the output grid with its padding."""
+        (H, W), (top, bottom, left, right) = self.output_grid.shape, self.padding or (0,) * 4
+        return H + top + bottom, W + left + right
 
     def lead_label(self, hours: float | None) -> int | None:
         """Number of a lead time among those trained with; None for networks that were trained with none.
@@ -249,8 +356,8 @@ class CorrDiffSpec:
 
     @property
     def condition_channels(self) -> int:
-        """Channels of the regridded input with invariants."""
-        return len(self.inputs.names) + len(self.invariants.names)
+        """Conditioning channels, the mean excluded."""
+        return len(self.conditioning)
 
 
 def lead_times(entry: Any) -> tuple[float, ...]:

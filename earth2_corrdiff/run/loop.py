@@ -198,11 +198,13 @@ class MemberLoop:
 
     def _blocks(self, job: Job) -> Iterator[tuple[int, Tensor]]:
         """Members as blocks ``[m, Co, H, W]`` of neighbours with the first one's number."""
-        coarse, lead = job.coarse[None, : self.inputs], self.store.layout.cases[job.case].lead
-        hours = [None if lead is None else float(lead / np.timedelta64(1, "h"))]
+        coarse, case = job.coarse[None, ..., : self.inputs, :, :], self.store.layout.cases[job.case]
+        hours = [None if case.lead is None else float(case.lead / np.timedelta64(1, "h"))]
         for run in _consecutive(job.members):
             seeds = [int(seed) for seed in self.store.layout.case_seeds(job.case)[run]]
-            blocks = self.members(coarse, seeds, self.max_batch, self.progress, hours, self.sampling)
+            blocks = self.members(
+                coarse, seeds, self.max_batch, self.progress, hours, self.sampling, [case.valid]
+            )
             for _, first, block in self.tally.timed("compute", blocks):
                 yield run[0] + first, block
 

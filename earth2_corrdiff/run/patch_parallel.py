@@ -23,7 +23,7 @@ from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.processes import CONTACT, Processes
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.domain_denoiser import Shard
-from earth2_corrdiff.model.downscaler import Downscaler, Leads, Progress
+from earth2_corrdiff.model.downscaler import Downscaler, Leads, Progress, ValidTimes
 from earth2_corrdiff.model.spec import Sampling
 from earth2_corrdiff.run.loop import MakeMembers
 
@@ -69,6 +69,7 @@ def lead(processes: Processes, downscaler: Downscaler) -> Iterator[MakeMembers]:
             progress: Progress | None = None,
             lead_hours: Leads = None,
             sampling: Sampling | None = None,
+            valid_times: ValidTimes = None,
         ) -> Iterator[tuple[int, int, Tensor]]:
             if sampling not in (None, shared.sampling):  # the others would sample as the model does
                 raise InputError("processes that share patches take no sampling of a call; set the model's")
@@ -78,9 +79,10 @@ def lead(processes: Processes, downscaler: Downscaler) -> Iterator[MakeMembers]:
                 "seeds": list(seeds),
                 "max_batch": batch,
                 "lead_hours": lead_hours,
+                "valid_times": None if valid_times is None else list(map(str, valid_times)),
             }
             _send(processes, next(numbers), task)
-            return shared.members(coarse, seeds, batch, progress, lead_hours)
+            return shared.members(coarse, seeds, batch, progress, lead_hours, valid_times=valid_times)
 
         yield members
         _send(processes, next(numbers), {})  # the end

@@ -105,7 +105,8 @@ def read_array(data: bytes, spec: CorrDiffSpec, max_cases: int) -> NDArray[np.fl
     Parameters
     ----------
     data : bytes
-        A npy file: ``(batch, variables, h, w)``, or with one more leading axis; float16, 32 or 64
+        A npy file: ``(batch, variables, h, w)``, with the hours before the variables where the package takes
+        several; or with one more leading axis; float16, 32 or 64
     spec : CorrDiffSpec
         Its inputs and grid
     max_cases : int
@@ -124,11 +125,11 @@ def read_array(data: bytes, spec: CorrDiffSpec, max_cases: int) -> NDArray[np.fl
     shape, fortran, dtype, start = _header(data)
     if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
         raise wrong(ARRAY, "an array of float32 (float16 and float64 are converted)", dtype)
-    want = (len(spec.inputs.names), *spec.input_grid.shape)
-    axes = ", ".join(map(str, want))
-    if len(shape) not in (4, 5) or shape[-3:] != want:
+    want = spec.input_shape
+    axes, n = ", ".join(map(str, want)), len(want)
+    if len(shape) not in (n + 1, n + 2) or shape[-n:] != want:
         raise wrong(ARRAY, f"of shape (batch, {axes}) or (1, batch, {axes})", f"the shape {shape}")
-    cases = math.prod(shape[:-3])
+    cases = math.prod(shape[:-n])
     if not 1 <= cases <= max_cases:
         raise wrong(ARRAY, f"a batch of 1 to {max_cases} cases", cases)
     size = math.prod(shape) * dtype.itemsize
@@ -138,7 +139,7 @@ def read_array(data: bytes, spec: CorrDiffSpec, max_cases: int) -> NDArray[np.fl
     values = values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
     with np.errstate(over="ignore"):  # infinite then, and refused below
         result = np.array(values, dtype=np.float32, order="C").reshape(-1, *want)
-    bad = [name for c, name in enumerate(spec.inputs.names) if not np.isfinite(result[:, c]).all()]
+    bad = [name for c, name in enumerate(spec.inputs.names) if not np.isfinite(result[..., c, :, :]).all()]
     if bad:
         raise wrong(ARRAY, "finite everywhere", f"NaN or infinity in {', '.join(bad)}")
     return result
@@ -192,17 +193,19 @@ def read_sampling(form: InferForm, default: Sampling) -> Sampling:
     return replace(default, solver=form.get("solver", default.solver), steps=form.get("steps", default.steps))
 
 
-def read_times(text: str | None, cases: int) -> Times | None:
+def read_times(text: str | None, cases: int, needed: bool = False) -> Times | None:
     """Valid times of the cases; None where the request has none.
 
     Raises
     ------
     ServiceError
-        422 for what is not a time, or where they are not as many as the cases
+        422 for what is not a time, where they are not as many as the cases, or where the package needs them
     """
-    if text is None:
-        return None
     expected = f"{cases} valid time{'s' * (cases > 1)} (UTC, as 2024-07-24T12:00; commas between several)"
+    if text is None:
+        if needed:
+            raise wrong("time", expected, "nothing")
+        return None
     texts = _one_for_each_case("time", text, cases, expected)
     try:
         return to_times([parse_time(part) for part in texts])

@@ -335,9 +335,9 @@ class Engine:
 def warm_up(downscaler: Downscaler, limit: int) -> None:
     """Make blocks of the sizes in ``WARM``, so that the first request is as fast as the next ones."""
     spec, sampling = downscaler.spec, downscaler.sampling
-    center = torch.tensor(spec.inputs.center, dtype=torch.float32)[None, :, None, None]
+    center = torch.tensor(spec.inputs.center, dtype=torch.float32)[:, None, None]
     lead = spec.lead_time_hours[0] if spec.lead_time_hours else None
-    case = downscaler.prepare(center.repeat(1, 1, *spec.input_grid.shape), lead)
+    case = downscaler.prepare(center.expand(1, *spec.input_shape), lead, np.datetime64("2024-07-24"))
     brief = replace(sampling, steps=min(2, sampling.steps))
     for size in sorted({min(size, limit) for size in (*WARM, limit)}):
         for _ in downscaler.blocks([(case, seed) for seed in range(size)], size, None, brief):

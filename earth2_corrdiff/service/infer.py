@@ -90,13 +90,13 @@ def _checked(
     data, texts = forms.take_apart(body, headers)
     spec, form = engine.spec, decode.read_form(data, texts, settings)
     coarse = decode.read_array(data, spec, settings.max_states)
-    times = decode.read_times(form.get("time"), len(coarse))
+    times = decode.read_times(form.get("time"), len(coarse), spec.needs_time)
     leads = decode.read_leads(form.get("lead_time"), len(coarse), times, spec)
     decode.check_weather(coarse, spec, times)
     seed = form.get("seed", fresh_seed())
     seeds = decode.seeds_of(seed, form.get("samples", 1), len(coarse), times, spec.drawn_seeds, leads)
     logger.debug("request for {} members, seed {}", sum(map(len, seeds)), seed)
-    return seed, InferRequest(coarse, seeds, decode.read_sampling(form, engine.sampling), leads)
+    return seed, InferRequest(coarse, seeds, decode.read_sampling(form, engine.sampling), leads, times)
 
 
 class Members:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.model.downscaler import Downscaler, Prepared
 from earth2_corrdiff.model.earth2studio import CorrDiff
 from earth2_corrdiff.model.spec import Sampling
@@ -37,12 +38,15 @@ class InferRequest:
         Sampler of the residual
     leads : tuple[float | None, ...] | None
         Of each case, in hours; None where the package has no lead times
+    times : np.ndarray | None
+        Valid times ``[B]``, UTC; None where the request has none
     """
 
     coarse: NDArray[np.float32]
     seeds: tuple[tuple[int, ...], ...]
     sampling: Sampling
     leads: tuple[float | None, ...] | None = None
+    times: Times | None = None
 
     @property
     def members(self) -> int:
@@ -107,9 +111,11 @@ class Ticket:
     def prepared(self, case: int, downscaler: Downscaler) -> Prepared:
         """The conditioning and regression of a case, computed at the first call; on the owner thread."""
         if case not in self._prepared:
-            lead = None if self.request.leads is None else self.request.leads[case]
-            coarse = torch.from_numpy(self.request.coarse[case : case + 1])
-            self._prepared[case] = downscaler.prepare(coarse, lead)
+            asked = self.request
+            lead = None if asked.leads is None else asked.leads[case]
+            time = None if asked.times is None else asked.times[case]
+            coarse = torch.from_numpy(asked.coarse[case : case + 1])
+            self._prepared[case] = downscaler.prepare(coarse, lead, time)
         return self._prepared[case]
 
     def finish(self, row: Row) -> bool:

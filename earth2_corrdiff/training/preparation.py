@@ -17,7 +17,8 @@ from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.regrid import Regridder
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.downscaler import Downscaler
-from earth2_corrdiff.model.packages.reader import Folder, read_package
+from earth2_corrdiff.model.packages.files import Folder
+from earth2_corrdiff.model.packages.reader import read_package
 from earth2_corrdiff.model.spec import DEFAULT_SAMPLING, CorrDiffSpec, Sampling
 from earth2_corrdiff.networks.mdlus import Checkpoint
 from earth2_corrdiff.networks.preconditioned import Denoiser, Regression, create

@@ -25,6 +25,7 @@ from earth2_corrdiff.store.paths import UNWRITTEN
 COARSE_TWINS = {"mrr": "refc"}  # variables whose coarse counterpart has another name
 Coarse = Callable[[np.datetime64], Tensor]
 """The model's coarse input ``[C, h, w]`` at a time, or ``[E, C, h, w]`` of E coarse members."""
+Regrid = Callable[[Tensor], Tensor]
 Read = Callable[[np.datetime64, str, int], Tensor]
 """A coarse field ``[h, w]`` by time, name and position of the coarse member."""
 
@@ -94,7 +95,7 @@ class Interpolation:
 
     name = "interpolation"
 
-    def __init__(self, read: Read, twins: Mapping[str, str], regrid: Regridder, size: int = 1) -> None:
+    def __init__(self, read: Read, twins: Mapping[str, str], regrid: Regrid, size: int = 1) -> None:
         self.read, self.twins, self.regrid, self.size = read, dict(twins), regrid, size
         self.variables = list(twins)
 

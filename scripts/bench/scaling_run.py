@@ -18,7 +18,7 @@ import xarray as xr
 from bench.cases import INPUTS, OUTPUTS, SIZES, Size, randomise
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.processes import launched, meet
-from earth2_corrdiff.model.packages.reader import Folder
+from earth2_corrdiff.model.packages.files import Folder
 from earth2_corrdiff.model.packages.writer import save_package
 from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling
 from earth2_corrdiff.networks.mdlus import Checkpoint

@@ -52,7 +52,8 @@ from earth2_corrdiff import CorrDiffTaiwan, InputError, downscale
 from earth2_corrdiff.cli.common import TRY_LATER
 from earth2_corrdiff.cli.measure import peak_memory
 from earth2_corrdiff.model.downscaler import Downscaler
-from earth2_corrdiff.model.packages.reader import TAIWAN_ZIP, Folder
+from earth2_corrdiff.model.packages.files import Folder
+from earth2_corrdiff.model.packages.reader import TAIWAN_ZIP
 from earth2_corrdiff.run.downscaling import Options
 
 H, W = SHAPE

@@ -645,7 +645,8 @@ def test_taiwan_layout(
 
 PROGRAM = """
 import resource, sys
-from earth2_corrdiff.model.packages.reader import Folder, read_package
+from earth2_corrdiff.model.packages.files import Folder
+from earth2_corrdiff.model.packages.reader import read_package
 from pathlib import Path
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for folder in sys.argv[1:]:

@@ -33,7 +33,9 @@ from tiny import (
 from earth2_corrdiff import save_package
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.downscaler import Downscaler
-from earth2_corrdiff.model.packages.reader import Folder, Loaded, read_package
+from earth2_corrdiff.model.packages.files import Folder
+from earth2_corrdiff.model.packages.loaded import Loaded
+from earth2_corrdiff.model.packages.reader import read_package
 from earth2_corrdiff.model.spec import DEFAULT_SAMPLING, CorrDiffSpec, Sampling, Statistics
 
 FILES = ["metadata.json", "stats.json", "output_latlon_grid.nc", "regression.mdlus", "diffusion.mdlus"]

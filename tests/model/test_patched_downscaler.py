@@ -16,7 +16,9 @@ from tiny import make_networks, make_spec, relerr, upstream_save, upstream_wrapp
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.downscaler import Downscaler
-from earth2_corrdiff.model.packages.reader import Folder, Loaded, read_package
+from earth2_corrdiff.model.packages.files import Folder
+from earth2_corrdiff.model.packages.loaded import Loaded
+from earth2_corrdiff.model.packages.reader import read_package
 from earth2_corrdiff.model.packages.writer import save_package
 from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling
 

@@ -26,7 +26,7 @@ from earth2_corrdiff import CorrDiff, InputError, demo, downscale, make_source
 from earth2_corrdiff.model.diffusion.noise import member_seed
 from earth2_corrdiff.model.diffusion.solvers import Churn
 from earth2_corrdiff.model.downscaler import Downscaler
-from earth2_corrdiff.model.packages.reader import Folder
+from earth2_corrdiff.model.packages.files import Folder
 from earth2_corrdiff.networks.preconditioned import Denoiser
 from earth2_corrdiff.run import downscaling as run_module
 from earth2_corrdiff.run.downscaling import Downscaling, Options

@@ -22,7 +22,8 @@ from training_kit import UNET, Watch, config, losses, train, weather, write_pair
 
 from earth2_corrdiff import CorrDiff
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.model.packages.reader import Folder, read_package
+from earth2_corrdiff.model.packages.files import Folder
+from earth2_corrdiff.model.packages.reader import read_package
 from earth2_corrdiff.training.means import Means, balance, residual_scale
 from earth2_corrdiff.training.pairs import PairFile
 from earth2_corrdiff.training.parallel import World

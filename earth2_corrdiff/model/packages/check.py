@@ -15,7 +15,7 @@ Network = Regression | Denoiser
 
 
 def patching_of(
-    spec: CorrDiffSpec, denoiser: Denoiser, patching: PatchGeometry | None
+    spec: CorrDiffSpec, denoiser: Denoiser | None, patching: PatchGeometry | None
 ) -> PatchGeometry | None:
     """Patches, checked against what a denoiser can take; None where it sees the domain in one piece.
 
@@ -27,39 +27,59 @@ def patching_of(
     """
     if patching is None:
         return None
-    if patching.domain != spec.output_grid.shape:
-        sizes = ("{} x {}".format(*shape) for shape in (patching.domain, spec.output_grid.shape))
+    if denoiser is None or spec.vector:
+        raise InputError("the package has no diffusion network that takes patches; leave out the patches")
+    if patching.domain != spec.domain:
+        sizes = ("{} x {}".format(*shape) for shape in (patching.domain, spec.domain))
         raise InputError("the patches are those of a domain of {}, the package's is {}".format(*sizes))
     patching = replace(patching, multiple=denoiser.multiple)
-    fault = denoiser.shape_fault(spec.output_grid.shape, patching.shape)
+    fault = denoiser.shape_fault(spec.domain, patching.shape)
     if fault:
         raise InputError(f"the diffusion network {fault}; leave out the patches")
     return patching
 
 
-def check_networks(spec: CorrDiffSpec, regression: Regression, denoiser: Denoiser) -> bool:
+def check_stages(spec: CorrDiffSpec, regression: object | None, denoiser: object | None) -> None:
+    """Check that a package has the networks that its ``inference_mode`` and conditioning need.
+
+    Raises
+    ------
+    InputError
+        If one is missing
+    """
+    mode = spec.inference_mode
+    if regression is None and (mode != "diffusion" or spec.hr_mean_conditioning):
+        raise InputError(f"the package has no regression network, which inference_mode {mode!r} needs")
+    if denoiser is None and mode != "regression":
+        raise InputError(f"the package has no diffusion network, which inference_mode {mode!r} needs")
+
+
+def check_networks(spec: CorrDiffSpec, regression: Regression | None, denoiser: Denoiser | None) -> bool:
     """True if the denoiser sees the inputs of the whole domain beside those of its patch.
 
     Parameters
     ----------
     spec : CorrDiffSpec
         Metadata of the package
-    regression, denoiser : Regression, Denoiser
+    regression, denoiser : Regression | None, Denoiser | None
         Its networks
 
     Raises
     ------
     InputError
-        If a network has other channels, another size, other lead times or other patches
+        If a network is missing, or has other channels, another size, other lead times or other patches
     """
-    if spec.patching is not None:
+    check_stages(spec, regression, denoiser)
+    if spec.patching is not None and denoiser is not None:
         replace(spec.patching, multiple=denoiser.multiple)  # raises if the sizes do not fit
-    outputs, inputs = len(spec.outputs.names), spec.condition_channels
-    seen = inputs + (outputs if spec.hr_mean_conditioning else 0)
-    whole = spec.patching is not None and denoiser.image_channels == seen + inputs + outputs
-    _check(spec, "regression", regression, inputs + (4 if spec.regression_grid else 0))
-    _check(spec, "diffusion", denoiser, seen + (inputs if whole else 0))
-    if spec.lead_time_hours and not (regression.uses_lead_time or denoiser.uses_lead_time):
+    outputs, inputs, whole = len(spec.outputs.names), spec.condition_channels, False
+    if regression is not None:
+        _check(spec, "regression", regression, inputs + (4 if spec.regression_grid else 0))
+    if denoiser is not None:
+        seen = inputs + (outputs if spec.hr_mean_conditioning else 0)
+        whole = spec.patching is not None and denoiser.image_channels == seen + inputs + outputs
+        _check(spec, "diffusion", denoiser, seen + (inputs if whole else 0))
+    if spec.lead_time_hours and not any(net and net.uses_lead_time for net in (regression, denoiser)):
         raise InputError(
             "metadata.json names lead_time_hours, but neither network was trained with lead times"
         )
@@ -85,9 +105,9 @@ def _check(spec: CorrDiffSpec, stage: str, net: Network, inputs: int) -> None:
             f"make {inputs + outputs}; {_hint(spec, stage, net, inputs + outputs)}"
         )
     patch = spec.patching.shape if spec.patching is not None and stage == "diffusion" else None
-    fault = net.shape_fault(spec.output_grid.shape, patch)
+    fault = net.shape_fault(spec.domain, patch)
     if fault:
-        H, W = spec.output_grid.shape
+        H, W = spec.domain
         raise InputError(f"the output grid of {H} x {W} does not fit the {stage} network, which {fault}")
 
 

@@ -8,25 +8,28 @@ published CorrDiff-Taiwan weights (one zip archive, read in place).
 
 from __future__ import annotations
 
-import hashlib
-import math
-import stat
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.archives import Archive
-from earth2_corrdiff.base.documents import MOST_BYTES, parse_json
-from earth2_corrdiff.base.errors import InputError, first_line, listed
+from earth2_corrdiff.base.errors import InputError, first_line
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.zarr_members import read_array
 from earth2_corrdiff.model.diffusion.patch_geometry import read_patching
-from earth2_corrdiff.model.packages.netcdf import MOST_POINTS, open_netcdf
+from earth2_corrdiff.model.packages.files import (
+    Files,
+    checksum,
+    describe,
+    find,
+    need,
+    read_grid,
+    read_invariants,
+    read_json,
+)
+from earth2_corrdiff.model.packages.loaded import Loaded, read_networks
 from earth2_corrdiff.model.spec import (
     CorrDiffSpec,
     Sampling,
@@ -35,9 +38,8 @@ from earth2_corrdiff.model.spec import (
     read_sampling,
     table,
 )
-from earth2_corrdiff.networks.architectures import DENOISERS, REGRESSIONS
-from earth2_corrdiff.networks.mdlus import Checkpoint, check_finite, read_mdlus
-from earth2_corrdiff.networks.preconditioned import Denoiser, Regression, build, round_to_half
+from earth2_corrdiff.networks.mdlus import check_finite, read_mdlus
+from earth2_corrdiff.networks.preconditioned import round_to_half
 
 TAIWAN_ZIP = "corrdiff_inference_package.zip"
 _TAIWAN = "corrdiff_inference_package"
@@ -52,89 +54,6 @@ _TAIWAN_ARRAYS = ("XLAT", "XLONG", "era5_center", "era5_scale", "cwb_center", "c
 # Bounds of metadata: beyond any use, and still small enough for any machine.
 _MOST_CELLS = 2**14  # of an input grid that a resolution describes, along each axis
 _MOST = {"number_of_steps": 10_000, "number_of_samples": 100_000}
-
-
-class Files(Protocol):
-    """Earth2Studio's ``Package``, as far as it is needed: a file name → a local path."""
-
-    def resolve(self, file_path: str) -> str: ...
-
-
-@dataclass(frozen=True)
-class Folder:
-    """A local directory as a package."""
-
-    root: Path
-
-    def resolve(self, file_path: str) -> str:
-        """Path of a file; it need not exist."""
-        return str(self.root / file_path)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A package in memory: its metadata and its two networks."""
-
-    spec: CorrDiffSpec
-    regression: Regression
-    denoiser: Denoiser
-
-
-def _find(files: Files, name: str) -> Path | None:
-    """Local path of a package's file; None where there is no such file, InputError where it is unknown."""
-    if not _is_there(files, name):
-        return None
-    try:
-        path = Path(files.resolve(name))
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # every remote file system has its own
-        if isinstance(error, HTTPException) and "not found" in str(error):  # Earth2Studio's, of the registry
-            return None
-        raise InputError(
-            f"the package {describe(files)} cannot be read: {type(error).__name__}: {first_line(error)}"
-        ) from error
-    return path if path.is_file() else None
-
-
-def _is_there(files: Files, name: str) -> bool:
-    """False where a local folder has no such file; only the folder's own regular files are opened.
-
-    Raises
-    ------
-    InputError
-        If it is a folder, a pipe, a device, or a link that leads nowhere or out of the package
-    """
-    root = describe(files)
-    if "://" in root or not Path(root).is_dir():
-        return True  # remote files come from a cache
-    path, home = Path(root) / name, Path(root).resolve()
-    if home.parent.name == "snapshots":  # of Hugging Face's cache, whose files are links into blobs/
-        home = home.parent.parent
-    try:
-        if not path.is_symlink() and not path.exists():
-            return False
-        real = path.resolve(strict=True)
-        plain = stat.S_ISREG(real.stat().st_mode)
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"{path} cannot be read: {first_line(error)}") from error
-    if not real.is_relative_to(home):
-        raise InputError(f"{path} is a link to a file outside the package; put a copy of the file there")
-    if not plain:
-        raise InputError(f"{path} is not a regular file")
-    return True
-
-
-def _need(files: Files, name: str) -> Path:
-    path = _find(files, name)
-    if path is None:
-        raise InputError(f"the package {describe(files)} has no {name}")
-    return path
-
-
-def describe(files: Files) -> str:
-    """Name of a package for messages and provenance."""
-    return str(getattr(files, "root", files))
 
 
 def read_package(files: Files) -> Loaded:
@@ -165,7 +84,7 @@ def _is_taiwan(files: Files) -> bool:
     failure = None
     for name, taiwan in (("metadata.json", False), (TAIWAN_ZIP, True)):
         try:
-            if _find(files, name) is not None:
+            if find(files, name) is not None:
                 return taiwan
         except InputError as error:
             failure = failure or error
@@ -174,49 +93,7 @@ def _is_taiwan(files: Files) -> bool:
     return False
 
 
-def _networks(
-    regression: Checkpoint, diffusion: Checkpoint, domain: tuple[int, int]
-) -> tuple[Regression, Denoiser]:
-    for checkpoint, known in ((regression, REGRESSIONS), (diffusion, DENOISERS)):
-        other = DENOISERS if known is REGRESSIONS else REGRESSIONS
-        if checkpoint.name in other:
-            raise InputError(f"{checkpoint.source} holds a {checkpoint.name}; are the checkpoints exchanged?")
-    return cast(Regression, build(regression, domain)), cast(Denoiser, build(diffusion, domain))
-
-
 # generic layout
-
-
-def _json(path: Path) -> dict[str, Any]:
-    size = path.stat().st_size
-    if size > MOST_BYTES:
-        raise InputError(f"{path} has {size} bytes, more than the {MOST_BYTES} that its JSON may have")
-    try:
-        content = parse_json(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {first_line(error)}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} must hold a JSON object, got {type(content).__name__}")
-    return content
-
-
-def _grid(path: Path) -> Grid:
-    with open_netcdf(path) as file:
-        missing = [name for name in ("lat", "lon") if name not in file]
-        if missing:
-            raise InputError(f"{path} has no {' and no '.join(missing)}")
-        shapes = [file.shape(name) for name in ("lat", "lon")]
-        if len(shapes[0]) not in (1, 2) or (len(shapes[0]) == 2 and shapes[0] != shapes[1]):
-            raise InputError(f"{path}: lat and lon must be both 1-D, or 2-D of one shape; got {shapes}")
-        if len(shapes[0]) == 1 and math.prod(shapes[0] + shapes[1]) > MOST_POINTS:
-            raise InputError(f"{path}: a grid of {shapes[0][0]} x {shapes[1]} points is too large")
-        return Grid(*(_numbers(file.read(name)) for name in ("lat", "lon")))
-
-
-def _numbers(axis: NDArray[Any]) -> NDArray[np.floating[Any]]:
-    """A coordinate as floating-point numbers of the machine's byte order."""
-    kind = axis.dtype if axis.dtype.kind == "f" and axis.dtype.itemsize >= 4 else np.dtype(np.float64)
-    return np.ascontiguousarray(axis, dtype=kind.newbyteorder("="))
 
 
 def _inferred_grid(fine: Grid, step: float) -> Grid:
@@ -236,26 +113,6 @@ def _inferred_grid(fine: Grid, step: float) -> Grid:
         return first + step * np.arange(round((last - first) / step) + 1)
 
     return Grid(axis(fine.lat), axis(fine.lon))
-
-
-def _invariants(
-    files: Files, names: list[str] | None, domain: tuple[int, int]
-) -> tuple[tuple[str, ...], NDArray[np.float32] | None]:
-    path = _find(files, "invariants.nc")
-    if path is None and not names:
-        return (), None
-    path = path or _need(files, "invariants.nc")
-    with open_netcdf(path) as file:
-        names = file.names if names is None else names
-        missing = [name for name in names if name not in file]
-        if missing:
-            raise InputError(f"{path} has no {listed(missing)}, which metadata.json names")
-        for name in names:
-            if file.shape(name) != domain:
-                want, got = (len(names), *domain), (len(names), *file.shape(name))
-                raise InputError(f"the invariants have shape {got}, but the output grid asks for {want}")
-        fields = [file.read(name).astype(np.float32) for name in names]
-    return tuple(names), np.stack(fields) if fields else None
 
 
 def _check_entries(meta: dict[str, Any]) -> None:
@@ -283,19 +140,19 @@ def _check_entries(meta: dict[str, Any]) -> None:
 
 
 def _read_generic(files: Files) -> Loaded:
-    paths = [_need(files, name) for name in ("metadata.json", "stats.json", "output_latlon_grid.nc")]
-    meta, stats, fine = _json(paths[0]), _json(paths[1]), _grid(paths[2])
+    paths = [need(files, name) for name in ("metadata.json", "stats.json", "output_latlon_grid.nc")]
+    meta, stats, fine = read_json(paths[0]), read_json(paths[1]), read_grid(paths[2])
     lacking = [key for key in ("input_variables", "output_variables") if not meta.get(key)]
     if lacking:
         raise InputError(f"{paths[0]} names no {' and no '.join(lacking)}")
     _check_entries(meta)
-    coarse_path = _find(files, "input_latlon_grid.nc")
+    coarse_path = find(files, "input_latlon_grid.nc")
     if coarse_path is None and "latlon_res" not in meta:
         raise InputError(f"the package {describe(files)} has neither input_latlon_grid.nc nor a latlon_res")
-    coarse = _grid(coarse_path) if coarse_path else _inferred_grid(fine, float(meta["latlon_res"]))
-    names, fields = _invariants(files, meta.get("invariant_variables"), fine.shape)
-    checkpoints = [_need(files, name) for name in ("regression.mdlus", "diffusion.mdlus")]
-    used = [*paths, *checkpoints, *(p for p in (coarse_path, _find(files, "invariants.nc")) if p)]
+    coarse = read_grid(coarse_path) if coarse_path else _inferred_grid(fine, float(meta["latlon_res"]))
+    names, fields = read_invariants(files, meta.get("invariant_variables"), fine.shape)
+    checkpoints = [need(files, name) for name in ("regression.mdlus", "diffusion.mdlus")]
+    used = [*paths, *checkpoints, *(p for p in (coarse_path, find(files, "invariants.nc")) if p)]
     spec = CorrDiffSpec(
         inputs=table(meta["input_variables"], stats.get("input", {}), "input"),
         outputs=table(meta["output_variables"], stats.get("output", {}), "output"),
@@ -313,32 +170,18 @@ def _read_generic(files: Files) -> Loaded:
         inference_mode=meta.get("inference_mode", "both"),
         name=meta.get("name", ""),
         root=describe(files),
-        sha256=_checksum(used),
+        sha256=checksum(used),
         synthetic=meta.get("synthetic", False),
     )
     regression, diffusion = map(read_mdlus, checkpoints)
-    return Loaded(spec, *_networks(regression, diffusion, fine.shape))
-
-
-def _checksum(paths: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        for block in _blocks(path):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _blocks(path: Path, size: int = 2**20) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while block := file.read(size):
-            yield block
+    return Loaded(spec, *read_networks(regression, diffusion, fine.shape))
 
 
 # Taiwan layout
 
 
 def _read_taiwan(files: Files) -> Loaded:
-    path = _need(files, TAIWAN_ZIP)
+    path = need(files, TAIWAN_ZIP)
     try:
         with path.open("rb") as stream:
             archive = Archive(stream)
@@ -372,9 +215,9 @@ def _read_taiwan(files: Files) -> Loaded:
         drawn_seeds=True,
         name="CorrDiff-Taiwan",
         root=describe(files),
-        sha256=_checksum([path]),
+        sha256=checksum([path]),
     )
-    networks = _networks(regression, diffusion, spec.output_grid.shape)
+    networks = read_networks(regression, diffusion, spec.output_grid.shape)
     for net in networks:
         round_to_half(net)  # the stock class runs this package with use_fp16
         check_finite(net, f"{path}, rounded to float16,")

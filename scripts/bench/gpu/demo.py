@@ -77,7 +77,8 @@ def _reference(tiny: bool) -> tuple[Tensor, Fields, list[str]]:
 def _downscaler(way: Way, tiny: bool) -> Downscaler:
     """The package's pipeline on the CPU, with its own sampler."""
     from earth2_corrdiff import demo
-    from earth2_corrdiff.model.packages.reader import Folder, read_package
+    from earth2_corrdiff.model.packages.files import Folder
+    from earth2_corrdiff.model.packages.reader import read_package
 
     loaded = read_package(Folder(Path(demo.__file__).parent / "package"))
     made = Downscaler(loaded.spec, loaded.regression, loaded.denoiser, way.precision, way.accelerated)

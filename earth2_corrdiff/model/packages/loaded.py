@@ -1,0 +1,40 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""A package in memory, with networks from its checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.spec import CorrDiffSpec
+from earth2_corrdiff.networks.architectures import DENOISERS, REGRESSIONS
+from earth2_corrdiff.networks.mdlus import Checkpoint
+from earth2_corrdiff.networks.preconditioned import Denoiser, Regression, build
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A package in memory: its metadata and its networks, one of which may be absent."""
+
+    spec: CorrDiffSpec
+    regression: Regression | None
+    denoiser: Denoiser | None
+
+
+def read_networks(
+    regression: Checkpoint, diffusion: Checkpoint, domain: tuple[int, int]
+) -> tuple[Regression, Denoiser]:
+    """The networks of two checkpoints for a domain (H, W).
+
+    Raises
+    ------
+    InputError
+        If a checkpoint is not usable, or is that of the other network
+    """
+    for checkpoint, known in ((regression, REGRESSIONS), (diffusion, DENOISERS)):
+        other = DENOISERS if known is REGRESSIONS else REGRESSIONS
+        if checkpoint.name in other:
+            raise InputError(f"{checkpoint.source} holds a {checkpoint.name}; are the checkpoints exchanged?")
+    return cast(Regression, build(regression, domain)), cast(Denoiser, build(diffusion, domain))
