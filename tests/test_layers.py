@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -17,8 +18,6 @@ ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.
 # From the bottom to the top: each folder imports from those before it, and from no other.
 LAYERS = ["base", "networks", "model", "demo", "sources", "store", "plotting", "run", "training"]
 LAYERS += ["verification", "service", "workflows", "cli", "__init__", "__main__"]
-WITHOUT_EARTH2STUDIO = LAYERS[: LAYERS.index("demo")]
-DIAGNOSTIC_MODEL = {"model/earth2studio.py", "model/coordinates.py"}
 HEAVY = {"torch", "earth2studio", "xarray", "zarr", "matplotlib", "cartopy", "pandas", "scipy", "tqdm"}
 LIGHT = {f"{NAME}.base.errors", f"{NAME}.base.files"}
 FILES = sorted(ROOT.rglob("*.py"))
@@ -119,16 +118,17 @@ def test_an_import_that_goes_up_is_found(home: str, code: str, up: bool) -> None
 
 
 def test_where_upstream_may_be_imported() -> None:
-    """PhysicsNeMo in one function; Earth2Studio not below its model, not even for types."""
+    """PhysicsNeMo in one function, Earth2Studio in one module, also by name and for types."""
 
     def wrong(path: Path, found: Import) -> bool:
         package = found.module.split(".")[0]
         if package == "physicsnemo":
             return named(path) != "networks/architectures.py" or not found.lazy
-        below = layer_of(path) in WITHOUT_EARTH2STUDIO and named(path) not in DIAGNOSTIC_MODEL
-        return package == "earth2studio" and below
+        return package == "earth2studio"
 
     assert lines((p, found) for p in FILES for found in imports_of(p) if wrong(p, found)) == []
+    by_name = re.compile(r"(import_module|__import__|find_spec)\(f?['\"]earth2studio")
+    assert [named(path) for path in FILES if by_name.search(path.read_text())] == ["base/studio.py"]
 
 
 def test_commands_import_what_is_heavy_when_they_work() -> None:

@@ -13,8 +13,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # What makes an Earth2Studio model, data source or store of the core, and what runs those.
-ADAPTERS = ("model.earth2studio", "model.coordinates", "run", "service", "sources.settled", "workflows")
-ADAPTERS += ("store.arrays", "store.integrity", "store.target", "store.writer")
+ADAPTERS = ("model.earth2studio", "run", "service", "sources.settled", "workflows")
+ADAPTERS += ("store.arrays", "store.target", "store.writer")
 BLOCKED = """
 import sys
 

@@ -15,6 +15,16 @@ class InputError(ValueError):
     """
 
 
+class MissingFileError(InputError, FileNotFoundError):
+    """A package without one of its files; also a FileNotFoundError, as Earth2Studio's classes raise it."""
+
+
+class MissingEntryError(InputError, KeyError):
+    """A package or coordinates without an entry; also a KeyError, as Earth2Studio's classes raise it."""
+
+    __str__ = Exception.__str__  # KeyError has its own: in quotation marks
+
+
 class UnavailableError(InputError):
     """The same may work later: no network, an archive that is down, a time that is not published yet.
 

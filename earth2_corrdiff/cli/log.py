@@ -64,12 +64,10 @@ class Log:
         *sources : str
             Names of the sources that will be used, like ``gfs`` or ``file:PATH``
         """
-        with quiet_imports():
-            import earth2studio.io
-            import earth2studio.models.auto  # noqa: F401
+        from earth2_corrdiff.base.studio import load
 
-            if any(map(is_archive, sources)):
-                import earth2studio.data  # noqa: F401
+        with quiet_imports():
+            load("io", "models.auto", *(["data"] if any(map(is_archive, sources)) else []))
         self.attach()
 
     def write(self, line: str) -> None:

@@ -69,9 +69,10 @@ def configure_log(name: str, debug: bool, sources: Iterable[str] = ()) -> Lines:
     from loguru import logger
 
     import earth2_corrdiff.service.app  # noqa: F401 - Earth2Studio's imports set up a log of their own
+    from earth2_corrdiff.base.studio import load
 
     if any(map(is_archive, sources)):
-        import earth2studio.data  # noqa: F401 - likewise
+        load("data")  # likewise
 
     lines = Lines(name)
     formatter = logging.Formatter(

@@ -11,7 +11,7 @@ from earth2_corrdiff.demo.weather import DemoWeather
 from earth2_corrdiff.model.packages.files import Folder
 
 if TYPE_CHECKING:
-    from earth2studio.models.auto import Package
+    from earth2_corrdiff.base.studio import Package
 
 __all__ = ["DemoWeather", "folder", "package"]
 
@@ -25,6 +25,6 @@ def folder() -> Folder:
 
 def package() -> Package:
     """The trained demo model as an Earth2Studio package, generic layout; the stock class loads it too."""
-    from earth2studio.models.auto import Package
+    from earth2_corrdiff.base.studio import Package
 
     return Package(str(FOLDER))

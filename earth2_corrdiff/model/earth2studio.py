@@ -11,14 +11,12 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from earth2studio.models.auto import AutoModelMixin, Package
-from earth2studio.models.batch import batch_coords
-from earth2studio.utils.type import CoordSystem
 from loguru import logger
 from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError, first_line
-from earth2_corrdiff.model.coordinates import LEADS, VALID, fold_cases, match_coords
+from earth2_corrdiff.base.studio import AutoModelMixin, Package
+from earth2_corrdiff.model.coordinates import LEADS, VALID, CoordSystem, folded, match_coords, split_leading
 from earth2_corrdiff.model.diffusion.noise import consecutive_seeds, drawn_seeds, fresh_seed
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.diffusion.solvers import Churn
@@ -153,9 +151,10 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
             batch=np.empty(0), variable=np.array(self.input_variables), lat=grid.lat, lon=grid.lon
         )
 
-    @batch_coords()  # type: ignore[untyped-decorator]
     def output_coords(self, input_coords: CoordSystem) -> CoordSystem:
         """Coordinates of the output: ``batch, sample, variable, lat, lon``; lat and lon 2-D if curvilinear.
+
+        Leading dimensions of any name stand in the place of ``batch``.
 
         Raises
         ------
@@ -163,19 +162,20 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
             If the input coordinates are not the model's (latitude may run either way, longitudes may be
             in either convention)
         """
-        match_coords(input_coords, self.input_coords())
+        leading, own = split_leading(input_coords, self.input_coords())
+        match_coords(own, self.input_coords())
         grid = self.spec.output_grid
         return OrderedDict(
-            batch=input_coords["batch"],
+            **leading,
             sample=np.arange(self.number_of_samples),
             variable=np.array(self.output_variables),
             lat=grid.lat,
             lon=grid.lon,
         )
 
-    @fold_cases()
+    @folded
     def __call__(self, x: Tensor, coords: CoordSystem) -> tuple[Tensor, CoordSystem]:
-        """Downscale ``x [batch, variable, lat, lon]``.
+        """Downscale ``x [batch, variable, lat, lon]``, or a labelled array: ``model(DataArray)``.
 
         Leading dimensions of any name (time, lead_time, ensemble) are folded into the batch and come
         back; ``sample`` follows them. As in the stock class, all cases of a call share their members'
@@ -184,7 +184,8 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
         Returns
         -------
         tuple[Tensor, CoordSystem]
-            ``[batch, sample, variable, H, W]`` float32 on the device of ``x``, and its coordinates
+            ``[batch, sample, variable, H, W]`` float32 on the device of ``x``, and its coordinates; of a
+            ``DataArray``, whose variables may stand in any order, a ``DataArray`` on the CPU with ``units``
         """
         lead_hours, valid = coords.pop(LEADS, None), coords.pop(VALID, None)
         output_coords = self.output_coords(coords)

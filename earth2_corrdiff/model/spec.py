@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earth2_corrdiff.base.errors import InputError, listed
+from earth2_corrdiff.base.errors import InputError, MissingEntryError, listed
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.model.channels import Channel, check_vector
@@ -394,7 +394,7 @@ def table(names: Sequence[str], stats: dict[str, Any], what: str) -> Statistics:
         if not isinstance(stats, dict) or not isinstance(name, str) or name not in stats
     ]
     if missing:
-        raise InputError(f"stats.json has no {what} statistics of {listed(missing)}")
+        raise MissingEntryError(f"stats.json has no {what} statistics of {listed(missing)}")
     try:
         center = tuple(_number(stats[name]["mean"]) for name in names)
         scale = tuple(_number(stats[name]["std"]) for name in names)

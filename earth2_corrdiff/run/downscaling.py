@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from earth2studio.io import ZarrBackend
 from loguru import logger
 from numpy.typing import NDArray
 from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.free_memory import free_bytes
+from earth2_corrdiff.base.studio import ZarrBackend
 from earth2_corrdiff.base.times import TimeLike, Times, time_text
 from earth2_corrdiff.model.diffusion.noise import fresh_seed
 from earth2_corrdiff.model.earth2studio import CorrDiff

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from earth2studio.models.auto import Package
-
 from earth2_corrdiff import demo
 from earth2_corrdiff.base.errors import InputError, UnavailableError
+from earth2_corrdiff.base.studio import Package
 from earth2_corrdiff.model.earth2studio import CorrDiff, CorrDiffTaiwan
 from earth2_corrdiff.model.options import ModelOptions
 from earth2_corrdiff.model.packages.names import check_name

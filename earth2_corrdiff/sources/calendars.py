@@ -186,7 +186,8 @@ class Days:
 
     def check(self, times: Times, source: Named, leads: Leads | None = None) -> None:
         if self.days is not None:
-            Listed(self.days).check(times.astype("datetime64[D]") + NOON, source)
+            noons: Times = times.astype("datetime64[D]").astype("datetime64[ns]") + NOON
+            Listed(self.days).check(noons, source)
 
 
 def of_files(times: Times) -> Days | Listed:

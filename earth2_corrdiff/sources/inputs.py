@@ -92,9 +92,8 @@ class Inputs:
     def times(self, number: int) -> Times:
         """Times ``[L]`` of the fields that a case takes: valid times, of forecasts the reference time."""
         case = self.cases[number]
-        if case.lead is not None or self.spec is None:
-            return np.array([case.time])
-        return self.spec.input_times(case.valid)
+        times = np.array([case.time])
+        return times if case.lead is not None or self.spec is None else self.spec.input_times(times)[0]
 
     def first(
         self, numbers: Sequence[int], names: Sequence[str], failed: dict[int, str] | None = None

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from earth2_corrdiff.base import studio
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.sources import calendars
 from earth2_corrdiff.sources.forecasts import Forecast, parse_members
@@ -245,7 +246,8 @@ def _climate_source(name: str, path: str, verbose: bool) -> Source:
             "cmip6:CanESM5,ssp585,r1i1p2f1"
         )
     remote.check_esgf()
-    build = partial(remote.cmip6, *parts, verbose)
+    model, scenario, member = parts
+    build = partial(remote.cmip6, model, scenario, member, verbose)
     return Source(name, build, _lexicon("CMIP6Lexicon"), calendars.DAYS, daily=True)
 
 
@@ -276,9 +278,7 @@ def _lexicon(name: str) -> Vocabulary:
     """The variables of one of Earth2Studio's lexicons."""
 
     def load() -> Container[str]:
-        from earth2studio import lexicon
-
-        vocabulary: Container[str] = getattr(lexicon, name)
+        vocabulary: Container[str] = getattr(studio, name)
         return vocabulary
 
     return load

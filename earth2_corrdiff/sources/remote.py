@@ -14,24 +14,21 @@ from contextlib import contextmanager
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
 
+from earth2_corrdiff.base import studio
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.sources.calendars import gefs_member
 from earth2_corrdiff.sources.forecasts import ForecastSource
 from earth2_corrdiff.sources.source import DataSource
 
-if TYPE_CHECKING:
-    from earth2studio.data import ARCO_ERA5, WB2ERA5
-
 TABLES = ("day", "Eday", "SIday")
 """CMIP6's daily means: the atmosphere, more of it and of the land, and sea ice."""
 CONTACT = 30
 """Seconds until an archive must have answered for the first time."""
-RETRY = {"max_retries": 10, "retry_timeout": timedelta(seconds=CONTACT)}
 
 
 class ZarrArchive:
@@ -43,7 +40,7 @@ class ZarrArchive:
         The source that does the work
     """
 
-    def __init__(self, archive: ARCO_ERA5 | WB2ERA5) -> None:
+    def __init__(self, archive: Any) -> None:
         self.archive = archive
 
     def open(self) -> None:
@@ -104,11 +101,17 @@ def _noaa(kind: type[Any], bucket: str, verbose: bool, folder: Path | None, **op
     return source
 
 
-def _bucket(name: str, **options: Any) -> Any:
-    """A store at Amazon that gives up in time."""
-    from earth2studio.data.utils import obstore_store_from_url
+def _bucket(name: str, region: str = "us-east-1") -> Any:
+    """A public store at Amazon that gives up in time."""
+    from obstore.store import S3Store
 
-    return obstore_store_from_url(f"s3://{name}", retry_config=RETRY, **options)
+    return S3Store(
+        name,
+        region=region,
+        skip_signature=True,
+        client_options={"pool_max_idle_per_host": "24"},
+        retry_config={"max_retries": 10, "retry_timeout": timedelta(seconds=CONTACT)},
+    )
 
 
 def _local(kind: type[Any], folder: Path, **options: Any) -> Any:
@@ -130,9 +133,7 @@ def ifs_fx(verbose: bool, member: int | None, folder: Path | None) -> ForecastSo
         If ECMWF's client is not installed
     """
     _check_client()
-    from earth2studio.data import IFS_FX
-
-    return cast(ForecastSource, IFS_FX(verbose=verbose))
+    return cast(ForecastSource, studio.IFS_FX(verbose=verbose))
 
 
 def ifs_ens_fx(verbose: bool, member: int | None, folder: Path | None) -> ForecastSource:
@@ -144,9 +145,7 @@ def ifs_ens_fx(verbose: bool, member: int | None, folder: Path | None) -> Foreca
         If ECMWF's client is not installed
     """
     _check_client()
-    from earth2studio.data import IFS_ENS_FX
-
-    return cast(ForecastSource, IFS_ENS_FX(member=1 if member is None else member, verbose=verbose))
+    return cast(ForecastSource, studio.IFS_ENS_FX(member=1 if member is None else member, verbose=verbose))
 
 
 def _check_client() -> None:
@@ -187,11 +186,11 @@ def check_esgf() -> None:
 
 def cmip6(model: str, scenario: str, member: str, verbose: bool) -> DataSource:
     """Daily means of a climate model from ESGF: atmosphere, land and sea ice."""
-    from earth2studio.data import CMIP6, CMIP6MultiRealm
-
     about = {"experiment_id": scenario, "source_id": model, "variant_label": member}
-    tables = [CMIP6(table_id=table, exact_time_match=True, verbose=verbose, **about) for table in TABLES]
-    return cast(DataSource, CMIP6MultiRealm(tables))
+    tables = [
+        studio.CMIP6(table_id=table, exact_time_match=True, verbose=verbose, **about) for table in TABLES
+    ]
+    return cast(DataSource, studio.CMIP6MultiRealm(tables))
 
 
 def cds(verbose: bool, member: int | None, folder: Path | None) -> DataSource:
@@ -206,9 +205,8 @@ def cds(verbose: bool, member: int | None, folder: Path | None) -> DataSource:
     if missing:
         raise InputError(f"the source cds needs {' and '.join(missing)}; run: pip install cdsapi cfgrib")
     import cdsapi
-    from earth2studio.data import CDS_ERA5
 
-    source = CDS_ERA5(verbose=verbose)
+    source = studio.CDS_ERA5(verbose=verbose)
     try:
         source.cds_client = cdsapi.Client(
             quiet=True, progress=verbose, wait_until_complete=False, retry_max=3, sleep_max=10

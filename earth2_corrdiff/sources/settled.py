@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Earth2Studio's data sources with downloads that end together, and a cache that replaces damaged files.
 
-In the stock cache a file that an interrupted run has cut off fails on every later run. This module imports
-Earth2Studio; ``remote.py`` imports it when an archive is first opened.
+In the stock cache a file that an interrupted run has cut off fails on every later run. Importing this module
+imports Earth2Studio's data sources: ``remote.py`` does when an archive is first opened.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
-from earth2studio.data import ARCO_ERA5, GEFS_FX, GFS, GFS_FX, NCAR_ERA5, WB2ERA5
+
+from earth2_corrdiff.base.studio import ARCO_ERA5, GEFS_FX, GFS, GFS_FX, NCAR_ERA5, WB2ERA5
 
 
 class Settled:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import zarr
-from earth2studio.io import ZarrBackend
 from torch import from_numpy
 
+from earth2_corrdiff.base.studio import ZarrBackend
 from earth2_corrdiff.base.variables import LAT, LON, cf_attributes
 from earth2_corrdiff.store.codecs import (
     bounded,

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import zarr
-from earth2studio.utils.coords import convert_multidim_to_singledim
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
@@ -198,7 +197,8 @@ def _constants(layout: Layout) -> dict[str, NDArray[Any]]:
     """Arrays that do not depend on the results."""
     found: dict[str, NDArray[Any]] = dict(layout.static)
     for coords in (layout.output_coords(), layout.lowres_coords()):
-        found |= {**convert_multidim_to_singledim(coords)[0], **coords}
+        bent = [name for name, values in coords.items() if values.ndim == 2]  # on axes ilat, ilon
+        found |= {f"i{name}": np.arange(coords[name].shape[axis]) for axis, name in enumerate(bent)} | coords
     if layout.cases.leads is not None:
         found[VALID] = layout.cases.valid_times
     return found | ({OUTPUT: np.arange(len(layout.bounds))} if layout.bounds else {})

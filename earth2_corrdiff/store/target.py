@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from earth2studio.io import KVBackend, XarrayBackend, ZarrBackend
 from loguru import logger
 from zarr.storage import LocalStore, MemoryStore
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.files import writing
 from earth2_corrdiff.base.free_memory import free_bytes
+from earth2_corrdiff.base.studio import KVBackend, XarrayBackend, ZarrBackend
 from earth2_corrdiff.store.claims import SECOND, Claims
 from earth2_corrdiff.store.layout import Layout
 from earth2_corrdiff.store.paths import (

@@ -17,8 +17,6 @@ from typing import Any
 
 import numpy as np
 import zarr
-from earth2studio.io import ZarrBackend
-from earth2studio.utils.coords import split_coords
 from loguru import logger
 from numpy.typing import NDArray
 from torch import Tensor
@@ -26,6 +24,7 @@ from zarr.storage import LocalStore
 
 from earth2_corrdiff.base.errors import InputError, MemberError, first_line
 from earth2_corrdiff.base.files import flush, writing
+from earth2_corrdiff.base.studio import ZarrBackend
 from earth2_corrdiff.store.arrays import lay_out
 from earth2_corrdiff.store.bounded_error import BoundedFields
 from earth2_corrdiff.store.claims import Claims
@@ -379,11 +378,8 @@ def _restore(root: zarr.Group, layout: Layout, name: object) -> None:
 def _variables(block: Tensor, coords: OrderedDict[str, Any], layout: Layout) -> tuple[Any, Any, Any]:
     """Members ``[m, Co, H, W]`` of one case as arguments of a backend's ``write``: a list over variables."""
     leading = (1,) * len(layout.cases.shape)
-    fields = block.transpose(0, 1).cpu()
-    fields = fields.reshape(fields.shape[0], *leading, *fields.shape[1:])
-    variable = OrderedDict(variable=np.array(layout.outputs), **coords)
-    found: tuple[Any, Any, Any] = split_coords(fields, variable)
-    return found
+    fields = [each.reshape(*leading, *each.shape) for each in block.transpose(0, 1).cpu()]
+    return fields, coords, np.array(layout.outputs)
 
 
 def _check_same(io: ZarrBackend, layout: Layout, name: object) -> None:

@@ -8,7 +8,6 @@ members at a point (CRPS, ranks) in blocks of rows.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -99,24 +98,20 @@ class CaseTruth:
         self.truth = torch.where(known, truth, 0.0).to(torch.float64)
         self.weights = domain.area * known
         self.known = float(self.weights.sum() / domain.area.sum())
-        H, W = truth.shape
         self.power = radial_power(self.truth, domain.rings) if known.all() else _nan(domain.rings)
-        self._coords = OrderedDict(y=np.arange(H), x=np.arange(W))
 
     def area_mean(self, fields: Tensor) -> Array:
         """Mean over the area where the truth is known: ``[N, H, W] → [N]``."""
         return np.asarray(((fields * self.weights).sum((-2, -1)) / self.weights.sum()).numpy())
 
     def moments(self, members: Members) -> tuple[Tensor, Tensor]:
-        """Mean and unbiased variance of the members, one after the other: ``[H, W]`` each."""
-        from earth2studio import statistics
-
-        mean = statistics.mean(["sample"], batch_update=True)
-        variance = statistics.variance(["sample"], batch_update=True)
-        for member in members:
-            coords = OrderedDict(sample=np.zeros(1), **self._coords)
-            (average, _), (spread, _) = mean(member[None], coords), variance(member[None], coords)
-        return average, spread if members.size > 1 else torch.full_like(average, torch.nan)
+        """Mean and unbiased variance of the members, one after the other (Welford): ``[H, W]`` each."""
+        mean = squares = torch.zeros_like(self.truth)
+        for number, member in enumerate(members, 1):
+            change = member - mean
+            mean = mean + change / number
+            squares = squares + change * (member - mean)
+        return mean, squares / (members.size - 1) if members.size > 1 else torch.full_like(mean, torch.nan)
 
 
 def _nan(rings: Rings) -> Tensor:

@@ -12,11 +12,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from earth2studio.io import IOBackend
-from earth2studio.serve.server import Earth2Workflow
-from earth2studio.serve.server.workflow import WorkflowParameters, WorkflowProgress, WorkflowRegistry
-
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.studio import (
+    Earth2Workflow,
+    IOBackend,
+    WorkflowParameters,
+    WorkflowProgress,
+    WorkflowRegistry,
+)
 from earth2_corrdiff.base.times import distinct, time_text, to_leads, to_times
 from earth2_corrdiff.model.diffusion.solvers import check_solver
 from earth2_corrdiff.model.options import ModelOptions

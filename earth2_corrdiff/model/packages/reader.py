@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.archives import Archive
-from earth2_corrdiff.base.errors import InputError, first_line
+from earth2_corrdiff.base.errors import InputError, MissingEntryError, MissingFileError, first_line
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.zarr_members import read_array
 from earth2_corrdiff.model.diffusion.patch_geometry import read_patching
@@ -144,11 +144,13 @@ def _read_generic(files: Files) -> Loaded:
     meta, stats, fine = read_json(paths[0]), read_json(paths[1]), read_grid(paths[2])
     lacking = [key for key in ("input_variables", "output_variables") if not meta.get(key)]
     if lacking:
-        raise InputError(f"{paths[0]} names no {' and no '.join(lacking)}")
+        raise MissingEntryError(f"{paths[0]} names no {' and no '.join(lacking)}")
     _check_entries(meta)
     coarse_path = find(files, "input_latlon_grid.nc")
     if coarse_path is None and "latlon_res" not in meta:
-        raise InputError(f"the package {describe(files)} has neither input_latlon_grid.nc nor a latlon_res")
+        raise MissingFileError(
+            f"the package {describe(files)} has neither input_latlon_grid.nc nor a latlon_res"
+        )
     coarse = read_grid(coarse_path) if coarse_path else _inferred_grid(fine, float(meta["latlon_res"]))
     names, fields = read_invariants(files, meta.get("invariant_variables"), fine.shape)
     checkpoints = [need(files, name) for name in ("regression.mdlus", "diffusion.mdlus")]

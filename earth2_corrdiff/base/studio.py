@@ -1,0 +1,38 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""The names of Earth2Studio that this package uses, imported when they are first used.
+
+No other module imports Earth2Studio: another version of it is a change of this file.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+# Module of Earth2Studio → its names
+_NAMES = {
+    "models.auto": ("AutoModelMixin", "Package"),
+    "io": ("IOBackend", "KVBackend", "XarrayBackend", "ZarrBackend"),
+    "data": (
+        *("ARCO_ERA5", "CDS_ERA5", "NCAR_ERA5", "WB2ERA5"),
+        *("CMIP6", "CMIP6MultiRealm"),
+        *("GFS", "GFS_FX", "GEFS_FX", "IFS_FX", "IFS_ENS_FX"),
+    ),
+    "lexicon": ("CMIP6Lexicon", "GFSLexicon", "IFSLexicon"),
+    "serve.server": ("Earth2Workflow",),
+    "serve.server.workflow": ("WorkflowParameters", "WorkflowProgress", "WorkflowRegistry"),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+
+def load(*modules: str) -> None:
+    """Import modules of Earth2Studio, like ``io`` and ``data``, which takes seconds: it has every archive."""
+    for module in modules:
+        import_module(f"earth2studio.{module}")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"earth2studio.{_HOME[name]}"), name)
