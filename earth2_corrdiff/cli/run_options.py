@@ -13,8 +13,9 @@ NAME = "run-corrdiff"
 EVERYWHERE = "the demo needs no network: --demo"
 TIMES = "valid times, UTC, like 2024-07-24T12:00, or periods like 2024-07-20T00/2024-07-25T18/6h"
 SOURCES = (
-    "gfs, arco, ncar, wb2, cds, demo, cmip6:MODEL,SCENARIO,MEMBER, gfs:DIR (a mirror of NOAA's bucket), or file:PATH (NetCDF, "
-    "GRIB, Zarr; a folder, a pattern, or several with commas between; default: gfs, and arco for COSMO and HRRR); with --lead gfs_fx, gefs_fx, ifs_fx, "
+    "gfs, arco, ncar, wb2, cds, demo, cmip6:MODEL,SCENARIO,MEMBER, gfs:DIR (a mirror of NOAA's bucket), or "
+    "file:PATH (NetCDF, GRIB, Zarr; a folder, a pattern, or several with commas between); default: gfs, and "
+    "arco for COSMO and HRRR; with --lead gfs_fx, gefs_fx, ifs_fx, "
     "ifs_ens_fx, demo_fx, gfs_fx:DIR, gefs_fx:DIR, file:…"
 )
 

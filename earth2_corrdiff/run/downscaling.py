@@ -240,7 +240,7 @@ class Downscaling:
         self.seed = self._choose_seed()
         store = self.output.existing(self._layout(self._inputs.kept))
         if store is not None:
-            store.take_back(self.model.input_variables, self.options.check, self.output.claims)
+            store.take_back(self._inputs.whole, self.options.check, self.output.claims)
         return store
 
     def _follow(self, message: dict[str, Any]) -> Iterator[tuple[np.datetime64, int]]:

@@ -175,8 +175,8 @@ def _source(name: str, forecasts: bool) -> Source | Forecast:
 def _check_source(source: Source | Forecast, times: Times, leads: Leads | None, spec: CorrDiffSpec) -> None:
     field = "time"
     try:
-        source.cases(times, leads)
+        cases = source.cases(times, leads)
         field = "source"
-        source.check_variables(spec.inputs.names)
+        Inputs.of(source, cases, spec)
     except InputError as error:
         raise ServiceError(422, sentence(error), field) from error

@@ -186,8 +186,8 @@ class Days:
 
     def check(self, times: Times, source: Named, leads: Leads | None = None) -> None:
         if self.days is not None:
-            noons: Times = times.astype("datetime64[D]").astype("datetime64[ns]") + NOON
-            Listed(self.days).check(noons, source)
+            midnight: Times = times.astype("datetime64[D]").astype("datetime64[ns]")
+            Listed(self.days).check(midnight + NOON, source)
 
 
 def of_files(times: Times) -> Days | Listed:

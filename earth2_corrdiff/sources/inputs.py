@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +89,12 @@ class Inputs:
         wanted = EXTRA not in names and not several and self.source.has(EXTRA)
         return (*names, EXTRA) if wanted else names
 
+    @property
+    def whole(self) -> list[str]:
+        """Those of the model's variables that may have no gaps: not sea ice and snow, which it fills."""
+        gaps = [] if self.spec is None else [name for f in self.spec.filters for name in FILTERED[f]]
+        return [name for name in self.variables if name not in gaps]
+
     def times(self, number: int) -> Times:
         """Times ``[L]`` of the fields that a case takes: valid times, of forecasts the reference time."""
         case = self.cases[number]
@@ -142,9 +148,8 @@ class Inputs:
     def _fetch(self, source: Source, time: np.datetime64, names: tuple[str, ...]) -> Tensor:
         """Fields ``[C (+ 1), h, w]`` of one time, checked."""
         x, coords = fetch(source, time, names, self.grid.lat, self.grid.lon)
-        gaps = [] if self.spec is None else [name for f in self.spec.filters for name in FILTERED[f]]
-        whole = [i for i, name in enumerate(self.variables) if name not in gaps]
-        check_input(x[:, whole], [self.variables[i] for i in whole], source, coords["time"])
+        whole = [i for i, name in enumerate(self.variables) if name in self.whole]
+        check_input(x[:, whole], self.whole, source, coords["time"])
         return x[0]
 
     def _kept_day(self, source: Source, time: np.datetime64, names: tuple[str, ...]) -> Tensor:

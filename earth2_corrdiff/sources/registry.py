@@ -37,7 +37,8 @@ def make_source(name: str, verbose: bool = False, rename: Rename | None = None) 
     name : str
         ``gfs`` (NOAA's analyses), ``arco``, ``ncar``, ``wb2``, ``cds`` (ERA5 from Google, NCAR,
         WeatherBench 2, Copernicus), ``demo`` (synthetic), ``cmip6:CanESM5,ssp585,r1i1p2f1`` (daily means of
-        a climate model from ESGF), ``gfs:DIR`` (a local mirror of NOAA's bucket), or ``file:PATH`` (NetCDF, GRIB or Zarr; a folder of them, a pattern, or several with commas between)
+        a climate model from ESGF), ``gfs:DIR`` (a local mirror of NOAA's bucket), or ``file:PATH`` (NetCDF,
+        GRIB or Zarr; a folder of them, a pattern, or several with commas between)
     verbose : bool, optional
         Show Earth2Studio's download bars, by default False
     rename : Mapping[str, str], optional

@@ -180,7 +180,8 @@ def check_esgf() -> None:
     """Refuse archives of CMIP6 where their client is missing."""
     if find_spec("intake_esgf") is None:
         raise InputError(
-            "climate models need the client of ESGF; run: pip install intake-esgf, or give daily means as file:PATH"
+            "climate models need the client of ESGF; run: pip install intake-esgf, or give daily means as "
+            "file:PATH"
         )
 
 

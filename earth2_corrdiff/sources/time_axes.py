@@ -279,7 +279,7 @@ def _refuse_calendar(times: xr.DataArray, name: str) -> None:
 
 
 def _without_leap_days(times: xr.DataArray, name: str) -> xr.DataArray:
-    """Dates of the calendar noleap, which climate models have, under their own names: only 29 February lacks."""
+    """Dates of the calendar noleap of climate models under their own names: only 29 February lacks."""
     if not times.size or getattr(times.to_numpy().flat[0], "calendar", "") not in ("noleap", "365_day"):
         return times
     logger.info(

@@ -58,7 +58,7 @@ def default_source(name: str) -> str:
     source = PUBLISHED.get(name, "gfs")
     if not source:
         raise InputError(
-            f"the package {name} has no default source; give a climate model, its scenario and its member, like "
+            f"the package {name} has no default source; give a climate model, scenario and member, like "
             "--source cmip6:CanESM5,ssp585,r1i1p2f1, or files of daily means: --source file:PATH"
         )
     return source
