@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from earth2_corrdiff.model.downscaler import Downscaler
-from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling
+from earth2_corrdiff.model.spec import SCHEDULES, CorrDiffSpec, Sampling
 from earth2_corrdiff.networks.kernels import tuned
 
 
@@ -42,8 +42,7 @@ def provenance(
         "synthetic_source": int(synthetic),
         "solver": sampling.solver,
         "number_of_steps": int(sampling.steps),
-        "sigma_min": float(sampling.sigma_min),
-        "sigma_max": float(sampling.sigma_max),
+        **_levels(sampling),
         "seed": seed,
         "precision": downscaler.precision,
         "device": downscaler.device.type,
@@ -62,6 +61,14 @@ def provenance(
     if downscaler.domain.patching is not None:
         attributes["patches"] = str(downscaler.domain)
     return attributes
+
+
+def _levels(sampling: Sampling) -> dict[str, Any]:
+    """The settings of its noise levels."""
+    if sampling.schedule == "karras" and sampling.rho == 7:
+        return {"sigma_min": float(sampling.sigma_min), "sigma_max": float(sampling.sigma_max)}
+    settings = (f"{name} {getattr(sampling, name):g}" for name in SCHEDULES[sampling.schedule])
+    return {"schedule": ", ".join([sampling.schedule, *settings])}
 
 
 def synthetic_note(spec: CorrDiffSpec, synthetic: bool) -> str:

@@ -31,6 +31,7 @@ IDENTITY = (
     "number_of_steps",
     "sigma_min",
     "sigma_max",
+    "schedule",
     "churn",
     "noise",
     "patches",

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.documents import MOST_BYTES, parse_json
-from earth2_corrdiff.base.errors import InputError, first_line, listed
+from earth2_corrdiff.base.errors import InputError, MissingFileError, first_line, listed
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.model.packages.netcdf import MOST_POINTS, open_netcdf
 
@@ -88,7 +88,7 @@ def need(files: Files, name: str) -> Path:
     """Local path of a package's file; InputError where there is none."""
     path = find(files, name)
     if path is None:
-        raise InputError(f"the package {describe(files)} has no {name}")
+        raise MissingFileError(f"the package {describe(files)} has no {name}")
     return path
 
 
