@@ -184,9 +184,10 @@ def _downscaler(args: argparse.Namespace) -> Downscaler | None:
     if args.package is None:
         return None
     from earth2_corrdiff.model.options import ModelOptions
-    from earth2_corrdiff.run.packages import load_model
+    from earth2_corrdiff.run.packages import has_modes, load_model
 
-    return load_model(ModelOptions(args.package, args.device, "fp32")).downscaler
+    mode = "mean" if has_modes(args.package) else None
+    return load_model(ModelOptions(args.package, args.device, "fp32", mode=mode)).downscaler
 
 
 def _title(args: argparse.Namespace, result: Result) -> str:

@@ -294,7 +294,9 @@ class Downscaling:
 
     def _layout(self, lowres: tuple[str, ...]) -> Layout:
         spec = self.model.spec
-        fields = spec.invariant_fields if spec.invariant_fields is not None else ()
+        fields = () if spec.invariant_fields is None else spec.invariant_fields
+        if spec.flip:  # they are kept as the networks see them
+            fields = [field[::-1] for field in fields]
         return Layout(
             cases=self.cases,
             seeds=self._seeds(),

@@ -20,7 +20,7 @@ from earth2_corrdiff.service.errors import ServiceError, wrong
 from earth2_corrdiff.service.job import Order
 from earth2_corrdiff.service.job_runner import sentence
 from earth2_corrdiff.service.settings import Settings
-from earth2_corrdiff.sources import Forecast, Source, make_forecast, make_source
+from earth2_corrdiff.sources import Forecast, Inputs, Source, make_forecast, make_source
 from earth2_corrdiff.sources.registry import FORECASTS
 
 Solver = Literal["euler", "heun", "stochastic", "dpmpp_2m", "trigflow"]

@@ -150,7 +150,7 @@ class Regression:
     def compute(self, time: np.datetime64, coarse: Tensor) -> Tensor:
         """All members and variables of a time: ``[C, h, w]`` or ``[M, C, h, w]`` → ``[M, Co, H, W]``."""
         cases = coarse if coarse.ndim == 4 else coarse[None]
-        return self.downscaler.mean(cases, [self.hours] * len(cases))
+        return self.downscaler.mean(cases, [self.hours] * len(cases), [time] * len(cases))
 
     def field(self, time: np.datetime64, variable: str, member: int) -> Tensor:
         """One field; all of its time are computed at once and held until another time is read."""
@@ -185,6 +185,11 @@ def stored_input(ds: xr.Dataset, downscaler: Downscaler) -> Coarse:
         If the store lacks variables that the model takes, or is on other grids
     """
     spec = downscaler.spec
+    downscaler.regression  # noqa: B018 - raises where there is none
+    if len(spec.input_hours) > 1:
+        raise InputError(
+            "the package's regression takes fields of several days, and stores keep one; leave out --package"
+        )
     lacking = [name for name in spec.inputs.names if name not in reader.coarse_variables(ds)]
     if lacking:
         raise InputError(

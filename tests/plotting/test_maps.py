@@ -94,10 +94,10 @@ SPHERE = ccrs.Globe(ellipse=None, semimajor_axis=6.37e6, semiminor_axis=6.37e6)
 @pytest.mark.parametrize(
     ("crs", "params"),
     [  # HRRR (at one point in twelve), WRF over Taiwan, the south, HRRR-Alaska's kind, COSMO-REA6, COSMO-REA2
-        (ccrs.LambertConformal(262.5, 38.5, standard_parallels=(38.5, 38.5), globe=SPHERE), {"lon_0": -97.5}),
+        (ccrs.LambertConformal(262.5, 38.5, standard_parallels=(38.5, 38.5), globe=SPHERE), {"lon_0": 262.5}),
         (ccrs.LambertConformal(120, 25, standard_parallels=(10, 40), globe=SPHERE), {"lon_0": 120}),
         (ccrs.LambertConformal(135, -30, standard_parallels=(-20, -40), cutoff=30, globe=SPHERE), {}),
-        (ccrs.Stereographic(90, -135, globe=SPHERE), {"lat_0": 90, "lon_0": -135}),
+        (ccrs.Stereographic(90, -135, globe=SPHERE), {"lat_0": 90, "lon_0": 225}),
         (ccrs.RotatedPole(-162, 39.25), {"o_lat_p": 39.25, "lon_0": 18}),
         (ccrs.RotatedPole(-170, 40.0), {"o_lat_p": 40.0, "lon_0": 10}),
     ],

@@ -19,7 +19,8 @@ PUBLISHED = {
 KNOWN = (*PUBLISHED, "demo")
 NAMES = f"{', '.join(KNOWN)}, a folder, or a URL that fsspec opens"
 """What ``--package`` takes, for messages and help."""
-VARIANTS = ("rea6", "rea2", "x_pred")
+RESOLUTIONS = ("rea6", "rea2")
+VARIANTS = (*RESOLUTIONS, "x_pred")
 """Folders in packages of several models."""
 
 
