@@ -374,7 +374,7 @@ class CorrDiffSpec:
         wrong = [name for name in self.filters if name not in FILTERED]
         if wrong or not {need for name in self.filters for need in FILTERED[name]} <= {*self.inputs.names}:
             raise InputError(f"the filters {', '.join(map(repr, self.filters))} do not fit the inputs")
-        (H, W), padding = self.output_grid.shape, self.padding or (0,) * 4
+        (H, W), padding = self.run_grid.shape, self.padding or (0,) * 4
         if min(padding) < 0 or max(padding[:2]) >= H or max(padding[2:]) > W:
             raise InputError(f"the output grid of {H} x {W} is too small for a padding of {self.padding}")
 
@@ -397,7 +397,13 @@ class CorrDiffSpec:
     @property
     def needs_time(self) -> bool:
         """True if a case needs its valid time."""
-        return bool(set(self.vector) - {"one"}) or any(channel.needs_time for channel in self.channels)
+        features = any(channel.needs_time for channel in self.channels)
+        return features or self.gated or bool(set(self.vector) - {"one"})
+
+    @property
+    def gated(self) -> bool:
+        """True if an output is gated by the sun's zenith angle."""
+        return any(rule.gate is not None for rule in self.rules)
 
     @property
     def conditioning(self) -> tuple[Channel, ...]:
