@@ -19,7 +19,10 @@ _NAMES = {
         *("CMIP6", "CMIP6MultiRealm"),
         *("GFS", "GFS_FX", "GEFS_FX", "IFS_FX", "IFS_ENS_FX"),
     ),
-    "lexicon": ("CMIP6Lexicon", "GFSLexicon", "IFSLexicon"),
+    "lexicon": (
+        *("ARCO_ERA5Lexicon", "CDS_ERA5Lexicon", "CMIP6Lexicon", "NCAR_ERA5Lexicon", "WB2Lexicon"),
+        *("GEFSLexicon", "GFSLexicon", "IFSLexicon"),
+    ),
     "serve.server": ("Earth2Workflow",),
     "serve.server.workflow": ("WorkflowParameters", "WorkflowProgress", "WorkflowRegistry"),
 }

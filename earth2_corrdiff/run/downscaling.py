@@ -128,7 +128,7 @@ class Downscaling:
             cases=len(self.cases),
             members=members,
             evaluations=self.evaluations * members // max(1, self.members),
-            outputs=len(spec.outputs.names),
+            outputs=len(spec.output_variables),
             coarse=len(self._inputs.kept),
             points=math.prod(spec.output_grid.shape),
             coarse_points=math.prod(spec.input_grid.shape),
@@ -159,8 +159,11 @@ class Downscaling:
 
     def _choose_bounds(self) -> dict[str, Bound]:
         """Error bounds of the outputs that are not kept without loss."""
-        outputs, asked = self.model.spec.outputs, self.options.compress
-        return {} if asked is None else asked.of(outputs.names, outputs.center, outputs.scale)
+        spec, asked = self.model.spec, self.options.compress
+        if asked is None:
+            return {}
+        means, spreads = np.nan_to_num(spec.physical_statistics).T.tolist()
+        return asked.of(spec.output_variables, means, spreads)
 
     @property
     def times(self) -> Times:
@@ -294,13 +297,13 @@ class Downscaling:
 
     def _layout(self, lowres: tuple[str, ...]) -> Layout:
         spec = self.model.spec
-        fields = () if spec.invariant_fields is None else spec.invariant_fields
+        fields = () if spec.invariant_fields is None else spec.inner(spec.invariant_fields)
         if spec.flip:  # they are kept as the networks see them
-            fields = [field[::-1] for field in fields]
+            fields = [field[::-1].copy() for field in fields]
         return Layout(
             cases=self.cases,
             seeds=self._seeds(),
-            outputs=spec.outputs.names,
+            outputs=spec.output_variables,
             lowres=lowres,
             output_grid=spec.output_grid,
             input_grid=spec.input_grid,

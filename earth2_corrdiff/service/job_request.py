@@ -101,7 +101,7 @@ def read_order(
 
 def largest_size(order: Order, spec: CorrDiffSpec) -> int:
     """Bytes of the store if nothing can be compressed."""
-    fine = math.prod(spec.output_grid.shape) * len(spec.outputs.names) * order.samples
+    fine = math.prod(spec.output_grid.shape) * len(spec.output_variables) * order.samples
     coarse = math.prod(spec.input_grid.shape) * (len(spec.inputs.names) + 1)
     return 4 * len(order.cases) * (fine + coarse)
 

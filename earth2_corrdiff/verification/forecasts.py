@@ -143,7 +143,7 @@ class Regression:
         self, downscaler: Downscaler, coarse: Coarse, size: int = 1, hours: float | None = None
     ) -> None:
         self.downscaler, self.coarse, self.size, self.hours = downscaler, coarse, size, hours
-        self.variables = list(downscaler.spec.outputs.names)
+        self.variables = list(downscaler.spec.output_variables)
         self._time: np.datetime64 | None = None
         self._fields = torch.empty(0)
 
@@ -166,10 +166,12 @@ class Climatology:
     name, size = "climatology", 1
 
     def __init__(self, downscaler: Downscaler) -> None:
-        outputs = downscaler.spec.outputs
-        self.shape = downscaler.spec.output_grid.shape
-        self.variables = list(outputs.names)
-        self.centers = dict(zip(outputs.names, outputs.center, strict=True))
+        spec = downscaler.spec
+        self.shape = spec.output_grid.shape
+        means = (mean for mean, _ in spec.physical_statistics)
+        known = zip(spec.output_variables, means, strict=True)
+        self.centers = {name: mean for name, mean in known if not np.isnan(mean)}
+        self.variables = list(self.centers)
 
     def field(self, time: np.datetime64, variable: str, member: int) -> Tensor:
         """The mean, ``[H, W]``."""
