@@ -397,7 +397,13 @@ class CorrDiffSpec:
     @property
     def needs_time(self) -> bool:
         """True if a case needs its valid time."""
-        return bool(set(self.vector) - {"one"}) or any(channel.needs_time for channel in self.channels)
+        features = any(channel.needs_time for channel in self.channels)
+        return features or self.gated or bool(set(self.vector) - {"one"})
+
+    @property
+    def gated(self) -> bool:
+        """True if an output depends on the sun."""
+        return any(rule.gate is not None for rule in self.rules)
 
     @property
     def conditioning(self) -> tuple[Channel, ...]:
