@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -30,6 +30,10 @@ INFERENCE_MODES = ("both", "regression", "diffusion")
 REGRIDDINGS = ("bilinear", "index")
 FILTERED = {"sea_ice": ("siconc", "snc")}
 """Filters of coarse fields (``conditioning.FILTERS``) → inputs that they need."""
+_BEYOND = (
+    *("channels", "vector", "input_hours", "daily_hour", "regridding", "padding", "flip", "filters"),
+    *("rules", "hub_winds", "seen_grid"),
+)
 RESERVED = (
     *("time", "lead_time", "ensemble", "sample", "lat", "lon", "lat_lowres", "lon_lowres"),
     *("member_seed", "compression_error"),
@@ -399,6 +403,11 @@ class CorrDiffSpec:
         """True if a case needs its valid time."""
         features = any(channel.needs_time for channel in self.channels)
         return features or self.gated or bool(set(self.vector) - {"one"})
+
+    @property
+    def beyond_generic(self) -> list[str]:
+        """Fields that the generic layout has no entry for, and that are not their defaults."""
+        return [f.name for f in fields(self) if f.name in _BEYOND and getattr(self, f.name) != f.default]
 
     @property
     def gated(self) -> bool:
