@@ -202,6 +202,8 @@ class CorrDiffSpec:
         Filters of the coarse fields: ``sea_ice``
     drawn_seeds : bool
         True if members take their seeds from a generator, as upstream's ``CorrDiffTaiwan``; False in sequence
+    hook_channels : int
+        Conditioning channels that a subclass's ``preprocess_input`` appends (see ``hooks``)
     name, root, sha256 : str
         Its name, where it was read from, and the checksum of its files
     synthetic : bool
@@ -232,6 +234,7 @@ class CorrDiffSpec:
     flip: bool = False
     filters: tuple[str, ...] = ()
     drawn_seeds: bool = False
+    hook_channels: int = 0
     name: str = ""
     root: str = ""
     sha256: str = ""
@@ -357,7 +360,7 @@ class CorrDiffSpec:
     @property
     def condition_channels(self) -> int:
         """Conditioning channels, the mean excluded."""
-        return len(self.conditioning)
+        return len(self.conditioning) + self.hook_channels
 
 
 def lead_times(entry: Any) -> tuple[float, ...]:
