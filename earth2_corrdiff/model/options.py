@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.devices import find_device
 from earth2_corrdiff.base.errors import InputError
@@ -14,10 +14,12 @@ from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.diffusion.patched import check_window
 from earth2_corrdiff.model.diffusion.solvers import check_solver
 from earth2_corrdiff.model.packages.files import Files
+from earth2_corrdiff.model.spec import check_count
 from earth2_corrdiff.networks.fast.accelerate import check_precision
 from earth2_corrdiff.networks.fast.memory_plan import AUTO, check_maps
 
 if TYPE_CHECKING:
+    from earth2_corrdiff.model.diagnostic import Diagnostic
     from earth2_corrdiff.model.earth2studio import CorrDiff
 
 
@@ -27,6 +29,9 @@ class ModelOptions:
 
     Attributes
     ----------
+    model : str | None
+        ``MODULE:CLASS`` of another diagnostic model of Earth2Studio, which runs without acceleration, or of a
+        subclass of ``CorrDiff``
     package : str
         ``taiwan``, ``demo``, a folder or a URL: see ``run.packages.load_model``
     device : str
@@ -64,6 +69,7 @@ class ModelOptions:
     boundary: int | None = None
     window: str | None = None
     maps: str | None = None
+    model: str | None = None
 
     def __post_init__(self) -> None:
         find_device(self.device)
@@ -74,8 +80,28 @@ class ModelOptions:
         check_window(self.window or "flat")
         check_maps(self.maps or AUTO)
 
-    def model_of(self, package: Files) -> CorrDiff:
-        """The model of a package with these options.
+    def diagnostic_of(self, kind: type[Any], package: Files | None) -> Diagnostic:
+        """Another diagnostic model, of a package or of its own one.
+
+        Raises
+        ------
+        InputError
+            If it is not usable, or there are options that it does not take
+        """
+        from earth2_corrdiff.model.diagnostic import load_diagnostic
+
+        own = {"model", "package", "device", "samples", "accelerated"}
+        given = [f.name for f in fields(self) if f.name not in own and getattr(self, f.name) != f.default]
+        if given or self.model is None:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise InputError(f"--model runs the class {self.model} as it is; leave out {names}")
+        model = load_diagnostic(kind, self.model, package, find_device(self.device))
+        if self.samples is not None:
+            model.number_of_samples = check_count("number_of_samples", self.samples)
+        return model
+
+    def model_of(self, package: Files, kind: type[CorrDiff] | None = None) -> CorrDiff:
+        """The model of a package with these options, by default a ``CorrDiff``.
 
         Raises
         ------
@@ -84,7 +110,9 @@ class ModelOptions:
         """
         from earth2_corrdiff.model.earth2studio import CorrDiff
 
-        model = CorrDiff.load_model(package, find_device(self.device), self.precision, self.accelerated)
+        model = (kind or CorrDiff).load_model(
+            package, find_device(self.device), self.precision, self.accelerated
+        )
         settings = {
             "number_of_samples": self.samples,
             "number_of_steps": self.steps,

@@ -7,26 +7,34 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 from earth2_corrdiff import demo
 from earth2_corrdiff.base.errors import InputError, UnavailableError
-from earth2_corrdiff.base.studio import Package
+from earth2_corrdiff.base.studio import Package, named_class
 from earth2_corrdiff.model.earth2studio import CorrDiff, CorrDiffTaiwan
 from earth2_corrdiff.model.options import ModelOptions
-from earth2_corrdiff.model.packages.names import check_name
+from earth2_corrdiff.model.packages.names import OWN, check_name
 from earth2_corrdiff.sources.failures import interrupted, unreachable
 
 
 def load_model(options: ModelOptions) -> CorrDiff:
     """The model of ``options.package``, on its device, with its settings.
 
+    With ``options.model`` another class: a subclass of ``CorrDiff``, or a ``Diagnostic`` around any other.
+
     Raises
     ------
     InputError
         If the package is not there, not usable or cannot be downloaded, or the options do not fit it
     """
+    kind: type[Any] = CorrDiff if options.model is None else named_class(options.model)
     with _download_advice(options.package):
-        return options.model_of(open_package(options.package))
+        if issubclass(kind, CorrDiff):
+            package = kind.load_default_package() if options.package == OWN else open_package(options.package)
+            return options.model_of(package, kind)
+        own = None if options.package == OWN else open_package(options.package)
+        return cast(CorrDiff, options.diagnostic_of(kind, own))
 
 
 def open_package(name: str) -> Package:

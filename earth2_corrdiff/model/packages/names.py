@@ -8,6 +8,9 @@ from pathlib import Path
 
 from earth2_corrdiff.base.errors import InputError
 
+OWN = "default"
+"""Name of the package that a class has of its own."""
+
 
 def check_name(name: str) -> None:
     """Refuse the name of a package folder that is not there; fetches nothing.
