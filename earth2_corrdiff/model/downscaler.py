@@ -27,7 +27,7 @@ from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.model.batching import no_memory
 from earth2_corrdiff.model.conditioning import Conditioning, unframed
 from earth2_corrdiff.model.diffusion.noise import MemberNoise
-from earth2_corrdiff.model.diffusion.solvers import Denoise, karras_sigmas, sample
+from earth2_corrdiff.model.diffusion.solvers import Denoise, sample
 from earth2_corrdiff.model.domain_denoiser import DomainDenoiser, Shard
 from earth2_corrdiff.model.packages.check import check_stages
 from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, check_count
@@ -244,16 +244,16 @@ class Downscaler(nn.Module):
                 progress(len(seeds))
             return clean
 
-        low, high = max(s.sigma_min, self.denoiser.sigma_min), min(s.sigma_max, self.denoiser.sigma_max)
         dtype = torch.float64 if s.double and self._asked == "fp32" else torch.float32
         return sample(
             denoise,
             noise(),
-            karras_sigmas(s.steps, low, high, dtype=dtype),
+            s.sigmas(self.denoiser.sigma_min, self.denoiser.sigma_max, dtype),
             s.solver,
             sigma_data=self.denoiser.sigma_data,
             churn=s.churn,
             draw=noise,
+            clip=s.clip if s.schedule == "rectified_flow" else None,
             dtype=dtype,
         )
 

@@ -36,6 +36,7 @@ def _sampled(name: str, doc: str) -> Any:
         return getattr(model.downscaler.sampling, name)
 
     def put(model: CorrDiff, value: Any) -> None:
+        model.downscaler.sampling.check_setting(name)
         model.downscaler.sampling = replace(model.downscaler.sampling, **{name: value})
 
     return property(get, put, doc=doc)

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.errors import InputError, MissingEntryError, listed
@@ -19,7 +20,9 @@ from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.model.channels import Channel, check_vector
 from earth2_corrdiff.model.diffusion.noise import check_where
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
-from earth2_corrdiff.model.diffusion.solvers import Churn, check_solver, network_calls
+from earth2_corrdiff.model.diffusion.rectified_flow import check_flow, flow_sigmas
+from earth2_corrdiff.model.diffusion.solvers import Churn, check_solver, karras_sigmas, network_calls
+from earth2_corrdiff.model.outputs import HubWinds, OutputRule
 
 # Noise range of the path that a package names, where its metadata give none (upstream's defaults).
 _SIGMA_MAX = {"stochastic": 800.0, "deterministic": 80.0}
@@ -37,6 +40,8 @@ Field = NDArray[np.float32]
 
 MOST_STEPS = 10_000
 """Steps of a solver: hundreds are as good as any number, and each costs an evaluation of the network."""
+SCHEDULES = {"karras": ("sigma_min", "sigma_max", "rho"), "rectified_flow": ("t_max", "shift", "clip")}
+"""Schedules of noise levels, with the settings that belong to each."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,12 @@ class Sampling:
         or in float32, as its stochastic one
     noise : {"host", "device"}
         Home of noise: on the host, or on the device as stock does (``noise.py``)
+    schedule : {"karras", "rectified_flow"}
+        Noise levels of Karras et al., or of the times of rectified flow: Euler and Heun then step in these
+    rho : float
+        Exponent of the first
+    t_max, shift, clip : float
+        First time, shift towards noise, and smallest divisor of the second (``rectified_flow.py``)
     """
 
     solver: str
@@ -67,10 +78,20 @@ class Sampling:
     churn: Churn = field(default_factory=Churn)
     double: bool = True
     noise: str = "host"
+    schedule: str = "karras"
+    rho: float = 7.0
+    t_max: float = 0.99
+    shift: float = 1.0
+    clip: float = 0.0
 
     def __post_init__(self) -> None:
         check_solver(self.solver)
         check_where(self.noise)
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"{self.schedule!r} is not a valid schedule; use {' or '.join(SCHEDULES)}")
+        if not 0 < self.rho <= 100:
+            raise InputError(f"rho must be positive and at most 100, got {self.rho}")
+        check_flow(self.t_max, self.shift, self.clip)
         if check_count("the number of steps", self.steps) > MOST_STEPS:
             raise InputError(f"the number of steps must be {MOST_STEPS} or less, got {self.steps}")
         if not 1e-9 <= self.sigma_min < self.sigma_max <= 1e9:  # their squares, too, are float32
@@ -83,6 +104,34 @@ class Sampling:
     def calls(self) -> int:
         """Evaluations of the denoiser per member."""
         return network_calls(self.solver, self.steps)
+
+    def sigmas(self, lowest: float, highest: float, dtype: torch.dtype) -> list[float]:
+        """Noise levels from the highest to 0, computed in ``dtype``, for a network that supports this range.
+
+        Raises
+        ------
+        InputError
+            If the network supports less noise than rectified flow begins with
+        """
+        if self.schedule == "karras":
+            low, high = max(self.sigma_min, lowest), min(self.sigma_max, highest)
+            return karras_sigmas(self.steps, low, high, self.rho, dtype)
+        levels = flow_sigmas(self.steps, self.t_max, self.shift, dtype)
+        if levels[0] > highest or levels[-2] < lowest:
+            raise InputError(
+                f"the network supports noise levels from {lowest:g} to {highest:g}, and rectified flow has "
+                f"{levels[-2]:g} to {levels[0]:g}; use another t_max or shift, or the schedule karras"
+            )
+        return levels
+
+    def check_setting(self, name: str) -> None:
+        """Raise InputError if a setting belongs to another schedule, and would do nothing."""
+        for schedule, settings in SCHEDULES.items():
+            if name in settings and schedule != self.schedule:
+                raise InputError(
+                    f"{name} belongs to the schedule {schedule}, and the model has {self.schedule}; "
+                    f"use {', '.join(SCHEDULES[self.schedule])}"
+                )
 
 
 def check_count(what: str, value: object) -> int:
@@ -153,6 +202,30 @@ class Statistics:
             )
 
 
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """The domain with what is around it, for networks that take domains of any size: see ``region.py``.
+
+    Attributes
+    ----------
+    grid : Grid
+        Has the domain as a part
+    invariant_fields : np.ndarray | None
+        ``[C_inv, H, W]`` float32 on that grid, physical units
+    multiple, least : int
+        Rows and columns of a domain must be multiples of the first, and not fewer than the second
+    """
+
+    grid: Grid
+    invariant_fields: Field | None = None
+    multiple: int = 1
+    least: int = 2
+
+    def __post_init__(self) -> None:
+        check_count("patch_size", self.multiple)
+        check_count("the smallest domain", self.least)
+
+
 @dataclass(frozen=True)
 class CorrDiffSpec:
     """Metadata of a CorrDiff package.
@@ -208,6 +281,16 @@ class CorrDiffSpec:
         Its name, where it was read from, and the checksum of its files
     synthetic : bool
         True if it was trained on synthetic weather
+    rules : tuple[OutputRule, ...]
+        How each output becomes physical once its normalisation is undone; none if nothing more is to be done
+    hub_winds : HubWinds | None
+        Winds to add to the outputs
+    seen_grid : Grid | None
+        Grid that networks see, with a halo around the output grid; None without
+    halo : tuple[int, int, int, int]
+        Its rows above and below the output grid, and its columns left and right
+    surroundings : Surroundings | None
+        For networks that take domains of any size
     """
 
     inputs: Statistics
@@ -239,6 +322,11 @@ class CorrDiffSpec:
     root: str = ""
     sha256: str = ""
     synthetic: bool = False
+    rules: tuple[OutputRule, ...] = ()
+    hub_winds: HubWinds | None = None
+    seen_grid: Grid | None = None
+    halo: tuple[int, int, int, int] = (0, 0, 0, 0)
+    surroundings: Surroundings | None = None
 
     def __post_init__(self) -> None:
         check_count("number_of_samples", self.number_of_samples)
@@ -257,13 +345,14 @@ class CorrDiffSpec:
         taken = [name for name in (*self.inputs.names, *self.outputs.names) if name in RESERVED]
         if taken:
             raise InputError(f"{taken[0]} is the name of an axis in stores; give the variable another one")
-        want = (len(self.invariants.names), *self.output_grid.shape)
-        got = (0, *self.output_grid.shape) if self.invariant_fields is None else self.invariant_fields.shape
+        want = (len(self.invariants.names), *self.run_grid.shape)
+        got = (0, *self.run_grid.shape) if self.invariant_fields is None else self.invariant_fields.shape
         if tuple(got) != want:
             raise InputError(f"the invariants have shape {tuple(got)}, but the output grid asks for {want}")
         if self.invariant_fields is not None and not np.isfinite(self.invariant_fields).all():
             raise InputError("the package's invariants are not finite")
         check_vector(self.vector)
+        self._check_outputs()
         self._check_channels()
         self._check_frame()
 
@@ -336,9 +425,33 @@ class CorrDiffSpec:
 
     @property
     def domain(self) -> tuple[int, int]:
-        """(H', W') of what the networks see: the output grid with its padding."""
-        (H, W), (top, bottom, left, right) = self.output_grid.shape, self.padding or (0,) * 4
+        """(H', W') of what the networks see: the output grid with its halo and its padding."""
+        (H, W), (top, bottom, left, right) = self.run_grid.shape, self.padding or (0,) * 4
         return H + top + bottom, W + left + right
+
+    def _check_outputs(self) -> None:
+        if self.rules and len(self.rules) != len(self.outputs.names):
+            raise InputError(f"{len(self.outputs.names)} outputs need as many rules, got {len(self.rules)}")
+        if len(set(self.output_variables)) != len(self.output_variables):
+            raise InputError(f"the output has a name twice: {listed(self.output_variables)}")
+        (H, W), (h, w), (top, bottom, left, right) = self.output_grid.shape, self.run_grid.shape, self.halo
+        if min(self.halo) < 0 or (h, w) != (top + H + bottom, left + W + right):
+            raise InputError(f"a halo of {self.halo} around {H} x {W} cells does not make {h} x {w}")
+
+    @property
+    def output_variables(self) -> tuple[str, ...]:
+        """Names of the fields that come out: the networks' outputs and what is derived from them."""
+        return self.outputs.names + (self.hub_winds.names if self.hub_winds else ())
+
+    @property
+    def run_grid(self) -> Grid:
+        """Grid of conditioning and invariants: the output grid with its halo."""
+        return self.seen_grid or self.output_grid
+
+    def inner(self, fields: Any) -> Any:
+        """Fields ``[..., H, W]`` of the output grid, of those with its halo; an array or a tensor."""
+        (H, W), (top, _, left, _) = self.output_grid.shape, self.halo
+        return fields[..., top : top + H, left : left + W] if any(self.halo) else fields
 
     def lead_label(self, hours: float | None) -> int | None:
         """Number of a lead time among those trained with; None for networks that were trained with none.

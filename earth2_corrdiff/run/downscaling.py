@@ -311,6 +311,7 @@ class Downscaling:
             | compression(self._bounds),
             static=dict(zip(spec.invariants.names, fields, strict=True)),
             bounds=self._bounds,
+            projected=spec.projected,
         )
 
 

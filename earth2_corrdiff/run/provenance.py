@@ -10,7 +10,7 @@ from typing import Any
 
 from earth2_corrdiff.model.diagnostic import Diagnostic
 from earth2_corrdiff.model.downscaler import Downscaler
-from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling
+from earth2_corrdiff.model.spec import SCHEDULES, CorrDiffSpec, Sampling
 from earth2_corrdiff.networks.kernels import tuned
 
 
@@ -63,8 +63,7 @@ def _pipeline(downscaler: Downscaler, sampling: Sampling) -> dict[str, Any]:
     attributes: dict[str, Any] = {
         "solver": sampling.solver,
         "number_of_steps": int(sampling.steps),
-        "sigma_min": float(sampling.sigma_min),
-        "sigma_max": float(sampling.sigma_max),
+        **_levels(sampling),
         "precision": downscaler.precision,
     }
     if sampling.solver == "stochastic":
@@ -79,6 +78,14 @@ def _pipeline(downscaler: Downscaler, sampling: Sampling) -> dict[str, Any]:
     if downscaler.domain.patching is not None:
         attributes["patches"] = str(downscaler.domain)
     return attributes
+
+
+def _levels(sampling: Sampling) -> dict[str, Any]:
+    """The settings of its noise levels."""
+    if sampling.schedule == "karras" and sampling.rho == 7:
+        return {"sigma_min": float(sampling.sigma_min), "sigma_max": float(sampling.sigma_max)}
+    settings = (f"{name} {getattr(sampling, name):g}" for name in SCHEDULES[sampling.schedule])
+    return {"schedule": ", ".join([sampling.schedule, *settings])}
 
 
 def synthetic_note(spec: CorrDiffSpec, synthetic: bool) -> str:

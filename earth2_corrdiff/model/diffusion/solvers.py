@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.diffusion.rectified_flow import integrate_flow
 
 Denoise = Callable[[Tensor, float], Tensor]
 Draw = Callable[[], Tensor]
@@ -168,6 +169,7 @@ def sample(
     sigma_data: float = 0.5,
     churn: Churn | None = None,
     draw: Draw | None = None,
+    clip: float | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     """Integrate the probability flow from pure noise to a sample.
@@ -189,6 +191,9 @@ def sample(
         For ``stochastic``, by default ``Churn()``
     draw : Callable[[], Tensor], optional
         Fresh standard normal noise shaped as ``noise``; ``stochastic`` needs it
+    clip : float | None, optional
+        For ``euler`` and ``heun`` in the time of rectified flow (see ``rectified_flow.py``): its smallest
+        divisor; None, the default, for steps in sigma
     dtype : torch.dtype, optional
         Of the state, by default float64, as upstream's deterministic sampler; its stochastic one: float32
 
@@ -203,11 +208,13 @@ def sample(
         If the solver is unknown, or ``stochastic`` has nothing to draw from
     """
     check_solver(solver)
-    x = noise.to(dtype) * sigmas[0]
 
     def clean(y: Tensor, sigma: float) -> Tensor:
         return denoise(y, sigma).to(dtype)
 
+    if clip is not None and solver in ("euler", "heun"):
+        return integrate_flow(clean, noise.to(dtype), sigmas, solver == "heun", clip)
+    x = noise.to(dtype) * sigmas[0]
     if solver == "euler":
         return _euler(clean, x, sigmas)
     if solver == "heun":

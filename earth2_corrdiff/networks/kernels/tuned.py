@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,7 +27,7 @@ from loguru import logger
 
 from earth2_corrdiff.networks.kernels import native
 
-FORMAT = 1
+FORMAT = 2
 DRIVERS = ("/proc/driver/nvidia/version", "/sys/module/amdgpu/version")
 # What may be chosen of the Triton kernels: constants of triton_tiles, and the warps of its launches.
 TILES: Mapping[str, tuple[int, ...]] = {
@@ -37,6 +38,7 @@ TILES: Mapping[str, tuple[int, ...]] = {
     "SUMS": (4, 8),
 }
 PRECISIONS = ("fp32", "bf16")
+ATTENTION = ("tiles", "flex", "natten")  # forms of neighbourhood attention
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,14 @@ class Choice:
         True if a GPU's denoising step is captured as a graph
     own : Mapping[str, bool]
         Per precision, True if a CPU runs this package's kernels where it can, and not PyTorch's operators
+    attention : str
+        Form of neighbourhood attention on a GPU, of ``ATTENTION``
     """
 
     tiles: Mapping[str, int] = field(default_factory=dict)
     graphs: bool = True
     own: Mapping[str, bool] = field(default_factory=dict)
+    attention: str = "tiles"
 
     def __post_init__(self) -> None:
         for name, value in self.tiles.items():
@@ -63,6 +68,8 @@ class Choice:
                 raise ValueError(f"{name} = {value!r} is not a valid tile size")
         if not isinstance(self.graphs, bool):
             raise ValueError(f"graphs = {self.graphs!r} is not true or false")
+        if self.attention not in ATTENTION:
+            raise ValueError(f"{self.attention!r} is not a valid form of attention")
         for name, value in self.own.items():
             if name not in PRECISIONS or not isinstance(value, bool):
                 raise ValueError(f"own kernels in {name!r} = {value!r} is not true or false of a precision")
@@ -70,6 +77,7 @@ class Choice:
     def __str__(self) -> str:
         parts = [f"{name} {value}" for name, value in self.tiles.items()]
         parts += [] if self.graphs else ["no graphs"]
+        parts += [] if self.attention == "tiles" else [f"attention by {self.attention}"]
         parts += [f"PyTorch's operators in {name}" for name, own in self.own.items() if not own]
         return ", ".join(parts) or "the defaults"
 
@@ -92,7 +100,8 @@ def arithmetic(device: torch.device, precision: str) -> str:
     choice = chosen(device)
     if device.type == "cpu":
         return "" if choice.own.get(precision, True) else "PyTorch's operators"
-    return str(Choice(choice.tiles)) if choice.tiles else ""
+    bits = Choice(choice.tiles, attention=choice.attention)
+    return "" if bits == DEFAULT else str(bits)
 
 
 @contextmanager
@@ -144,7 +153,8 @@ def about(device: torch.device) -> dict[str, str]:
         "device": f"{properties.name}, {properties.multi_processor_count} multiprocessors",
         "CUDA or ROCm": str(torch.version.cuda or torch.version.hip),
         "cuDNN or MIOpen": str(_cudnn()),
-        "triton": _triton(),
+        "triton": _version("triton"),
+        "natten": _version("natten"),
     }
 
 
@@ -205,7 +215,7 @@ def _parsed(text: str, wanted: Mapping[str, str]) -> tuple[Choice, dict[str, flo
         raise ValueError("it belongs to another machine or version")
     choice = content["choice"]
     won = {str(name): float(ratio) for name, ratio in content["won"].items()}
-    return Choice(dict(choice["tiles"]), choice["graphs"], dict(choice["own"])), won
+    return Choice(dict(choice["tiles"]), choice["graphs"], dict(choice["own"]), choice["attention"]), won
 
 
 def _index(device: torch.device) -> int | None:
@@ -239,9 +249,8 @@ def _line(path: str) -> str:
         return ""
 
 
-def _triton() -> str:
+def _version(package: str) -> str:
     try:
-        import triton
-    except ImportError:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
         return ""
-    return str(triton.__version__)
