@@ -83,7 +83,7 @@ def _parsed(arguments: list[str], processes: Processes) -> argparse.Namespace:
 
 def run(args: argparse.Namespace, processes: Processes) -> int:
     """Check the options, load, run, and report what was written; the exit status."""
-    from earth2_corrdiff.model.packages.names import OWN, check_name
+    from earth2_corrdiff.model.packages.names import OWN, check_name, is_remote
     from earth2_corrdiff.store.paths import check_target
 
     _check(args)
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace, processes: Processes) -> int:
     from earth2_corrdiff.cli.loading import model_options
     from earth2_corrdiff.run.packages import load_model
 
-    if not processes.first and (args.package in ("taiwan", OWN) or "://" in args.package):
+    if not processes.first and (args.package == OWN or is_remote(args.package)):
         processes.message()  # the first process downloads it, the others find it in the cache
     args.device = _device(args.device, processes)
     model = load_model(model_options(args))
@@ -121,7 +121,7 @@ def run(args: argparse.Namespace, processes: Processes) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    from earth2_corrdiff.model.packages.names import OWN
+    from earth2_corrdiff.model.packages.names import OWN, default_source
     from earth2_corrdiff.store.error_bounds import Compression
 
     if args.demo:
@@ -130,7 +130,7 @@ def _check(args: argparse.Namespace) -> None:
                 raise InputError(f"--demo means --package demo --source demo; leave out --{name}")
         args.package, args.source = "demo", "demo" if args.lead is None else "demo_fx"
     args.package = args.package or ("taiwan" if args.model is None else OWN)
-    args.source = args.source or "gfs"
+    args.source = args.source or default_source(args.package)
     for name in ("samples", "steps", "max_batch"):
         value = getattr(args, name)
         if value is not None and value < 1:

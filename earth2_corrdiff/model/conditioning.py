@@ -15,7 +15,8 @@ from torch.nn import functional as F  # noqa: N812 (as everywhere in PyTorch cod
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.regrid import IndexRegridder, Regridder
 from earth2_corrdiff.base.times import Times
-from earth2_corrdiff.model.channels import Channel, feature, vector
+from earth2_corrdiff.model.channels import Channel, feature, sun, vector
+from earth2_corrdiff.model.outputs import PhysicalFields
 from earth2_corrdiff.model.spec import CorrDiffSpec
 
 
@@ -51,15 +52,15 @@ class Conditioning(nn.Module):
         self.spec = spec
         self.regrid: Regridder | IndexRegridder
         if spec.regridding == "index":
-            self.regrid = IndexRegridder(spec.output_grid.shape)
+            self.regrid = IndexRegridder(spec.run_grid.shape)
         else:
-            self.regrid = Regridder(spec.input_grid, spec.output_grid, spec.grid_bounds_margin)
+            self.regrid = Regridder(spec.input_grid, spec.run_grid, spec.grid_bounds_margin)
         center, scale = np.array([spec.normalisation(c) for c in spec.conditioning], dtype=np.float32).T
-        fields, shape = spec.invariant_fields, (0, *spec.output_grid.shape)
+        fields, shape = spec.invariant_fields, (0, *spec.run_grid.shape)
         invariants = torch.empty(shape) if fields is None else torch.as_tensor(fields, dtype=torch.float32)
-        features = any(channel.kind == "feature" for channel in spec.conditioning)
-        grid = [np.array(axis, dtype=np.float64) for axis in spec.output_grid.mesh()] if features else []
-        lat, lon = map(torch.from_numpy, grid or [np.empty((0, 0))] * 2)
+        placed = spec.gated or any(channel.kind == "feature" for channel in spec.conditioning)
+        grid = spec.run_grid.mesh() if placed else [np.empty((0, 0))] * 2
+        lat, lon = (torch.from_numpy(np.array(axis, dtype=np.float64)) for axis in grid)
         buffers = {
             "center": torch.from_numpy(center.copy()).view(1, -1, 1, 1),
             "scale": torch.from_numpy(scale.copy()).view(1, -1, 1, 1),
@@ -120,6 +121,13 @@ class Conditioning(nn.Module):
         """Scalar conditions ``[B, K]`` of valid times; None for networks without."""
         return vector(self.spec.vector, valid, self.center.device) if self.spec.vector else None
 
+    def gate_zenith(self, valid: Times) -> Tensor | None:
+        """Cosine of the zenith angle ``[1 or m, H, W]`` of the output grid, for solar gates; None without."""
+        if not self.spec.gated:
+            return None
+        lat, lon = self.spec.inner(self.lat), self.spec.inner(self.lon)
+        return torch.stack([sun("cos_zenith_hour", time, lat, lon) for time in valid])
+
     def filtered(self, coarse: Tensor) -> Tensor:
         """Coarse fields after the package's filters; what is given stays as it is."""
         for name in self.spec.filters:
@@ -145,7 +153,7 @@ def _take(x: Tensor, channels: list[int]) -> Tensor:
 
 
 def framed(spec: CorrDiffSpec, fields: Tensor) -> Tensor:
-    """Fields of the output grid as networks see them: ``[B, C, H, W] → [B, C, H', W']``."""
+    """Fields of the run grid as networks see them: ``[B, C, H, W] → [B, C, H', W']``."""
     if spec.flip:
         fields = fields.flip(-2)
     if spec.padding is not None:
@@ -158,9 +166,23 @@ def framed(spec: CorrDiffSpec, fields: Tensor) -> Tensor:
 def unframed(spec: CorrDiffSpec, fields: Tensor) -> Tensor:
     """Undo :func:`framed`: ``[B, C, H', W'] → [B, C, H, W]``."""
     if spec.padding is not None:
-        (top, _, left, _), (H, W) = spec.padding, spec.output_grid.shape
+        (top, _, left, _), (H, W) = spec.padding, spec.run_grid.shape
         fields = fields[..., top : top + H, left : left + W]
     return fields.flip(-2) if spec.flip else fields
+
+
+def physical_fields(spec: CorrDiffSpec) -> PhysicalFields:
+    """What undoes the outputs' normalisation and makes them physical."""
+    center, scale = (
+        torch.tensor(part, dtype=torch.float32).view(1, -1, 1, 1)
+        for part in (spec.outputs.center, spec.outputs.scale)
+    )
+    elevation = None
+    if spec.hub_winds is not None and spec.invariant_fields is not None:
+        i, still = spec.hub_winds.elevation, spec.invariants
+        field = (spec.inner(spec.invariant_fields)[i] - still.center[i]) / still.scale[i]
+        elevation = torch.from_numpy(field.astype(np.float32))
+    return PhysicalFields(center, scale, spec.rules, spec.hub_winds, elevation)
 
 
 def sea_ice(coarse: Tensor, names: Sequence[str]) -> Tensor:

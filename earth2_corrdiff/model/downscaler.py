@@ -25,7 +25,7 @@ from earth2_corrdiff.base.free_memory import check_out_of_memory
 from earth2_corrdiff.base.regrid import IndexRegridder, Regridder
 from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.model.batching import no_memory
-from earth2_corrdiff.model.conditioning import Conditioning, unframed
+from earth2_corrdiff.model.conditioning import Conditioning, physical_fields, unframed
 from earth2_corrdiff.model.diffusion.noise import MemberNoise
 from earth2_corrdiff.model.diffusion.solvers import Denoise, sample
 from earth2_corrdiff.model.domain_denoiser import DomainDenoiser, Shard
@@ -117,8 +117,6 @@ class Downscaler(nn.Module):
     Source: Mardani et al., arXiv 2309.15214; ``earth2studio.models.dx.CorrDiff``.
     """
 
-    center_out: Tensor
-    scale_out: Tensor
     position: Tensor
 
     def __init__(
@@ -147,19 +145,11 @@ class Downscaler(nn.Module):
         for net in self.networks:
             net.exact = self._asked == "fp32"
         self.domain = DomainDenoiser(spec, regression, denoiser)
-        self._register(spec)
-
-    def _register(self, spec: CorrDiffSpec) -> None:
+        self.outputs = physical_fields(spec)
         position = torch.empty(0, *spec.domain)
         if spec.regression_grid:
             position = torch.from_numpy(position_features("sinusoidal", 4, spec.domain))
-        buffers = {
-            "center_out": torch.tensor(spec.outputs.center, dtype=torch.float32).view(1, -1, 1, 1),
-            "scale_out": torch.tensor(spec.outputs.scale, dtype=torch.float32).view(1, -1, 1, 1),
-            "position": position[None],
-        }
-        for name, value in buffers.items():
-            self.register_buffer(name, value, persistent=False)
+        self.register_buffer("position", position[None], persistent=False)
 
     @property
     def networks(self) -> tuple[Regression | Denoiser, ...]:
@@ -191,6 +181,16 @@ class Downscaler(nn.Module):
     def regrid(self) -> Regridder | IndexRegridder:
         """Regridding of coarse fields: that of the conditioning."""
         return self.conditioning.regrid
+
+    @property
+    def center_out(self) -> Tensor:
+        """Center of the output's normalisation, ``[1, Co, 1, 1]``."""
+        return self.outputs.center
+
+    @property
+    def scale_out(self) -> Tensor:
+        """Scale of the output's normalisation, ``[1, Co, 1, 1]``."""
+        return self.outputs.scale
 
     @property
     def precision(self) -> str:
@@ -273,9 +273,13 @@ class Downscaler(nn.Module):
         return given(x, sigma)
 
     def physical(self, normalised: Tensor, case: Prepared | None = None) -> Tensor:
-        """Physical fields of a case, or one per member: ``[m, Co, H', W'] → [m, Co, H, W]`` float32."""
-        inner = unframed(self.spec, normalised)
-        return (self.scale_out * inner + self.center_out).to(torch.float32)
+        """Physical fields of a case, or one per member: ``[m, Co, H', W'] → [m, Co, H, W]`` float32.
+
+        Where the outputs have more than those of the networks, these follow them.
+        """
+        zenith = None if case is None or case.valid is None else self.conditioning.gate_zenith(case.valid)
+        fields: Tensor = self.outputs(self.spec.inner(unframed(self.spec, normalised)), zenith)
+        return fields
 
     def batch_size(self, max_batch: int | None = None) -> int:
         """Members in a block: ``max_batch``, by default what suits the device; fewer once memory ran out."""
@@ -508,7 +512,7 @@ class Downscaler(nn.Module):
 
         Parameters and errors are those of :meth:`members`.
         """
-        shape = (len(coarse), len(seeds), len(self.spec.outputs.names), *self.spec.output_grid.shape)
+        shape = (len(coarse), len(seeds), len(self.spec.output_variables), *self.spec.output_grid.shape)
         out = torch.empty(shape, dtype=torch.float32, device=coarse.device)
         blocks = self.members(coarse, seeds, max_batch, progress, lead_hours, sampling, valid_times)
         for b, first, block in blocks:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.diffusion.rectified_flow import check_flow, flow_sigmas
 from earth2_corrdiff.model.diffusion.solvers import Churn, check_solver, karras_sigmas, network_calls
 from earth2_corrdiff.model.outputs import HubWinds, OutputRule
+from earth2_corrdiff.model.transforms import Transform
 
 # Noise range of the path that a package names, where its metadata give none (upstream's defaults).
 _SIGMA_MAX = {"stochastic": 800.0, "deterministic": 80.0}
@@ -377,7 +379,7 @@ class CorrDiffSpec:
         wrong = [name for name in self.filters if name not in FILTERED]
         if wrong or not {need for name in self.filters for need in FILTERED[name]} <= {*self.inputs.names}:
             raise InputError(f"the filters {', '.join(map(repr, self.filters))} do not fit the inputs")
-        (H, W), padding = self.output_grid.shape, self.padding or (0,) * 4
+        (H, W), padding = self.run_grid.shape, self.padding or (0,) * 4
         if min(padding) < 0 or max(padding[:2]) >= H or max(padding[2:]) > W:
             raise InputError(f"the output grid of {H} x {W} is too small for a padding of {self.padding}")
 
@@ -400,7 +402,13 @@ class CorrDiffSpec:
     @property
     def needs_time(self) -> bool:
         """True if a case needs its valid time."""
-        return bool(set(self.vector) - {"one"}) or any(channel.needs_time for channel in self.channels)
+        features = any(channel.needs_time for channel in self.channels)
+        return features or self.gated or bool(set(self.vector) - {"one"})
+
+    @property
+    def gated(self) -> bool:
+        """True if an output is gated by the sun's zenith angle."""
+        return any(rule.gate is not None for rule in self.rules)
 
     @property
     def conditioning(self) -> tuple[Channel, ...]:
@@ -442,6 +450,17 @@ class CorrDiffSpec:
     def output_variables(self) -> tuple[str, ...]:
         """Names of the fields that come out: the networks' outputs and what is derived from them."""
         return self.outputs.names + (self.hub_winds.names if self.hub_winds else ())
+
+    @property
+    def physical_statistics(self) -> tuple[tuple[float, float], ...]:
+        """Mean and deviation of each output in its unit; NaN where those known are of its transform."""
+        rules = self.rules or (OutputRule(),) * len(self.outputs.names)
+        known = zip(rules, self.outputs.center, self.outputs.scale, strict=True)
+        found = [
+            (rule.factor * mean, rule.factor * spread) if rule.transform == Transform() else (math.nan,) * 2
+            for rule, mean, spread in known
+        ]
+        return (*found, *[(math.nan, math.nan)] * (len(self.output_variables) - len(found)))
 
     @property
     def run_grid(self) -> Grid:
