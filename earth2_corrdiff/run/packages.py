@@ -30,9 +30,9 @@ def load_model(options: ModelOptions) -> CorrDiff:
         If the package is not there, not usable or cannot be downloaded, or the options do not fit it
     """
     with _download_advice(options.package):
-        package = None if options.package == OWN else open_package(options.package)
         if options.model is None:
-            return options.model_of(package)
+            return options.model_of(open_package(options.package))
+        package = None if options.package == OWN else open_package(options.package)
         kind = named_class(options.model)
         if issubclass(kind, CorrDiff):
             return options.model_of(kind.load_default_package() if package is None else package, kind)
