@@ -32,7 +32,7 @@ FILTERED = {"sea_ice": ("siconc", "snc")}
 """Filters of coarse fields (``conditioning.FILTERS``) → inputs that they need."""
 RESERVED = (
     *("time", "lead_time", "ensemble", "sample", "lat", "lon", "lat_lowres", "lon_lowres"),
-    *("member_seed", "compression_error"),
+    *("member_seed", "compression_error", "y", "x"),
 )
 """Names of a store's own arrays, which no variable may have."""
 Field = NDArray[np.float32]
@@ -289,6 +289,10 @@ class CorrDiffSpec:
         Its rows above and below the output grid, and its columns left and right
     surroundings : Surroundings | None
         For networks that take domains of any size
+    projected : tuple[np.ndarray, np.ndarray] | None
+        y ``[H]`` and x ``[W]`` of the output grid, metres, where it is that of a projection
+    complete : bool
+        True if coarse fields with missing values are refused
     """
 
     inputs: Statistics
@@ -324,6 +328,8 @@ class CorrDiffSpec:
     seen_grid: Grid | None = None
     halo: tuple[int, int, int, int] = (0, 0, 0, 0)
     surroundings: Surroundings | None = None
+    projected: tuple[NDArray[Any], NDArray[Any]] | None = None
+    complete: bool = False
 
     def __post_init__(self) -> None:
         check_count("number_of_samples", self.number_of_samples)
@@ -429,6 +435,8 @@ class CorrDiffSpec:
     def _check_outputs(self) -> None:
         if self.rules and len(self.rules) != len(self.outputs.names):
             raise InputError(f"{len(self.outputs.names)} outputs need as many rules, got {len(self.rules)}")
+        if self.projected is not None and tuple(map(len, self.projected)) != self.output_grid.shape:
+            raise InputError("y and x of the projection have not the shape of the output grid")
         if len(set(self.output_variables)) != len(self.output_variables):
             raise InputError(f"the output has a name twice: {listed(self.output_variables)}")
         (H, W), (h, w), (top, bottom, left, right) = self.output_grid.shape, self.run_grid.shape, self.halo

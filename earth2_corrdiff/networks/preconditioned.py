@@ -348,16 +348,17 @@ class DiTDenoiser(_Transformer, Denoiser):
 
 
 class DiTFlow(DiTDenoiser):
-    """A DiT for rectified flow: ``x [B, C, H, W], t, cond [B, Cc, H, W]`` → the clean fields, or the flow.
+    """A DiT of rectified flow as a denoiser: ``y [B, C, H, W], sigma, cond [B, Cc, H, W] → D(y; sigma)``.
 
-    On the straight path ``x = (1 - t) clean + t noise`` the flow is ``noise - clean``.
+    On the straight path ``x = (1 - t) clean + t noise`` is ``y = x / (1 - t)`` and ``sigma = t / (1 - t)``.
+    The flow is ``noise - clean``, so that the clean fields are ``x - t flow``.
 
     Parameters
     ----------
     model : DiT
         Its input is ``x ⊕ cond``
     prediction : {"x0", "flow"}
-        What it makes
+        What it makes: the clean fields, or the flow
     time_scale : float
         The DiT's t at t = 1
 
@@ -367,14 +368,18 @@ class DiTFlow(DiTDenoiser):
     def __init__(self, model: DiT, prediction: str = "x0", time_scale: float = 999.0) -> None:
         super().__init__(model)
         if prediction not in ("x0", "flow"):
-            raise InputError(f"{prediction!r} is not a valid prediction; use x0 or flow")
+            raise InputError(f"{prediction!r:.60} is not a valid prediction; use x0 or flow")
+        if not 1e-6 <= time_scale <= 1e6:
+            raise InputError(f"time_scale must be positive, and within 1e-6 and 1e6, got {time_scale}")
         self.prediction, self.time_scale = prediction, time_scale
 
     def checkpoint_state(self) -> dict[str, Tensor]:
         return _Transformer.checkpoint_state(self)
 
     def _coefficients(self, s: Tensor) -> tuple[Tensor | float, Tensor, Tensor | float, Tensor | float]:
-        return 1.0, s * self.time_scale, 1.0, 0.0
+        t, rest = (s.double() / (1 + s.double())).to(s.dtype), 1 / (1 + s)
+        c_out, c_skip = (1.0, 0.0) if self.prediction == "x0" else (-t, rest)
+        return rest, t * self.time_scale, c_out, c_skip
 
 
 Wrap = Callable[[DiT], Regression | Denoiser]

@@ -62,7 +62,9 @@ def lay_out(io: ZarrBackend, layout: Layout) -> None:
         io.add_array(lowres, f"{name}_lowres", attributes=attributes, **storage(own=io.zarr_codecs))
     for name, values in layout.static.items():
         attributes = _attributes(name)
-        io.add_array(layout.plane, name, from_numpy(values), attributes=attributes, **storage(own=io.zarr_codecs))
+        io.add_array(
+            layout.plane, name, from_numpy(values), attributes=attributes, **storage(own=io.zarr_codecs)
+        )
     _add_seeds(io.root, layout)
     if layout.bounds:
         warn_without_pcodec()

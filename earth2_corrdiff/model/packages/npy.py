@@ -43,7 +43,9 @@ def _header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], int]:
         version = np.lib.format.read_magic(file)
         if version not in ((1, 0), (2, 0)):
             raise ValueError(f"the version {version} is not known")
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
         shape, _, kind = read(file)
         return shape, kind, file.tell()
 
