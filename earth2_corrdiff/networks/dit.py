@@ -10,7 +10,7 @@ all tokens (``timm``) or a window around each (``natten2d``), the latter also wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
@@ -291,7 +291,7 @@ class Block(nn.Module):
         super().__init__()
         self.eps, self.drop_path = norm_eps, drop_path
         self.attention = attention(drops=(attn_drop_rate, proj_drop_rate))
-        inside = int(hidden * mlp_ratio)
+        self.width = inside = int(hidden * mlp_ratio)
         drop = [nn.Dropout(mlp_drop_rate)] if mlp_drop_rate else []
         last = drop if final_mlp_dropout else []
         first: list[nn.Module] = [Linear(hidden, inside), _GELU("tanh"), *drop]
@@ -352,7 +352,7 @@ class Detokenizer(nn.Module):
 
     def __init__(self, hidden: int, channels: int, patch: tuple[int, int]) -> None:
         super().__init__()
-        self.patch = patch
+        self.patch, self.width = patch, 0
         self.proj_layer = Projection(hidden, patch[0] * patch[1] * channels)
 
     def forward(self, x: Tensor, c: Tensor, grid: Tokens) -> Tensor:
@@ -373,6 +373,7 @@ class ConvDetokenizer(nn.Module):
         conv_kernel: int = 3,
     ) -> None:
         super().__init__()
+        self.width = conv_hidden if conv_layers > 1 else channels
         self.proj = Detokenizer(hidden, channels, patch)
         widths = [channels, *[conv_hidden] * (conv_layers - 1), channels]
         layers: list[nn.Module] = []
@@ -443,7 +444,8 @@ class DiT(nn.Module):
         attn_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        hidden, how = hidden_size, dict(attn_kwargs or {})
+        self.hidden = hidden = hidden_size
+        how = dict(attn_kwargs or {})
         self.input_size, self.patch_size = pair(input_size), pair(patch_size)
         self.in_channels, self.out_channels = in_channels, out_channels or in_channels
         self.condition_dim, self.head_dim = condition_dim or 0, hidden // num_heads
@@ -503,10 +505,12 @@ class DiT(nn.Module):
             return "asks for {} x {} or more".format(*least)
         return None
 
-    def products(self) -> Iterator[nn.Module]:
-        """The linear layers of all tokens inside the blocks: nearly all of the work."""
+    def cast(self, dtype: torch.dtype) -> None:
+        """Multiply tokens in a type, inside the blocks: nearly all of the work. All else stays float32."""
         for block in cast(list[Block], self.blocks):
-            yield from (*block.attention.modules(), *block.linear.modules())
+            for module in (*block.attention.modules(), *block.linear.modules()):
+                if isinstance(module, Linear):
+                    module.to(dtype)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """The image that the network makes.

@@ -38,7 +38,7 @@ def supports(x: Tensor) -> bool:
 
 
 def supports_residual(x: Tensor) -> bool:
-    """True if ``residual_scale`` and ``gelu_`` take such a tensor, and there is a compiler on this machine."""
+    """True if ``residual_scale`` and ``gelu_`` take such a tensor, and there is a compiler."""
     return x.dtype in _TYPES and library() is not None
 
 
