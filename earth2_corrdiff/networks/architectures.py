@@ -1,19 +1,22 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Architectures of U-Nets: those that this package builds itself, and those that PhysicsNeMo builds.
+"""Architectures: U-Nets and DiTs that this package builds itself, and U-Nets that PhysicsNeMo builds.
 
 This is the only file that may import PhysicsNeMo, and only where it is installed and the checkpoint's
-architecture is not one of ``unet.py``.
+architecture is not one of ``unet.py`` or ``dit.py``.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 from torch import Tensor, nn
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.networks.mdlus import Checkpoint
+from earth2_corrdiff.networks.arguments import check_dit_arguments
+from earth2_corrdiff.networks.dit import DiT
+from earth2_corrdiff.networks.mdlus import Checkpoint, Nested
 from earth2_corrdiff.networks.unet import SongUNet
 
 REGRESSIONS = ("UNet", "CorrDiffRegressionUNet")
@@ -45,6 +48,51 @@ _FIXED: dict[str, tuple[Any, ...]] = {
 _IGNORED = ("checkpoint_level", "use_apex_gn", "profile_mode", "amp_mode", "use_fp16")
 # Arguments of the wrapper around the U-Net.
 _OUTSIDE = ("img_channels", "scale_cond_input", "sigma_data", "sigma_min", "sigma_max")
+
+# Classes of networks that hold a DiT, from the outside; the wrapper joins latent and conditioning.
+EDM, _JOINED, _DIT = "EDMPreconditioner", "ConcatConditionWrapper", "DiT"
+_DIT_IGNORED = ("tokenizer", "layernorm_backend", "dit_initialization", "force_tokenization_fp32")
+
+
+def is_dit(checkpoint: Checkpoint) -> bool:
+    """True if a checkpoint holds a DiT, with or without wrappers."""
+    return checkpoint.name in (EDM, _JOINED, _DIT)
+
+
+def unwrapped(checkpoint: Checkpoint) -> tuple[Checkpoint, str]:
+    """The DiT of a checkpoint by itself, with the arguments of version 0.2.0, and the prefix of its keys.
+
+    Raises
+    ------
+    ValueError
+        If the wrappers are not those of a diffusion model with a conditioning, or the DiT is of another
+        version, or has arguments beyond any network
+    """
+    names, inner = [checkpoint.name], checkpoint.args.get("model")
+    args, version = checkpoint.args, checkpoint.version
+    while isinstance(inner, Nested):
+        names, args, version = [*names, inner.name], inner.args, inner.version
+        inner = inner.args.get("model")
+    if names not in ([_DIT], [_JOINED, _DIT], [EDM, _JOINED, _DIT]):
+        raise ValueError(f"{' of '.join(name[:60] for name in names)} is no CorrDiff network")
+    if version not in ("", "0.1.0", "0.2.0"):
+        raise ValueError(f"version {version[:20]!r} of a DiT is not known; use 0.1.0 or 0.2.0")
+    args = dict(args)
+    if version == "0.1.0" and "timestep_embed_kwargs" in args:
+        args["conditioning_embedder_kwargs"] = args.pop("timestep_embed_kwargs")
+    check_dit_arguments(args)
+    prefix = "model." * (len(names) - 1)
+    state = {
+        key.removeprefix(prefix) if key.startswith(prefix) else f"/{key}": value
+        for key, value in checkpoint.state.items()
+        if (key, names[0]) != ("sigma_data", EDM)
+    }
+    return replace(checkpoint, args=args, state=state), prefix
+
+
+def dit_of(args: dict[str, Any]) -> DiT:
+    """A DiT of checked arguments, with fresh weights."""
+    return DiT(**{key: value for key, value in args.items() if key not in _DIT_IGNORED})
 
 
 def unet_of(checkpoint: Checkpoint) -> SongUNet | UpstreamUNet:

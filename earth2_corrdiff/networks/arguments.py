@@ -16,6 +16,7 @@ MOST_SIDE = 2**16
 MOST_CHANNELS = 2**16
 MOST_LEVELS = 12
 MOST_BLOCKS = 64
+MOST_DEPTH = 256
 MOST_FEATURES = 2**27
 """Numbers that position features may have: they are computed, not stored."""
 Check = Callable[[Any], bool]
@@ -83,6 +84,60 @@ _ARGUMENTS: dict[str, tuple[Check, str]] = {
     **dict.fromkeys(_FLAGS, (_FLAG, "true or false")),
 }
 _NEEDED = ("img_resolution", "img_in_channels", "img_out_channels")
+_WIDTH = (_whole(1, MOST_CHANNELS), f"1 to {MOST_CHANNELS}")
+_NO_WIDTH = (_either(_NONE, _whole(0, MOST_CHANNELS)), f"0 to {MOST_CHANNELS}")
+_PAIR = (_either(_SIDE, _several(_SIDE, 2, 2)), f"1 to {MOST_SIDE}, or two of them")
+_RATE = (_number(0, 0.999), "0 to 0.999")
+_YES_NO = (_one_of(True, False), "true or false")
+_ODD = (lambda value: _whole(1, 99)(value) and value % 2 == 1, "an odd number up to 99")
+
+
+def _named(*known: str | None) -> tuple[Check, str]:
+    return lambda value: value in known and not isinstance(value, bool), " or ".join(map(repr, known))
+
+
+# The same for a DiT; for one of a part's arguments, the name of the part stands before it
+_DIT_ARGUMENTS: dict[str, tuple[Check, str]] = {
+    "depth": (_whole(1, MOST_DEPTH), f"1 to {MOST_DEPTH}"),
+    "mlp_ratio": (_number(1e-3, 256), "0.001 to 256"),
+    "drop_path_rates": (_either(_NONE, _several(_RATE[0], 1, MOST_DEPTH)), "a rate for each block"),
+    "tokenizer": _named("patch_embed_2d"),
+    "detokenizer": _named("proj_reshape_2d", "proj_reshape_2d_conv"),
+    "conditioning_embedder": _named("dit", "edm"),
+    "attention_backend": _named("timm", "natten2d", "natten2d_rope"),
+    "qk_norm_type": _named(None, "LayerNorm", "RMSNorm"),
+    "embed_fn": _named("cos_sin", "np_sin_cos"),
+    "pos_embed": (_text, "a name"),
+    "scale": (_either(_NONE, _number(1e-9, 1e9)), "a positive number"),
+    "rope_theta": (_number(1e-3, 1e12), "a positive number"),
+    "norm_eps": (_number(1e-12, 1), "a small positive number"),
+    "max_positions": (_number(1, 1e12), "1 or more"),
+    "conv_layers": (_whole(1, MOST_BLOCKS), f"1 to {MOST_BLOCKS}"),
+    "conv_kernel": _ODD,
+    **dict.fromkeys(("input_size", "patch_size", "attn_kernel", "dilation"), _PAIR),
+    **dict.fromkeys(("layernorm_backend", "norm_layer"), _named("apex", "torch")),
+    **dict.fromkeys(("in_channels", "hidden_size", "num_heads", "conv_hidden"), _WIDTH),
+    **dict.fromkeys(("emb_channels", "noise_channels"), _WIDTH),
+    **dict.fromkeys(("out_channels", "condition_dim", "freq_embed_dim", "mlp_hidden_dim"), _NO_WIDTH),
+    **dict.fromkeys(("attn_drop_rate", "proj_drop_rate", "mlp_drop_rate", "condition_dropout"), _RATE),
+    **dict.fromkeys(("dit_initialization", "force_tokenization_fp32", "use_nan_mask_tokens"), _YES_NO),
+    **dict.fromkeys(("qk_norm", "qkv_bias", "qk_norm_affine", "scale_norm", "endpoint"), _YES_NO),
+    **dict.fromkeys(("intermediate_dropout", "final_mlp_dropout", "legacy_condition_bias"), _YES_NO),
+}
+
+
+def check_dit_arguments(args: Mapping[str, Any]) -> None:
+    """Raise ValueError for arguments of a DiT, or of its parts, of another type or beyond any network."""
+    missing = [name for name in ("input_size", "in_channels") if name not in args]
+    if missing:
+        raise ValueError(f"no {' and no '.join(missing)}")
+    for name, value in args.items():
+        if isinstance(value, dict) and name.endswith("kwargs"):
+            check_dit_arguments({"input_size": 1, "in_channels": 1, **value})
+        elif name not in _DIT_ARGUMENTS:
+            raise ValueError(f"the argument {_short(name)} is not known")
+        elif not _DIT_ARGUMENTS[name][0](value):
+            raise ValueError(f"{name} must be {_DIT_ARGUMENTS[name][1]}, got {_short(value)}")
 
 
 def check_arguments(args: Mapping[str, Any]) -> None:

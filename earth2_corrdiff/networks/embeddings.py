@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Embeddings of CorrDiff's U-Net: of the noise level, and of a pixel's position in the domain."""
+"""Embeddings of CorrDiff's networks: of the noise level, and of a pixel's position in the domain."""
 
 from __future__ import annotations
 
@@ -30,20 +30,35 @@ class Linear(nn.Module):
 
 
 class NoiseEmbedding(nn.Module):
-    """``[B] → [B, C]``: sines, then cosines, of the noise label at C/2 frequencies from 1 to 1e-4."""
+    """``[B] → [B, C]``: sines, then cosines, of the noise label at C/2 frequencies from 1 to 1e-4.
+
+    Parameters
+    ----------
+    channels : int
+        C
+    max_positions : float, optional
+        Inverse of the lowest frequency
+    endpoint : bool, optional
+        True if the lowest frequency is one of them, False if it would be the next one
+    cosines_first : bool, optional
+        True if the cosines come first
+    """
 
     freqs: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(
+        self, channels: int, max_positions: float = 10000, endpoint: bool = True, cosines_first: bool = False
+    ) -> None:
         super().__init__()
-        half = channels // 2
+        half, self.cosines_first = channels // 2, cosines_first
         # never on the meta device: there PyTorch decomposes it in Python and imports its compiler, 0.8 s
-        ramp = torch.arange(half, dtype=torch.float32, device="cpu") / (half - 1)
-        self.register_buffer("freqs", (1 / 10000) ** ramp)
+        ramp = torch.arange(half, dtype=torch.float32, device="cpu") / (half - endpoint)
+        self.register_buffer("freqs", (1 / max_positions) ** ramp)
 
     def forward(self, labels: Tensor) -> Tensor:
         phase = torch.outer(labels, self.freqs)
-        return torch.cat([phase.sin(), phase.cos()], dim=1)
+        parts = [phase.sin(), phase.cos()]
+        return torch.cat(parts[::-1] if self.cosines_first else parts, dim=1)
 
 
 def position_features(gridtype: str, channels: int, shape: tuple[int, int]) -> np.ndarray:

@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The two networks of CorrDiff: ``regression(cond)`` and ``denoiser(x, sigma, cond)``.
 
-Both wrap a U-Net (``.model``, as upstream's wrappers do) and make a checkpoint callable with data alone.
+Both wrap a U-Net or a DiT (``.model``, as upstream's wrappers do) and make a checkpoint callable with data
+alone. A third kind, :class:`DiTFlow`, is trained for rectified flow.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,8 +19,18 @@ import torch
 from torch import Tensor, nn
 
 from earth2_corrdiff.base.errors import InputError, first_line
-from earth2_corrdiff.networks.architectures import REGRESSIONS, UpstreamUNet, import_upstream, unet_of
+from earth2_corrdiff.networks.architectures import (
+    EDM,
+    REGRESSIONS,
+    UpstreamUNet,
+    dit_of,
+    import_upstream,
+    is_dit,
+    unet_of,
+    unwrapped,
+)
 from earth2_corrdiff.networks.arguments import check_arguments, place_features
+from earth2_corrdiff.networks.dit import DiT, Linear
 from earth2_corrdiff.networks.float32 import full_float32
 from earth2_corrdiff.networks.mdlus import Checkpoint, check_finite, check_weights, load_weights
 from earth2_corrdiff.networks.memory_model import memory_of
@@ -44,6 +56,10 @@ class _Network(nn.Module):
         super().__init__()
         self.model = model
         self.compute_dtype = torch.float32
+
+    def checkpoint_state(self) -> dict[str, Tensor]:
+        """The weights under the keys of its checkpoint."""
+        return self.state_dict()
 
     def _features(self, x: Tensor, labels: Tensor, position: Tensor | None) -> Tensor:
         """The U-Net itself, in its type; float32 out."""
@@ -178,6 +194,11 @@ class Denoiser(_Network):
         self.scale_cond = scale_cond
         self.sigma_data, self.sigma_min, self.sigma_max = sigma_data, sigma_min, sigma_max
 
+    @property
+    def out_channels(self) -> int:
+        """Channels of the residual."""
+        return int(self.origin.args["img_out_channels"])
+
     def given(self, cond: Tensor, position: Tensor | None = None) -> Callable[[Tensor, float], Tensor]:
         """D(x; sigma) for one conditioning ``[1, Cc, H, W]``, for a whole sampling run."""
 
@@ -192,9 +213,7 @@ class Denoiser(_Network):
     ) -> Tensor:
         """``sigma`` is one number for all, or a tensor ``[B]``; the result is float32."""
         x = x.to(torch.float32)
-        # filled, not copied from the host: a copy would wait for the device
-        s = sigma if isinstance(sigma, Tensor) else torch.full((1,), sigma, device=x.device)
-        s = s.to(torch.float32).reshape(-1, 1, 1, 1)
+        s = _level(sigma, x)
         sd2 = self.sigma_data**2
         c_skip = sd2 / (s**2 + sd2)
         c_out = s * self.sigma_data / (s**2 + sd2).sqrt()
@@ -203,7 +222,167 @@ class Denoiser(_Network):
         return c_skip * x + c_out * self._features(arg, (s.log() / 4).flatten(), position)
 
 
-def create(checkpoint: Checkpoint, domain: tuple[int, int] | None = None) -> Regression | Denoiser:
+def _level(sigma: float | Tensor, x: Tensor) -> Tensor:
+    """A noise level, ``[1 or B, 1, 1, 1]`` float32 (or float64, where x is)."""
+    # filled, not copied from the host: a copy would wait for the device
+    s = sigma if isinstance(sigma, Tensor) else torch.full((1,), sigma, device=x.device, dtype=x.dtype)
+    return s.to(x.dtype).reshape(-1, 1, 1, 1)
+
+
+class _Transformer(_Network):
+    """A DiT with its checkpoint: for both networks, what differs from a U-Net's."""
+
+    model: DiT
+    prefix = ""
+
+    @property
+    def image_channels(self) -> int:
+        return self.model.in_channels
+
+    @property
+    def uses_lead_time(self) -> bool:
+        return False
+
+    def position(self, lead_time: Tensor | None = None) -> None:
+        """A DiT knows positions by its own means."""
+
+    @property
+    def multiple(self) -> int:
+        return math.lcm(*self.model.patch_size)
+
+    def shape_fault(self, shape: tuple[int, int], patch: tuple[int, int] | None = None) -> str | None:
+        return self.model.shape_fault(patch or shape)
+
+    def checkpoint_state(self) -> dict[str, Tensor]:
+        return {f"{self.prefix}{key}": value for key, value in self.model.state_dict().items()}
+
+    def _image(
+        self, image: Tensor, t: Tensor, position: Tensor | None, vector: Tensor | None = None
+    ) -> Tensor:
+        """The DiT itself, in its type; float32 out (float64 where the input is)."""
+        if position is not None:
+            raise InputError("a DiT takes no embeddings of position; give them as conditioning")
+        own = self.model.condition_dim
+        if vector is not None and own and vector.shape[-1] != own:
+            raise InputError(f"the network takes a condition of {own} numbers, not {vector.shape[-1]}")
+        with full_float32(image.device, self.exact):
+            return cast(Tensor, self.model(image, t, vector)).to(image.dtype)
+
+
+class DiTMean(_Transformer, Regression):
+    """The mean by a DiT, ``cond [B, C_in, H, W] → [B, C_out, H, W]``: of noise level 0, with no condition.
+
+    Source: ``CorrDiffCosmoEra5._regression_forward`` of Earth2Studio.
+    """
+
+    def __init__(self, model: DiT) -> None:
+        super().__init__(model, model.out_channels)
+
+    def forward(self, cond: Tensor, position: Tensor | None = None) -> Tensor:
+        return self._image(cond, cond.new_zeros(1), position)
+
+
+class DiTDenoiser(_Transformer, Denoiser):
+    """A DiT behind EDM's preconditioning: ``x [B, C, H, W], sigma, cond [B, Cc, H, W] → D(x; sigma, cond)``.
+
+    Parameters
+    ----------
+    model : DiT
+        Its input is ``c_in x ⊕ cond``
+    sigma_data : float | Tensor
+        Standard deviation of the fields, of all or of each channel ``[C]``, in normalised units
+
+    Source: PhysicsNeMo's ``EDMPreconditioner(ConcatConditionWrapper(DiT))``.
+    """
+
+    spread: Tensor
+
+    def __init__(self, model: DiT, sigma_data: float | Tensor = 0.5) -> None:
+        spread = torch.as_tensor(sigma_data, dtype=torch.float32, device="cpu").flatten()
+        super().__init__(model, sigma_data=float(spread.square().mean().sqrt()))
+        if len(spread) not in (1, model.out_channels):
+            raise ValueError(f"sigma_data of {len(spread)} channels does not fit {model.out_channels}")
+        if not ((spread >= 1e-6) & (spread <= 1e6)).all():
+            raise ValueError("sigma_data must be positive numbers")
+        self.register_buffer("spread", spread.reshape(1, -1, 1, 1), persistent=False)
+
+    @property
+    def out_channels(self) -> int:
+        return self.model.out_channels
+
+    def checkpoint_state(self) -> dict[str, Tensor]:
+        return {**super().checkpoint_state(), "sigma_data": self.spread.flatten().squeeze()}
+
+    def given(
+        self, cond: Tensor, position: Tensor | None = None, vector: Tensor | None = None
+    ) -> Callable[[Tensor, float], Tensor]:
+        """D(x; sigma) for one conditioning ``[1, Cc, H, W]`` and, where it needs one, ``vector [1, K]``."""
+        if vector is None and self.model.condition_dim:
+            raise InputError(f"the network needs a condition of {self.model.condition_dim} numbers")
+
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            made: Tensor = self(x, sigma, cond.expand(x.shape[0], -1, -1, -1), position, vector)
+            return made
+
+        return denoise
+
+    def forward(
+        self,
+        x: Tensor,
+        sigma: float | Tensor,
+        cond: Tensor,
+        position: Tensor | None = None,
+        vector: Tensor | None = None,
+    ) -> Tensor:
+        """``sigma`` is one number for all, or a tensor ``[B]``; ``vector [1 or B, K]``; float32 out."""
+        x = x.to(cond.dtype)
+        c_in, t, c_out, c_skip = self._coefficients(_level(sigma, x))
+        return c_skip * x + c_out * self._image(
+            torch.cat([c_in * x, cond], dim=1), t.flatten(), position, vector
+        )
+
+    def _coefficients(self, s: Tensor) -> tuple[Tensor | float, Tensor, Tensor | float, Tensor | float]:
+        """c_in, the DiT's t, c_out and c_skip (Karras et al. 2022, table 1)."""
+        variance = s**2 + self.spread**2
+        return variance.rsqrt(), s.log() / 4, s * self.spread * variance.rsqrt(), self.spread**2 / variance
+
+
+class DiTFlow(DiTDenoiser):
+    """A DiT for rectified flow: ``x [B, C, H, W], t, cond [B, Cc, H, W]`` → the clean fields, or the flow.
+
+    On the straight path ``x = (1 - t) clean + t noise`` the flow is ``noise - clean``.
+
+    Parameters
+    ----------
+    model : DiT
+        Its input is ``x ⊕ cond``
+    prediction : {"x0", "flow"}
+        What it makes
+    time_scale : float
+        The DiT's t at t = 1
+
+    Source: ``CorrDiffEra5Hrrr._sample_one`` of Earth2Studio.
+    """
+
+    def __init__(self, model: DiT, prediction: str = "x0", time_scale: float = 999.0) -> None:
+        super().__init__(model)
+        if prediction not in ("x0", "flow"):
+            raise InputError(f"{prediction!r} is not a valid prediction; use x0 or flow")
+        self.prediction, self.time_scale = prediction, time_scale
+
+    def checkpoint_state(self) -> dict[str, Tensor]:
+        return _Transformer.checkpoint_state(self)
+
+    def _coefficients(self, s: Tensor) -> tuple[Tensor | float, Tensor, Tensor | float, Tensor | float]:
+        return 1.0, s * self.time_scale, 1.0, 0.0
+
+
+Wrap = Callable[[DiT], Regression | Denoiser]
+
+
+def create(
+    checkpoint: Checkpoint, domain: tuple[int, int] | None = None, wrap: Wrap | None = None
+) -> Regression | Denoiser:
     """A network of a checkpoint's architecture with fresh weights (its ``state`` is not read).
 
     Parameters
@@ -212,6 +391,8 @@ def create(checkpoint: Checkpoint, domain: tuple[int, int] | None = None) -> Reg
         Its class and arguments
     domain : tuple[int, int] | None, optional
         (H, W) that position features must be made for, by default any
+    wrap : Wrap | None, optional
+        What a DiT without wrappers is, as ``DiTFlow``; by default :class:`DiTMean`
 
     Raises
     ------
@@ -221,8 +402,22 @@ def create(checkpoint: Checkpoint, domain: tuple[int, int] | None = None) -> Reg
     """
     _check(checkpoint, domain)
     with _described(checkpoint):
-        net = _wrapped(unet_of(checkpoint), checkpoint)
+        net = _dit(checkpoint, wrap) if is_dit(checkpoint) else _wrapped(unet_of(checkpoint), checkpoint)
     net.origin = replace(checkpoint, state={})
+    return net
+
+
+def _dit(checkpoint: Checkpoint, wrap: Wrap | None) -> Regression | Denoiser:
+    """The network of a checkpoint with a DiT, the part outside it with the checkpoint's values."""
+    inner, prefix = unwrapped(checkpoint)
+    model = dit_of(inner.args)
+    if checkpoint.name != EDM:
+        net = (wrap or DiTMean)(model)
+    elif wrap is None:
+        net = DiTDenoiser(model, checkpoint.state.get("sigma_data", checkpoint.args.get("sigma_data", 0.5)))
+    else:
+        raise InputError(f"{checkpoint.source} holds a denoiser, not a DiT by itself; use one that does")
+    cast(_Transformer, net).prefix = prefix
     return net
 
 
@@ -242,8 +437,11 @@ def _described(checkpoint: Checkpoint) -> Iterator[None]:
 def _check(checkpoint: Checkpoint, domain: tuple[int, int] | None) -> None:
     """Refuse arguments that no network has, before one is made of them."""
     with _described(checkpoint):
-        check_arguments(checkpoint.args)
-        _check_domain(checkpoint, domain)
+        if is_dit(checkpoint):
+            unwrapped(checkpoint)
+        else:
+            check_arguments(checkpoint.args)
+            _check_domain(checkpoint, domain)
 
 
 def _check_domain(checkpoint: Checkpoint, domain: tuple[int, int] | None) -> None:
@@ -272,10 +470,12 @@ def _wrapped(model: nn.Module, checkpoint: Checkpoint) -> Regression | Denoiser:
     )
 
 
-def build(checkpoint: Checkpoint, domain: tuple[int, int] | None = None) -> Regression | Denoiser:
+def build(
+    checkpoint: Checkpoint, domain: tuple[int, int] | None = None, wrap: Wrap | None = None
+) -> Regression | Denoiser:
     """The network that a checkpoint holds, in evaluation mode, on the CPU, in float32.
 
-    ``domain`` is (H, W) that position features must be made for, by default any.
+    The arguments are those of :func:`create`.
 
     Raises
     ------
@@ -283,6 +483,8 @@ def build(checkpoint: Checkpoint, domain: tuple[int, int] | None = None) -> Regr
         If the architecture is not known, or the weights do not fit it or are not finite
     """
     _check(checkpoint, domain)
+    if is_dit(checkpoint):
+        return _build_dit(checkpoint, wrap)
     import_upstream(checkpoint)
     with torch.device("meta"):  # its shapes: nothing is allocated that the file does not hold
         check_weights(create(checkpoint, domain), checkpoint)
@@ -290,6 +492,16 @@ def build(checkpoint: Checkpoint, domain: tuple[int, int] | None = None) -> Regr
     load_weights(net, checkpoint)
     if checkpoint.args.get("use_fp16"):
         round_to_half(net)
+    check_finite(net, checkpoint.source)
+    return net.eval().requires_grad_(False)
+
+
+def _build_dit(checkpoint: Checkpoint, wrap: Wrap | None) -> Regression | Denoiser:
+    with torch.device("meta"):  # its shapes, and then the file's weights in their place
+        net = create(checkpoint, None, wrap)
+    state = check_weights(net.model, unwrapped(checkpoint)[0])
+    state = {key: value.to(torch.float32, copy=True).contiguous() for key, value in state.items()}
+    net.model.load_state_dict(state, strict=False, assign=True)
     check_finite(net, checkpoint.source)
     return net.eval().requires_grad_(False)
 
@@ -303,7 +515,7 @@ def round_to_half(net: nn.Module) -> None:
 
 
 def set_precision(net: Regression | Denoiser, precision: str) -> None:
-    """Make ``net`` convolve in ``precision``; norms, embeddings and everything outside stay float32.
+    """Make ``net`` convolve, or multiply tokens, in ``precision``; all else stays float32.
 
     Raises
     ------
@@ -317,7 +529,7 @@ def set_precision(net: Regression | Denoiser, precision: str) -> None:
         raise InputError(
             f"precision {precision!r} is not available for an architecture built by PhysicsNeMo; use fp32"
         )
-    for module in net.modules():
-        if isinstance(module, Conv2d):
+    for module in net.model.products() if isinstance(net.model, DiT) else net.modules():
+        if isinstance(module, Conv2d | Linear):
             module.to(dtype)
     net.compute_dtype = dtype

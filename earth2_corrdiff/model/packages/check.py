@@ -67,7 +67,7 @@ def check_networks(spec: CorrDiffSpec, regression: Regression, denoiser: Denoise
 
 
 def _check(spec: CorrDiffSpec, stage: str, net: Network, inputs: int) -> None:
-    made, outputs = int(net.origin.args["img_out_channels"]), len(spec.outputs.names)
+    made, outputs = net.out_channels, len(spec.outputs.names)
     if made != outputs:
         raise InputError(
             f"the {stage} network makes {made} channels, but the package's metadata name {outputs} "

@@ -13,7 +13,7 @@ import xarray as xr
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.diffusion.patch_geometry import write_patching
 from earth2_corrdiff.model.spec import DEFAULT_SAMPLING, CorrDiffSpec, Sampling, Statistics
-from earth2_corrdiff.networks.architectures import REGRESSIONS
+from earth2_corrdiff.networks.architectures import EDM, REGRESSIONS
 from earth2_corrdiff.networks.mdlus import write_mdlus
 from earth2_corrdiff.networks.preconditioned import Denoiser, Regression
 
@@ -55,11 +55,10 @@ def save_package(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, net in (("regression", regression), ("diffusion", denoiser)):
-        state = {
-            k: v.half() if half and v.is_floating_point() else v.float() for k, v in net.state_dict().items()
-        }
-        origin = net.origin
-        write_mdlus(folder / f"{name}.mdlus", origin.name, _module(origin.name), origin.args, state)
+        weights = net.checkpoint_state()
+        state = {k: v.half() if half and v.is_floating_point() else v.float() for k, v in weights.items()}
+        origin, path = net.origin, folder / f"{name}.mdlus"
+        write_mdlus(path, origin.name, _module(origin.name), origin.args, state, origin.version)
     _write_grids(folder, spec)
     (folder / "metadata.json").write_text(json.dumps(_metadata(spec), indent=2) + "\n", encoding="utf-8")
     stats = {"input": spec.inputs, "output": spec.outputs, "invariants": spec.invariants}
@@ -69,8 +68,12 @@ def save_package(
 
 
 def _module(name: str) -> str:
-    regression = "physicsnemo.models.diffusion_unets.unet"
-    return regression if name in REGRESSIONS else "physicsnemo.diffusion.preconditioners.legacy"
+    known = {
+        "DiT": "physicsnemo.models.dit.dit",
+        EDM: "physicsnemo.diffusion.preconditioners.preconditioners",
+    }
+    known |= dict.fromkeys(REGRESSIONS, "physicsnemo.models.diffusion_unets.unet")
+    return known.get(name, "physicsnemo.diffusion.preconditioners.legacy")
 
 
 def _rows(stats: Statistics) -> dict[str, dict[str, float]]:

@@ -19,12 +19,13 @@ from loguru import logger
 from torch import Tensor, nn
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.networks.dit import DiT
 from earth2_corrdiff.networks.fast.cpu import supports
 from earth2_corrdiff.networks.fast.executors import CpuExecutor, Level, executor_of
 from earth2_corrdiff.networks.fast.feature_maps import MapMemory
 from earth2_corrdiff.networks.fast.memory_plan import AUTO, MemoryPlan, check_maps, plan_memory
 from earth2_corrdiff.networks.memory_model import memory_of
-from earth2_corrdiff.networks.preconditioned import PRECISIONS, Denoiser, Regression
+from earth2_corrdiff.networks.preconditioned import PRECISIONS, Denoiser, Regression, set_precision
 from earth2_corrdiff.networks.unet import GroupNorm, SongUNet
 
 
@@ -53,6 +54,9 @@ def accelerate(
         If the precision or the folder is unknown, or not available for this architecture
     """
     check_precision(precision)
+    if isinstance(net.model, DiT):
+        set_precision(net, resolve(precision, net, torch.device("cpu")))
+        return net
     if not isinstance(net.model, SongUNet):
         if precision not in ("auto", "fp32"):
             raise InputError(
