@@ -97,7 +97,7 @@ class ModelOptions:
         for name, value in settings.items():
             if value is not None:
                 setattr(model, name, value)
-        own, domain = model.patching, model.spec.output_grid.shape
+        own, domain = model.patching, model.spec.domain
         patching = self.patching(own, domain, model.downscaler.denoiser.multiple)
         if patching is not own:
             model.patching = patching

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -30,6 +30,10 @@ INFERENCE_MODES = ("both", "regression", "diffusion")
 REGRIDDINGS = ("bilinear", "index")
 FILTERED = {"sea_ice": ("siconc", "snc")}
 """Filters of coarse fields (``conditioning.FILTERS``) → inputs that they need."""
+_BEYOND = (
+    *("channels", "vector", "input_hours", "daily_hour", "regridding", "padding", "flip", "filters"),
+    *("rules", "hub_winds", "seen_grid"),
+)
 RESERVED = (
     *("time", "lead_time", "ensemble", "sample", "lat", "lon", "lat_lowres", "lon_lowres"),
     *("member_seed", "compression_error", "y", "x"),
@@ -380,7 +384,7 @@ class CorrDiffSpec:
         wrong = [name for name in self.filters if name not in FILTERED]
         if wrong or not {need for name in self.filters for need in FILTERED[name]} <= {*self.inputs.names}:
             raise InputError(f"the filters {', '.join(map(repr, self.filters))} do not fit the inputs")
-        (H, W), padding = self.output_grid.shape, self.padding or (0,) * 4
+        (H, W), padding = self.run_grid.shape, self.padding or (0,) * 4
         if min(padding) < 0 or max(padding[:2]) >= H or max(padding[2:]) > W:
             raise InputError(f"the output grid of {H} x {W} is too small for a padding of {self.padding}")
 
@@ -403,7 +407,18 @@ class CorrDiffSpec:
     @property
     def needs_time(self) -> bool:
         """True if a case needs its valid time."""
-        return bool(set(self.vector) - {"one"}) or any(channel.needs_time for channel in self.channels)
+        features = any(channel.needs_time for channel in self.channels)
+        return features or self.gated or bool(set(self.vector) - {"one"})
+
+    @property
+    def beyond_generic(self) -> list[str]:
+        """Fields that the generic layout has no entry for, and that are not their defaults."""
+        return [f.name for f in fields(self) if f.name in _BEYOND and getattr(self, f.name) != f.default]
+
+    @property
+    def gated(self) -> bool:
+        """True if an output is gated by the sun's zenith angle."""
+        return any(rule.gate is not None for rule in self.rules)
 
     @property
     def conditioning(self) -> tuple[Channel, ...]:

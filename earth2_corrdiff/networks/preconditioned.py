@@ -73,6 +73,11 @@ class _Network(nn.Module):
         return int(args["img_in_channels"]) + int(args["img_out_channels"]) - self._grid_channels
 
     @property
+    def latent_channels(self) -> int:
+        """Those of them that are the latent."""
+        return cast(int, self.out_channels)
+
+    @property
     def _grid_channels(self) -> int:
         args = self.origin.args
         has_grid = args.get("model_type", "SongUNetPosEmbd").startswith("SongUNetPos")
@@ -277,6 +282,8 @@ class DiTMean(Transformer, Regression):
 
     Source: ``CorrDiffCosmoEra5._regression_forward`` of Earth2Studio.
     """
+
+    latent_channels = 0
 
     def __init__(self, model: DiT) -> None:
         super().__init__(model, model.out_channels)
