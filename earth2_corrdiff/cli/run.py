@@ -83,7 +83,7 @@ def _parsed(arguments: list[str], processes: Processes) -> argparse.Namespace:
 
 def run(args: argparse.Namespace, processes: Processes) -> int:
     """Check the options, load, run, and report what was written; the exit status."""
-    from earth2_corrdiff.model.packages.names import check_name
+    from earth2_corrdiff.model.packages.names import check_name, is_remote
     from earth2_corrdiff.store.paths import check_target
 
     _check(args)
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace, processes: Processes) -> int:
     from earth2_corrdiff.cli.loading import model_options
     from earth2_corrdiff.run.packages import load_model
 
-    if not processes.first and (args.package == "taiwan" or "://" in args.package):
+    if not processes.first and is_remote(args.package):
         processes.message()  # the first process downloads it, the others find it in the cache
     args.device = _device(args.device, processes)
     model = load_model(model_options(args))
@@ -120,6 +120,7 @@ def run(args: argparse.Namespace, processes: Processes) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
+    from earth2_corrdiff.model.packages.names import default_source
     from earth2_corrdiff.store.error_bounds import Compression
 
     if args.demo:
@@ -127,7 +128,8 @@ def _check(args: argparse.Namespace) -> None:
             if getattr(args, name) not in (None, "demo"):
                 raise InputError(f"--demo means --package demo --source demo; leave out --{name}")
         args.package, args.source = "demo", "demo" if args.lead is None else "demo_fx"
-    args.package, args.source = args.package or "taiwan", args.source or "gfs"
+    args.package = args.package or "taiwan"
+    args.source = args.source or default_source(args.package)
     for name in ("samples", "steps", "max_batch"):
         value = getattr(args, name)
         if value is not None and value < 1:

@@ -39,6 +39,7 @@ def announce(
 
 def report(run: Downscaling, output: Path, loaded: float) -> str:
     """One line about the run that has ended, and one about what was compressed."""
+    from earth2_corrdiff.base.errors import listed
     from earth2_corrdiff.run.provenance import synthetic_note
 
     model = run.model
@@ -55,7 +56,7 @@ def report(run: Downscaling, output: Path, loaded: float) -> str:
     if run.failed:
         done += f" but for {len(run.failed)} of {count(len(run.cases), _case(run.cases))} that failed"
     return (
-        f"{done}: {extent(run.cases, run.samples)} of {', '.join(model.output_variables)} "
+        f"{done}: {extent(run.cases, run.samples)} of {listed(model.output_variables)} "
         f"on {H} x {W} points{synthetic}; seed {run.seed}; {stages}; "
         f"{peak_memory(model.downscaler.device)}{_compressed(run)}"
     )

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -23,6 +24,7 @@ from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.diffusion.rectified_flow import check_flow, flow_sigmas
 from earth2_corrdiff.model.diffusion.solvers import Churn, check_solver, karras_sigmas, network_calls
 from earth2_corrdiff.model.outputs import HubWinds, OutputRule
+from earth2_corrdiff.model.transforms import Transform
 
 # Noise range of the path that a package names, where its metadata give none (upstream's defaults).
 _SIGMA_MAX = {"stochastic": 800.0, "deterministic": 80.0}
@@ -462,6 +464,17 @@ class CorrDiffSpec:
     def output_variables(self) -> tuple[str, ...]:
         """Names of the fields that come out: the networks' outputs and what is derived from them."""
         return self.outputs.names + (self.hub_winds.names if self.hub_winds else ())
+
+    @property
+    def physical_statistics(self) -> tuple[tuple[float, float], ...]:
+        """Mean and deviation of each output in its unit; NaN where those known are of its transform."""
+        rules = self.rules or (OutputRule(),) * len(self.outputs.names)
+        known = zip(rules, self.outputs.center, self.outputs.scale, strict=True)
+        found = [
+            (rule.factor * mean, rule.factor * spread) if rule.transform == Transform() else (math.nan,) * 2
+            for rule, mean, spread in known
+        ]
+        return (*found, *[(math.nan, math.nan)] * (len(self.output_variables) - len(found)))
 
     @property
     def run_grid(self) -> Grid:

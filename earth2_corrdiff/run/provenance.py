@@ -58,6 +58,8 @@ def provenance(
         attributes["kernels"] = kernels
     if spec.inference_mode != "both":
         attributes["stages"] = spec.inference_mode
+    if spec.daily_hour is not None:
+        attributes["coarse"] = "daily means"
     if downscaler.domain.patching is not None:
         attributes["patches"] = str(downscaler.domain)
     return attributes

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.model.channels import Channel
-from earth2_corrdiff.model.packages.files import Files, checksum, describe, find, need, read_json
+from earth2_corrdiff.model.packages.files import Files, checksum, describe, need, read_json
 from earth2_corrdiff.model.packages.loaded import Loaded
 from earth2_corrdiff.model.packages.npy import read_npy
 from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, Statistics, table
@@ -50,11 +50,6 @@ def read_hrrr(files: Files, variant: str = "x_pred") -> Loaded:
     spec = replace(spec, vector=_vector(network, spec.vector))
     allowed = meta.part("sampler").get("amp", True, bool)
     return Loaded(spec, None, network, "auto" if allowed else "fp32")
-
-
-def is_hrrr(files: Files) -> bool:
-    """True for packages of this layout."""
-    return any(find(files, f"{variant}/metadata.json") is not None for variant in VARIANTS)
 
 
 class _Entries:
