@@ -153,7 +153,7 @@ class ModelOptions:
         for name, value in settings.items():
             if value is not None:
                 setattr(model, name, value)
-        own, domain = model.patching, model.spec.output_grid.shape
+        own, domain = model.patching, model.spec.domain
         if self.patch is not None or self.overlap is not None or self.boundary is not None:
             model.patching = self.patching(own, domain, model.downscaler.denoiser.multiple)
         if model.patching is None and self.window is not None:
