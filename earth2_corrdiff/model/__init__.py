@@ -14,8 +14,14 @@ if TYPE_CHECKING:
     from earth2_corrdiff.model.cmip6 import CorrDiffCMIP6 as CorrDiffCMIP6
     from earth2_corrdiff.model.earth2studio import CorrDiff as CorrDiff
     from earth2_corrdiff.model.earth2studio import CorrDiffTaiwan as CorrDiffTaiwan
+    from earth2_corrdiff.model.hrrr import CorrDiffEra5Hrrr as CorrDiffEra5Hrrr
 
-_HOME = {"CorrDiff": "earth2studio", "CorrDiffCMIP6": "cmip6", "CorrDiffTaiwan": "earth2studio"}
+_HOME = {
+    "CorrDiff": "earth2studio",
+    "CorrDiffCMIP6": "cmip6",
+    "CorrDiffEra5Hrrr": "hrrr",
+    "CorrDiffTaiwan": "earth2studio",
+}
 __all__ = list(_HOME)
 
 

@@ -89,7 +89,7 @@ class Conditioning(nn.Module):
         Raises
         ------
         InputError
-            If valid times are needed and missing
+            If valid times are needed and missing, or the channels must be complete and are not finite
         """
         times = self.times(valid, len(coarse))
         coarse, steps = self.filtered(coarse), len(self.spec.input_hours)
@@ -98,6 +98,8 @@ class Conditioning(nn.Module):
         parts = [self._part(kind, list(channels), flat, times) for kind, channels in runs]
         fine = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         cond = ((fine - self.center) / self.scale).to(torch.float32)
+        if self.spec.complete and not bool(cond.isfinite().all()):
+            raise InputError("the input is not finite everywhere over the output grid; fill missing values")
         return framed(self.spec, cond).contiguous(memory_format=torch.channels_last)
 
     def times(self, valid: Times | None, cases: int) -> Times:
