@@ -73,11 +73,11 @@ class CorrDiffCosmoEra5(CorrDiff):
     @property
     def physical_clamp(self) -> bool:
         """True if bounds and solar gates are applied."""
-        return self.downscaler.outputs.clamp
+        return self.downscaler.fields.clamp
 
     @physical_clamp.setter
     def physical_clamp(self, value: bool) -> None:
-        self.downscaler.outputs.clamp = value
+        self.downscaler.fields.clamp = value
 
     @property
     def amp(self) -> bool:
