@@ -47,6 +47,13 @@ def run_parser() -> ArgumentParser:
     add("--solver", help="euler, heun, stochastic, dpmpp_2m or trigflow (default: the package's)")
     add("--seed", type=int, metavar="N", help="seed of the run (default: drawn, and recorded in the store)")
     add("--package", metavar="NAME", help=f"{PACKAGES} (default: taiwan)")
+    add(
+        "--model",
+        metavar="MODULE:CLASS",
+        help="another diagnostic model of Earth2Studio with a sample dimension, like "
+        "earth2studio.models.dx:CorrDiffTaiwan, as it is, without acceleration; --package is its package "
+        "(default: its own)",
+    )
     add("--source", metavar="NAME", help=SOURCES)
     add(
         "--rename",

@@ -24,15 +24,19 @@ def announce(
     """Log the extent of a run, its settings, and how far its output can be trusted."""
     from loguru import logger
 
+    from earth2_corrdiff.model.downscaler import Downscaler
+
     what = "SYNTHETIC demo weather, neither observed nor forecast; " if source.synthetic else ""
     if model.spec.synthetic and not source.synthetic:
         what = "a demo model trained on SYNTHETIC weather: its output is no forecast; "
     if args.package == "taiwan" and not source.synthetic and args.source.partition(":")[0] in NOT_ERA5:
         logger.info("the model was trained on ERA5; how it does on {} has not been evaluated", args.source)
+    how = f"{args.model}, as Earth2Studio runs it, without acceleration"
+    if isinstance(model.downscaler, Downscaler):
+        how = f"{model.solver} with {count(model.number_of_steps, 'step')}, {model.downscaler.precision}"
     logger.info(
-        "{}{}, {} with {}, {}, on {}{}",
-        *(what, extent(cases, model.number_of_samples), model.solver),
-        *(count(model.number_of_steps, "step"), model.downscaler.precision, model.downscaler.device),
+        "{}{}, {}, on {}{}",
+        *(what, extent(cases, model.number_of_samples), how, model.downscaler.device),
         f", {world} processes" if world > 1 else "",
     )
 

@@ -15,8 +15,7 @@ from torch.nn import functional as F  # noqa: N812 (as everywhere in PyTorch cod
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.regrid import IndexRegridder, Regridder
 from earth2_corrdiff.base.times import Times
-from earth2_corrdiff.model.channels import Channel, feature, sun, vector
-from earth2_corrdiff.model.outputs import PhysicalFields
+from earth2_corrdiff.model.channels import Channel, feature, vector
 from earth2_corrdiff.model.spec import CorrDiffSpec
 
 
@@ -58,9 +57,9 @@ class Conditioning(nn.Module):
         center, scale = np.array([spec.normalisation(c) for c in spec.conditioning], dtype=np.float32).T
         fields, shape = spec.invariant_fields, (0, *spec.run_grid.shape)
         invariants = torch.empty(shape) if fields is None else torch.as_tensor(fields, dtype=torch.float32)
-        placed = spec.gated or any(channel.kind == "feature" for channel in spec.conditioning)
-        grid = spec.run_grid.mesh() if placed else [np.empty((0, 0))] * 2
-        lat, lon = (torch.from_numpy(np.array(axis, dtype=np.float64)) for axis in grid)
+        features = spec.gated or any(channel.kind == "feature" for channel in spec.conditioning)
+        grid = [np.array(axis, dtype=np.float64) for axis in spec.run_grid.mesh()] if features else []
+        lat, lon = map(torch.from_numpy, grid or [np.empty((0, 0))] * 2)
         buffers = {
             "center": torch.from_numpy(center.copy()).view(1, -1, 1, 1),
             "scale": torch.from_numpy(scale.copy()).view(1, -1, 1, 1),
@@ -90,7 +89,7 @@ class Conditioning(nn.Module):
         Raises
         ------
         InputError
-            If valid times are needed and missing
+            If valid times are needed and missing, or the channels must be complete and are not finite
         """
         times = self.times(valid, len(coarse))
         coarse, steps = self.filtered(coarse), len(self.spec.input_hours)
@@ -99,6 +98,8 @@ class Conditioning(nn.Module):
         parts = [self._part(kind, list(channels), flat, times) for kind, channels in runs]
         fine = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         cond = ((fine - self.center) / self.scale).to(torch.float32)
+        if self.spec.complete and not bool(cond.isfinite().all()):
+            raise InputError("the input is not finite everywhere over the output grid; fill missing values")
         return framed(self.spec, cond).contiguous(memory_format=torch.channels_last)
 
     def times(self, valid: Times | None, cases: int) -> Times:
@@ -121,12 +122,9 @@ class Conditioning(nn.Module):
         """Scalar conditions ``[B, K]`` of valid times; None for networks without."""
         return vector(self.spec.vector, valid, self.center.device) if self.spec.vector else None
 
-    def gate_zenith(self, valid: Times) -> Tensor | None:
-        """Cosine of the zenith angle ``[1 or m, H, W]`` of the output grid, for solar gates; None without."""
-        if not self.spec.gated:
-            return None
-        lat, lon = self.spec.inner(self.lat), self.spec.inner(self.lon)
-        return torch.stack([sun("cos_zenith_hour", time, lat, lon) for time in valid])
+    def sun(self, valid: Times) -> Tensor:
+        """Largest cosine of the zenith angle in the hour before valid times, ``[B, H, W]`` with the halo."""
+        return feature("cos_zenith_hour", valid, self.lat, self.lon)[:, 0]
 
     def filtered(self, coarse: Tensor) -> Tensor:
         """Coarse fields after the package's filters; what is given stays as it is."""
@@ -153,7 +151,7 @@ def _take(x: Tensor, channels: list[int]) -> Tensor:
 
 
 def framed(spec: CorrDiffSpec, fields: Tensor) -> Tensor:
-    """Fields of the run grid as networks see them: ``[B, C, H, W] → [B, C, H', W']``."""
+    """Fields of the output grid as networks see them: ``[B, C, H, W] → [B, C, H', W']``."""
     if spec.flip:
         fields = fields.flip(-2)
     if spec.padding is not None:
@@ -164,25 +162,12 @@ def framed(spec: CorrDiffSpec, fields: Tensor) -> Tensor:
 
 
 def unframed(spec: CorrDiffSpec, fields: Tensor) -> Tensor:
-    """Undo :func:`framed`: ``[B, C, H', W'] → [B, C, H, W]``."""
+    """Undo :func:`framed` and cut off the halo: ``[B, C, H', W'] → [B, C, H, W]``."""
     if spec.padding is not None:
         (top, _, left, _), (H, W) = spec.padding, spec.run_grid.shape
         fields = fields[..., top : top + H, left : left + W]
-    return fields.flip(-2) if spec.flip else fields
-
-
-def physical_fields(spec: CorrDiffSpec) -> PhysicalFields:
-    """What undoes the outputs' normalisation and makes them physical."""
-    center, scale = (
-        torch.tensor(part, dtype=torch.float32).view(1, -1, 1, 1)
-        for part in (spec.outputs.center, spec.outputs.scale)
-    )
-    elevation = None
-    if spec.hub_winds is not None and spec.invariant_fields is not None:
-        i, still = spec.hub_winds.elevation, spec.invariants
-        field = (spec.inner(spec.invariant_fields)[i] - still.center[i]) / still.scale[i]
-        elevation = torch.from_numpy(field.astype(np.float32))
-    return PhysicalFields(center, scale, spec.rules, spec.hub_winds, elevation)
+    inner: Tensor = spec.inner(fields.flip(-2) if spec.flip else fields)
+    return inner
 
 
 def sea_ice(coarse: Tensor, names: Sequence[str]) -> Tensor:

@@ -25,11 +25,12 @@ from earth2_corrdiff.base.free_memory import check_out_of_memory
 from earth2_corrdiff.base.regrid import IndexRegridder, Regridder
 from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.model.batching import no_memory
-from earth2_corrdiff.model.conditioning import Conditioning, physical_fields, unframed
+from earth2_corrdiff.model.conditioning import Conditioning, unframed
 from earth2_corrdiff.model.diffusion.noise import MemberNoise
 from earth2_corrdiff.model.diffusion.solvers import Denoise, sample
 from earth2_corrdiff.model.domain_denoiser import DomainDenoiser, Shard
 from earth2_corrdiff.model.packages.check import check_stages
+from earth2_corrdiff.model.physical import PhysicalFields, fields_of
 from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, check_count
 from earth2_corrdiff.networks.embeddings import position_features
 from earth2_corrdiff.networks.fast.accelerate import accelerate, resolve
@@ -117,6 +118,8 @@ class Downscaler(nn.Module):
     Source: Mardani et al., arXiv 2309.15214; ``earth2studio.models.dx.CorrDiff``.
     """
 
+    conditioning: Conditioning
+    fields: PhysicalFields
     position: Tensor
 
     def __init__(
@@ -128,9 +131,9 @@ class Downscaler(nn.Module):
         accelerated: bool = True,
     ) -> None:
         super().__init__()
-        self.spec, self.sampling, self.accelerated = spec, spec.sampling, accelerated
+        self.sampling, self.accelerated = spec.sampling, accelerated
         self._asked = precision if accelerated or precision != "auto" else "fp32"
-        self.conditioning = Conditioning(spec)
+        conditioning = Conditioning(spec)  # before any work on the networks: it checks the grids
         for net in (regression, denoiser):
             if net is None:
                 continue
@@ -144,12 +147,40 @@ class Downscaler(nn.Module):
         self._regression, self._denoiser = regression, denoiser
         for net in self.networks:
             net.exact = self._asked == "fp32"
-        self.domain = DomainDenoiser(spec, regression, denoiser)
-        self.outputs = physical_fields(spec)
+        self._settle(spec, conditioning)
+
+    def _settle(self, spec: CorrDiffSpec, conditioning: Conditioning) -> None:
+        """Everything that belongs to the domain."""
+        self.spec, self.conditioning, self.fields = spec, conditioning, fields_of(spec)
+        self.domain = DomainDenoiser(spec, self._regression, self._denoiser)
         position = torch.empty(0, *spec.domain)
         if spec.regression_grid:
             position = torch.from_numpy(position_features("sinusoidal", 4, spec.domain))
         self.register_buffer("position", position[None], persistent=False)
+
+    def on(self, spec: CorrDiffSpec) -> Self:
+        """The same networks for another domain: for a specification from ``region.cut``.
+
+        Raises
+        ------
+        InputError
+            If the networks do not fit it
+        """
+        made, device = copy(self), self.device
+        made._modules, made._buffers = dict(self._modules), dict(self._buffers)
+        made._settle(spec, Conditioning(spec))
+        made.fields.clamp = self.fields.clamp
+        return made.to(device)
+
+    @property
+    def center_out(self) -> Tensor:
+        """Center of the output's normalisation, ``[1, Co, 1, 1]``."""
+        return self.fields.center
+
+    @property
+    def scale_out(self) -> Tensor:
+        """Scale of the output's normalisation, ``[1, Co, 1, 1]``."""
+        return self.fields.scale
 
     @property
     def networks(self) -> tuple[Regression | Denoiser, ...]:
@@ -181,16 +212,6 @@ class Downscaler(nn.Module):
     def regrid(self) -> Regridder | IndexRegridder:
         """Regridding of coarse fields: that of the conditioning."""
         return self.conditioning.regrid
-
-    @property
-    def center_out(self) -> Tensor:
-        """Center of the output's normalisation, ``[1, Co, 1, 1]``."""
-        return self.outputs.center
-
-    @property
-    def scale_out(self) -> Tensor:
-        """Scale of the output's normalisation, ``[1, Co, 1, 1]``."""
-        return self.outputs.scale
 
     @property
     def precision(self) -> str:
@@ -273,12 +294,14 @@ class Downscaler(nn.Module):
         return given(x, sigma)
 
     def physical(self, normalised: Tensor, case: Prepared | None = None) -> Tensor:
-        """Physical fields of a case, or one per member: ``[m, Co, H', W'] → [m, Co, H, W]`` float32.
+        """Physical fields ``[m, Co, H, W]`` float32 of ``[m, Co, H', W']`` and the case, or one per member.
 
-        Where the outputs have more than those of the networks, these follow them.
+        Winds at hub heights follow, where they are asked for.
         """
-        zenith = None if case is None or case.valid is None else self.conditioning.gate_zenith(case.valid)
-        fields: Tensor = self.outputs(self.spec.inner(unframed(self.spec, normalised)), zenith)
+        sun = None
+        if self.fields.gated and case is not None and case.valid is not None:
+            sun = self.spec.inner(self.conditioning.sun(case.valid))
+        fields: Tensor = self.fields(unframed(self.spec, normalised), sun)
         return fields
 
     def batch_size(self, max_batch: int | None = None) -> int:

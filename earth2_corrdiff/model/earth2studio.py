@@ -17,10 +17,12 @@ from torch import Tensor
 from earth2_corrdiff.base.errors import InputError, first_line
 from earth2_corrdiff.base.studio import AutoModelMixin, Package
 from earth2_corrdiff.model.coordinates import LEADS, VALID, CoordSystem, folded, match_coords, split_leading
-from earth2_corrdiff.model.diffusion.noise import consecutive_seeds, drawn_seeds, fresh_seed
+from earth2_corrdiff.model.diffusion.noise import consecutive_seeds, drawn_seeds
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.diffusion.solvers import Churn
 from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.model.given_networks import given_downscaler
+from earth2_corrdiff.model.hooks import StockHooks
 from earth2_corrdiff.model.packages.files import Files
 from earth2_corrdiff.model.packages.reader import read_package
 from earth2_corrdiff.model.spec import CorrDiffSpec, check_count, check_seed
@@ -52,7 +54,7 @@ def _part(part: str, name: str, doc: str) -> Any:
     return property(get, put, doc=doc)
 
 
-class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
+class CorrDiff(StockHooks, StockAttributes, AutoModelMixin):  # type: ignore[misc]
     """CorrDiff downscaling with the interface of Earth2Studio's class of the same name.
 
     Parameters
@@ -71,6 +73,9 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
         Defaults of calls; may be changed at any time
     residual_model, regression_model, sampler_type, hr_mean_conditioning, ...
         Others of the stock class may be read (see ``stock_attributes``)
+
+    A subclass may replace ``preprocess_input``, ``normalize_input``, ``postprocess_output`` and
+    ``_inference_context``, as of the stock class (see ``hooks``).
 
     Raises
     ------
@@ -91,6 +96,7 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
         )
         self.seed = seed if seed is not None else spec.seed
         self.max_batch: int | None = None
+        self.connect()
         self.eval()
 
     # defaults of calls: the package's, until the caller changes them
@@ -197,10 +203,13 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
         return y, output_coords
 
     def member_seeds(self) -> list[int]:
-        """Seeds that a call gives its members: those that the stock class gives them."""
+        """Seeds that a call gives its members: those that the stock class gives them.
+
+        Without a seed the first one is drawn with NumPy, so that ``np.random.seed`` has its effect.
+        """
         seed = self.seed
         if seed is None:
-            seed = fresh_seed()
+            seed = int(np.random.randint(2**32))
             logger.info("drew the seed {}; set .seed to it to get the same members again", seed)
         if not self.spec.drawn_seeds:
             return consecutive_seeds(seed, self.number_of_samples)
@@ -215,7 +224,27 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
             wanted = args[0] if args else kwargs.get("device")
             raise InputError(f"the device {wanted} cannot be used here ({first_line(error)})") from error
 
-    # loading
+    # construction
+
+    @classmethod
+    def from_tensors(
+        cls,
+        *,
+        number_of_samples: int = 1,
+        seed: int | None = None,
+        grid_spacing_tolerance: float = 0,
+        **given: Any,
+    ) -> Self:
+        """A model of networks and tensors in memory, with the arguments of the stock class by name.
+
+        It runs in float32, without acceleration (see ``given_networks``). Grids may have any spacing.
+
+        Raises
+        ------
+        InputError
+            If they do not fit together
+        """
+        return cls(given_downscaler(**given), number_of_samples, seed)
 
     @classmethod
     def load_default_package(cls) -> Package:
@@ -255,7 +284,9 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
             If the package is missing, damaged, or inconsistent, or the device is not there
         """
         loaded = read_package(package)
-        model = cls(Downscaler(loaded.spec, loaded.regression, loaded.denoiser, precision, accelerated))
+        model = cls(
+            Downscaler(cls.own_spec(loaded), loaded.regression, loaded.denoiser, precision, accelerated)
+        )
         for name, value in (("sigma_min", sigma_min), ("sigma_max", sigma_max)):
             if value is not None:
                 setattr(model, name, value)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.devices import find_device
@@ -16,10 +16,12 @@ from earth2_corrdiff.model.diffusion.solvers import check_solver
 from earth2_corrdiff.model.packages.files import Files
 from earth2_corrdiff.model.packages.layouts import layout_of, only_variant
 from earth2_corrdiff.model.packages.names import variant
+from earth2_corrdiff.model.spec import check_count
 from earth2_corrdiff.networks.fast.accelerate import check_precision
 from earth2_corrdiff.networks.fast.memory_plan import AUTO, check_maps
 
 if TYPE_CHECKING:
+    from earth2_corrdiff.model.diagnostic import Diagnostic
     from earth2_corrdiff.model.earth2studio import CorrDiff
 
 HEIGHTS = "metres above ground, like 100 or 100,150"
@@ -32,6 +34,9 @@ class ModelOptions:
 
     Attributes
     ----------
+    model : str | None
+        ``MODULE:CLASS`` of another diagnostic model of Earth2Studio, which runs without acceleration, or of a
+        subclass of ``CorrDiff``
     package : str
         One of ``names.KNOWN``, a folder or a URL: see ``run.packages.load_model``
     device : str
@@ -78,6 +83,7 @@ class ModelOptions:
     mode: str | None = None
     hub_heights: str | None = None
     region: str | None = None
+    model: str | None = None
 
     def __post_init__(self) -> None:
         find_device(self.device)
@@ -104,15 +110,35 @@ class ModelOptions:
         """South, north, west and east of the region; empty for the whole domain."""
         return _numbers(f"--region takes {BOX}", self.region)
 
-    def model_of(self, package: Files) -> CorrDiff:
-        """The model of a package with these options.
+    def diagnostic_of(self, kind: type[Any], package: Files | None) -> Diagnostic:
+        """Another diagnostic model, of a package or of its own one.
+
+        Raises
+        ------
+        InputError
+            If it is not usable, or there are options that it does not take
+        """
+        from earth2_corrdiff.model.diagnostic import load_diagnostic
+
+        own = {"model", "package", "device", "samples", "accelerated"}
+        given = [f.name for f in fields(self) if f.name not in own and getattr(self, f.name) != f.default]
+        if given or self.model is None:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise InputError(f"--model runs the class {self.model} as it is; leave out {names}")
+        model = load_diagnostic(kind, self.model, package, find_device(self.device))
+        if self.samples is not None:
+            model.number_of_samples = check_count("number_of_samples", self.samples)
+        return model
+
+    def model_of(self, package: Files, kind: type[CorrDiff] | None = None) -> CorrDiff:
+        """The model of a package with these options, by default a ``CorrDiff``.
 
         Raises
         ------
         InputError
             If the package is not usable, or the options do not fit it
         """
-        model = self._loaded(package)
+        model = self._loaded(package, kind)
         if self.box:
             model = _part(model, self.box)
         settings = {
@@ -127,20 +153,22 @@ class ModelOptions:
         for name, value in settings.items():
             if value is not None:
                 setattr(model, name, value)
-        own, domain = model.patching, model.spec.output_grid.shape
+        own, domain = model.patching, model.spec.domain
         if self.patch is not None or self.overlap is not None or self.boundary is not None:
             model.patching = self.patching(own, domain, model.downscaler.denoiser.multiple)
         if model.patching is None and self.window is not None:
             raise InputError("--window goes with patches: give --patch HxW")
         return model
 
-    def _loaded(self, package: Files) -> CorrDiff:
+    def _loaded(self, package: Files, kind: type[CorrDiff] | None) -> CorrDiff:
         """The model as its package has it: of COSMO, of HRRR, or generic, as those of Taiwan and CMIP6."""
         how: dict[str, Any] = {
             "device": find_device(self.device),
             "precision": self.precision,
             "accelerated": self.accelerated,
         }
+        if kind is not None:
+            return kind.load_model(package, **how)
         layout = layout_of(self.package, package)
         if layout == "cosmo":
             from earth2_corrdiff.model.cosmo import CorrDiffCosmoEra5

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -32,9 +32,13 @@ INFERENCE_MODES = ("both", "regression", "diffusion")
 REGRIDDINGS = ("bilinear", "index")
 FILTERED = {"sea_ice": ("siconc", "snc")}
 """Filters of coarse fields (``conditioning.FILTERS``) → inputs that they need."""
+_BEYOND = (
+    *("channels", "vector", "input_hours", "daily_hour", "regridding", "padding", "flip", "filters"),
+    *("rules", "hub_winds", "seen_grid"),
+)
 RESERVED = (
     *("time", "lead_time", "ensemble", "sample", "lat", "lon", "lat_lowres", "lon_lowres"),
-    *("member_seed", "compression_error"),
+    *("member_seed", "compression_error", "y", "x"),
 )
 """Names of a store's own arrays, which no variable may have."""
 Field = NDArray[np.float32]
@@ -277,6 +281,8 @@ class CorrDiffSpec:
         Filters of the coarse fields: ``sea_ice``
     drawn_seeds : bool
         True if members take their seeds from a generator, as upstream's ``CorrDiffTaiwan``; False in sequence
+    hook_channels : int
+        Conditioning channels that a subclass's ``preprocess_input`` appends (see ``hooks``)
     name, root, sha256 : str
         Its name, where it was read from, and the checksum of its files
     synthetic : bool
@@ -291,6 +297,10 @@ class CorrDiffSpec:
         Its rows above and below the output grid, and its columns left and right
     surroundings : Surroundings | None
         For networks that take domains of any size
+    projected : tuple[np.ndarray, np.ndarray] | None
+        y ``[H]`` and x ``[W]`` of the output grid, metres, where it is that of a projection
+    complete : bool
+        True if coarse fields with missing values are refused
     """
 
     inputs: Statistics
@@ -317,6 +327,7 @@ class CorrDiffSpec:
     flip: bool = False
     filters: tuple[str, ...] = ()
     drawn_seeds: bool = False
+    hook_channels: int = 0
     name: str = ""
     root: str = ""
     sha256: str = ""
@@ -326,6 +337,8 @@ class CorrDiffSpec:
     seen_grid: Grid | None = None
     halo: tuple[int, int, int, int] = (0, 0, 0, 0)
     surroundings: Surroundings | None = None
+    projected: tuple[NDArray[Any], NDArray[Any]] | None = None
+    complete: bool = False
 
     def __post_init__(self) -> None:
         check_count("number_of_samples", self.number_of_samples)
@@ -403,6 +416,11 @@ class CorrDiffSpec:
         return features or self.gated or bool(set(self.vector) - {"one"})
 
     @property
+    def beyond_generic(self) -> list[str]:
+        """Fields that the generic layout has no entry for, and that are not their defaults."""
+        return [f.name for f in fields(self) if f.name in _BEYOND and getattr(self, f.name) != f.default]
+
+    @property
     def gated(self) -> bool:
         """True if an output is gated by the sun's zenith angle."""
         return any(rule.gate is not None for rule in self.rules)
@@ -437,6 +455,8 @@ class CorrDiffSpec:
     def _check_outputs(self) -> None:
         if self.rules and len(self.rules) != len(self.outputs.names):
             raise InputError(f"{len(self.outputs.names)} outputs need as many rules, got {len(self.rules)}")
+        if self.projected is not None and tuple(map(len, self.projected)) != self.output_grid.shape:
+            raise InputError("y and x of the projection have not the shape of the output grid")
         if len(set(self.output_variables)) != len(self.output_variables):
             raise InputError(f"the output has a name twice: {listed(self.output_variables)}")
         (H, W), (h, w), (top, bottom, left, right) = self.output_grid.shape, self.run_grid.shape, self.halo
@@ -489,7 +509,7 @@ class CorrDiffSpec:
     @property
     def condition_channels(self) -> int:
         """Conditioning channels, the mean excluded."""
-        return len(self.conditioning)
+        return len(self.conditioning) + self.hook_channels
 
 
 def lead_times(entry: Any) -> tuple[float, ...]:

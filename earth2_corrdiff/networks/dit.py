@@ -10,7 +10,7 @@ all tokens (``timm``) or a window around each (``natten2d``), the latter also wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
@@ -21,6 +21,7 @@ from torch.nn import functional as F  # noqa: N812 (as everywhere in PyTorch cod
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.networks.embeddings import NoiseEmbedding
+from earth2_corrdiff.networks.kernels import cpu_norm
 from earth2_corrdiff.networks.neighbourhood import neighbourhood_attention, pair
 
 EPS = 1e-6
@@ -46,6 +47,15 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+
+class _GELU(nn.GELU):
+    """GELU in its tanh form, written over its input where no gradient is asked for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_cpu and not torch.is_grad_enabled() and cpu_norm.supports_residual(x) and x.is_contiguous():
+            return cpu_norm.gelu_(x)
+        return F.gelu(x, approximate="tanh")
 
 
 def modulated(x: Tensor, scale: Tensor, shift: Tensor, eps: float = EPS) -> Tensor:
@@ -281,10 +291,10 @@ class Block(nn.Module):
         super().__init__()
         self.eps, self.drop_path = norm_eps, drop_path
         self.attention = attention(drops=(attn_drop_rate, proj_drop_rate))
-        inside = int(hidden * mlp_ratio)
+        self.width = inside = int(hidden * mlp_ratio)
         drop = [nn.Dropout(mlp_drop_rate)] if mlp_drop_rate else []
         last = drop if final_mlp_dropout else []
-        first: list[nn.Module] = [Linear(hidden, inside), nn.GELU("tanh"), *drop]
+        first: list[nn.Module] = [Linear(hidden, inside), _GELU("tanh"), *drop]
         self.linear = nn.ModuleDict({"layers": nn.Sequential(*first, Linear(inside, hidden), *last)})
         self.adaptive_modulation = _modulation(hidden, 6)
 
@@ -342,7 +352,7 @@ class Detokenizer(nn.Module):
 
     def __init__(self, hidden: int, channels: int, patch: tuple[int, int]) -> None:
         super().__init__()
-        self.patch = patch
+        self.patch, self.width = patch, 0
         self.proj_layer = Projection(hidden, patch[0] * patch[1] * channels)
 
     def forward(self, x: Tensor, c: Tensor, grid: Tokens) -> Tensor:
@@ -363,6 +373,7 @@ class ConvDetokenizer(nn.Module):
         conv_kernel: int = 3,
     ) -> None:
         super().__init__()
+        self.width = conv_hidden if conv_layers > 1 else channels
         self.proj = Detokenizer(hidden, channels, patch)
         widths = [channels, *[conv_hidden] * (conv_layers - 1), channels]
         layers: list[nn.Module] = []
@@ -433,7 +444,8 @@ class DiT(nn.Module):
         attn_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        hidden, how = hidden_size, dict(attn_kwargs or {})
+        self.hidden = hidden = hidden_size
+        how = dict(attn_kwargs or {})
         self.input_size, self.patch_size = pair(input_size), pair(patch_size)
         self.in_channels, self.out_channels = in_channels, out_channels or in_channels
         self.condition_dim, self.head_dim = condition_dim or 0, hidden // num_heads
@@ -493,10 +505,12 @@ class DiT(nn.Module):
             return "asks for {} x {} or more".format(*least)
         return None
 
-    def products(self) -> Iterator[nn.Module]:
-        """The linear layers of all tokens inside the blocks: nearly all of the work."""
+    def cast(self, dtype: torch.dtype) -> None:
+        """Multiply tokens in a type, inside the blocks: nearly all of the work. All else stays float32."""
         for block in cast(list[Block], self.blocks):
-            yield from (*block.attention.modules(), *block.linear.modules())
+            for module in (*block.attention.modules(), *block.linear.modules()):
+                if isinstance(module, Linear):
+                    module.to(dtype)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """The image that the network makes.

@@ -311,10 +311,19 @@ class Downscaling:
                 *(self.model.downscaler, self.sampling, self.source.name, self.source.synthetic),
                 *(self.seed, self.options.command),
             )
+            | _class(self.model)
             | compression(self._bounds),
             static=dict(zip(spec.invariants.names, fields, strict=True)),
             bounds=self._bounds,
+            projected=spec.projected,
         )
+
+
+def _class(model: CorrDiff) -> dict[str, Any]:
+    """The class of a model that is a subclass of this package's."""
+    kind = type(model)
+    foreign = isinstance(model, CorrDiff) and kind.__module__.partition(".")[0] != "earth2_corrdiff"
+    return {"model": f"{kind.__module__}:{kind.__qualname__}"} if foreign else {}
 
 
 def downscale(

@@ -7,19 +7,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from earth2_corrdiff import demo
 from earth2_corrdiff.base.errors import InputError, UnavailableError
-from earth2_corrdiff.base.studio import Package
+from earth2_corrdiff.base.studio import Package, named_class
 from earth2_corrdiff.model.earth2studio import CorrDiff, CorrDiffTaiwan
 from earth2_corrdiff.model.options import ModelOptions
 from earth2_corrdiff.model.packages.layouts import layout_of
-from earth2_corrdiff.model.packages.names import PUBLISHED, check_name, is_remote, variant
+from earth2_corrdiff.model.packages.names import OWN, PUBLISHED, check_name, is_remote, variant
 from earth2_corrdiff.sources.failures import interrupted, unreachable
 
 
 def load_model(options: ModelOptions) -> CorrDiff:
     """The model of ``options.package``, on its device, with its settings.
+
+    With ``options.model`` another class: a subclass of ``CorrDiff``, or a ``Diagnostic`` around any other.
 
     Raises
     ------
@@ -27,7 +30,13 @@ def load_model(options: ModelOptions) -> CorrDiff:
         If the package is not there, not usable or cannot be downloaded, or the options do not fit it
     """
     with _download_advice(options.package):
-        return options.model_of(open_package(options.package))
+        if options.model is None:
+            return options.model_of(open_package(options.package))
+        package = None if options.package == OWN else open_package(options.package)
+        kind = named_class(options.model)
+        if issubclass(kind, CorrDiff):
+            return options.model_of(kind.load_default_package() if package is None else package, kind)
+        return cast(CorrDiff, options.diagnostic_of(kind, package))
 
 
 def open_package(name: str) -> Package:

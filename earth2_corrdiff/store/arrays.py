@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,6 +50,9 @@ def lay_out(io: ZarrBackend, layout: Layout) -> None:
     coords, lowres = layout.output_coords(), layout.lowres_coords()
     for each in (coords, lowres):
         io.add_array(each, [], **plain())
+    for name, values in layout.latlon.items():
+        how: dict[str, Any] = {"shape": values.shape, "chunks": values.shape, "dtype": values.dtype}
+        _add(io.root, name, list(layout.plane), {}, **how)[:] = values
     for name in layout.outputs:
         bound = layout.bounds.get(name)
         attributes = _attributes(name, layout) | _bound_attributes(bound)
@@ -58,10 +60,11 @@ def lay_out(io: ZarrBackend, layout: Layout) -> None:
     for name in layout.lowres:
         attributes = _attributes(name, layout, "_lowres")
         io.add_array(lowres, f"{name}_lowres", attributes=attributes, **storage(own=io.zarr_codecs))
-    plane = OrderedDict(lat=coords["lat"], lon=coords["lon"])
     for name, values in layout.static.items():
         attributes = _attributes(name)
-        io.add_array(plane, name, from_numpy(values), attributes=attributes, **storage(own=io.zarr_codecs))
+        io.add_array(
+            layout.plane, name, from_numpy(values), attributes=attributes, **storage(own=io.zarr_codecs)
+        )
     _add_seeds(io.root, layout)
     if layout.bounds:
         warn_without_pcodec()
@@ -136,6 +139,8 @@ def _describe(root: zarr.Group, provenance: dict[str, Any]) -> None:
     for suffix in ("", "_lowres"):
         root[f"lat{suffix}"].attrs.update(LAT)
         root[f"lon{suffix}"].attrs.update(LON)
+    for axis in {"y", "x"} & set(root):
+        root[axis].attrs.update({"standard_name": f"projection_{axis}_coordinate", "units": "m"})
     root["time"].attrs.update({"standard_name": "time", "long_name": "valid time (UTC)"})
     root["sample"].attrs.update({"standard_name": "realization", "long_name": "ensemble member"})
     root.attrs.update({"Conventions": "CF-1.11", **provenance})

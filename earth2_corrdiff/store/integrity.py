@@ -195,7 +195,7 @@ def restore(root: zarr.Group, layout: Layout) -> list[str]:
 
 def _constants(layout: Layout) -> dict[str, NDArray[Any]]:
     """Arrays that do not depend on the results."""
-    found: dict[str, NDArray[Any]] = dict(layout.static)
+    found: dict[str, NDArray[Any]] = {**layout.static, **layout.latlon}
     for coords in (layout.output_coords(), layout.lowres_coords()):
         bent = [name for name, values in coords.items() if values.ndim == 2]  # on axes ilat, ilon
         found |= {f"i{name}": np.arange(coords[name].shape[axis]) for axis, name in enumerate(bent)} | coords

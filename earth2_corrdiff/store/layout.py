@@ -25,6 +25,7 @@ COMPRESSION = "compression"
 VALID = "valid_time"
 OUTPUT = "output"
 IDENTITY = (
+    "model",
     "package_sha256",
     "source",
     "solver",
@@ -42,7 +43,13 @@ IDENTITY = (
     COMPRESSION,
 )
 """Attributes that must not differ between the runs that fill one store."""
-UNSET = {COMPRESSION: LOSSLESS, "patches": "none", "stages": "both", "kernels": "the defaults"}
+UNSET = {
+    "model": "earth2_corrdiff",
+    COMPRESSION: LOSSLESS,
+    "patches": "none",
+    "stages": "both",
+    "kernels": "the defaults",
+}
 """Meaning of attributes that a store lacks."""
 AXES = {"time": "times", "lead_time": "lead times", "ensemble": "coarse members"}
 """Leading axes of a store, with their names in messages."""
@@ -69,6 +76,8 @@ class Layout:
         Constant fields of the fine grid: the package's invariants
     bounds : dict[str, Bound]
         Bounds of the outputs that are not lossless
+    projected : tuple[np.ndarray, np.ndarray] | None
+        y ``[H]`` and x ``[W]`` of the fine grid, metres, where it is that of a projection
     """
 
     cases: Cases
@@ -80,6 +89,7 @@ class Layout:
     attributes: dict[str, Any]
     static: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     bounds: dict[str, Bound] = field(default_factory=dict)
+    projected: tuple[NDArray[Any], NDArray[Any]] | None = None
 
     @property
     def members(self) -> int:
@@ -103,8 +113,19 @@ class Layout:
     def output_coords(self, case: int | None = None) -> Coordinates:
         """Coordinates of the output arrays, or of the part of one case."""
         leading = self._leading(case)
-        grid = self.output_grid
-        return OrderedDict(**leading, sample=np.arange(self.members), lat=grid.lat, lon=grid.lon)
+        return OrderedDict(**leading, sample=np.arange(self.members), **self.plane)
+
+    @property
+    def plane(self) -> Coordinates:
+        """Axes of the fine grid: ``lat`` and ``lon``, or ``y`` and ``x`` of a projection."""
+        axes = self.projected or (self.output_grid.lat, self.output_grid.lon)
+        return OrderedDict(zip(("lat", "lon") if self.projected is None else ("y", "x"), axes, strict=True))
+
+    @property
+    def latlon(self) -> Coordinates:
+        """Latitudes and longitudes ``[H, W]`` that are no axes."""
+        both = OrderedDict(lat=self.output_grid.lat, lon=self.output_grid.lon)
+        return both if self.projected is not None else OrderedDict()
 
     def lowres_coords(self, case: int | None = None) -> Coordinates:
         """Coordinates of the coarse input, or of the part of one case."""

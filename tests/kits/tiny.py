@@ -227,7 +227,9 @@ def make_taiwan(
 
 def _from_parts(package: str, what: str) -> Any:
     """What a package's ``__init__`` would have taken from its modules: protocols and functions."""
-    for part in ("base", "utils"):
+    for part in ("base", "utils", what.lower()):
+        if importlib.util.find_spec(f"{package}.{part}") is None:
+            continue
         module = importlib.import_module(f"{package}.{part}")
         if hasattr(module, what):
             return getattr(module, what)

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.networks import neighbourhood
+from earth2_corrdiff.networks.kernels import cpu_window
 from earth2_corrdiff.networks.neighbourhood import (
+    cpu_attention,
     flex_attention,
     masked_attention,
     neighbourhood_attention,
@@ -82,10 +84,29 @@ def test_error_in_half_precision_is_that_of_masked_attention(
     monkeypatch.setitem(neighbourhood.TILES, "cpu", tile)
     exact, half = draw((17, 26)), draw((17, 26), torch.bfloat16)
     truth = masked_attention(*(x.double() for x in half), 5)
-    y = neighbourhood_attention(*half, 5)
-    assert y.dtype is torch.bfloat16 and relerr(y, truth) < 1.05 * relerr(masked_attention(*half, 5), truth)
+    bound = 1.05 * relerr(masked_attention(*half, 5), truth)
+    for form in (neighbourhood_attention, tiled_attention):
+        y = form(*half, 5)
+        assert y.dtype is torch.bfloat16 and relerr(y, truth) < bound
     single = [x.float() for x in exact]
-    assert relerr(neighbourhood_attention(*single, 5), masked_attention(*exact, 5)) < 5e-7
+    assert relerr(tiled_attention(*single, 5), masked_attention(*exact, 5)) < 5e-7
+
+
+def test_the_own_kernel_of_the_cpu() -> None:
+    """In float32 inside, also for bfloat16; with more rows and columns than one of its parts."""
+    if not cpu_window.supports(*draw((4, 4), torch.float32)):
+        pytest.skip("there is no C compiler for the kernels")
+    for shape, kernel, dilation in [*CASES, ((18, 70), (3, 9), 1), ((35, 5), (13, 5), (2, 1))]:
+        q, k, v = draw(shape)
+        want = masked_attention(q, k, v, kernel, dilation)
+        assert relerr(cpu_attention(q.float(), k.float(), v.float(), kernel, dilation), want) < 6e-7
+        half = [x.bfloat16() for x in (q, k, v)]
+        want = masked_attention(*(x.double() for x in half), kernel, dilation, scale=0.5)
+        assert relerr(cpu_attention(*half, kernel, dilation, scale=0.5), want) < 2.5e-3
+    q, k, v = (x.float() for x in draw((9, 7)))
+    q[1, 4, 5, 2, 0] = torch.nan
+    bad = cpu_attention(q, k, v, 3).isnan()
+    assert bad[1, 4, 5, 2].all() and bad.sum() == q.shape[-1]
 
 
 @pytest.mark.slow

@@ -19,6 +19,8 @@ PUBLISHED = {
 KNOWN = (*PUBLISHED, "demo")
 NAMES = f"{', '.join(KNOWN)}, a folder, or a URL that fsspec opens"
 """What ``--package`` takes, for messages and help."""
+OWN = "default"
+"""Name of the package that a class has of its own."""
 RESOLUTIONS = ("rea6", "rea2")
 VARIANTS = (*RESOLUTIONS, "x_pred")
 """Folders in packages of several models."""

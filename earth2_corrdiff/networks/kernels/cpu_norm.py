@@ -38,7 +38,7 @@ def supports(x: Tensor) -> bool:
 
 
 def supports_residual(x: Tensor) -> bool:
-    """True if ``residual_scale`` takes such a tensor, and there is a compiler on this machine."""
+    """True if ``residual_scale`` and ``gelu_`` take such a tensor, and there is a compiler."""
     return x.dtype in _TYPES and library() is not None
 
 
@@ -89,6 +89,14 @@ def residual_scale(x: Tensor, y: Tensor, scale: float) -> Tensor:
     count, kind = ctypes.c_long(x.numel()), _TYPES[x.dtype]
     _native().e2c_residual_scale(*pointers, count, kind, ctypes.c_float(scale), torch.get_num_threads())
     return out
+
+
+def gelu_(x: Tensor) -> Tensor:
+    """GELU in its tanh form, in place; x must be contiguous."""
+    _native().e2c_gelu(
+        ctypes.c_void_p(x.data_ptr()), ctypes.c_long(x.numel()), _TYPES[x.dtype], torch.get_num_threads()
+    )
+    return x
 
 
 def _run(norm: Norm, x: Tensor, **tensors: Tensor | None) -> None:

@@ -266,3 +266,21 @@ void e2c_residual_scale(const void *x, const void *y, void *out, long count, int
         else
             residual_chunk(x, y, out, at, minimum(at + CHUNK, count), BFLOAT16, scale);
 }
+
+INLINE void gelu_chunk(void *x, long from, long to, int type) {
+    for (long i = from; i < to; i += VL) {
+        int n = (int)minimum(VL, to - i);
+        vf v = load(x, i, type, n);
+        store(x, i, type, n, v * sigmoid(v * (1.5957691216f + 0.0713548162726f * v * v)));
+    }
+}
+
+// GELU in its tanh form, in place: x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3))
+void e2c_gelu(void *x, long count, int type, int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (long at = 0; at < count; at += CHUNK)
+        if (type == FLOAT32)
+            gelu_chunk(x, at, minimum(at + CHUNK, count), FLOAT32);
+        else
+            gelu_chunk(x, at, minimum(at + CHUNK, count), BFLOAT16);
+}

@@ -1,0 +1,152 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""ERA5 to HRRR's 3 km grid over the contiguous United States, as Earth2Studio's ``CorrDiffEra5Hrrr``."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Self, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.studio import Package
+from earth2_corrdiff.model.coordinates import CoordSystem
+from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.model.earth2studio import _sampled
+from earth2_corrdiff.model.packages.files import Files
+from earth2_corrdiff.model.packages.hrrr import VARIANTS, read_hrrr
+from earth2_corrdiff.model.timed import TimedCorrDiff
+from earth2_corrdiff.networks.preconditioned import DiTFlow
+
+PACKAGE = "hf://nvidia/corrdiff-era5-hrrr@c95089642d19985714eebebdbd5b0b72c86ed1a3"
+
+
+class CorrDiffEra5Hrrr(TimedCorrDiff):
+    """Downscaling of ERA5 to HRRR with the interface of Earth2Studio's class of the same name.
+
+    Attributes
+    ----------
+    shift, t_max, x0v_clip : float
+        Of the times of rectified flow: see ``rectified_flow.py``
+    rho : float
+        Exponent of the noise levels, for networks of EDM's formulation
+
+    Source: ``earth2studio.models.dx.CorrDiffEra5Hrrr``.
+    """
+
+    shift: float = _sampled("shift", "Factor of the noise levels of rectified flow.")
+    t_max: float = _sampled("t_max", "First time of rectified flow, before the shift.")
+    x0v_clip: float = _sampled("clip", "Smallest divisor of Euler and Heun in time.")
+    rho: float = _sampled("rho", "Exponent of EDM's noise levels.")
+
+    @property
+    def network_kind(self) -> str:
+        """``rectified_flow`` or ``edm``."""
+        return "rectified_flow" if isinstance(self.downscaler.denoiser, DiTFlow) else "edm"
+
+    @property
+    def prediction_type(self) -> str:
+        """What the network makes: ``x0`` or ``flow``."""
+        return str(getattr(self.downscaler.denoiser, "prediction", "x0"))
+
+    @property
+    def amp(self) -> bool:
+        """True if the network computes in half precision: see ``precision`` of :meth:`load_model`."""
+        return self.downscaler.precision != "fp32"
+
+    @property
+    def era5_variables(self) -> NDArray[Any]:
+        """Names of the input."""
+        return np.array(self.input_variables)
+
+    @property
+    def hrrr_y(self) -> NDArray[Any]:
+        """Metres along y in HRRR's projection, ``[H]``."""
+        return self._projected[0]
+
+    @property
+    def hrrr_x(self) -> NDArray[Any]:
+        """Metres along x in HRRR's projection, ``[W]``."""
+        return self._projected[1]
+
+    @property
+    def _projected(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        return cast(tuple[NDArray[Any], NDArray[Any]], self.spec.projected)
+
+    def output_axes(self) -> CoordSystem:
+        """``hrrr_y`` and ``hrrr_x``; latitudes and longitudes are the attributes ``lat_output_grid``, ….."""
+        return OrderedDict(hrrr_y=self.hrrr_y.copy(), hrrr_x=self.hrrr_x.copy())
+
+    @classmethod
+    def load_default_package(cls) -> Package:
+        """The published weights on Hugging Face, cached by Earth2Studio."""
+        from fsspec.implementations.cache_mapper import BasenameCacheMapper  # type: ignore[import-untyped]
+
+        options = {
+            "cache_storage": Package.default_cache("corrdiff_era5_hrrr"),
+            "cache_mapper": BasenameCacheMapper(directory_levels=1),  # the variants' folders
+        }
+        return Package(PACKAGE, cache_options=options)
+
+    @classmethod
+    def load_model(  # type: ignore[override]
+        cls,
+        package: Files,
+        device: str | torch.device | None = None,
+        number_of_samples: int | None = None,
+        number_of_steps: int | None = None,
+        shift: float | None = None,
+        seed: int | None = None,
+        amp: bool | None = None,
+        variant: str = VARIANTS[0],
+        precision: str = "auto",
+        accelerated: bool = True,
+    ) -> Self:
+        """Load a package.
+
+        Parameters
+        ----------
+        package : Package
+            Earth2Studio's package
+        device : str | torch.device | None, optional
+            Where to put the model, by default the CPU
+        number_of_samples, number_of_steps, shift : int | None, int | None, float | None, optional
+            Members, steps of the solver, and shift of the times, by default the package's
+        seed : int | None, optional
+            Of the first member; ``None`` draws one per call and logs it
+        amp : bool | None, optional
+            True for the precision "bf16", False for "fp32"
+        variant : {"x_pred"}, optional
+            Folder of the package
+        precision : {"auto", "fp32", "bf16", "fp16"}, optional
+            Of the network, by default the fastest on the device, where the package allows other than float32
+        accelerated : bool, optional
+            False for upstream's arithmetic, operation by operation, by default True
+
+        Raises
+        ------
+        InputError
+            If the package is missing, damaged, or inconsistent, or an argument does not fit it
+        """
+        loaded = read_hrrr(package, variant)
+        precision = _precision(precision, amp, loaded.precision)
+        pipeline = Downscaler(loaded.spec, loaded.regression, loaded.denoiser, precision, accelerated)
+        model = cls(pipeline, number_of_samples, seed)
+        for name, value in (("number_of_steps", number_of_steps), ("shift", shift)):
+            if value is not None:
+                setattr(model, name, value)
+        return model if device is None else model.to(device)
+
+
+def _precision(precision: str, amp: bool | None, own: str) -> str:
+    """The precision of two arguments that may not contradict each other, and of the package."""
+    if amp is None:
+        return own if precision == "auto" else precision
+    if precision != "auto" and (precision == "fp32") is amp:
+        raise InputError(f"amp={amp} contradicts precision={precision!r}; give one of them")
+    if precision == "auto":
+        return "bf16" if amp else "fp32"
+    return precision

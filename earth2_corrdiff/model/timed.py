@@ -1,0 +1,70 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Models whose input has valid times as a dimension of its own, before which members stand in the output."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+from torch import Tensor
+
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.coordinates import CoordSystem, folded, match_coords, split_leading
+from earth2_corrdiff.model.earth2studio import CorrDiff
+
+
+class TimedCorrDiff(CorrDiff):
+    """CorrDiff with the dimensions of the newer classes of Earth2Studio."""
+
+    def input_coords(self) -> CoordSystem:
+        """Coordinates of the input: ``batch, time, variable, lat, lon``; times are valid times, UTC."""
+        coords = super().input_coords()
+        return OrderedDict(batch=coords.pop("batch"), time=np.empty(0), **coords)
+
+    def output_axes(self) -> CoordSystem:
+        """Coordinates of the output's last two dimensions: here ``lat`` and ``lon``."""
+        grid = self.spec.output_grid
+        return OrderedDict(lat=grid.lat, lon=grid.lon)
+
+    def output_coords(self, input_coords: CoordSystem) -> CoordSystem:
+        """Coordinates of the output: ``batch, sample, time, variable`` and :meth:`output_axes`.
+
+        Leading dimensions of any name stand in the place of ``batch``.
+
+        Raises
+        ------
+        InputError
+            If the input coordinates are not the model's (latitude may run either way, longitudes may be
+            in either convention)
+        """
+        leading, own = split_leading(input_coords, self.input_coords())
+        match_coords(own, self.input_coords())
+        return OrderedDict(
+            **leading,
+            sample=np.arange(self.number_of_samples),
+            time=own["time"],
+            variable=np.array(self.output_variables),
+            **self.output_axes(),
+        )
+
+    @folded
+    def __call__(self, x: Tensor, coords: CoordSystem) -> tuple[Tensor, CoordSystem]:
+        """Downscale ``x [batch, time, variable, lat, lon]``.
+
+        As in the stock class, all times of a call share their members' noise;
+        ``earth2_corrdiff.downscale`` gives each time its own.
+
+        Returns
+        -------
+        tuple[Tensor, CoordSystem]
+            ``[batch, sample, time, variable, H, W]`` float32 on the device of ``x``, and its coordinates
+        """
+        output_coords = self.output_coords(coords)
+        if not x.shape[0] * x.shape[1]:
+            raise InputError(f"the input must have a time, got the shape {list(x.shape)}")
+        if match_coords(coords, self.input_coords()):
+            x = x.flip(-2)
+        valid, cases = np.tile(coords["time"], len(x)), x.flatten(0, 1).float()
+        y = self.downscaler(cases, self.member_seeds(), self.max_batch, valid_times=valid)
+        return y.unflatten(0, x.shape[:2]).transpose(1, 2), output_coords
