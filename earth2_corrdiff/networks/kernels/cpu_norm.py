@@ -108,10 +108,8 @@ def supports_turn(x: Tensor) -> bool:
 def turn_(x: Tensor, turns: Tensor) -> Tensor:
     """Rotate pairs of channels of ``[B, h, w, heads, dim]`` in place, by ``[h, w, 1, dim / 2]`` complex64."""
     B, h, w, heads, dim = x.shape
-    sizes, strides = (
-        (ctypes.c_int64 * 4)(B, h * w, heads, dim),
-        (ctypes.c_int64 * 2)(x.stride(0), x.stride(2)),
-    )
+    sizes = (ctypes.c_int64 * 4)(B, h * w, heads, dim)
+    strides = (ctypes.c_int64 * 2)(x.stride(0), x.stride(2))
     pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, turns))
     _native().e2c_turn(*pointers, sizes, strides, _TYPES[x.dtype], torch.get_num_threads())
     return x
