@@ -30,10 +30,10 @@ from earth2_corrdiff.networks.architectures import (
     unwrapped,
 )
 from earth2_corrdiff.networks.arguments import check_arguments, place_features
-from earth2_corrdiff.networks.dit import DiT, Linear
+from earth2_corrdiff.networks.dit import DiT
 from earth2_corrdiff.networks.float32 import full_float32
 from earth2_corrdiff.networks.mdlus import Checkpoint, check_finite, check_weights, load_weights
-from earth2_corrdiff.networks.memory_model import memory_of
+from earth2_corrdiff.networks.memory_model import memory_of, memory_of_dit
 from earth2_corrdiff.networks.unet import Conv2d, SongUNet
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -229,7 +229,7 @@ def _level(sigma: float | Tensor, x: Tensor) -> Tensor:
     return s.to(x.dtype).reshape(-1, 1, 1, 1)
 
 
-class _Transformer(_Network):
+class Transformer(_Network):
     """A DiT with its checkpoint: for both networks, what differs from a U-Net's."""
 
     model: DiT
@@ -253,6 +253,9 @@ class _Transformer(_Network):
     def shape_fault(self, shape: tuple[int, int], patch: tuple[int, int] | None = None) -> str | None:
         return self.model.shape_fault(patch or shape)
 
+    def member_bytes(self, shape: tuple[int, int]) -> int:
+        return memory_of_dit(self.model, shape, self.compute_dtype)
+
     def checkpoint_state(self) -> dict[str, Tensor]:
         return {f"{self.prefix}{key}": value for key, value in self.model.state_dict().items()}
 
@@ -269,7 +272,7 @@ class _Transformer(_Network):
             return cast(Tensor, self.model(image, t, vector)).to(image.dtype)
 
 
-class DiTMean(_Transformer, Regression):
+class DiTMean(Transformer, Regression):
     """The mean by a DiT, ``cond [B, C_in, H, W] → [B, C_out, H, W]``: of noise level 0, with no condition.
 
     Source: ``CorrDiffCosmoEra5._regression_forward`` of Earth2Studio.
@@ -282,7 +285,7 @@ class DiTMean(_Transformer, Regression):
         return self._image(cond, cond.new_zeros(1), position)
 
 
-class DiTDenoiser(_Transformer, Denoiser):
+class DiTDenoiser(Transformer, Denoiser):
     """A DiT behind EDM's preconditioning: ``x [B, C, H, W], sigma, cond [B, Cc, H, W] → D(x; sigma, cond)``.
 
     Parameters
@@ -371,7 +374,7 @@ class DiTFlow(DiTDenoiser):
         self.prediction, self.time_scale = prediction, time_scale
 
     def checkpoint_state(self) -> dict[str, Tensor]:
-        return _Transformer.checkpoint_state(self)
+        return Transformer.checkpoint_state(self)
 
     def _coefficients(self, s: Tensor) -> tuple[Tensor | float, Tensor, Tensor | float, Tensor | float]:
         return 1.0, s * self.time_scale, 1.0, 0.0
@@ -417,7 +420,7 @@ def _dit(checkpoint: Checkpoint, wrap: Wrap | None) -> Regression | Denoiser:
         net = DiTDenoiser(model, checkpoint.state.get("sigma_data", checkpoint.args.get("sigma_data", 0.5)))
     else:
         raise InputError(f"{checkpoint.source} holds a denoiser, not a DiT by itself; use one that does")
-    cast(_Transformer, net).prefix = prefix
+    cast(Transformer, net).prefix = prefix
     return net
 
 
@@ -529,7 +532,9 @@ def set_precision(net: Regression | Denoiser, precision: str) -> None:
         raise InputError(
             f"precision {precision!r} is not available for an architecture built by PhysicsNeMo; use fp32"
         )
-    for module in net.model.products() if isinstance(net.model, DiT) else net.modules():
-        if isinstance(module, Conv2d | Linear):
+    if isinstance(net.model, DiT):
+        net.model.cast(dtype)
+    for module in net.modules():
+        if isinstance(module, Conv2d):
             module.to(dtype)
     net.compute_dtype = dtype
