@@ -26,10 +26,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from earth2_corrdiff.base.errors import InputError as InputError
+    from earth2_corrdiff.model.cmip6 import CorrDiffCMIP6 as CorrDiffCMIP6
     from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry as PatchGeometry
     from earth2_corrdiff.model.downscaler import Downscaler as Downscaler
     from earth2_corrdiff.model.earth2studio import CorrDiff as CorrDiff
     from earth2_corrdiff.model.earth2studio import CorrDiffTaiwan as CorrDiffTaiwan
+    from earth2_corrdiff.model.hrrr import CorrDiffEra5Hrrr as CorrDiffEra5Hrrr
     from earth2_corrdiff.model.packages.writer import save_package as save_package
     from earth2_corrdiff.run.downscaling import downscale as downscale
     from earth2_corrdiff.sources import make_source as make_source
@@ -38,6 +40,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "CorrDiff": "model",
+    "CorrDiffCMIP6": "model",
+    "CorrDiffEra5Hrrr": "model",
     "CorrDiffTaiwan": "model",
     "Downscaler": "model.downscaler",
     "InputError": "base.errors",

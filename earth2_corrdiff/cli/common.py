@@ -96,6 +96,22 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add("--no-acceleration", action="store_true", help="stock arithmetic, operation by operation: slow")
 
 
+def add_variant_options(parser: argparse.ArgumentParser) -> None:
+    """Options of packages with several networks, or of domains of any size."""
+    add = parser.add_argument_group("COSMO").add_argument
+    add("--mode", help="diffusion (default), an ensemble, or mean, one smooth field")
+    add(
+        "--hub-heights",
+        metavar="METRES",
+        help="heights above ground of winds to add, from those of the model levels, like 100 or 100,150",
+    )
+    add(
+        "--region",
+        metavar="S,N,W,E",
+        help="the part of the domain between these latitudes and longitudes, like --region=47,55,5.5,15.5",
+    )
+
+
 def entry_point(
     name: str,
     parser: Callable[[], argparse.ArgumentParser],

@@ -56,6 +56,12 @@ def _parser() -> ArgumentParser:
         metavar="LEADS",
         help="lead times of forecasts to plot, like 24h, 0/48/6h (first, last, step) or 6,12 (default: all)",
     )
+    add(
+        "--variables",
+        nargs="+",
+        metavar="NAME",
+        help="quantities to plot, like t2m ws10m tp, after the STORE (default: all of them, at most nine)",
+    )
     add("--plot-lowres", action="store_true", help="also plot the coarse input")
     add(
         "--samples", nargs="+", metavar="N", help="members to plot, like 0 2 or 0-3 or 0,2,5-7 (default: all)"
@@ -115,7 +121,7 @@ def plot(args: argparse.Namespace) -> None:
 
     Log(NAME)
     cmap = None if args.colormap is None else style.colormap(args.colormap)
-    ds = open_store(_only_store(args.store))
+    ds = panels.only(open_store(_only_store(args.store)), args.variables)
     figures.checked_thresholds(ds, thresholds)
     if args.plot_lowres:
         panels.require_coarse(ds)

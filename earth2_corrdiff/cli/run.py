@@ -83,7 +83,7 @@ def _parsed(arguments: list[str], processes: Processes) -> argparse.Namespace:
 
 def run(args: argparse.Namespace, processes: Processes) -> int:
     """Check the options, load, run, and report what was written; the exit status."""
-    from earth2_corrdiff.model.packages.names import check_name
+    from earth2_corrdiff.model.packages.names import OWN, check_name, is_remote
     from earth2_corrdiff.store.paths import check_target
 
     _check(args)
@@ -91,7 +91,8 @@ def run(args: argparse.Namespace, processes: Processes) -> int:
     source = _source(args)
     cases = source.cases(args.times, args.lead)
     args.output = args.output or Path("outputs") / f"corrdiff-{_label(cases)}.zarr"
-    check_name(args.package)
+    if args.package != OWN:
+        check_name(args.package)
     if processes.first:
         check_target(args.output, args.overwrite, args.resume)
     start = perf_counter()
@@ -101,7 +102,7 @@ def run(args: argparse.Namespace, processes: Processes) -> int:
     from earth2_corrdiff.cli.loading import model_options
     from earth2_corrdiff.run.packages import load_model
 
-    if not processes.first and (args.package == "taiwan" or "://" in args.package):
+    if not processes.first and (args.package == OWN or is_remote(args.package)):
         processes.message()  # the first process downloads it, the others find it in the cache
     args.device = _device(args.device, processes)
     model = load_model(model_options(args))
@@ -120,6 +121,7 @@ def run(args: argparse.Namespace, processes: Processes) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
+    from earth2_corrdiff.model.packages.names import OWN, default_source
     from earth2_corrdiff.store.error_bounds import Compression
 
     if args.demo:
@@ -127,7 +129,8 @@ def _check(args: argparse.Namespace) -> None:
             if getattr(args, name) not in (None, "demo"):
                 raise InputError(f"--demo means --package demo --source demo; leave out --{name}")
         args.package, args.source = "demo", "demo" if args.lead is None else "demo_fx"
-    args.package, args.source = args.package or "taiwan", args.source or "gfs"
+    args.package = args.package or ("taiwan" if args.model is None else OWN)
+    args.source = args.source or default_source(args.package)
     for name in ("samples", "steps", "max_batch"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -137,6 +140,8 @@ def _check(args: argparse.Namespace) -> None:
     if args.check and not args.resume:
         raise InputError("--check goes with --resume: it reads what an earlier run has left")
     args.compress = Compression.parse(args.compress)
+    if args.model is not None and args.shard_patches:
+        raise InputError("--model runs the class as it is; leave out --shard-patches")
     if args.coarse_members is not None and args.lead is None:
         raise InputError("--coarse-members goes with --lead: only forecasts have them")
 

@@ -6,14 +6,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from earth2_corrdiff.cli.common import ArgumentParser, add_model_options, command_parser
+from earth2_corrdiff.cli.common import ArgumentParser, add_model_options, add_variant_options, command_parser
+from earth2_corrdiff.model.packages.names import NAMES as PACKAGES
 
 NAME = "run-corrdiff"
 EVERYWHERE = "the demo needs no network: --demo"
 TIMES = "valid times, UTC, like 2024-07-24T12:00, or periods like 2024-07-20T00/2024-07-25T18/6h"
 SOURCES = (
-    "gfs (default), arco, ncar, wb2, cds, demo, gfs:DIR (a mirror of NOAA's bucket), or file:PATH (NetCDF, "
-    "GRIB, Zarr; a folder, a pattern, or several with commas between); with --lead gfs_fx, gefs_fx, ifs_fx, "
+    "gfs, arco, ncar, wb2, cds, demo, cmip6:MODEL,SCENARIO,MEMBER, gfs:DIR (a mirror of NOAA's bucket), or "
+    "file:PATH (NetCDF, GRIB, Zarr; a folder, a pattern, or several with commas between); default: gfs, and "
+    "arco for COSMO and HRRR; with --lead gfs_fx, gefs_fx, ifs_fx, "
     "ifs_ens_fx, demo_fx, gfs_fx:DIR, gefs_fx:DIR, file:…"
 )
 
@@ -44,7 +46,14 @@ def run_parser() -> ArgumentParser:
     add("--steps", type=int, metavar="N", help="steps of the solver (default: the package's)")
     add("--solver", help="euler, heun, stochastic, dpmpp_2m or trigflow (default: the package's)")
     add("--seed", type=int, metavar="N", help="seed of the run (default: drawn, and recorded in the store)")
-    add("--package", metavar="NAME", help="taiwan (default), demo, a folder, or a URL that fsspec opens")
+    add("--package", metavar="NAME", help=f"{PACKAGES} (default: taiwan)")
+    add(
+        "--model",
+        metavar="MODULE:CLASS",
+        help="another diagnostic model of Earth2Studio with a sample dimension, like "
+        "earth2studio.models.dx:CorrDiffTaiwan, as it is, without acceleration; --package is its package "
+        "(default: its own)",
+    )
     add("--source", metavar="NAME", help=SOURCES)
     add(
         "--rename",
@@ -81,6 +90,7 @@ def run_parser() -> ArgumentParser:
     add("--keep-going", action="store_true", help="report times that fail at the end, and do the others")
     add("--demo", action="store_true", help="synthetic weather and the embedded model: needs no network")
     add("--profile", action="store_true", help="write a trace of PyTorch's profiler beside the output")
+    add_variant_options(parser)
     _add_domain(parser)
     return parser
 

@@ -24,21 +24,26 @@ def announce(
     """Log the extent of a run, its settings, and how far its output can be trusted."""
     from loguru import logger
 
+    from earth2_corrdiff.model.downscaler import Downscaler
+
     what = "SYNTHETIC demo weather, neither observed nor forecast; " if source.synthetic else ""
     if model.spec.synthetic and not source.synthetic:
         what = "a demo model trained on SYNTHETIC weather: its output is no forecast; "
     if args.package == "taiwan" and not source.synthetic and args.source.partition(":")[0] in NOT_ERA5:
         logger.info("the model was trained on ERA5; how it does on {} has not been evaluated", args.source)
+    how = f"{args.model}, as Earth2Studio runs it, without acceleration"
+    if isinstance(model.downscaler, Downscaler):
+        how = f"{model.solver} with {count(model.number_of_steps, 'step')}, {model.downscaler.precision}"
     logger.info(
-        "{}{}, {} with {}, {}, on {}{}",
-        *(what, extent(cases, model.number_of_samples), model.solver),
-        *(count(model.number_of_steps, "step"), model.downscaler.precision, model.downscaler.device),
+        "{}{}, {}, on {}{}",
+        *(what, extent(cases, model.number_of_samples), how, model.downscaler.device),
         f", {world} processes" if world > 1 else "",
     )
 
 
 def report(run: Downscaling, output: Path, loaded: float) -> str:
     """One line about the run that has ended, and one about what was compressed."""
+    from earth2_corrdiff.base.errors import listed
     from earth2_corrdiff.run.provenance import synthetic_note
 
     model = run.model
@@ -55,7 +60,7 @@ def report(run: Downscaling, output: Path, loaded: float) -> str:
     if run.failed:
         done += f" but for {len(run.failed)} of {count(len(run.cases), _case(run.cases))} that failed"
     return (
-        f"{done}: {extent(run.cases, run.samples)} of {', '.join(model.output_variables)} "
+        f"{done}: {extent(run.cases, run.samples)} of {listed(model.output_variables)} "
         f"on {H} x {W} points{synthetic}; seed {run.seed}; {stages}; "
         f"{peak_memory(model.downscaler.device)}{_compressed(run)}"
     )

@@ -16,8 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.cli.common import ArgumentParser, add_model_options, command_parser, entry_point
+from earth2_corrdiff.cli.common import (
+    ArgumentParser,
+    add_model_options,
+    add_variant_options,
+    command_parser,
+    entry_point,
+)
 from earth2_corrdiff.cli.serve_log import Lines, configure_log
+from earth2_corrdiff.model.packages.names import NAMES as PACKAGES
 
 if TYPE_CHECKING:
     import socket
@@ -47,7 +54,7 @@ def _parser() -> ArgumentParser:
         debug="show debug messages, and the traceback of an error",
     )
     add = parser.add_argument
-    add("--package", default="taiwan", metavar="NAME", help="taiwan (default), demo, a folder, or a URL")
+    add("--package", default="taiwan", metavar="NAME", help=f"{PACKAGES} (default: taiwan)")
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)")
     add("--port", type=int, default=8000, help="port to listen on; 0 takes a free one (default: 8000)")
     add_model_options(parser)
@@ -70,6 +77,7 @@ def _parser() -> ArgumentParser:
         help="write an input for /v1/infer as a npy file, from the first --source (default: demo), and exit",
     )
     add("--time", default="2024-07-24T12:00", help="valid time of that example (default: 2024-07-24T12:00)")
+    add_variant_options(parser)
     return parser
 
 
@@ -124,8 +132,7 @@ def _write_example(args: argparse.Namespace) -> None:
     cases = source.cases(args.time)
     configure_log(NAME, args.debug, [source.name])
     spec = load_model(model_options(args)).spec
-    source.check_variables(spec.inputs.names)
-    inputs = Inputs(source, cases, spec.inputs.names, spec.input_grid)
+    inputs = Inputs.of(source, cases, spec)
     fields = np.stack([inputs.fetch(number, spec.inputs.names).numpy() for number in range(len(cases))])
     try:
         with args.write_example.open("wb") as file:  # numpy would add a suffix to the name

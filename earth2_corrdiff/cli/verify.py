@@ -19,6 +19,7 @@ from earth2_corrdiff.cli.common import (
     quiet_imports,
 )
 from earth2_corrdiff.cli.log import Log
+from earth2_corrdiff.model.packages.names import NAMES as PACKAGES
 
 if TYPE_CHECKING:
     from earth2_corrdiff.model.downscaler import Downscaler
@@ -44,7 +45,7 @@ def _parser() -> ArgumentParser:
     add(
         "--package",
         metavar="NAME",
-        help="add the regression alone of this package: taiwan, demo, folder, URL",
+        help=f"add the regression alone of this package: {PACKAGES}",
     )
     add(
         "--device",
@@ -183,9 +184,10 @@ def _downscaler(args: argparse.Namespace) -> Downscaler | None:
     if args.package is None:
         return None
     from earth2_corrdiff.model.options import ModelOptions
-    from earth2_corrdiff.run.packages import load_model
+    from earth2_corrdiff.run.packages import has_modes, load_model
 
-    return load_model(ModelOptions(args.package, args.device, "fp32")).downscaler
+    mode = "mean" if has_modes(args.package) else None
+    return load_model(ModelOptions(args.package, args.device, "fp32", mode=mode)).downscaler
 
 
 def _title(args: argparse.Namespace, result: Result) -> str:

@@ -52,14 +52,14 @@ class Conditioning(nn.Module):
         self.spec = spec
         self.regrid: Regridder | IndexRegridder
         if spec.regridding == "index":
-            self.regrid = IndexRegridder(spec.output_grid.shape)
+            self.regrid = IndexRegridder(spec.run_grid.shape)
         else:
-            self.regrid = Regridder(spec.input_grid, spec.output_grid, spec.grid_bounds_margin)
+            self.regrid = Regridder(spec.input_grid, spec.run_grid, spec.grid_bounds_margin)
         center, scale = np.array([spec.normalisation(c) for c in spec.conditioning], dtype=np.float32).T
-        fields, shape = spec.invariant_fields, (0, *spec.output_grid.shape)
+        fields, shape = spec.invariant_fields, (0, *spec.run_grid.shape)
         invariants = torch.empty(shape) if fields is None else torch.as_tensor(fields, dtype=torch.float32)
-        features = any(channel.kind == "feature" for channel in spec.conditioning)
-        grid = [np.array(axis, dtype=np.float64) for axis in spec.output_grid.mesh()] if features else []
+        features = spec.gated or any(channel.kind == "feature" for channel in spec.conditioning)
+        grid = [np.array(axis, dtype=np.float64) for axis in spec.run_grid.mesh()] if features else []
         lat, lon = map(torch.from_numpy, grid or [np.empty((0, 0))] * 2)
         buffers = {
             "center": torch.from_numpy(center.copy()).view(1, -1, 1, 1),
@@ -90,7 +90,7 @@ class Conditioning(nn.Module):
         Raises
         ------
         InputError
-            If valid times are needed and missing
+            If valid times are needed and missing, or the channels must be complete and are not finite
         """
         times = self.times(valid, len(coarse))
         coarse, steps = self.filtered(coarse), len(self.spec.input_hours)
@@ -101,6 +101,8 @@ class Conditioning(nn.Module):
         cond = ((fine - self.center) / self.scale).to(torch.float32)
         if self.spec.missing_inputs:
             cond = cond.nan_to_num(0, torch.inf, -torch.inf)
+        if self.spec.complete and not bool(cond.isfinite().all()):
+            raise InputError("the input is not finite everywhere over the output grid; fill missing values")
         return framed(self.spec, cond).contiguous(memory_format=torch.channels_last)
 
     def times(self, valid: Times | None, cases: int) -> Times:
@@ -122,6 +124,10 @@ class Conditioning(nn.Module):
     def vector(self, valid: Times) -> Tensor | None:
         """Scalar conditions ``[B, K]`` of valid times; None for networks without."""
         return vector(self.spec.vector, valid, self.center.device) if self.spec.vector else None
+
+    def sun(self, valid: Times) -> Tensor:
+        """Largest cosine of the zenith angle in the hour before valid times, ``[B, H, W]`` with the halo."""
+        return feature("cos_zenith_hour", valid, self.lat, self.lon)[:, 0]
 
     def filtered(self, coarse: Tensor) -> Tensor:
         """Coarse fields after the package's filters; what is given stays as it is."""
@@ -166,11 +172,12 @@ def framed(spec: CorrDiffSpec, fields: Tensor) -> Tensor:
 
 
 def unframed(spec: CorrDiffSpec, fields: Tensor) -> Tensor:
-    """Undo :func:`framed`: ``[B, C, H', W'] → [B, C, H, W]``."""
+    """Undo :func:`framed` and cut off the halo: ``[B, C, H', W'] → [B, C, H, W]``."""
     if spec.padding is not None:
-        (top, _, left, _), (H, W) = spec.padding, spec.output_grid.shape
+        (top, _, left, _), (H, W) = spec.padding, spec.run_grid.shape
         fields = fields[..., top : top + H, left : left + W]
-    return fields.flip(-2) if spec.flip else fields
+    inner: Tensor = spec.inner(fields.flip(-2) if spec.flip else fields)
+    return inner
 
 
 def sea_ice(coarse: Tensor, names: Sequence[str]) -> Tensor:

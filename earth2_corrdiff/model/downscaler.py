@@ -30,6 +30,7 @@ from earth2_corrdiff.model.diffusion.noise import MemberNoise
 from earth2_corrdiff.model.diffusion.solvers import Denoise, sample
 from earth2_corrdiff.model.domain_denoiser import DomainDenoiser, Shard
 from earth2_corrdiff.model.packages.check import check_stages
+from earth2_corrdiff.model.physical import PhysicalFields, fields_of
 from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, check_count
 from earth2_corrdiff.networks.embeddings import position_features
 from earth2_corrdiff.networks.fast.accelerate import accelerate, resolve
@@ -117,8 +118,8 @@ class Downscaler(nn.Module):
     Source: Mardani et al., arXiv 2309.15214; ``earth2studio.models.dx.CorrDiff``.
     """
 
-    center_out: Tensor
-    scale_out: Tensor
+    conditioning: Conditioning
+    fields: PhysicalFields
     position: Tensor
 
     def __init__(
@@ -130,9 +131,9 @@ class Downscaler(nn.Module):
         accelerated: bool = True,
     ) -> None:
         super().__init__()
-        self.spec, self.sampling, self.accelerated = spec, spec.sampling, accelerated
+        self.sampling, self.accelerated = spec.sampling, accelerated
         self._asked = precision if accelerated or precision != "auto" else "fp32"
-        self.conditioning = Conditioning(spec)
+        conditioning = Conditioning(spec)  # before any work on the networks: it checks the grids
         for net in (regression, denoiser):
             if net is None:
                 continue
@@ -146,20 +147,40 @@ class Downscaler(nn.Module):
         self._regression, self._denoiser = regression, denoiser
         for net in self.networks:
             net.exact = self._asked == "fp32"
-        self.domain = DomainDenoiser(spec, regression, denoiser)
-        self._register(spec)
+        self._settle(spec, conditioning)
 
-    def _register(self, spec: CorrDiffSpec) -> None:
+    def _settle(self, spec: CorrDiffSpec, conditioning: Conditioning) -> None:
+        """Everything that belongs to the domain."""
+        self.spec, self.conditioning, self.fields = spec, conditioning, fields_of(spec)
+        self.domain = DomainDenoiser(spec, self._regression, self._denoiser)
         position = torch.empty(0, *spec.domain)
         if spec.regression_grid:
             position = torch.from_numpy(position_features("sinusoidal", 4, spec.domain))
-        buffers = {
-            "center_out": torch.tensor(spec.outputs.center, dtype=torch.float32).view(1, -1, 1, 1),
-            "scale_out": torch.tensor(spec.outputs.scale, dtype=torch.float32).view(1, -1, 1, 1),
-            "position": position[None],
-        }
-        for name, value in buffers.items():
-            self.register_buffer(name, value, persistent=False)
+        self.register_buffer("position", position[None], persistent=False)
+
+    def on(self, spec: CorrDiffSpec) -> Self:
+        """The same networks for another domain: for a specification from ``region.cut``.
+
+        Raises
+        ------
+        InputError
+            If the networks do not fit it
+        """
+        made, device = copy(self), self.device
+        made._modules, made._buffers = dict(self._modules), dict(self._buffers)
+        made._settle(spec, Conditioning(spec))
+        made.fields.clamp = self.fields.clamp
+        return made.to(device)
+
+    @property
+    def center_out(self) -> Tensor:
+        """Center of the output's normalisation, ``[1, Co, 1, 1]``."""
+        return self.fields.center
+
+    @property
+    def scale_out(self) -> Tensor:
+        """Scale of the output's normalisation, ``[1, Co, 1, 1]``."""
+        return self.fields.scale
 
     @property
     def networks(self) -> tuple[Regression | Denoiser, ...]:
@@ -273,9 +294,15 @@ class Downscaler(nn.Module):
         return given(x, sigma)
 
     def physical(self, normalised: Tensor, case: Prepared | None = None) -> Tensor:
-        """Physical fields of a case, or one per member: ``[m, Co, H', W'] → [m, Co, H, W]`` float32."""
-        inner = unframed(self.spec, normalised)
-        return (self.scale_out * inner + self.center_out).to(torch.float32)
+        """Physical fields ``[m, Co, H, W]`` float32 of ``[m, Co, H', W']`` and the case, or one per member.
+
+        Winds at hub heights follow, where they are asked for.
+        """
+        sun = None
+        if self.fields.gated and case is not None and case.valid is not None:
+            sun = self.spec.inner(self.conditioning.sun(case.valid))
+        fields: Tensor = self.fields(unframed(self.spec, normalised), sun)
+        return fields
 
     def batch_size(self, max_batch: int | None = None) -> int:
         """Members in a block: ``max_batch``, by default what suits the device; fewer once memory ran out."""
@@ -508,7 +535,7 @@ class Downscaler(nn.Module):
 
         Parameters and errors are those of :meth:`members`.
         """
-        shape = (len(coarse), len(seeds), len(self.spec.outputs.names), *self.spec.output_grid.shape)
+        shape = (len(coarse), len(seeds), len(self.spec.output_variables), *self.spec.output_grid.shape)
         out = torch.empty(shape, dtype=torch.float32, device=coarse.device)
         blocks = self.members(coarse, seeds, max_batch, progress, lead_hours, sampling, valid_times)
         for b, first, block in blocks:

@@ -22,6 +22,7 @@ from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.diffusion.solvers import Churn
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.given_networks import given_downscaler
+from earth2_corrdiff.model.hooks import StockHooks
 from earth2_corrdiff.model.packages.files import Files
 from earth2_corrdiff.model.packages.reader import read_package
 from earth2_corrdiff.model.spec import CorrDiffSpec, check_count, check_seed
@@ -53,7 +54,7 @@ def _part(part: str, name: str, doc: str) -> Any:
     return property(get, put, doc=doc)
 
 
-class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
+class CorrDiff(StockHooks, StockAttributes, AutoModelMixin):  # type: ignore[misc]
     """CorrDiff downscaling with the interface of Earth2Studio's class of the same name.
 
     Parameters
@@ -72,6 +73,9 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
         Defaults of calls; may be changed at any time
     residual_model, regression_model, sampler_type, hr_mean_conditioning, ...
         Others of the stock class may be read (see ``stock_attributes``)
+
+    A subclass may replace ``preprocess_input``, ``normalize_input``, ``postprocess_output`` and
+    ``_inference_context``, as of the stock class (see ``hooks``).
 
     Raises
     ------
@@ -92,6 +96,7 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
         )
         self.seed = seed if seed is not None else spec.seed
         self.max_batch: int | None = None
+        self.connect()
         self.eval()
 
     # defaults of calls: the package's, until the caller changes them
@@ -279,7 +284,9 @@ class CorrDiff(StockAttributes, AutoModelMixin):  # type: ignore[misc]
             If the package is missing, damaged, or inconsistent, or the device is not there
         """
         loaded = read_package(package)
-        model = cls(Downscaler(loaded.spec, loaded.regression, loaded.denoiser, precision, accelerated))
+        model = cls(
+            Downscaler(cls.own_spec(loaded), loaded.regression, loaded.denoiser, precision, accelerated)
+        )
         for name, value in (("sigma_min", sigma_min), ("sigma_max", sigma_max)):
             if value is not None:
                 setattr(model, name, value)

@@ -15,7 +15,7 @@ from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.studio import Package
 from earth2_corrdiff.model.coordinates import CoordSystem
 from earth2_corrdiff.model.downscaler import Downscaler
-from earth2_corrdiff.model.earth2studio import sampled
+from earth2_corrdiff.model.earth2studio import _sampled
 from earth2_corrdiff.model.packages.files import Files
 from earth2_corrdiff.model.packages.hrrr import VARIANTS, read_hrrr
 from earth2_corrdiff.model.timed import TimedCorrDiff
@@ -37,10 +37,10 @@ class CorrDiffEra5Hrrr(TimedCorrDiff):
     Source: ``earth2studio.models.dx.CorrDiffEra5Hrrr``.
     """
 
-    shift: float = sampled("shift", "Factor of the noise levels of rectified flow.")
-    t_max: float = sampled("t_max", "First time of rectified flow, before the shift.")
-    x0v_clip: float = sampled("clip", "Smallest divisor of Euler and Heun in time.")
-    rho: float = sampled("rho", "Exponent of EDM's noise levels.")
+    shift: float = _sampled("shift", "Factor of the noise levels of rectified flow.")
+    t_max: float = _sampled("t_max", "First time of rectified flow, before the shift.")
+    x0v_clip: float = _sampled("clip", "Smallest divisor of Euler and Heun in time.")
+    rho: float = _sampled("rho", "Exponent of EDM's noise levels.")
 
     @property
     def network_kind(self) -> str:
@@ -83,7 +83,7 @@ class CorrDiffEra5Hrrr(TimedCorrDiff):
     @classmethod
     def load_default_package(cls) -> Package:
         """The published weights on Hugging Face, cached by Earth2Studio."""
-        from fsspec.implementations.cache_mapper import BasenameCacheMapper
+        from fsspec.implementations.cache_mapper import BasenameCacheMapper  # type: ignore[import-untyped]
 
         options = {
             "cache_storage": Package.default_cache("corrdiff_era5_hrrr"),

@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.devices import find_device
 from earth2_corrdiff.base.errors import InputError
@@ -14,11 +14,18 @@ from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.diffusion.patched import check_window
 from earth2_corrdiff.model.diffusion.solvers import check_solver
 from earth2_corrdiff.model.packages.files import Files
+from earth2_corrdiff.model.packages.layouts import layout_of, only_variant
+from earth2_corrdiff.model.packages.names import variant
+from earth2_corrdiff.model.spec import check_count
 from earth2_corrdiff.networks.fast.accelerate import check_precision
 from earth2_corrdiff.networks.fast.memory_plan import AUTO, check_maps
 
 if TYPE_CHECKING:
+    from earth2_corrdiff.model.diagnostic import Diagnostic
     from earth2_corrdiff.model.earth2studio import CorrDiff
+
+HEIGHTS = "metres above ground, like 100 or 100,150"
+BOX = "south,north,west,east in degrees, like 47,55,5,16"
 
 
 @dataclass(frozen=True)
@@ -27,8 +34,11 @@ class ModelOptions:
 
     Attributes
     ----------
+    model : str | None
+        ``MODULE:CLASS`` of another diagnostic model of Earth2Studio, which runs without acceleration, or of a
+        subclass of ``CorrDiff``
     package : str
-        ``taiwan``, ``demo``, a folder or a URL: see ``run.packages.load_model``
+        One of ``names.KNOWN``, a folder or a URL: see ``run.packages.load_model``
     device : str
         ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …
     precision : {"auto", "fp32", "bf16", "fp16"}
@@ -43,6 +53,12 @@ class ModelOptions:
         Height and width of patches, like ``448x448``, or ``none``
     overlap, boundary : int | None
         Points that patches share
+    mode : {"mean", "diffusion"} | None
+        Of packages with a network for each; by default samples
+    hub_heights : str | None
+        Heights in metres of winds to add, like ``100`` or ``100,150``
+    region : str | None
+        Part of the domain of networks that take any: south, north, west and east, like ``47,55,5,16``
 
     Raises
     ------
@@ -64,6 +80,10 @@ class ModelOptions:
     boundary: int | None = None
     window: str | None = None
     maps: str | None = None
+    mode: str | None = None
+    hub_heights: str | None = None
+    region: str | None = None
+    model: str | None = None
 
     def __post_init__(self) -> None:
         find_device(self.device)
@@ -73,18 +93,54 @@ class ModelOptions:
         check_where(self.noise or "host")
         check_window(self.window or "flat")
         check_maps(self.maps or AUTO)
+        if self.mode == "mean" and (self.samples or 1) > 1:
+            raise InputError("the mean is one field; leave out --samples, or use --mode diffusion")
+        if any(not 0 < height < 1e4 for height in self.heights):
+            raise InputError(f"--hub-heights takes {HEIGHTS}, got {self.hub_heights}")
+        if self.box and (len(self.box) != 4 or not -90 <= self.box[0] < self.box[1] <= 90):
+            raise InputError(f"--region takes {BOX}, got {self.region}")
 
-    def model_of(self, package: Files) -> CorrDiff:
-        """The model of a package with these options.
+    @property
+    def heights(self) -> tuple[float, ...]:
+        """Heights of winds to add, metres."""
+        return _numbers(f"--hub-heights takes {HEIGHTS}", self.hub_heights)
+
+    @property
+    def box(self) -> tuple[float, ...]:
+        """South, north, west and east of the region; empty for the whole domain."""
+        return _numbers(f"--region takes {BOX}", self.region)
+
+    def diagnostic_of(self, kind: type[Any], package: Files | None) -> Diagnostic:
+        """Another diagnostic model, of a package or of its own one.
+
+        Raises
+        ------
+        InputError
+            If it is not usable, or there are options that it does not take
+        """
+        from earth2_corrdiff.model.diagnostic import load_diagnostic
+
+        own = {"model", "package", "device", "samples", "accelerated"}
+        given = [f.name for f in fields(self) if f.name not in own and getattr(self, f.name) != f.default]
+        if given or self.model is None:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise InputError(f"--model runs the class {self.model} as it is; leave out {names}")
+        model = load_diagnostic(kind, self.model, package, find_device(self.device))
+        if self.samples is not None:
+            model.number_of_samples = check_count("number_of_samples", self.samples)
+        return model
+
+    def model_of(self, package: Files, kind: type[CorrDiff] | None = None) -> CorrDiff:
+        """The model of a package with these options, by default a ``CorrDiff``.
 
         Raises
         ------
         InputError
             If the package is not usable, or the options do not fit it
         """
-        from earth2_corrdiff.model.earth2studio import CorrDiff
-
-        model = CorrDiff.load_model(package, find_device(self.device), self.precision, self.accelerated)
+        model = self._loaded(package, kind)
+        if self.box:
+            model = _part(model, self.box)
         settings = {
             "number_of_samples": self.samples,
             "number_of_steps": self.steps,
@@ -97,13 +153,41 @@ class ModelOptions:
         for name, value in settings.items():
             if value is not None:
                 setattr(model, name, value)
-        own, domain = model.patching, model.spec.output_grid.shape
-        patching = self.patching(own, domain, model.downscaler.denoiser.multiple)
-        if patching is not own:
-            model.patching = patching
+        own, domain = model.patching, model.spec.domain
+        if self.patch is not None or self.overlap is not None or self.boundary is not None:
+            model.patching = self.patching(own, domain, model.downscaler.denoiser.multiple)
         if model.patching is None and self.window is not None:
             raise InputError("--window goes with patches: give --patch HxW")
         return model
+
+    def _loaded(self, package: Files, kind: type[CorrDiff] | None) -> CorrDiff:
+        """The model as its package has it: of COSMO, of HRRR, or generic, as those of Taiwan and CMIP6."""
+        how: dict[str, Any] = {
+            "device": find_device(self.device),
+            "precision": self.precision,
+            "accelerated": self.accelerated,
+        }
+        if kind is not None:
+            return kind.load_model(package, **how)
+        layout = layout_of(self.package, package)
+        if layout == "cosmo":
+            from earth2_corrdiff.model.cosmo import CorrDiffCosmoEra5
+
+            how["resolution"] = variant(self.package) or only_variant(package)
+            how["mode"] = self.mode or "diffusion"
+            return CorrDiffCosmoEra5.load_model(package, hub_heights=self.heights, **how)
+        if self.mode is not None or self.hub_heights is not None:
+            raise InputError(
+                f"the package {self.package} has neither modes nor hub heights; leave out --mode and "
+                "--hub-heights"
+            )
+        if layout == "hrrr":
+            from earth2_corrdiff.model.hrrr import CorrDiffEra5Hrrr
+
+            return CorrDiffEra5Hrrr.load_model(package, **how)
+        from earth2_corrdiff.model.earth2studio import CorrDiff
+
+        return CorrDiff.load_model(package, **how)
 
     def patching(
         self, own: PatchGeometry | None, domain: tuple[int, int], multiple: int = 1
@@ -127,6 +211,22 @@ class ModelOptions:
         patch = own.patch if self.patch is None else patch_shape(self.patch)
         shared = {"overlap": own.overlap, "boundary": own.boundary} | changed
         return PatchGeometry(domain, patch, **shared, multiple=multiple)
+
+
+def _part(model: CorrDiff, box: tuple[float, ...]) -> CorrDiff:
+    """The model of a part of the domain."""
+    if not hasattr(model, "set_domain"):
+        raise InputError("the domain of the package's networks is fixed; leave out --region")
+    part: CorrDiff = model.set_domain(*box)
+    return part
+
+
+def _numbers(takes: str, text: str | None) -> tuple[float, ...]:
+    """``1,2.5`` → (1.0, 2.5); none for None."""
+    try:
+        return () if text is None else tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{takes}, got {text}") from None
 
 
 def patch_shape(text: str) -> tuple[int, int]:

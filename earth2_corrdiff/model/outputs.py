@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Physical fields from a network's normalised output: inverse transforms, bounds, solar gates, hub winds.
+"""Rules of outputs: inverse transforms, bounds, solar gates; and winds at hub heights.
 
 Source: ``earth2studio.models.dx.CorrDiffCosmoEra5``.
 """
@@ -8,13 +8,12 @@ Source: ``earth2studio.models.dx.CorrDiffCosmoEra5``.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from loguru import logger
-from torch import Tensor, nn
+from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.transforms import Transform
@@ -214,57 +213,3 @@ def at_height(profile: Tensor, level_heights: Tensor, height: float, interpolati
         share = ((height - low) / (high - low).clamp_min(1e-6)).clamp(0.0, 1.0)
         wind = wind + (above - below) * share
     return wind
-
-
-class PhysicalFields(nn.Module):
-    """From normalised output to physical fields.
-
-    Parameters
-    ----------
-    center, scale : Tensor
-        Normalisation of the output, ``[1, Co, 1, 1]``
-    rules : Sequence[OutputRule], optional
-        One per output channel; none if only the normalisation is to be undone
-    winds : HubWinds | None, optional
-        To append
-    elevation : Tensor | None, optional
-        The normalised elevation ``[H, W]`` for them
-
-    Attributes
-    ----------
-    clamp : bool
-        False to leave out bounds and gates
-    """
-
-    center: Tensor
-    scale: Tensor
-    level_heights: Tensor
-
-    def __init__(
-        self,
-        center: Tensor,
-        scale: Tensor,
-        rules: Sequence[OutputRule] = (),
-        winds: HubWinds | None = None,
-        elevation: Tensor | None = None,
-    ) -> None:
-        super().__init__()
-        self.rules = {i: rule for i, rule in enumerate(rules) if rule != OutputRule(name=rule.name)}
-        self.winds, self.clamp = winds, True
-        buffers = {"center": center, "scale": scale}
-        if winds is not None and elevation is not None:
-            buffers["level_heights"] = winds.level_heights(elevation)
-        for name, value in buffers.items():
-            self.register_buffer(name, value, persistent=False)
-
-    def forward(self, normalised: Tensor, cos_zenith: Tensor | None = None) -> Tensor:
-        """Physical fields ``[m, Co + derived, H, W]`` float32 of ``[m, Co, H, W]``; new memory.
-
-        ``cos_zenith [H, W]`` is that of the valid time, for solar gates.
-        """
-        fields = (self.scale * normalised + self.center).to(torch.float32)
-        for i, rule in self.rules.items():
-            fields[:, i] = rule(fields[:, i], cos_zenith, self.clamp)
-        if self.winds is None:
-            return fields
-        return torch.cat([fields, self.winds(fields, self.level_heights)], dim=1)

@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -23,6 +24,7 @@ from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.diffusion.rectified_flow import check_flow, flow_sigmas
 from earth2_corrdiff.model.diffusion.solvers import Churn, check_solver, karras_sigmas, network_calls
 from earth2_corrdiff.model.outputs import HubWinds, OutputRule
+from earth2_corrdiff.model.transforms import Transform
 
 # Noise range of the path that a package names, where its metadata give none (upstream's defaults).
 _SIGMA_MAX = {"stochastic": 800.0, "deterministic": 80.0}
@@ -30,9 +32,13 @@ INFERENCE_MODES = ("both", "regression", "diffusion")
 REGRIDDINGS = ("bilinear", "index")
 FILTERED = {"sea_ice": ("siconc", "snc")}
 """Filters of coarse fields (``conditioning.FILTERS``) → inputs that they need."""
+_BEYOND = (
+    *("channels", "vector", "input_hours", "daily_hour", "regridding", "padding", "flip", "filters"),
+    *("rules", "hub_winds", "seen_grid"),
+)
 RESERVED = (
     *("time", "lead_time", "ensemble", "sample", "lat", "lon", "lat_lowres", "lon_lowres"),
-    *("member_seed", "compression_error"),
+    *("member_seed", "compression_error", "y", "x"),
 )
 """Names of a store's own arrays, which no variable may have."""
 Field = NDArray[np.float32]
@@ -277,6 +283,8 @@ class CorrDiffSpec:
         True if the networks were trained with missing coarse values, which count as the mean of the training
     drawn_seeds : bool
         True if members take their seeds from a generator, as upstream's ``CorrDiffTaiwan``; False in sequence
+    hook_channels : int
+        Conditioning channels that a subclass's ``preprocess_input`` appends (see ``hooks``)
     name, root, sha256 : str
         Its name, where it was read from, and the checksum of its files
     synthetic : bool
@@ -291,6 +299,10 @@ class CorrDiffSpec:
         Its rows above and below the output grid, and its columns left and right
     surroundings : Surroundings | None
         For networks that take domains of any size
+    projected : tuple[np.ndarray, np.ndarray] | None
+        y ``[H]`` and x ``[W]`` of the output grid, metres, where it is that of a projection
+    complete : bool
+        True if coarse fields with missing values are refused
     """
 
     inputs: Statistics
@@ -318,6 +330,7 @@ class CorrDiffSpec:
     filters: tuple[str, ...] = ()
     missing_inputs: bool = False
     drawn_seeds: bool = False
+    hook_channels: int = 0
     name: str = ""
     root: str = ""
     sha256: str = ""
@@ -327,6 +340,8 @@ class CorrDiffSpec:
     seen_grid: Grid | None = None
     halo: tuple[int, int, int, int] = (0, 0, 0, 0)
     surroundings: Surroundings | None = None
+    projected: tuple[NDArray[Any], NDArray[Any]] | None = None
+    complete: bool = False
 
     def __post_init__(self) -> None:
         check_count("number_of_samples", self.number_of_samples)
@@ -377,7 +392,7 @@ class CorrDiffSpec:
         wrong = [name for name in self.filters if name not in FILTERED]
         if wrong or not {need for name in self.filters for need in FILTERED[name]} <= {*self.inputs.names}:
             raise InputError(f"the filters {', '.join(map(repr, self.filters))} do not fit the inputs")
-        (H, W), padding = self.output_grid.shape, self.padding or (0,) * 4
+        (H, W), padding = self.run_grid.shape, self.padding or (0,) * 4
         if min(padding) < 0 or max(padding[:2]) >= H or max(padding[2:]) > W:
             raise InputError(f"the output grid of {H} x {W} is too small for a padding of {self.padding}")
 
@@ -400,7 +415,18 @@ class CorrDiffSpec:
     @property
     def needs_time(self) -> bool:
         """True if a case needs its valid time."""
-        return bool(set(self.vector) - {"one"}) or any(channel.needs_time for channel in self.channels)
+        features = any(channel.needs_time for channel in self.channels)
+        return features or self.gated or bool(set(self.vector) - {"one"})
+
+    @property
+    def beyond_generic(self) -> list[str]:
+        """Fields that the generic layout has no entry for, and that are not their defaults."""
+        return [f.name for f in fields(self) if f.name in _BEYOND and getattr(self, f.name) != f.default]
+
+    @property
+    def gated(self) -> bool:
+        """True if an output is gated by the sun's zenith angle."""
+        return any(rule.gate is not None for rule in self.rules)
 
     @property
     def conditioning(self) -> tuple[Channel, ...]:
@@ -432,6 +458,8 @@ class CorrDiffSpec:
     def _check_outputs(self) -> None:
         if self.rules and len(self.rules) != len(self.outputs.names):
             raise InputError(f"{len(self.outputs.names)} outputs need as many rules, got {len(self.rules)}")
+        if self.projected is not None and tuple(map(len, self.projected)) != self.output_grid.shape:
+            raise InputError("y and x of the projection have not the shape of the output grid")
         if len(set(self.output_variables)) != len(self.output_variables):
             raise InputError(f"the output has a name twice: {listed(self.output_variables)}")
         (H, W), (h, w), (top, bottom, left, right) = self.output_grid.shape, self.run_grid.shape, self.halo
@@ -442,6 +470,17 @@ class CorrDiffSpec:
     def output_variables(self) -> tuple[str, ...]:
         """Names of the fields that come out: the networks' outputs and what is derived from them."""
         return self.outputs.names + (self.hub_winds.names if self.hub_winds else ())
+
+    @property
+    def physical_statistics(self) -> tuple[tuple[float, float], ...]:
+        """Mean and deviation of each output in its unit; NaN where those known are of its transform."""
+        rules = self.rules or (OutputRule(),) * len(self.outputs.names)
+        known = zip(rules, self.outputs.center, self.outputs.scale, strict=True)
+        found = [
+            (rule.factor * mean, rule.factor * spread) if rule.transform == Transform() else (math.nan,) * 2
+            for rule, mean, spread in known
+        ]
+        return (*found, *[(math.nan, math.nan)] * (len(self.output_variables) - len(found)))
 
     @property
     def run_grid(self) -> Grid:
@@ -473,7 +512,7 @@ class CorrDiffSpec:
     @property
     def condition_channels(self) -> int:
         """Conditioning channels, the mean excluded."""
-        return len(self.conditioning)
+        return len(self.conditioning) + self.hook_channels
 
 
 def lead_times(entry: Any) -> tuple[float, ...]:

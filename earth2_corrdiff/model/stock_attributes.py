@@ -56,11 +56,6 @@ _ABSENT = {
     "out_lon_full": _PACKAGE,
     "grid_spacing_tolerance": "the input grid may have any spacing here; leave it out",
 }
-# Methods that the stock class calls, and that its subclasses may replace
-_HOOKS = (
-    *("preprocess_input", "normalize_input", "postprocess_output", "_interpolate"),
-    *("_forward", "_inference_context", "_setup_sampler"),
-)
 
 
 def _tensor(downscaler: Downscaler, grid: Grid, axis: str) -> torch.Tensor:
@@ -73,19 +68,10 @@ class StockAttributes(torch.nn.Module):
     Raises
     ------
     InputError
-        If one of them is set that is fixed, or a subclass replaces a method that is not called here
+        If one of them is set that is fixed
     """
 
     downscaler: Downscaler
-
-    def __init_subclass__(cls, **more: Any) -> None:
-        super().__init_subclass__(**more)
-        replaced = [name for name in _HOOKS if name in cls.__dict__]
-        if replaced:
-            raise InputError(
-                f"{cls.__name__} replaces {', '.join(replaced)}, which this CorrDiff does not call; change "
-                "its input or output outside of it"
-            )
 
     def __getattr__(self, name: str) -> Any:
         if name in _FIXED:

@@ -10,8 +10,8 @@ all tokens (``timm``) or a window around each (``natten2d``), the latter also wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
@@ -21,9 +21,11 @@ from torch.nn import functional as F  # noqa: N812 (as everywhere in PyTorch cod
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.networks.embeddings import NoiseEmbedding
+from earth2_corrdiff.networks.kernels import cpu_norm
 from earth2_corrdiff.networks.neighbourhood import neighbourhood_attention, pair
 
 EPS = 1e-6
+ROWS, MOST_ROWS = {"cpu": 2048}, 2**14  # tokens in a perceptron at once, on other devices the latter
 
 
 class Tokens(NamedTuple):
@@ -46,6 +48,16 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+
+class _GELU(nn.GELU):
+    """GELU in its tanh form, written over its input where no gradient is asked for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        own = x.is_cpu and x.is_contiguous() and not torch.is_grad_enabled()
+        if own and not torch.compiler.is_compiling() and cpu_norm.supports_residual(x):
+            return cpu_norm.gelu_(x)
+        return F.gelu(x, approximate="tanh")
 
 
 def modulated(x: Tensor, scale: Tensor, shift: Tensor, eps: float = EPS) -> Tensor:
@@ -128,6 +140,8 @@ class EDMEmbedder(nn.Module):
 # attention
 
 
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)
 def turns_of(shape: tuple[int, int], dim: int, theta: float, device: torch.device) -> Tensor:
     """Rotations by a token's position, ``[h, w, 1, dim / 2]`` complex: by the row, then by the column.
 
@@ -142,7 +156,12 @@ def turns_of(shape: tuple[int, int], dim: int, theta: float, device: torch.devic
 
 
 def turned(x: Tensor, turns: Tensor) -> Tensor:
-    """Rotate pairs of neighbouring channels of ``x [B, h, w, heads, dim]``, in float32 at least."""
+    """Rotate pairs of neighbouring channels of ``x [B, h, w, heads, dim]``, in float32 at least.
+
+    Where the CPU's own kernel does it and no gradient is asked for, ``x`` is written over.
+    """
+    if not (torch.is_grad_enabled() or torch.compiler.is_compiling()) and cpu_norm.supports_turn(x):
+        return cpu_norm.turn_(x, turns)
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     pairs = torch.view_as_complex(wide.view(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
@@ -281,10 +300,10 @@ class Block(nn.Module):
         super().__init__()
         self.eps, self.drop_path = norm_eps, drop_path
         self.attention = attention(drops=(attn_drop_rate, proj_drop_rate))
-        inside = int(hidden * mlp_ratio)
+        self.width = inside = int(hidden * mlp_ratio)
         drop = [nn.Dropout(mlp_drop_rate)] if mlp_drop_rate else []
         last = drop if final_mlp_dropout else []
-        first: list[nn.Module] = [Linear(hidden, inside), nn.GELU("tanh"), *drop]
+        first: list[nn.Module] = [Linear(hidden, inside), _GELU("tanh"), *drop]
         self.linear = nn.ModuleDict({"layers": nn.Sequential(*first, Linear(inside, hidden), *last)})
         self.adaptive_modulation = _modulation(hidden, 6)
 
@@ -292,8 +311,14 @@ class Block(nn.Module):
         """``x [B, L, D]``, written over where no gradient is asked for; ``c [1 or B, E]`` after its SiLU."""
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.adaptive_modulation[1](c).chunk(6, dim=1)
         x = self._gated(x, gate, self.attention(modulated(x, scale, shift, self.eps), grid))
-        y = self.linear["layers"](modulated(x, mlp_scale, mlp_shift, self.eps))
-        return self._gated(x, mlp_gate, y)
+        if torch.is_grad_enabled():
+            return self._perceptron(x, mlp_scale, mlp_shift, mlp_gate)
+        for part in torch.split(x, ROWS.get(x.device.type, MOST_ROWS), dim=1):  # less memory, warm caches
+            self._perceptron(part, mlp_scale, mlp_shift, mlp_gate)
+        return x
+
+    def _perceptron(self, x: Tensor, scale: Tensor, shift: Tensor, gate: Tensor) -> Tensor:
+        return self._gated(x, gate, self.linear["layers"](modulated(x, scale, shift, self.eps)))
 
     def _gated(self, x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
         gate = gate[:, None]
@@ -342,7 +367,7 @@ class Detokenizer(nn.Module):
 
     def __init__(self, hidden: int, channels: int, patch: tuple[int, int]) -> None:
         super().__init__()
-        self.patch = patch
+        self.patch, self.width = patch, 0
         self.proj_layer = Projection(hidden, patch[0] * patch[1] * channels)
 
     def forward(self, x: Tensor, c: Tensor, grid: Tokens) -> Tensor:
@@ -363,6 +388,7 @@ class ConvDetokenizer(nn.Module):
         conv_kernel: int = 3,
     ) -> None:
         super().__init__()
+        self.width = conv_hidden if conv_layers > 1 else channels
         self.proj = Detokenizer(hidden, channels, patch)
         widths = [channels, *[conv_hidden] * (conv_layers - 1), channels]
         layers: list[nn.Module] = []
@@ -433,7 +459,8 @@ class DiT(nn.Module):
         attn_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        hidden, how = hidden_size, dict(attn_kwargs or {})
+        self.hidden = hidden = hidden_size
+        how = dict(attn_kwargs or {})
         self.input_size, self.patch_size = pair(input_size), pair(patch_size)
         self.in_channels, self.out_channels = in_channels, out_channels or in_channels
         self.condition_dim, self.head_dim = condition_dim or 0, hidden // num_heads
@@ -493,10 +520,12 @@ class DiT(nn.Module):
             return "asks for {} x {} or more".format(*least)
         return None
 
-    def products(self) -> Iterator[nn.Module]:
-        """The linear layers of all tokens inside the blocks: nearly all of the work."""
+    def cast(self, dtype: torch.dtype) -> None:
+        """Multiply tokens in a type, inside the blocks: nearly all of the work. All else stays float32."""
         for block in cast(list[Block], self.blocks):
-            yield from (*block.attention.modules(), *block.linear.modules())
+            for module in (*block.attention.modules(), *block.linear.modules()):
+                if isinstance(module, Linear):
+                    module.to(dtype)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """The image that the network makes.

@@ -1,15 +1,18 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Memory model of a U-Net: the bytes that each way of running it needs on a domain of any size."""
+"""Memory model of U-Nets and DiTs: the bytes that each way of running one needs on a domain of any size."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 
+from earth2_corrdiff.networks.dit import MOST_ROWS, DiT
+from earth2_corrdiff.networks.dit import Block as TransformerBlock
 from earth2_corrdiff.networks.unet import Block, Conv2d, SongUNet
 
 
@@ -135,6 +138,26 @@ def memory_of(net: SongUNet, domain: tuple[int, int], dtype: torch.dtype, rows: 
         mapped=ends + max(s.strip * strip + s.pairs * size for s in steps),
         files=max(s.maps for s in steps) * size,
     )
+
+
+def memory_of_dit(net: DiT, domain: tuple[int, int], dtype: torch.dtype) -> int:
+    """Bytes that one evaluation of a DiT holds at its peak on a domain (H, W), weights apart.
+
+    Tokens are float32 between the layers, ``dtype`` in the products.
+    """
+    size, rotary = dtype.itemsize, net.theta is not None
+    pixels, tokens = math.prod(domain), math.prod(domain) // math.prod(net.patch_size)
+    block = cast(TransformerBlock, net.blocks[0])
+    # tokens; queries, keys and values; the first two rotated, in float32; all copied into tiles, with results
+    attention = 4 + 3 * size + 2 * size * rotary + max(8 * rotary, 5 * size)
+    # these normed in both types; the inside before and after the activation
+    perceptron = 4 + size + 2 * size * block.width / net.hidden
+    rows = min(tokens, MOST_ROWS)
+    inside = net.hidden * max(attention * tokens, 4 * tokens + perceptron * rows)
+    head = 8 * net.hidden * tokens + 4 * pixels * (
+        2 * net.out_channels + 2 * cast(Any, net.detokenizer).width
+    )
+    return int(8 * pixels * net.in_channels + max(inside, head))
 
 
 def _steps(net: SongUNet, H: int, W: int, rows: int) -> Iterator[_Step]:

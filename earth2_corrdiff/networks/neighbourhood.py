@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812 (as everywhere in PyTorch code)
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.networks.kernels import tuned
+from earth2_corrdiff.networks.kernels import cpu_window, tuned
 
 Pair = int | tuple[int, int]
 TILES = {"cpu": 8}  # queries along each side of a tile
@@ -67,9 +67,11 @@ def neighbourhood_attention(
         _check(*axis)
     if kernel == q.shape[1:3]:
         return _attention(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2), None, scale).view(q.shape)
-    on_gpu = q.is_cuda and q.dtype is not torch.float64 and q.shape[-1] in (16, 32, 64, 128)
-    form = tuned.chosen(q.device).attention if on_gpu else "tiles"
-    return FORMS[form](q, k, v, kernel, dilation, scale)
+    if q.device.type == "cpu":
+        return cpu_attention(q, k, v, kernel, dilation, scale)
+    chosen = q.is_cuda and q.dtype is not torch.float64 and q.shape[-1] in (16, 32, 64, 128)
+    form = FORMS[tuned.chosen(q.device).attention] if chosen else tiled_attention
+    return form(q, k, v, kernel, dilation, scale)
 
 
 def pair(value: Pair) -> tuple[int, int]:
@@ -90,8 +92,16 @@ def tiled_attention(
     q: Tensor, k: Tensor, v: Tensor, kernel: Pair, dilation: Pair = 1, scale: float | None = None
 ) -> Tensor:
     """Tiles of queries against the union of their windows, on any device."""
-    tile = TILES.get(q.device.type, TILE)
-    y: Tensor = _Tiled.apply(q, k, v, list(_strips(q.shape[1:3], pair(kernel), pair(dilation), tile)), scale)
+    y: Tensor = _Windowed.apply(q, k, v, pair(kernel), pair(dilation), scale, False)
+    return y
+
+
+def cpu_attention(
+    q: Tensor, k: Tensor, v: Tensor, kernel: Pair, dilation: Pair = 1, scale: float | None = None
+) -> Tensor:
+    """The CPU's own kernel where it takes the tensors; the backward pass is that of tiles."""
+    own = cpu_window.supports(q, k, v)
+    y: Tensor = _Windowed.apply(q, k, v, pair(kernel), pair(dilation), scale, own)
     return y
 
 
@@ -228,42 +238,49 @@ class _Strip:
         return y.transpose(1, 2).flatten(2, 3)
 
 
-def _strips(
-    shape: Sequence[int], kernel: Sequence[int], dilation: Sequence[int], tile: int
-) -> Iterator[_Strip]:
-    """The strips of a grid of (h, w) tokens."""
-    for row, column in product(*map(range, dilation)):  # each dilation group is a grid of its own
-        h, w = (len(range(first, n, d)) for first, n, d in zip((row, column), shape, dilation, strict=True))
-        columns = list(_tiles(w, kernel[1], tile))
-        all_rows = range(row, shape[0], dilation[0])
-        for tiles in _tiles(h, kernel[0], tile):
+def _strips(q: Tensor, kernel: tuple[int, int], dilation: tuple[int, int]) -> Iterator[_Strip]:
+    """The strips of the grid of ``q``."""
+    shape, tile = q.shape[1:3], TILES.get(q.device.type, TILE)
+    for group in _groups(shape, dilation):
+        rows, columns = (range(n)[at] for n, at in zip(shape, group[1:], strict=True))
+        tiles_of_columns = list(_tiles(len(columns), kernel[1], tile))
+        for tiles in _tiles(len(rows), kernel[0], tile):
             for i in range(0, tiles.count * tiles.step, tiles.step):
+                parts = (rows[r.start + i : r.stop + i] for r in (tiles.queries, tiles.keys))
                 queries, keys = (
-                    (
-                        slice(None),
-                        _slice(all_rows[r.start + i : r.stop + i]),
-                        slice(column, None, dilation[1]),
-                    )
-                    for r in (tiles.queries, tiles.keys)
+                    (group[0], slice(part.start, part.stop, part.step), group[2]) for part in parts
                 )
-                yield _Strip(queries, keys, tiles.seen, columns)
+                yield _Strip(queries, keys, tiles.seen, tiles_of_columns)
 
 
-def _slice(positions: range) -> slice:
-    return slice(positions.start, positions.stop, positions.step)
+def _groups(shape: Sequence[int], dilation: tuple[int, int]) -> Iterator[tuple[slice, slice, slice]]:
+    """The dilation groups, each of which is a grid of its own."""
+    for row, column in product(*map(range, dilation)):
+        yield slice(None), slice(row, shape[0], dilation[0]), slice(column, shape[1], dilation[1])
 
 
-class _Tiled(torch.autograd.Function):
+class _Windowed(torch.autograd.Function):
     """Tiles of queries against the union of their windows, a strip of rows at a time."""
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, strips: list[_Strip], scale: float | None
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        kernel: tuple[int, int],
+        dilation: tuple[int, int],
+        scale: float | None,
+        own: bool,
     ) -> Tensor:
         ctx.save_for_backward(q, k, v)
-        ctx.strips, ctx.scale = strips, scale
+        ctx.settings = kernel, dilation, scale
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-        for strip in strips:
+        if own:
+            for at in _groups(q.shape[1:3], dilation):
+                cpu_window.attention(q[at], k[at], v[at], kernel, scale or q.shape[-1] ** -0.5, out[at])
+            return out
+        for strip in _strips(q, kernel, dilation):
             out[strip.queries] = strip.attention(q[strip.queries], k[strip.keys], v[strip.keys], scale)
         return out
 
@@ -272,17 +289,17 @@ class _Tiled(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Computes each strip again: what a strip gathers is many times its keys and is not kept."""
         qkv = ctx.saved_tensors
+        kernel, dilation, scale = ctx.settings
         grads = [torch.zeros_like(x) for x in qkv]
-        for strip in ctx.strips:
+        for strip in _strips(qkv[0], kernel, dilation):
             places = strip.queries, strip.keys, strip.keys
-            parts = [x[at].detach().requires_grad_() for x, at in zip(qkv, places, strict=True)]
+            q, k, v = (x[at].detach().requires_grad_() for x, at in zip(qkv, places, strict=True))
             with torch.enable_grad():
-                y = strip.attention(*parts, ctx.scale)
-            for total, at, part in zip(
-                grads, places, torch.autograd.grad(y, parts, grad[strip.queries]), strict=True
-            ):
+                y = strip.attention(q, k, v, scale)
+            found = torch.autograd.grad(y, (q, k, v), grad[strip.queries])
+            for total, at, part in zip(grads, places, found, strict=True):
                 total[at] += part
-        return *grads, None, None
+        return *grads, None, None, None, None
 
 
 @cache

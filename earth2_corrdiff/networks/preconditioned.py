@@ -30,10 +30,10 @@ from earth2_corrdiff.networks.architectures import (
     unwrapped,
 )
 from earth2_corrdiff.networks.arguments import check_arguments, place_features
-from earth2_corrdiff.networks.dit import DiT, Linear
+from earth2_corrdiff.networks.dit import DiT
 from earth2_corrdiff.networks.float32 import full_float32
 from earth2_corrdiff.networks.mdlus import Checkpoint, check_finite, check_weights, load_weights
-from earth2_corrdiff.networks.memory_model import memory_of
+from earth2_corrdiff.networks.memory_model import memory_of, memory_of_dit
 from earth2_corrdiff.networks.unet import Conv2d, SongUNet
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -71,6 +71,11 @@ class _Network(nn.Module):
         """Channels that the U-Net takes, latent included, position features excluded."""
         args = self.origin.args
         return int(args["img_in_channels"]) + int(args["img_out_channels"]) - self._grid_channels
+
+    @property
+    def latent_channels(self) -> int:
+        """Those of them that are the latent."""
+        return cast(int, self.out_channels)
 
     @property
     def _grid_channels(self) -> int:
@@ -229,7 +234,7 @@ def _level(sigma: float | Tensor, x: Tensor) -> Tensor:
     return s.to(x.dtype).reshape(-1, 1, 1, 1)
 
 
-class _Transformer(_Network):
+class Transformer(_Network):
     """A DiT with its checkpoint: for both networks, what differs from a U-Net's."""
 
     model: DiT
@@ -253,6 +258,9 @@ class _Transformer(_Network):
     def shape_fault(self, shape: tuple[int, int], patch: tuple[int, int] | None = None) -> str | None:
         return self.model.shape_fault(patch or shape)
 
+    def member_bytes(self, shape: tuple[int, int]) -> int:
+        return memory_of_dit(self.model, shape, self.compute_dtype)
+
     def checkpoint_state(self) -> dict[str, Tensor]:
         return {f"{self.prefix}{key}": value for key, value in self.model.state_dict().items()}
 
@@ -269,11 +277,13 @@ class _Transformer(_Network):
             return cast(Tensor, self.model(image, t, vector)).to(image.dtype)
 
 
-class DiTMean(_Transformer, Regression):
+class DiTMean(Transformer, Regression):
     """The mean by a DiT, ``cond [B, C_in, H, W] → [B, C_out, H, W]``: of noise level 0, with no condition.
 
     Source: ``CorrDiffCosmoEra5._regression_forward`` of Earth2Studio.
     """
+
+    latent_channels = 0
 
     def __init__(self, model: DiT) -> None:
         super().__init__(model, model.out_channels)
@@ -282,7 +292,7 @@ class DiTMean(_Transformer, Regression):
         return self._image(cond, cond.new_zeros(1), position)
 
 
-class DiTDenoiser(_Transformer, Denoiser):
+class DiTDenoiser(Transformer, Denoiser):
     """A DiT behind EDM's preconditioning: ``x [B, C, H, W], sigma, cond [B, Cc, H, W] → D(x; sigma, cond)``.
 
     Parameters
@@ -348,16 +358,17 @@ class DiTDenoiser(_Transformer, Denoiser):
 
 
 class DiTFlow(DiTDenoiser):
-    """A DiT for rectified flow: ``x [B, C, H, W], t, cond [B, Cc, H, W]`` → the clean fields, or the flow.
+    """A DiT of rectified flow as a denoiser: ``y [B, C, H, W], sigma, cond [B, Cc, H, W] → D(y; sigma)``.
 
-    On the straight path ``x = (1 - t) clean + t noise`` the flow is ``noise - clean``.
+    On the straight path ``x = (1 - t) clean + t noise`` is ``y = x / (1 - t)`` and ``sigma = t / (1 - t)``.
+    The flow is ``noise - clean``, so that the clean fields are ``x - t flow``.
 
     Parameters
     ----------
     model : DiT
         Its input is ``x ⊕ cond``
     prediction : {"x0", "flow"}
-        What it makes
+        What it makes: the clean fields, or the flow
     time_scale : float
         The DiT's t at t = 1
 
@@ -367,14 +378,18 @@ class DiTFlow(DiTDenoiser):
     def __init__(self, model: DiT, prediction: str = "x0", time_scale: float = 999.0) -> None:
         super().__init__(model)
         if prediction not in ("x0", "flow"):
-            raise InputError(f"{prediction!r} is not a valid prediction; use x0 or flow")
+            raise InputError(f"{prediction!r:.60} is not a valid prediction; use x0 or flow")
+        if not 1e-6 <= time_scale <= 1e6:
+            raise InputError(f"time_scale must be positive, and within 1e-6 and 1e6, got {time_scale}")
         self.prediction, self.time_scale = prediction, time_scale
 
     def checkpoint_state(self) -> dict[str, Tensor]:
-        return _Transformer.checkpoint_state(self)
+        return Transformer.checkpoint_state(self)
 
     def _coefficients(self, s: Tensor) -> tuple[Tensor | float, Tensor, Tensor | float, Tensor | float]:
-        return 1.0, s * self.time_scale, 1.0, 0.0
+        t, rest = (s.double() / (1 + s.double())).to(s.dtype), 1 / (1 + s)
+        c_out, c_skip = (1.0, 0.0) if self.prediction == "x0" else (-t, rest)
+        return rest, t * self.time_scale, c_out, c_skip
 
 
 Wrap = Callable[[DiT], Regression | Denoiser]
@@ -417,7 +432,7 @@ def _dit(checkpoint: Checkpoint, wrap: Wrap | None) -> Regression | Denoiser:
         net = DiTDenoiser(model, checkpoint.state.get("sigma_data", checkpoint.args.get("sigma_data", 0.5)))
     else:
         raise InputError(f"{checkpoint.source} holds a denoiser, not a DiT by itself; use one that does")
-    cast(_Transformer, net).prefix = prefix
+    cast(Transformer, net).prefix = prefix
     return net
 
 
@@ -529,7 +544,9 @@ def set_precision(net: Regression | Denoiser, precision: str) -> None:
         raise InputError(
             f"precision {precision!r} is not available for an architecture built by PhysicsNeMo; use fp32"
         )
-    for module in net.model.products() if isinstance(net.model, DiT) else net.modules():
-        if isinstance(module, Conv2d | Linear):
+    if isinstance(net.model, DiT):
+        net.model.cast(dtype)
+    for module in net.modules():
+        if isinstance(module, Conv2d):
             module.to(dtype)
     net.compute_dtype = dtype

@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from cartopy.mpl.geoaxes import GeoAxes
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
-from matplotlib.colors import BoundaryNorm
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ KEY_HEIGHT = 0.145  # inches above the map, in line with the panel's title
 
 def draw_panel(ax: GeoAxes, panel: Panel) -> QuadMesh:
     """Draw the cells of a panel, with its title and arrows; return them for the colour bar."""
+    panel = _from_the_left(ax, panel)
     x, y = maps.project(ax.projection, panel.mesh)
     image: QuadMesh = ax.pcolormesh(
         x,
@@ -39,6 +41,17 @@ def draw_panel(ax: GeoAxes, panel: Panel) -> QuadMesh:
     if panel.wind is not None:
         _draw_arrows(ax, panel, x, y, *panel.wind)
     return image
+
+
+def _from_the_left(ax: GeoAxes, panel: Panel) -> Panel:
+    """A panel that goes round the globe with its columns from the map's left edge on."""
+    if not maps.is_global(panel.mesh):
+        return panel
+    mesh = panel.mesh
+    order = np.argsort((mesh.lon[0] - 180.0) % 360.0)
+    turned = Mesh(mesh.lat[:, order], (mesh.lon[:, order] - 180.0) % 360.0 - 180.0)
+    wind = None if panel.wind is None else (panel.wind[0][:, order], panel.wind[1][:, order])
+    return replace(panel, mesh=turned, values=panel.values[:, order], wind=wind)
 
 
 def _draw_arrows(ax: GeoAxes, panel: Panel, x: Array, y: Array, east: Array, north: Array) -> None:
@@ -98,11 +111,10 @@ def _uncrowded(x: Array, y: Array) -> NDArray[np.bool_]:
 
 def draw_color_bar(ax: Axes, image: QuadMesh, scale: Scale) -> None:
     """Fill `ax` with the horizontal colour bar of drawn cells."""
-    bar = ax.figure.colorbar(
-        image, cax=ax, orientation="horizontal", extend=scale.extend, spacing="proportional"
-    )
-    if isinstance(scale.norm, BoundaryNorm):
-        bar.set_ticks([float(edge) for edge in scale.norm.boundaries if edge % 10 == 0])
+    spacing = "proportional" if scale.even else "uniform"
+    bar = ax.figure.colorbar(image, cax=ax, orientation="horizontal", extend=scale.extend, spacing=spacing)
+    if scale.ticks:
+        bar.set_ticks(scale.ticks, labels=[f"{tick:g}" for tick in scale.ticks])
     else:
         bar.locator = MaxNLocator(nbins=10, steps=[1, 2, 5, 10])
         bar.update_ticks()

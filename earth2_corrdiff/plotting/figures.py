@@ -86,7 +86,7 @@ def plot_lowres(ds: xr.Dataset, time: Time = 0, scales: Scales | None = None, co
     scales = color_scales(ds, index) if scales is None else scales
     shown = panels.coarse_panels(ds, index, scales, coarse)
     _, missing = panels.coarse_quantities(ds)
-    notes = [_cells(shown[0].mesh), *_attribute(ds, "source")]
+    notes = [_cells(shown[0].mesh), *_attribute(ds, "source"), *_attribute(ds, "coarse")]
     notes += [f"not in the coarse input: {', '.join(missing)}"] if missing else []
     numbers = reader.coarse_numbers(ds)
     what = "Coarse input" if numbers is None else f"Coarse input, member {numbers[coarse]}"

@@ -20,6 +20,7 @@ from cartopy.mpl.geoaxes import GeoAxes
 from loguru import logger
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
+from earth2_corrdiff.plotting.grid_projection import PLATE, grid_projection
 from earth2_corrdiff.store.reader import Array, read_axis
 
 COAST_WIDTH = 0.7
@@ -28,8 +29,8 @@ LABEL_WIDTH, LABEL_HEIGHT = 0.85, 0.6  # inches between two labels of the grid, 
 EARTH_KM = 6371.0
 POLAR, EDGE = 70.0, 15.0
 """A domain around a pole reaches beyond the first latitude on one side and not below the second."""
+PARALLELS = (-60.0, -30.0, 0.0, 30.0, 60.0)
 MERIDIANS = [float(lon) for lon in range(-180, 180, 30)]
-PLATE = ccrs.PlateCarree()
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def mesh_of(ds: xr.Dataset, end: str = "") -> Mesh:
 
 
 def projection(mesh: Mesh) -> ccrs.Projection:
-    """The map for a mesh: Lambert conformal about the middle of its latitude and longitude range.
+    """The map for a mesh: the projection that it was made in, or Lambert conformal about its middle.
 
     The standard parallels lie a sixth of the range inside its ends, which keeps the distortion small.
     Where a Lambert cone degenerates (about the equator, around the globe) it is Mercator or plate carrée,
@@ -60,6 +61,11 @@ def projection(mesh: Mesh) -> ccrs.Projection:
     lon, lat = 0.5 * float(mesh.lon.min() + mesh.lon.max()), 0.5 * (south + north)
     if surrounds_pole(mesh):
         return ccrs.Stereographic(np.sign(lat) * 90.0, _downwards(mesh))
+    if is_global(mesh):
+        return ccrs.Robinson()
+    own = grid_projection(mesh.lat, mesh.lon) if np.ptp(mesh.lat, axis=1).max() > 0.01 else None
+    if own is not None:
+        return own
     if np.ptp(mesh.lon) > 180.0:
         return ccrs.PlateCarree(central_longitude=lon)
     if abs(lat) < 8.0:
@@ -69,6 +75,13 @@ def projection(mesh: Mesh) -> ccrs.Projection:
     sixth = (north - south) / 6.0
     cutoff = -30.0 if lat > 0 else 30.0
     return ccrs.LambertConformal(lon, lat, standard_parallels=(south + sixth, north - sixth), cutoff=cutoff)
+
+
+def is_global(mesh: Mesh) -> bool:
+    """True if a mesh along parallels goes round the globe, in both hemispheres."""
+    step = np.ptp(mesh.lon[0]) / max(mesh.lon.shape[1] - 1, 1)
+    whole = np.ptp(mesh.lon[0]) + 1.5 * step >= 360.0 and not np.ptp(mesh.lat, axis=1).any()
+    return bool(whole and mesh.lat.min() < -EDGE and mesh.lat.max() > EDGE)
 
 
 def surrounds_pole(mesh: Mesh) -> bool:
@@ -216,11 +229,12 @@ def draw_coastlines(ax: GeoAxes, mesh: Mesh, land_fraction: Array | None, color:
 
 def draw_grid_lines(ax: GeoAxes, mesh: Mesh, left: bool = True, bottom: bool = True) -> None:
     """Draw meridians and parallels, with labels on the left and the bottom edge if asked."""
-    polar = surrounds_pole(mesh)
+    polar, whole = surrounds_pole(mesh), is_global(mesh)
+    sides = ("left", "y", left), ("bottom", "x", bottom)
     lines = ax.gridlines(
-        draw_labels={side: axis for side, axis, on in (("left", "y", left), ("bottom", "x", bottom)) if on},
+        draw_labels={side: axis for side, axis, on in sides if on},
         x_inline=False,
-        y_inline=polar,  # circles do not reach the edges
+        y_inline=polar or whole,  # circles do not reach the edges, which are round
         rotate_labels=False,
         dms=True,
         linewidth=0.5,
@@ -229,11 +243,12 @@ def draw_grid_lines(ax: GeoAxes, mesh: Mesh, left: bool = True, bottom: bool = T
         linestyle=(0, (4, 3)),
     )
     width, height = ax.get_position().size * ax.figure.get_size_inches()
-    meridians = (
-        FixedLocator(MERIDIANS) if polar else _degree_lines(mesh.lon, max(int(width / LABEL_WIDTH), 1))
-    )
-    lines.xlocator = meridians
+    lines.xlocator = _degree_lines(mesh.lon, max(int(width / LABEL_WIDTH), 1))
     lines.ylocator = _degree_lines(mesh.lat, max(int(height / LABEL_HEIGHT), 1))
+    if polar or whole:
+        lines.xlocator = FixedLocator(MERIDIANS[:: 1 if polar else 2])
+    if whole:
+        lines.ylocator = FixedLocator(PARALLELS)
     lines.xlabel_style = lines.ylabel_style = {"size": 8.5, "color": "0.2"}
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
+from loguru import logger
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.plotting import maps, style
@@ -17,6 +18,8 @@ from earth2_corrdiff.plotting.style import Quantity, Scale
 from earth2_corrdiff.store import reader
 from earth2_corrdiff.store.reader import COARSE, Array
 
+MOST = 9
+"""Panels of a figure where none are chosen."""
 WASHED_OUT = 0.4  # share of a scale's colours below which the coarse input gets a scale of its own
 # Per cent of the cells that a scale covers at least; the colour bar's arrows stand for the others.
 # A few mountain tops must not take half of the temperatures' colours; no wind may be hidden.
@@ -44,6 +47,31 @@ class Panel:
 def member_quantities(ds: xr.Dataset) -> list[Quantity]:
     """Quantities of the output, in the order of their panels."""
     return style.quantities({name: ds[name].attrs for name in reader.output_variables(ds)})
+
+
+def only(ds: xr.Dataset, names: Iterable[str] | None) -> xr.Dataset:
+    """A store with the output variables of some quantities alone; by default of the first `MOST`.
+
+    Parameters
+    ----------
+    names : iterable of str, optional
+        Names of quantities (``ws10m`` for the wind), or of their variables
+
+    Raises
+    ------
+    InputError
+        If the store has none of such a name
+    """
+    every = member_quantities(ds)
+    wanted = [q.name for q in every[:MOST]] if names is None else list(names)
+    for name in wanted:
+        if not any(name in (q.name, *q.variables) for q in every):
+            known = ", ".join(q.name for q in every)
+            raise InputError(f"there is no quantity {name} to plot: the store has {known}")
+    if names is None and len(every) > MOST:
+        logger.info("plotting {} of {} quantities; choose them with --variables", MOST, len(every))
+    kept = {v for q in every if {q.name, *q.variables} & set(wanted) for v in q.variables}
+    return ds.drop_vars([name for name in reader.output_variables(ds) if name not in kept])
 
 
 def coarse_quantities(ds: xr.Dataset) -> tuple[list[Quantity], list[str]]:
@@ -84,7 +112,7 @@ def quantity_values(
     parts = [reader.field(ds, name + end, time, sample, coarse) for name in quantity.variables]
     if len(parts) == 2:
         return np.hypot(*parts), (parts[0], parts[1])
-    return parts[0] + quantity.offset, None
+    return quantity.factor * parts[0] + quantity.offset, None
 
 
 def coarse_window(fine: Mesh, coarse: Mesh, margin: int = 2) -> tuple[slice, slice]:
@@ -170,7 +198,7 @@ def _range(quantity: Quantity, values: Array) -> list[Range]:
 def _scale(kind: style.Kind, ranges: list[Range]) -> Scale:
     low, high, least, most = np.array(ranges or [(0.0, 1.0, 0.0, 1.0)]).T
     chosen = style.scale(kind, float(low.min()), float(high.max()))
-    return chosen if kind == "radar" else style.with_extend(chosen, float(least.min()), float(most.max()))
+    return chosen if chosen.ticks else style.with_extend(chosen, float(least.min()), float(most.max()))
 
 
 def _span(scale: Scale) -> float:

@@ -20,8 +20,21 @@ from matplotlib.colors import BoundaryNorm, Colormap, LinearSegmentedColormap, L
 from matplotlib.ticker import MaxNLocator
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.variables import cf_attributes, level_text
 
-Kind = Literal["radar", "temperature", "wind", "generic"]
+Kind = Literal[
+    "radar",
+    "temperature",
+    "wind",
+    "precipitation",
+    "cloud",
+    "radiation",
+    "humidity",
+    "snow",
+    "pressure",
+    "signed",
+    "generic",
+]
 
 COAST = "#1a1a1a"
 MISSING = "#c4c4c4"  # a cell without a number; differs from "no echo" (white)
@@ -52,6 +65,27 @@ TEMPERATURE_COLORS = (
     *("#fff8bf", "#fee090", "#fdae61", "#f46d43", "#d73027", "#a01030", "#5e0b2c"),
 )
 
+# Nearly as those of weather services: blue drizzle, green and yellow rain, red and violet floods.
+RAIN_STEPS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0, 80.0)
+RAIN_COLORS = (
+    *("#d4e9f7", "#9fcdec", "#5aa5dc", "#2f74c0", "#5bbd6b"),
+    *("#c3dc4f", "#ffe14d", "#fbab2f", "#ee5a2a", "#b3123d"),
+)
+SMOOTH: Mapping[Kind, tuple[str, ...] | str] = {
+    "wind": WIND_COLORS,
+    "temperature": TEMPERATURE_COLORS,
+    "cloud": ("#2b67a8", "#6f9fcf", "#b4cbe0", "#dfe4e8", "#ffffff"),
+    "radiation": "inferno",
+    "humidity": ("#7a5a28", "#c9ab6c", "#f4efdc", "#9fd3c0", "#35978f", "#0b4f6c", "#0b2a5b"),
+    "snow": ("#f4f4ee", "#d5e3f0", "#9ebfe2", "#6a8fcb", "#5a55a6", "#43206f"),
+    "pressure": ("#49267a", "#4c6cb3", "#8fc0cf", "#f2efdf", "#e8b97a", "#c56a3c", "#7d2418"),
+    "signed": ("#1c4f8f", "#5d96c6", "#b9d5e6", "#f7f7f5", "#f3c3a5", "#d67157", "#952337"),
+    "generic": "viridis",
+}
+"""Colours of the kinds without steps: a map of Matplotlib, or colours at equal distances."""
+DARK = ("radiation",)
+"""Kinds on whose colours coastlines are white."""
+
 KELVIN = 273.15
 DEFAULT_UNITS = {"mrr": "dBZ", "refc": "dBZ", "t2m": "K"}
 LABELS = {
@@ -60,6 +94,29 @@ LABELS = {
     "t2m": "2 m temperature",
     "tcwv": "Total column water vapour",
 }
+FIRST = ("mrr", "refc", "t2m", "ws10m", "tp", "msl", "mslp", "tcc", "fg10m", "d2m", "tcwv")
+"""Order of the panels, before all others."""
+KINDS: tuple[tuple[Kind, str], ...] = (
+    ("snow", "snow|sea.ice"),
+    ("precipitation", "precipitation|rain"),
+    ("cloud", "cloud"),
+    ("radiation", "radiation|shortwave|longwave|solar"),
+    ("signed", r"heat.flux|vertical.velocity|tendency|upward|^(east|north)ward"),
+    ("pressure", "pressure|geopotential"),
+    ("humidity", "humidity|water.vapou?r|mass.content.of.water|column.water"),
+    ("wind", "wind|gust"),
+)
+"""Kinds by a regular expression that standard or long names match, the first one first."""
+DISPLAYED: Mapping[tuple[str, str], tuple[float, float, str]] = {
+    **{("K", "temperature"): (1.0, -KELVIN, "°C"), ("kelvin", "temperature"): (1.0, -KELVIN, "°C")},
+    **{("m2 s-2", "pressure"): (1 / 98.0665, 0.0, "dam"), ("Pa", "pressure"): (0.01, 0.0, "hPa")},
+    **{("kg kg-1", "humidity"): (1e3, 0.0, "g/kg"), ("m", "snow"): (100.0, 0.0, "cm")},
+    **{("1", "cloud"): (100.0, 0.0, "%"), ("1", "snow"): (100.0, 0.0, "%")},
+    **{("m", "precipitation"): (1e3, 0.0, "mm"), ("kg m-2", "precipitation"): (1.0, 0.0, "mm")},
+    ("kg m-2 s-1", "precipitation"): (3600.0, 0.0, "mm/h"),
+    ("mm h-1", "precipitation"): (1.0, 0.0, "mm/h"),
+}
+"""Factor, offset and name of the displayed unit, by unit and kind."""
 THRESHOLDS: Mapping[Kind, float] = {"radar": 35.0, "temperature": 30.0, "wind": 17.2}  # 17.2 m/s: gale, Bft 8
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -75,11 +132,11 @@ class Quantity:
     label, units : str
         Displayed name and units.
     kind : str
-        Kind of colours: ``radar``, ``temperature``, ``wind`` or ``generic``.
+        Kind of colours: ``radar``, ``temperature``, ``wind``, ..., or ``generic``.
     variables : tuple of str
         The variable in the store, or the two components of a wind.
-    offset : float
-        Added to the store's values to get displayed units.
+    offset, factor : float
+        ``factor * values + offset`` of the store's values are displayed.
     """
 
     name: str
@@ -88,11 +145,17 @@ class Quantity:
     kind: Kind
     variables: tuple[str, ...]
     offset: float = 0.0
+    factor: float = 1.0
 
     @property
     def scale_key(self) -> str:
         """Quantities with equal keys share one colour scale: all reflectivities do."""
         return "radar" if self.kind == "radar" else self.name
+
+    @property
+    def is_vector(self) -> bool:
+        """True for a wind with its two components."""
+        return len(self.variables) == 2
 
     @property
     def threshold(self) -> float | None:
@@ -109,6 +172,18 @@ class Scale:
     extend: Literal["neither", "min", "max", "both"] = "neither"
     coast: str = COAST
 
+    @property
+    def ticks(self) -> list[float]:
+        """Labels of a scale in steps: multiples of ten where the steps are even, else all; empty without."""
+        edges = [float(e) for e in self.norm.boundaries] if isinstance(self.norm, BoundaryNorm) else []
+        tens = [edge for edge in edges if edge % 10 == 0]
+        return tens if self.even else edges
+
+    @property
+    def even(self) -> bool:
+        """True if steps are equal, but the first one."""
+        return not isinstance(self.norm, BoundaryNorm) or len(set(np.diff(self.norm.boundaries[1:]))) == 1
+
 
 def quantities(attrs: Mapping[str, Mapping[str, str]]) -> list[Quantity]:
     """Quantities of a set of variables: u and v of one level become one wind; radar, then t2m first.
@@ -118,20 +193,23 @@ def quantities(attrs: Mapping[str, Mapping[str, str]]) -> list[Quantity]:
     attrs
         Each variable's CF attributes (``units``, ``long_name``, ``standard_name`` are used).
     """
-    winds = {
-        name: "v" + name[1:] for name in attrs if re.fullmatch(r"u\d*m?", name) and "v" + name[1:] in attrs
-    }
+    known = {name: {**cf_attributes(name), **about} for name, about in attrs.items()}
+    winds = {name: _northward(name) for name in known if _northward(name) in known}
     paired = {*winds, *winds.values()}
-    found = [_wind(u, v, attrs[u]) for u, v in winds.items()]
-    found += [_scalar(name, attrs[name]) for name in attrs if name not in paired]
-    order = ("mrr", "refc", "t2m", "ws10m")
-    return sorted(found, key=lambda q: order.index(q.name) if q.name in order else len(order))
+    found = [_wind(u, v, known[u]) for u, v in winds.items()]
+    found += [_scalar(name, known[name]) for name in known if name not in paired]
+    return sorted(found, key=lambda q: FIRST.index(q.name) if q.name in FIRST else len(FIRST))
+
+
+def _northward(name: str) -> str:
+    """Name of the northward component beside an eastward one; empty for anything else."""
+    return "v" + name[1:] if re.fullmatch(r"u(\d*m?|\d+hl|(3d)?_l\d+)", name) else ""
 
 
 def _wind(u: str, v: str, attrs: Mapping[str, str]) -> Quantity:
     level = u[1:]
-    height = f"{level[:-1]} m " if level.endswith("m") else f"{level} hPa " if level else ""
-    label = f"{height}wind" if height else "Wind"
+    height = level_text(u).removeprefix("at ")
+    label = f"Wind {height}" if height.startswith("on ") else f"{height} wind" if height else "Wind"
     return Quantity(f"ws{level}", label, _units(attrs.get("units", "m s-1")), "wind", (u, v))
 
 
@@ -139,12 +217,18 @@ def _scalar(name: str, attrs: Mapping[str, str]) -> Quantity:
     units = attrs.get("units", DEFAULT_UNITS.get(name, ""))
     text = attrs.get("long_name", name)
     label = LABELS.get(name, text[:1].upper() + text[1:] if text != name else name)
-    described = f"{text} {attrs.get('standard_name', '')}".lower()
+    kind = _kind(name, units, f"{attrs.get('standard_name', '')} {text}".lower())
+    factor, offset, shown = DISPLAYED.get((units, kind), (1.0, 0.0, _units(units)))
+    label = label.replace("Geopotential at", "Geopotential height at") if shown == "dam" else label
+    return Quantity(name, label, shown, kind, (name,), offset, factor)
+
+
+def _kind(name: str, units: str, described: str) -> Kind:
     if units.lower() == "dbz":
-        return Quantity(name, label, "dBZ", "radar", (name,))
+        return "radar"
     if units in ("K", "kelvin") and ("temperature" in described or re.fullmatch(r"[td]\d+m?", name)):
-        return Quantity(name, label, "°C", "temperature", (name,), -KELVIN)
-    return Quantity(name, label, _units(units), "generic", (name,))
+        return "temperature"
+    return next((kind for kind, pattern in KINDS if re.search(pattern, described)), "generic")
 
 
 def _units(units: str) -> str:
@@ -157,21 +241,36 @@ def _units(units: str) -> str:
 def scale(kind: Kind, low: float, high: float) -> Scale:
     """The scale of a kind for values that run from `low` to `high` (displayed units).
 
-    Radar's is always the same; wind starts at 0; limits are rounded outwards to readable numbers.
+    Those of radar and precipitation are always the same, and of clouds; wind starts at 0; signed quantities
+    lie about 0. Limits are rounded outwards to readable numbers.
     """
     if kind == "radar":
         cmap = _extremes(ListedColormap(RADAR_COLORS, "radar"), under="white", over="#f7d4fb")
         return Scale(cmap, BoundaryNorm(RADAR_STEPS, cmap.N), "max")
-    if kind == "wind":
-        cmap = LinearSegmentedColormap.from_list("wind", WIND_COLORS, 512)
-        steps = _round_limits(0.0, max(high, 8.0))
-    elif kind == "temperature":
-        cmap = LinearSegmentedColormap.from_list("temperature", TEMPERATURE_COLORS, 512)
-        steps = _round_limits(low, high)
+    if kind == "precipitation":
+        cmap = _extremes(ListedColormap(RAIN_COLORS, kind), under="white", over="#6d1478")
+        return Scale(cmap, BoundaryNorm(RAIN_STEPS, cmap.N), "max")
+    steps = _round_limits(*_limits(kind, low, high))
+    colors = SMOOTH[kind]
+    if isinstance(colors, str):
+        cmap = mpl.colormaps[colors].resampled(512)
     else:
-        cmap = mpl.colormaps["viridis"].resampled(512)
-        steps = _round_limits(low, high)
-    return Scale(_extremes(cmap), Normalize(steps[0], steps[-1]))
+        cmap = LinearSegmentedColormap.from_list(kind, colors, 512)
+    return Scale(_extremes(cmap), Normalize(steps[0], steps[-1]), coast="white" if kind in DARK else COAST)
+
+
+def _limits(kind: Kind, low: float, high: float) -> tuple[float, float]:
+    """Ends of a scale before they are rounded."""
+    if kind == "wind":
+        return 0.0, max(high, 8.0)
+    if kind == "cloud":
+        return 0.0, 100.0
+    if kind == "signed":
+        most = max(abs(low), abs(high), 1e-6)
+        return -most, most
+    if kind in ("snow", "radiation") and low < 0.3 * high:
+        return 0.0, high
+    return low, high
 
 
 def colormap(name: str) -> Colormap:

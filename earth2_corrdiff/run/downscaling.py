@@ -104,7 +104,6 @@ class Downscaling:
         self.sampling = self.options.sampling or model.downscaler.sampling
         self.make_members: MakeMembers = model.downscaler.members
         self.cases, self._tally, self.found = self.source.cases(time, lead_time), Tally(), 0
-        self.source.check_variables(model.input_variables)
         for lead in [None] if self.cases.leads is None else self.cases.leads / np.timedelta64(1, "h"):
             model.spec.lead_label(lead)  # raises where the networks were not trained for it
         processes = self.options.processes
@@ -117,7 +116,7 @@ class Downscaling:
         given = self.options.max_batch
         self._max_batch = model.max_batch if given is None else check_count("max_batch", given)
         self._bounds, self.kept = self._choose_bounds(), dict[str, Kept]()
-        self._inputs = Inputs(self.source, self.cases, model.input_variables, model.spec.input_grid)
+        self._inputs = Inputs.of(self.source, self.cases, model.spec)
         device = model.downscaler.device
         memory = free_bytes(torch.device("cpu"))
         check_memory(self._size(self.members), memory, str(device), free_bytes(device))
@@ -129,7 +128,7 @@ class Downscaling:
             cases=len(self.cases),
             members=members,
             evaluations=self.evaluations * members // max(1, self.members),
-            outputs=len(spec.outputs.names),
+            outputs=len(spec.output_variables),
             coarse=len(self._inputs.kept),
             points=math.prod(spec.output_grid.shape),
             coarse_points=math.prod(spec.input_grid.shape),
@@ -160,8 +159,11 @@ class Downscaling:
 
     def _choose_bounds(self) -> dict[str, Bound]:
         """Error bounds of the outputs that are not kept without loss."""
-        outputs, asked = self.model.spec.outputs, self.options.compress
-        return {} if asked is None else asked.of(outputs.names, outputs.center, outputs.scale)
+        spec, asked = self.model.spec, self.options.compress
+        if asked is None:
+            return {}
+        means, spreads = np.nan_to_num(spec.physical_statistics).T.tolist()
+        return asked.of(spec.output_variables, means, spreads)
 
     @property
     def times(self) -> Times:
@@ -241,7 +243,7 @@ class Downscaling:
         self.seed = self._choose_seed()
         store = self.output.existing(self._layout(self._inputs.kept))
         if store is not None:
-            store.take_back(self.model.input_variables, self.options.check, self.output.claims)
+            store.take_back(self._inputs.whole, self.options.check, self.output.claims)
         return store
 
     def _follow(self, message: dict[str, Any]) -> Iterator[tuple[np.datetime64, int]]:
@@ -295,11 +297,13 @@ class Downscaling:
 
     def _layout(self, lowres: tuple[str, ...]) -> Layout:
         spec = self.model.spec
-        fields = spec.invariant_fields if spec.invariant_fields is not None else ()
+        fields = () if spec.invariant_fields is None else spec.inner(spec.invariant_fields)
+        if spec.flip:  # they are kept as the networks see them
+            fields = [field[::-1].copy() for field in fields]
         return Layout(
             cases=self.cases,
             seeds=self._seeds(),
-            outputs=spec.outputs.names,
+            outputs=spec.output_variables,
             lowres=lowres,
             output_grid=spec.output_grid,
             input_grid=spec.input_grid,
@@ -307,11 +311,19 @@ class Downscaling:
                 *(self.model.downscaler, self.sampling, self.source.name, self.source.synthetic),
                 *(self.seed, self.options.command),
             )
+            | _class(self.model)
             | compression(self._bounds),
             static=dict(zip(spec.invariants.names, fields, strict=True)),
             bounds=self._bounds,
             projected=spec.projected,
         )
+
+
+def _class(model: CorrDiff) -> dict[str, Any]:
+    """The class of a model that is a subclass of this package's."""
+    kind = type(model)
+    foreign = isinstance(model, CorrDiff) and kind.__module__.partition(".")[0] != "earth2_corrdiff"
+    return {"model": f"{kind.__module__}:{kind.__qualname__}"} if foreign else {}
 
 
 def downscale(

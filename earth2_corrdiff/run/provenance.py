@@ -8,20 +8,26 @@ import json
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from earth2_corrdiff.model.diagnostic import Diagnostic
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.spec import SCHEDULES, CorrDiffSpec, Sampling
 from earth2_corrdiff.networks.kernels import tuned
 
 
 def provenance(
-    downscaler: Downscaler, sampling: Sampling, source: str, synthetic: bool, seed: int, command: str
+    downscaler: Downscaler | Diagnostic,
+    sampling: Sampling,
+    source: str,
+    synthetic: bool,
+    seed: int,
+    command: str,
 ) -> dict[str, Any]:
     """Attributes of a run's store: all of ``store.layout.IDENTITY`` that applies, and more.
 
     Parameters
     ----------
-    downscaler : Downscaler
-        The pipeline
+    downscaler : Downscaler or Diagnostic
+        The pipeline, or another model of Earth2Studio
     sampling : Sampling
         How its members are sampled
     source : str
@@ -32,22 +38,33 @@ def provenance(
         Of the run
     """
     spec = downscaler.spec
+    what = downscaler.name.rpartition(":")[2] if isinstance(downscaler, Diagnostic) else "CorrDiff"
     packages = ("earth2_corrdiff", "earth2studio", "torch", "numpy", "zarr")
     attributes = {
-        "title": f"CorrDiff downscaling{synthetic_note(spec, synthetic)}",
+        "title": f"{what} downscaling{synthetic_note(spec, synthetic)}",
         "source": source,
         "package": spec.name or spec.root,
         "package_sha256": spec.sha256,
         "synthetic": int(synthetic or spec.synthetic),
         "synthetic_source": int(synthetic),
-        "solver": sampling.solver,
-        "number_of_steps": int(sampling.steps),
-        **_levels(sampling),
         "seed": seed,
-        "precision": downscaler.precision,
         "device": downscaler.device.type,
         "versions": json.dumps({name: version_of(name) for name in packages}),
         "command": command,
+    }
+    if isinstance(downscaler, Diagnostic):
+        return attributes | {"model": downscaler.name, "acceleration": "none"}
+    return attributes | _pipeline(downscaler, sampling)
+
+
+def _pipeline(downscaler: Downscaler, sampling: Sampling) -> dict[str, Any]:
+    """Attributes of the pipeline's own arithmetic."""
+    spec = downscaler.spec
+    attributes: dict[str, Any] = {
+        "solver": sampling.solver,
+        "number_of_steps": int(sampling.steps),
+        **_levels(sampling),
+        "precision": downscaler.precision,
     }
     if sampling.solver == "stochastic":
         attributes["churn"] = str(sampling.churn)
@@ -58,6 +75,8 @@ def provenance(
         attributes["kernels"] = kernels
     if spec.inference_mode != "both":
         attributes["stages"] = spec.inference_mode
+    if spec.daily_hour is not None:
+        attributes["coarse"] = "daily means"
     if downscaler.domain.patching is not None:
         attributes["patches"] = str(downscaler.domain)
     return attributes

@@ -138,7 +138,7 @@ def moments(
         if wind is not None:
             u, v = u + (wind[0] - u) / n, v + (wind[1] - v) / n
     spread = np.sqrt(squares / max(len(members) - 1, 1))
-    return mean, spread, (u, v) if quantity.kind == "wind" else None
+    return mean, spread, (u, v) if quantity.is_vector else None
 
 
 def _probability(ds: xr.Dataset, quantity: Quantity, time: int, members: Sequence[int]) -> Array:

@@ -76,7 +76,7 @@ def _quantities(ds: xr.Dataset) -> list[dict[str, Any]]:
     for quantity in panels.member_quantities(ds):
         twin = job_fields.twin_of(ds, quantity)
         about = _about(quantity, scales[quantity.scale_key])
-        about |= {"name": quantity.name, "wind": quantity.kind == "wind", "spread": None, "coarse": None}
+        about |= {"name": quantity.name, "wind": quantity.is_vector, "spread": None, "coarse": None}
         about["threshold"] = quantity.threshold if len(members) > 1 else None
         if len(members) > 1:
             about["spread"] = table(_spread_scale(ds, quantity, members))
@@ -103,7 +103,7 @@ def table(scale: Scale) -> dict[str, Any]:
         edges = [float(edge) for edge in norm.boundaries]
         colors = [to_hex(cmap(index)) for index in range(len(edges) - 1)]
         ends = {"under": to_hex(cmap(-1)), "over": to_hex(cmap(cmap.N))}
-        return {"edges": edges, "colors": colors, **ends, "ticks": [e for e in edges if e % 10 == 0]}
+        return {"edges": edges, "colors": colors, **ends, "ticks": scale.ticks}
     low, high = float(norm.vmin or 0.0), float(norm.vmax or 1.0)
     ticks = MaxNLocator(nbins=7, steps=[1, 2, 5, 10]).tick_values(low, high)
     return {

@@ -20,7 +20,7 @@ from earth2_corrdiff.service.errors import ServiceError, wrong
 from earth2_corrdiff.service.job import Order
 from earth2_corrdiff.service.job_runner import sentence
 from earth2_corrdiff.service.settings import Settings
-from earth2_corrdiff.sources import Forecast, Source, make_forecast, make_source
+from earth2_corrdiff.sources import Forecast, Inputs, Source, make_forecast, make_source
 from earth2_corrdiff.sources.registry import FORECASTS
 
 Solver = Literal["euler", "heun", "stochastic", "dpmpp_2m", "trigflow"]
@@ -101,7 +101,7 @@ def read_order(
 
 def largest_size(order: Order, spec: CorrDiffSpec) -> int:
     """Bytes of the store if nothing can be compressed."""
-    fine = math.prod(spec.output_grid.shape) * len(spec.outputs.names) * order.samples
+    fine = math.prod(spec.output_grid.shape) * len(spec.output_variables) * order.samples
     coarse = math.prod(spec.input_grid.shape) * (len(spec.inputs.names) + 1)
     return 4 * len(order.cases) * (fine + coarse)
 
@@ -175,8 +175,8 @@ def _source(name: str, forecasts: bool) -> Source | Forecast:
 def _check_source(source: Source | Forecast, times: Times, leads: Leads | None, spec: CorrDiffSpec) -> None:
     field = "time"
     try:
-        source.cases(times, leads)
+        cases = source.cases(times, leads)
         field = "source"
-        source.check_variables(spec.inputs.names)
+        Inputs.of(source, cases, spec)
     except InputError as error:
         raise ServiceError(422, sentence(error), field) from error

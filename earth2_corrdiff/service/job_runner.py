@@ -129,8 +129,9 @@ def held(source: Source | Forecast, job: Job, spec: CorrDiffSpec, metrics: Metri
         If the job was stopped meanwhile
     """
     cases = source.cases(job.order.times, job.order.lead_time or None)
-    inputs, fields = Inputs(source, cases, spec.inputs.names, spec.input_grid), []
+    inputs, fields = Inputs.of(source, cases, spec), []
     wanted, grid = list(inputs.kept), spec.input_grid
+    times = [inputs.times(number) for number in range(len(cases))]
     for number in range(len(cases)):
         _check_wanted(job)
         try:
@@ -139,9 +140,13 @@ def held(source: Source | Forecast, job: Job, spec: CorrDiffSpec, metrics: Metri
             metrics.fetch(source.name, worked=False)
             raise
         metrics.fetch(source.name, worked=True)
-    axes = {**cases.axes, "variable": wanted, "lat": grid.lat, "lon": grid.lon}
-    values = np.stack(fields).reshape(*cases.shape, *fields[0].shape)
-    array = xr.DataArray(values, axes, tuple(axes))
+    plane = {"variable": wanted, "lat": grid.lat, "lon": grid.lon}
+    axes: dict[str, Any] = {**cases.axes, **plane}
+    values = np.stack(fields)
+    if cases.leads is None:  # several cases may share a time, and each may have several
+        axes["time"], first = np.unique(np.concatenate(times), return_index=True)
+        values = values.reshape(-1, *values.shape[-3:])[first]
+    array = xr.DataArray(values.reshape([len(axis) for axis in axes.values()]), axes, tuple(axes))
 
     def analysis(time: Any, variable: Sequence[str]) -> xr.DataArray:
         return array.sel(time=np.atleast_1d(time), variable=list(variable))
@@ -151,7 +156,9 @@ def held(source: Source | Forecast, job: Job, spec: CorrDiffSpec, metrics: Metri
 
     if isinstance(source, Forecast):
         return Forecast(source.name, lambda coarse: forecast, lambda: wanted, synthetic=source.synthetic)
-    return Source(source.name, lambda: analysis, lambda: wanted, synthetic=source.synthetic)
+    return Source(
+        source.name, lambda: analysis, lambda: wanted, synthetic=source.synthetic, daily=source.daily
+    )
 
 
 def sentence(error: InputError | OSError) -> str:

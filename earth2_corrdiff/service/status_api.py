@@ -79,7 +79,7 @@ def _metadata(engine: Engine, settings: Settings) -> dict[str, Any]:
             "lead_time_hours": list(spec.lead_time_hours),
         },
         "input": {"variables": _variables(spec.inputs.names), "grid": _grid(spec.input_grid, "input")},
-        "output": {"variables": _variables(spec.outputs.names), "grid": _grid(spec.output_grid, "output")},
+        "output": {"variables": _variables(spec.output_variables), "grid": _grid(spec.output_grid, "output")},
         "defaults": {"samples": 1, "steps": sampling.steps, "solver": sampling.solver, "seed": "drawn"},
         "solvers": list(SOLVERS),
         "limits": {name: getattr(settings, name) for name in LIMITS},

@@ -18,6 +18,7 @@ from earth2_corrdiff.base.times import Leads, Times, lead_text, positions, time_
 HOUR = np.timedelta64(1, "h")
 OLDEST = np.datetime64("2015-01-14T00", "ns")
 """Since then GFS is on 0.25 degrees; NOAA's bucket begins later, a mirror of one's own need not."""
+NOON = np.timedelta64(12, "h")
 EPOCH = np.datetime64("1900-01-01")
 
 
@@ -171,6 +172,31 @@ class Listed:
         return f"only {times[0]}" if len(times) == 1 else f"{len(times)} times from {times[0]} to {times[-1]}"
 
 
+@dataclass(frozen=True, eq=False)
+class Days:
+    """Daily means at 12 UTC of these days, or of any: what is asked for is a time of a day.
+
+    Attributes
+    ----------
+    days : np.ndarray | None
+        Their times, at 12 UTC; None where they are not known
+    """
+
+    days: Times | None = None
+
+    def check(self, times: Times, source: Named, leads: Leads | None = None) -> None:
+        if self.days is not None:
+            midnight: Times = times.astype("datetime64[D]").astype("datetime64[ns]")
+            Listed(self.days).check(midnight + NOON, source)
+
+
+def of_files(times: Times) -> Days | Listed:
+    """The calendar of analyses in files: of days, where all times are 12 UTC of several days in a row."""
+    noon = (times - times.astype("datetime64[D]") == NOON).all()
+    daily = times.size > 2 and noon and np.diff(np.unique(times)).min() == 24 * HOUR
+    return Days(times) if daily else Listed(times)
+
+
 def _listed(texts: list[str]) -> str:
     return ", ".join(texts) if len(texts) <= 4 else f"{texts[0]} to {texts[-1]} ({len(texts)} of them)"
 
@@ -238,6 +264,7 @@ def gefs_member(number: int | None) -> str:
     return f"gep{number:02d}" if number else "gec00"
 
 
+DAYS = Days()
 GFS = Archive(np.datetime64("2021-01-01T00", "ns"), step=6)
 WB2 = Archive(np.datetime64("1959-01-01T00", "ns"), np.datetime64("2023-01-10T18", "ns"), step=6)
 ERA5 = Archive(np.datetime64("1940-01-01T00", "ns"))

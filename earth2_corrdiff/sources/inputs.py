@@ -4,12 +4,17 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from earth2_corrdiff.base.cases import Cases
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.times import Times
+from earth2_corrdiff.model.spec import FILTERED
 from earth2_corrdiff.sources.checks import check_input
 from earth2_corrdiff.sources.fetch import fetch
 from earth2_corrdiff.sources.forecasts import Forecast
@@ -19,7 +24,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from earth2_corrdiff.base.grid import Grid
+    from earth2_corrdiff.model.spec import CorrDiffSpec
 
+RECENT = 4
+"""Days that are kept: those of a valid time, and the next one's."""
 EXTRA = "refc"  # kept for comparison where the source has it: the coarse twin of mrr
 
 
@@ -37,18 +45,61 @@ class Inputs:
         The model's, in its order
     grid : Grid
         The model's input grid
+    spec : CorrDiffSpec | None
+        The model's hours of input, and the variables that may have gaps; None for the case's own time
     """
 
     source: Source | Forecast
     cases: Cases
     variables: Sequence[str]
     grid: Grid
+    spec: CorrDiffSpec | None = None
+    _recent: OrderedDict[tuple[Any, ...], Tensor] = field(default_factory=OrderedDict, repr=False)
+
+    @classmethod
+    def of(cls, source: Source | Forecast, cases: Cases, spec: CorrDiffSpec) -> Inputs:
+        """The inputs of a model, from a source that has them as far as is known; fetches nothing.
+
+        Raises
+        ------
+        InputError
+            If the source lacks variables or times of them, or has other means than the model takes
+        """
+        source.check_variables(spec.inputs.names)
+        if spec.daily_hour is not None and source.daily is False:
+            raise InputError(
+                f"the package takes daily means, and the source {source.name} has fields of an hour; use "
+                "cmip6:MODEL,SCENARIO,MEMBER or file:PATH"
+            )
+        if spec.daily_hour is None and source.daily:
+            raise InputError(
+                f"the package takes fields of an hour, and the source {source.name} has daily means"
+            )
+        if isinstance(source, Source):
+            source.check_times(np.unique(spec.input_times(cases.valid_times)))
+        elif spec.daily_hour is not None or spec.input_hours != (0.0,):
+            raise InputError("the package takes fields around a time, not forecasts; leave out --lead")
+        return cls(source, cases, spec.inputs.names, spec.input_grid, spec)
 
     @property
     def kept(self) -> tuple[str, ...]:
         """Variables to fetch and keep, as far as the source has them; the model's come first."""
         names = tuple(self.variables)
-        return (*names, EXTRA) if EXTRA not in names and self.source.has(EXTRA) else names
+        several = self.spec is not None and len(self.spec.input_hours) > 1
+        wanted = EXTRA not in names and not several and self.source.has(EXTRA)
+        return (*names, EXTRA) if wanted else names
+
+    @property
+    def whole(self) -> list[str]:
+        """Those of the model's variables that may have no gaps: not sea ice and snow, which it fills."""
+        gaps = [] if self.spec is None else [name for f in self.spec.filters for name in FILTERED[f]]
+        return [name for name in self.variables if name not in gaps]
+
+    def times(self, number: int) -> Times:
+        """Times ``[L]`` of the fields that a case takes: valid times, of forecasts the reference time."""
+        case = self.cases[number]
+        times = np.array([case.time])
+        return times if case.lead is not None or self.spec is None else self.spec.input_times(times)[0]
 
     def first(
         self, numbers: Sequence[int], names: Sequence[str], failed: dict[int, str] | None = None
@@ -79,15 +130,32 @@ class Inputs:
         return {}
 
     def fetch(self, number: int, names: Sequence[str]) -> Tensor:
-        """Fields ``[C (+ 1), h, w]`` of one case; the model's, checked, come first.
+        """Fields ``[C (+ 1), h, w]`` of one case, or of L times ``[L, C, h, w]``; the model's come first.
 
         Raises
         ------
         InputError
             If they cannot be fetched, or are implausible
         """
-        case = self.cases[number]
-        source = self.source.at(case)
-        x, coords = fetch(source, case.time, names, self.grid.lat, self.grid.lon)
-        check_input(x[:, : len(self.variables)], self.variables, source, coords["time"])
+        import torch
+
+        source = self.source.at(self.cases[number])
+        daily = self.spec is not None and self.spec.daily_hour is not None
+        read = self._kept_day if daily else self._fetch
+        fields = [read(source, time, tuple(names)) for time in self.times(number)]
+        return torch.stack(fields) if len(fields) > 1 else fields[0]
+
+    def _fetch(self, source: Source, time: np.datetime64, names: tuple[str, ...]) -> Tensor:
+        """Fields ``[C (+ 1), h, w]`` of one time, checked."""
+        x, coords = fetch(source, time, names, self.grid.lat, self.grid.lon)
+        whole = [i for i, name in enumerate(self.variables) if name in self.whole]
+        check_input(x[:, whole], self.whole, source, coords["time"])
         return x[0]
+
+    def _kept_day(self, source: Source, time: np.datetime64, names: tuple[str, ...]) -> Tensor:
+        """The same of a day, whose valid times share it: the last few are kept."""
+        if (time, names) not in self._recent:
+            self._recent[time, names] = self._fetch(source, time, names)
+            while len(self._recent) > RECENT:
+                self._recent.popitem(last=False)
+        return self._recent[time, names]

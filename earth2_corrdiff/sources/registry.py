@@ -21,7 +21,7 @@ from earth2_corrdiff.sources.names import renamed
 from earth2_corrdiff.sources.source import WITH_LEADS, Source
 
 NAMES = (
-    "gfs, arco, ncar, wb2, cds, demo, gfs:DIR, file:PATH, "
+    "gfs, arco, ncar, wb2, cds, demo, cmip6:MODEL,SCENARIO,MEMBER, gfs:DIR, file:PATH, "
     "or for forecasts gfs_fx, gefs_fx, ifs_fx, ifs_ens_fx, demo_fx, gfs_fx:DIR or gefs_fx:DIR"
 )
 Vocabulary = Callable[[], Container[str]]
@@ -36,8 +36,9 @@ def make_source(name: str, verbose: bool = False, rename: Rename | None = None) 
     ----------
     name : str
         ``gfs`` (NOAA's analyses), ``arco``, ``ncar``, ``wb2``, ``cds`` (ERA5 from Google, NCAR,
-        WeatherBench 2, Copernicus), ``demo`` (synthetic), ``gfs:DIR`` (a local mirror of NOAA's bucket), or
-        ``file:PATH`` (NetCDF, GRIB or Zarr; a folder of them, a pattern, or several with commas between)
+        WeatherBench 2, Copernicus), ``demo`` (synthetic), ``cmip6:CanESM5,ssp585,r1i1p2f1`` (daily means of
+        a climate model from ESGF), ``gfs:DIR`` (a local mirror of NOAA's bucket), or ``file:PATH`` (NetCDF,
+        GRIB or Zarr; a folder of them, a pattern, or several with commas between)
     verbose : bool, optional
         Show Earth2Studio's download bars, by default False
     rename : Mapping[str, str], optional
@@ -57,6 +58,8 @@ def make_source(name: str, verbose: bool = False, rename: Rename | None = None) 
     if kind == "file" and path:
         return _file_source(name, path, rename or {})
     _refuse_rename(name, rename)
+    if kind == "cmip6":
+        return _climate_source(name, path, verbose)
     if kind in FORECASTS:
         raise InputError(f"the source {name} has forecasts; say which, as --lead 0/48/6h")
     if kind not in KINDS or (colon and not (path and KINDS[kind].file)):
@@ -182,8 +185,8 @@ class Kind:
         build = partial(self.build, verbose, None, folder)
         if self.needs_key:
             built = build()
-            return Source(name, lambda: built, self.vocabulary, calendar, self.synthetic)
-        return Source(name, build, self.vocabulary, calendar, self.synthetic)
+            build = partial(lambda archive: archive, built)
+        return Source(name, build, self.vocabulary, calendar, self.synthetic, daily=False)
 
     def forecast(self, name: str, verbose: bool, path: str, coarse: tuple[int, ...] | None) -> Forecast:
         """The forecasts under a name; ``path`` is the folder of a mirror, or empty."""
@@ -234,12 +237,27 @@ def _refuse_rename(name: str, rename: Rename | None) -> None:
         raise InputError(f"the source {name} has Earth2Studio's names; rename those of file:PATH only")
 
 
+def _climate_source(name: str, path: str, verbose: bool) -> Source:
+    from earth2_corrdiff.sources import remote
+
+    parts = [part.strip() for part in path.split(",")]
+    if len(parts) != 3 or not all(parts):
+        raise InputError(
+            f"the source {name} names no climate model; use cmip6:MODEL,SCENARIO,MEMBER, like "
+            "cmip6:CanESM5,ssp585,r1i1p2f1"
+        )
+    remote.check_esgf()
+    model, scenario, member = parts
+    build = partial(remote.cmip6, model, scenario, member, verbose)
+    return Source(name, build, _lexicon("CMIP6Lexicon"), calendars.DAYS, daily=True)
+
+
 def _file_source(name: str, path: str, rename: Rename) -> Source:
     from earth2_corrdiff.sources.files import FileAnalyses
 
     data = FileAnalyses(path, rename)
     name += renamed(rename)
-    return Source(name, lambda: data, lambda: data.variables, calendars.Listed(data.times))
+    return Source(name, lambda: data, lambda: data.variables, calendars.of_files(data.times))
 
 
 def _file_forecast(name: str, path: str, coarse: tuple[int, ...] | None, rename: Rename) -> Forecast:

@@ -25,6 +25,8 @@ from earth2_corrdiff.sources.calendars import gefs_member
 from earth2_corrdiff.sources.forecasts import ForecastSource
 from earth2_corrdiff.sources.source import DataSource
 
+TABLES = ("day", "Eday", "SIday")
+"""CMIP6's daily means: the atmosphere, more of it and of the land, and sea ice."""
 CONTACT = 30
 """Seconds until an archive must have answered for the first time."""
 
@@ -172,6 +174,24 @@ def wb2(verbose: bool, member: int | None, folder: Path | None) -> DataSource:
     from earth2_corrdiff.sources.settled import SettledWB2
 
     return ZarrArchive(SettledWB2(verbose=verbose))
+
+
+def check_esgf() -> None:
+    """Refuse archives of CMIP6 where their client is missing."""
+    if find_spec("intake_esgf") is None:
+        raise InputError(
+            "climate models need the client of ESGF; run: pip install intake-esgf, or give daily means as "
+            "file:PATH"
+        )
+
+
+def cmip6(model: str, scenario: str, member: str, verbose: bool) -> DataSource:
+    """Daily means of a climate model from ESGF: atmosphere, land and sea ice."""
+    about = {"experiment_id": scenario, "source_id": model, "variant_label": member}
+    tables = [
+        studio.CMIP6(table_id=table, exact_time_match=True, verbose=verbose, **about) for table in TABLES
+    ]
+    return cast(DataSource, studio.CMIP6MultiRealm(tables))
 
 
 def cds(verbose: bool, member: int | None, folder: Path | None) -> DataSource:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Container, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -47,6 +47,8 @@ class NamedSource(ABC):
         The times and lead times that it has; None where any will do
     synthetic : bool
         True if this weather never happened
+    daily : bool or None
+        True if its fields are daily means, False if they are of an hour; None where that is not known
     """
 
     name: str
@@ -54,6 +56,7 @@ class NamedSource(ABC):
     vocabulary: Callable[[], Container[str]] | None = None
     calendar: Calendar | None = None
     synthetic: bool = False
+    daily: bool | None = field(default=None, kw_only=True)
 
     @abstractmethod
     def cases(self, times: TimeLike | Iterable[TimeLike], leads: Any = None) -> Cases:

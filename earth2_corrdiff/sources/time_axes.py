@@ -270,6 +270,7 @@ def _dates(times: xr.DataArray, name: str) -> xr.DataArray:
     times = times.drop_vars(list(times.coords))
     kind = times.dtype.kind
     if kind in "OUS":
+        times = _without_leap_days(times, name)
         _refuse_calendar(times, name)
         try:
             times = times.astype("datetime64[ns]")
@@ -304,6 +305,18 @@ def _refuse_calendar(times: xr.DataArray, name: str) -> None:
             f"{name} has times of the calendar {calendar}, which has other days than the standard one; "
             "convert it: data.convert_calendar('standard', align_on='date')"
         )
+
+
+def _without_leap_days(times: xr.DataArray, name: str) -> xr.DataArray:
+    """Dates of the calendar noleap of climate models under their own names: only 29 February lacks."""
+    if not times.size or getattr(times.to_numpy().flat[0], "calendar", "") not in ("noleap", "365_day"):
+        return times
+    logger.info(
+        "{}: its calendar has no leap days; each date is taken for that of the standard calendar", name
+    )
+    return times.copy(
+        data=np.array([date.isoformat() for date in times.to_numpy().flat], dtype=str).reshape(times.shape)
+    )
 
 
 def _durations(leads: xr.DataArray, name: str) -> xr.DataArray:

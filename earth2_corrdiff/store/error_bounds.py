@@ -32,9 +32,19 @@ BOUNDS = {
     "m2 s-2": 1.0,
     "kg kg-1": 1e-5,
     "%": 0.2,
-    "m": 2e-5,  # of precipitation, the only output in metres
+    "m": 0.5,
+    "W m-2": 0.5,
+    "1": 0.002,
+    "Pa s-1": 0.002,
+    "kg m-2 s-1": 5e-6,
+    "mm h-1": 0.02,
 }
 """Default bounds by the unit of the variable; see scripts/bench-compression.py."""
+FINER = {
+    "lwe_thickness_of_precipitation_amount": 2e-5,
+    "specific_turbulent_kinetic_energy_of_air": 0.01,
+}
+"""Those of variables that are small in their unit, by standard name."""
 MARGIN = 0.99
 """Half a step, as a fraction of the bound."""
 LEAST = 2
@@ -205,12 +215,13 @@ def _twice(names: Sequence[str]) -> str:
 
 
 def _default(name: str) -> float:
-    units = cf_attributes(name).get("units", "")
+    about = cf_attributes(name)
+    units = about.get("units", "")
     if units not in BOUNDS:
         raise InputError(
             f"there is no default bound for {name}; give one in its units: --compress {BOUNDED},{name}=NUMBER"
         )
-    return BOUNDS[units]
+    return FINER.get(about["standard_name"], BOUNDS[units])
 
 
 def _spacing(value: float) -> float:

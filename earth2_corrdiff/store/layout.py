@@ -25,6 +25,7 @@ COMPRESSION = "compression"
 VALID = "valid_time"
 OUTPUT = "output"
 IDENTITY = (
+    "model",
     "package_sha256",
     "source",
     "solver",
@@ -42,7 +43,13 @@ IDENTITY = (
     COMPRESSION,
 )
 """Attributes that must not differ between the runs that fill one store."""
-UNSET = {COMPRESSION: LOSSLESS, "patches": "none", "stages": "both", "kernels": "the defaults"}
+UNSET = {
+    "model": "earth2_corrdiff",
+    COMPRESSION: LOSSLESS,
+    "patches": "none",
+    "stages": "both",
+    "kernels": "the defaults",
+}
 """Meaning of attributes that a store lacks."""
 AXES = {"time": "times", "lead_time": "lead times", "ensemble": "coarse members"}
 """Leading axes of a store, with their names in messages."""

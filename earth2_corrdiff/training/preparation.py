@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 
-from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.errors import InputError, listed
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.regrid import IndexRegridder, Regridder
 from earth2_corrdiff.model.channels import PLACES, SUN, Channel
@@ -260,6 +260,10 @@ def _from_package(config: Config, material: Material) -> Downscaler:
     spec = loaded.spec
     if spec.regression_grid:
         raise InputError("a package of the Taiwan layout cannot be fine-tuned: its regression takes a grid")
+    if spec.beyond_generic:
+        raise InputError(
+            f"a package with {listed(spec.beyond_generic)} cannot be fine-tuned: pairs have none"
+        )
     if spec.lead_time_hours:
         raise InputError("a package with lead times cannot be fine-tuned: pairs have none")
     sampling = _sampling(config.sampling, spec.sampling)

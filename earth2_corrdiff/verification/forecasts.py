@@ -143,14 +143,14 @@ class Regression:
         self, downscaler: Downscaler, coarse: Coarse, size: int = 1, hours: float | None = None
     ) -> None:
         self.downscaler, self.coarse, self.size, self.hours = downscaler, coarse, size, hours
-        self.variables = list(downscaler.spec.outputs.names)
+        self.variables = list(downscaler.spec.output_variables)
         self._time: np.datetime64 | None = None
         self._fields = torch.empty(0)
 
     def compute(self, time: np.datetime64, coarse: Tensor) -> Tensor:
         """All members and variables of a time: ``[C, h, w]`` or ``[M, C, h, w]`` → ``[M, Co, H, W]``."""
         cases = coarse if coarse.ndim == 4 else coarse[None]
-        return self.downscaler.mean(cases, [self.hours] * len(cases))
+        return self.downscaler.mean(cases, [self.hours] * len(cases), [time] * len(cases))
 
     def field(self, time: np.datetime64, variable: str, member: int) -> Tensor:
         """One field; all of its time are computed at once and held until another time is read."""
@@ -166,10 +166,12 @@ class Climatology:
     name, size = "climatology", 1
 
     def __init__(self, downscaler: Downscaler) -> None:
-        outputs = downscaler.spec.outputs
-        self.shape = downscaler.spec.output_grid.shape
-        self.variables = list(outputs.names)
-        self.centers = dict(zip(outputs.names, outputs.center, strict=True))
+        spec = downscaler.spec
+        self.shape = spec.output_grid.shape
+        means = (mean for mean, _ in spec.physical_statistics)
+        known = zip(spec.output_variables, means, strict=True)
+        self.centers = {name: mean for name, mean in known if not np.isnan(mean)}
+        self.variables = list(self.centers)
 
     def field(self, time: np.datetime64, variable: str, member: int) -> Tensor:
         """The mean, ``[H, W]``."""
@@ -185,6 +187,11 @@ def stored_input(ds: xr.Dataset, downscaler: Downscaler) -> Coarse:
         If the store lacks variables that the model takes, or is on other grids
     """
     spec = downscaler.spec
+    downscaler.regression  # noqa: B018 - raises where there is none
+    if len(spec.input_hours) > 1:
+        raise InputError(
+            "the package's regression takes fields of several days, and stores keep one; leave out --package"
+        )
     lacking = [name for name in spec.inputs.names if name not in reader.coarse_variables(ds)]
     if lacking:
         raise InputError(

@@ -42,7 +42,7 @@ def several(*allowed: str) -> Any:
     return parse
 
 
-def _counts(text: str) -> list[int]:
+def counts_of(text: str) -> list[int]:
     if not all(part.isdigit() and int(part) for part in text.split(",")):
         raise ArgumentTypeError(f"must be whole numbers of 1 or more with commas between, got {text!r}")
     return [int(part) for part in text.split(",")]
@@ -59,7 +59,7 @@ def parser() -> ArgumentParser:
     add("--what", type=several(*WHAT), default=list(WHAT), metavar="A,B", help=f"of {', '.join(WHAT)}")
     add("--precision", type=several(*PRECISIONS), default=["fp32", "bf16"], metavar="A,B",
         help=f"of {', '.join(PRECISIONS)}; by default fp32,bf16")  # fmt: skip
-    add("--members", type=_counts, default=[1], metavar="N,N", help="members at once, by default 1")
+    add("--members", type=counts_of, default=[1], metavar="N,N", help="members at once, by default 1")
     add("--steps", type=int, default=8, help="Euler steps of loop, sampler and ensemble, by default 8")
     add("--rounds", type=int, default=5, help="samples of each variant, by default 5")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")

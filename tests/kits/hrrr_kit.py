@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Tiny packages with random weights in the layout of ``CorrDiffEra5Hrrr``, and the stock class made to run."""
+"""Tiny packages of random weights in the layout of ``CorrDiffEra5Hrrr``, and the stock class made to run."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def make_hrrr(folder: Path, kind: str = "rectified_flow", prediction: str = "x0"
 
 
 def write_network(path: Path) -> None:
-    """A DiT; its input: latent, coarse fields, zenith angle, invariants; its vector: phase of the year, flags."""
+    """A DiT that sees latent, coarse fields, zenith angle, invariants; and phase of the year and flags."""
     args = {
         "input_size": list(SHAPE),
         "in_channels": len(OUTPUTS) + len(INPUTS) + 1 + INVARIANTS,
@@ -85,7 +85,7 @@ def write_network(path: Path) -> None:
         "condition_dim": 2 + len(FLAGS),
     }
     net = randomise(create(Checkpoint("DiT", args, {}, "dit")))
-    write_mdlus(path, "DiT", "physicsnemo.models.dit.dit", args, net.checkpoint_state())
+    write_mdlus(path, "DiT", "physicsnemo.models.dit.dit", args, net.checkpoint_state(), "0.2.0")
 
 
 def coarse(cases: int = 3, batch: int = 1, seed: int = 0) -> Tensor:

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from earth2_corrdiff.model.packages.hrrr import HRRR_X, HRRR_Y
 from earth2studio.models.auto import Package
 from hrrr_kit import COLS, INPUTS, OUTPUTS, ROWS, SHAPE, TIMES, coarse, make_hrrr, stock_hrrr
+from tiny import relerr
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.hrrr import CorrDiffEra5Hrrr
-from earth2_corrdiff.model.packages.reader import Folder
+from earth2_corrdiff.model.packages.files import Folder
+from earth2_corrdiff.model.packages.hrrr import HRRR_X, HRRR_Y
 
 Attack = Callable[[Path], object]
 
@@ -45,10 +46,6 @@ def coords(model: Any, x: torch.Tensor) -> OrderedDict[str, Any]:
     return OrderedDict({**own, "batch": np.arange(len(x)), "time": TIMES[: x.shape[1]]})
 
 
-def relerr(got: torch.Tensor, want: torch.Tensor) -> float:
-    return float((got - want).abs().max() / want.std())
-
-
 # against the stock class
 
 CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
@@ -63,18 +60,17 @@ CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_equals_the_stock_class(case: str, stock: Any, tmp_path: Path) -> None:
-    """Several times, members and batch entries on a grid of H ≠ W, with either attention."""
+    """Several times, members and batch entries on a grid of H ≠ W."""
     kind, prediction, sampler, how = CASES[case]
     folder = make_hrrr(tmp_path, kind, prediction, **sampler)
     theirs = stock.load_model(Package(str(folder)), seed=5, **how)
     x = coarse(2, batch=2 if case == "x0" else 1)
     want, want_coords = theirs(x, coords(theirs, x))
-    for accelerated in (True, False):
-        ours = load(folder, accelerated=accelerated, **how)
-        got, got_coords = ours(x, coords(ours, x))
-        assert list(got_coords) == list(want_coords) and got.shape == want.shape and got.dtype == want.dtype
-        assert all(np.array_equal(got_coords[name], want_coords[name]) for name in want_coords)
-        assert relerr(got, want) < 1e-5, relerr(got, want)
+    ours = load(folder, **how)
+    got, got_coords = ours(x, coords(ours, x))
+    assert list(got_coords) == list(want_coords) and got.shape == want.shape and got.dtype == want.dtype
+    assert all(np.array_equal(got_coords[name], want_coords[name]) for name in want_coords)
+    assert relerr(got, want) < (1e-5 if kind == "edm" else 1e-6)  # 2e-6 and 2e-7
     assert (ours.network_kind, ours.prediction_type) == (kind, prediction)
 
 
@@ -99,7 +95,7 @@ def test_attributes_and_conditioning_are_the_stock_classs(stock: Any, package: P
     x = coarse(1)[0]
     for time in TIMES:
         want = theirs.preprocess_input(x[0], time.astype("datetime64[s]").item())
-        case = ours.downscaler.prepare(x, valid_time=time)
+        case = ours.downscaler.prepare(x, valid=time)
         assert torch.allclose(case.cond, want["cond_concat"], atol=2e-6)
         assert case.vector is not None and torch.allclose(case.vector, want["cond_vec"], atol=1e-6)
     data = pytest.importorskip("earth2studio.data.hrrr").HRRR
@@ -126,7 +122,7 @@ def test_longitudes_in_either_convention_and_latitudes_either_way(package: Path)
 def test_input_that_is_not_finite(package: Path, value: float) -> None:
     model, x = load(package, number_of_steps=1), coarse(2)
     x[0, 1, 1, 3, 4] = value
-    with pytest.raises(InputError, match="not finite"):
+    with pytest.raises(InputError, match="not finite everywhere"):
         model(x, coords(model, x))
 
 
@@ -184,8 +180,10 @@ def claims(shape: str, kind: str = "<f4") -> str:
 
 
 class Bomb:
+    """Fails the test where it is unpickled."""
+
     def __reduce__(self) -> Any:
-        return Path.touch, (Path("/tmp/hrrr_bomb"),)
+        return pytest.fail, ("code of the file was run",)
 
 
 NAN = np.full(SHAPE, np.nan, dtype=np.float32)
@@ -207,10 +205,7 @@ HOSTILE: dict[str, tuple[Attack, str]] = {
     "a window of another size": (told(hrrr_window={"rows": ROWS, "cols": [0, 19]}), "hrrr_window.cols"),
     "a window of fractions": (told(hrrr_window={"rows": [0.0, 12.0], "cols": COLS}), "hrrr_window.rows"),
     "another formulation": (told(network={"kind": "ddpm"}), "network.kind must be rectified_flow or edm"),
-    "another prediction": (
-        told(network={"kind": "edm", "prediction_type": "score"}),
-        "not a valid prediction",
-    ),
+    "another prediction": (told(network={"kind": "edm", "prediction_type": "score"}), "must be x0 or flow"),
     "no time scale": (told(network={"kind": "rectified_flow", "time_scale": 0}), "time_scale"),
     "no spread": (told(network={"kind": "edm", "sigma_data": -1}), "sigma_data"),
     "another solver": (told(sampler={"solver": "rk4"}), "sampler.solver must be heun or euler"),
@@ -221,7 +216,7 @@ HOSTILE: dict[str, tuple[Attack, str]] = {
     "amp of text": (told(sampler={"amp": "yes"}), "sampler.amp"),
     "many members": (told(number_of_samples=10**9), "at most 100000"),
     "flags that are none": (told(scalar_conditions={"presence_flags": "tcwv"}), "presence_flags"),
-    "a flag more": (told(scalar_conditions={"presence_flags": ["tcwv", "t2m"]}), "scalar conditions"),
+    "a flag more": (told(scalar_conditions={"presence_flags": ["tcwv", "t2m"]}), "makes 4 numbers"),
     "many flags": (told(scalar_conditions={"presence_flags": ["a"] * 5000}), "presence_flags"),
     "a sampler that is a list": (told(sampler=[1]), "sampler must be of the type dict"),
     "objects": (array("hrrr_lat", np.array([[Bomb()]], dtype=object)), "must hold numbers"),
@@ -260,4 +255,3 @@ def test_hostile_packages_are_refused(name: str, tmp_path: Path, package: Path) 
     with pytest.raises(InputError, match=word) as raised:
         load(folder)
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 500
-    assert not Path("/tmp/hrrr_bomb").exists()

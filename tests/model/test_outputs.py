@@ -15,11 +15,11 @@ from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.outputs import (
     HubWinds,
     OutputRule,
-    PhysicalFields,
     SolarGate,
     WindLevel,
     at_height,
 )
+from earth2_corrdiff.model.physical import PhysicalFields
 from earth2_corrdiff.model.transforms import Transform
 
 SHAPE = (3, 5)

@@ -129,16 +129,22 @@ def test_rectified_flow_equals_upstream(tmp_path: Path) -> None:
     from tensordict import TensorDict
 
     theirs = upstream_dit(attention_backend="natten2d")
-    ours = build(read_mdlus(saved(theirs, tmp_path)), None, lambda dit: DiTFlow(dit, "flow", 500.0))
-    assert isinstance(ours, DiTFlow)
+    path, t = saved(theirs, tmp_path), 0.3
+    ours, clean = (
+        build(read_mdlus(path), None, lambda dit, kind=kind: DiTFlow(dit, kind, 500.0))
+        for kind in ("flow", "x0")
+    )
+    assert isinstance(ours, DiTFlow) and isinstance(clean, DiTFlow)
     x, cond, vector = fields(OUT), fields(CHANNELS - OUT, seed=1), fields(CONDITION)[:1, :, 0, 0]
     given = {"cond_concat": cond[:1].expand(2, -1, -1, -1), "cond_vec": vector.expand(2, -1)}
     with torch.no_grad(), plain_attention():
         want = ConcatConditionWrapper(theirs)(
             x, torch.full((2,), 0.3 * 500), TensorDict(given, batch_size=[2])
         )
-        assert relerr(ours.given(cond[:1], None, vector)(x, 0.3), want) < 1e-5
-        assert relerr(ours(x, 0.3, given["cond_concat"], None, given["cond_vec"]), want) < 1e-5
+        y, sigma = x / (1 - t), t / (1 - t)
+        assert relerr(clean.given(cond[:1], None, vector)(y, sigma), want) < 1e-5
+        assert relerr(ours.given(cond[:1], None, vector)(y, sigma), x - t * want) < 1e-5
+        assert relerr(ours(y, sigma, given["cond_concat"], None, given["cond_vec"]), x - t * want) < 1e-5
         with pytest.raises(InputError, match="position"):
             ours(x, 0.3, *given.values())
         for wrong in (None, vector[:, 1:]):

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.networks import neighbourhood
+from earth2_corrdiff.networks.kernels import cpu_window
 from earth2_corrdiff.networks.neighbourhood import (
+    cpu_attention,
     flex_attention,
     masked_attention,
     neighbourhood_attention,
@@ -33,10 +35,10 @@ CASES = [
 ]
 
 
-def draw(shape: tuple[int, int], dtype: torch.dtype = torch.float64, heads: int = 3) -> list[Tensor]:
+def draw(shape: tuple[int, int], dtype: torch.dtype = torch.float64, dim: int = 16) -> list[Tensor]:
     """Queries, keys and values as a linear layer gives them: views of one tensor."""
     torch.manual_seed(0)
-    return list(torch.randn(2, *shape, 3, heads, 16, dtype=torch.float64).to(dtype).unbind(3))
+    return list(torch.randn(2, *shape, 3, 3, dim, dtype=torch.float64).to(dtype).unbind(3))
 
 
 def positions(i: int, n: int, kernel: int, dilation: int) -> list[int]:
@@ -80,12 +82,33 @@ def test_error_in_half_precision_is_that_of_masked_attention(
     tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(neighbourhood.TILES, "cpu", tile)
-    exact, half = draw((17, 26)), draw((17, 26), torch.bfloat16)
+    exact, half = draw((17, 26)), draw((17, 26), torch.bfloat16, 32)
     truth = masked_attention(*(x.double() for x in half), 5)
-    y = neighbourhood_attention(*half, 5)
-    assert y.dtype is torch.bfloat16 and relerr(y, truth) < 1.05 * relerr(masked_attention(*half, 5), truth)
+    bound = 1.05 * relerr(masked_attention(*half, 5), truth)
+    for form in (neighbourhood_attention, tiled_attention):
+        y = form(*half, 5)
+        assert y.dtype is torch.bfloat16 and relerr(y, truth) < bound
     single = [x.float() for x in exact]
-    assert relerr(neighbourhood_attention(*single, 5), masked_attention(*exact, 5)) < 5e-7
+    assert relerr(tiled_attention(*single, 5), masked_attention(*exact, 5)) < 5e-7
+
+
+def test_the_own_kernel_of_the_cpu() -> None:
+    """In float32 inside, also for bfloat16; with more rows and columns than one of its parts."""
+    if not cpu_window.supports(*draw((4, 4), torch.float32)):
+        pytest.skip("there is no C compiler for the kernels")
+    for shape, kernel, dilation in [*CASES, ((18, 70), (3, 9), 1), ((35, 5), (13, 5), (2, 1))]:
+        q, k, v = draw(shape)
+        want = masked_attention(q, k, v, kernel, dilation)
+        assert relerr(cpu_attention(q.float(), k.float(), v.float(), kernel, dilation), want) < 6e-7
+        for dim in (16, 32):  # which a matrix unit takes
+            half = draw(shape, torch.bfloat16, dim)
+            want = masked_attention(*(x.double() for x in half), kernel, dilation, scale=0.5)
+            assert relerr(cpu_attention(*half, kernel, dilation, scale=0.5), want) < 3e-3
+    for dtype in (torch.float32, torch.bfloat16):
+        q, k, v = draw((9, 7), dtype, 32)
+        q[1, 4, 5, 2, 0] = torch.nan
+        bad = cpu_attention(q, k, v, 3).isnan()
+        assert bad[1, 4, 5, 2].all() and bad.sum() == q.shape[-1]
 
 
 @pytest.mark.slow

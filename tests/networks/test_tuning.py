@@ -110,11 +110,12 @@ def changed(**more: Any) -> Callable[[dict[str, Any]], Any]:
         changed(format=99),
         changed(about={"torch": "another"}),
         changed(choice=None),
-        changed(choice={"tiles": {"TILE": 3}, "graphs": True, "own": {}}),
-        changed(choice={"tiles": {"TILE": True}, "graphs": True, "own": {}}),
-        changed(choice={"tiles": {"__doc__": 4096}, "graphs": True, "own": {}}),
-        changed(choice={"tiles": {}, "graphs": "yes", "own": {}}),
-        changed(choice={"tiles": {}, "graphs": True, "own": {"int8": True}}),
+        changed(choice={"tiles": {"TILE": 3}, "graphs": True, "own": {}, "attention": "tiles"}),
+        changed(choice={"tiles": {"TILE": True}, "graphs": True, "own": {}, "attention": "tiles"}),
+        changed(choice={"tiles": {"__doc__": 4096}, "graphs": True, "own": {}, "attention": "tiles"}),
+        changed(choice={"tiles": {}, "graphs": "yes", "own": {}, "attention": "tiles"}),
+        changed(choice={"tiles": {}, "graphs": True, "own": {"int8": True}, "attention": "tiles"}),
+        changed(choice={"tiles": {}, "graphs": True, "own": {}, "attention": "guessed"}),
         changed(won=7),
     ],
 )
@@ -197,6 +198,7 @@ def test_a_gpu_is_searched_and_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -
     before = triton_tiles.TILE, dict(triton_tiles.LAUNCH), triton_tiles.SPANS
     made: list[bool] = []
     steps: dict[bool, float] = {True: 2.0, False: 1.0}
+    forms = {"tiled_attention": 2.0, "flex_attention": 0.5, "natten_attention": 1.0}
 
     def engine(net: object, dtype: torch.dtype, graphs: bool) -> Any:
         made.append(graphs)
@@ -207,17 +209,23 @@ def test_a_gpu_is_searched_and_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(tuning, "_network", lambda device: None)
 
     def timer(work: tuning.Work) -> float:
+        form = getattr(getattr(work, "func", None), "__name__", "")
+        if form.endswith("attention"):
+            return forms[form]
         if made:
             return steps[made[-1]]
         return 0.5 if triton_tiles.TILE == 2048 and triton_tiles.LAUNCH["num_warps"] == 4 else 1.0
 
     choice, won = tuning._on_gpu(CPU, timer, time.monotonic() + 60)
-    assert choice == Choice({"TILE": 2048, "LAUNCH": 4}, graphs=False)
-    assert won == {"tiles": 2.0, "no graphs": 2.0}
+    assert choice == Choice({"TILE": 2048, "LAUNCH": 4}, graphs=False, attention="flex")
+    assert won == {"tiles": 2.0, "no graphs": 2.0, "attention by flex": 4.0}
     assert (triton_tiles.TILE, dict(triton_tiles.LAUNCH), triton_tiles.SPANS) == before
     made.clear()
     steps[True] = 0.5
-    assert tuning._on_gpu(CPU, timer, time.monotonic() + 60)[0].graphs
+    forms["flex_attention"] = 2.0
+    forms["natten_attention"] = 1.99
+    choice = tuning._on_gpu(CPU, timer, time.monotonic() + 60)[0]
+    assert choice.graphs and choice.attention == "tiles"
 
 
 def test_tile_sizes_hold_before_the_first_kernel(monkeypatch: pytest.MonkeyPatch) -> None:

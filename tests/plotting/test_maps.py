@@ -14,7 +14,7 @@ import xarray as xr
 from cartopy.mpl.feature_artist import FeatureArtist
 from loguru import logger
 from matplotlib.contour import ContourSet
-from plotting_store import arrows, build, cells, curved_mesh, drawn, forbid_network, map_axes, weather
+from plotting_store import arrows, build, cells, drawn, forbid_network, map_axes, weather, write
 from pyproj import Geod
 
 from earth2_corrdiff import plotting
@@ -33,13 +33,12 @@ def store(tmp_path: Path) -> xr.Dataset:
     return plotting.open_store(build(tmp_path / "store.zarr"))
 
 
-def test_map_is_lambert_about_the_middle(store: xr.Dataset) -> None:
-    lat, lon = curved_mesh()
+def test_map_is_the_cone_of_the_grid(store: xr.Dataset) -> None:
     for ax in map_axes(plotting.plot_member(store)):
         assert isinstance(ax.projection, ccrs.LambertConformal)
         params = ax.projection.proj4_params
-        assert params["lat_0"] == pytest.approx((lat.min() + lat.max()) / 2)
-        assert params["lon_0"] == pytest.approx((lon.min() + lon.max()) / 2)
+        assert params["lat_0"] == pytest.approx(24, abs=0.2)  # `curved_mesh`
+        assert params["lon_0"] == pytest.approx(121, abs=0.01)
         assert ax.get_aspect() == 1.0
 
 
@@ -85,7 +84,66 @@ def test_projection_follows_the_domain() -> None:
     assert chosen(-45, -15, 140, 155) is ccrs.LambertConformal
     assert chosen(-9, 8, 170, 190) is ccrs.Mercator
     assert chosen(60, 89, 0, 90) is ccrs.Stereographic
-    assert chosen(-90, 90, 0, 358) is ccrs.PlateCarree
+    assert chosen(-20, 60, 0, 200) is ccrs.PlateCarree
+    assert chosen(-90, 90, 0, 358) is ccrs.Robinson
+
+
+SPHERE = ccrs.Globe(ellipse=None, semimajor_axis=6.37e6, semiminor_axis=6.37e6)
+
+
+@pytest.mark.parametrize(
+    ("crs", "params"),
+    [  # HRRR (at one point in twelve), WRF over Taiwan, the south, HRRR-Alaska's kind, COSMO-REA6, COSMO-REA2
+        (ccrs.LambertConformal(262.5, 38.5, standard_parallels=(38.5, 38.5), globe=SPHERE), {"lon_0": 262.5}),
+        (ccrs.LambertConformal(120, 25, standard_parallels=(10, 40), globe=SPHERE), {"lon_0": 120}),
+        (ccrs.LambertConformal(135, -30, standard_parallels=(-20, -40), cutoff=30, globe=SPHERE), {}),
+        (ccrs.Stereographic(90, -135, globe=SPHERE), {"lat_0": 90, "lon_0": 225}),
+        (ccrs.RotatedPole(-162, 39.25), {"o_lat_p": 39.25, "lon_0": 18}),
+        (ccrs.RotatedPole(-170, 40.0), {"o_lat_p": 40.0, "lon_0": 10}),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_grid_is_on_the_map_that_it_was_made_in(
+    crs: ccrs.Projection, params: dict[str, float], turned: bool
+) -> None:
+    """Known answer: grids made by cartopy in float32; on the map found, rows and columns are straight."""
+    rotated = isinstance(crs, ccrs.RotatedPole)
+    x, y = (np.linspace(-23, 21, 88), np.linspace(-12, 18, 61)) if rotated else np.ogrid[:88, :61]
+    if not rotated:
+        south = -3.3e6 if isinstance(crs, ccrs.Stereographic) else -1.5e6
+        x, y = 36e3 * (x.ravel() - 40), south + 36e3 * y.ravel()
+    points = ccrs.PlateCarree().transform_points(crs, *np.meshgrid(x, y[::-1] if turned else y))
+    lat, lon = points[..., 1].astype("f4").astype("f8"), points[..., 0].astype("f4").astype("f8")
+    mesh = maps.Mesh(lat, np.unwrap(np.unwrap(lon % 360, period=360, axis=1), period=360, axis=0))
+    found = maps.projection(mesh)
+    assert type(found) is type(crs)
+    assert {name: found.proj4_params[name] for name in params} == pytest.approx(params, abs=0.01)
+    across, up = maps.project(found, mesh)
+    cell = abs(np.diff(across, axis=1)).mean()
+    assert max(np.ptp(across, axis=0).max(), np.ptp(up, axis=1).max()) < 0.02 * cell
+
+
+def test_a_grid_of_no_projection_is_on_a_map_about_its_middle() -> None:
+    """Bent axes, a Mercator grid, and one along meridians have no cone and no pole of their own."""
+    lat, lon = np.meshgrid(np.linspace(48, 52, 24), np.linspace(8, 11, 28), indexing="ij")
+    for bend in (0.0, 0.02):
+        crs = maps.projection(maps.Mesh(lat + bend * (lon - 10), lon - bend * (lat - 50)))
+        assert isinstance(crs, ccrs.LambertConformal) and crs.proj4_params["lat_0"] == pytest.approx(
+            50, abs=0.1
+        )
+
+
+def test_the_globe_is_drawn_from_its_left_edge_on(tmp_path: Path) -> None:
+    """A store from 0 to 360 E on a map about Greenwich: each cell where its coordinates are."""
+    lat, lon = np.linspace(90, -90, 19), np.arange(0, 360, 15.0)
+    values = np.broadcast_to(np.cos(np.deg2rad(lon)), (1, 1, 19, 24)).astype("f4")
+    dims = ("time", "sample", "lat", "lon")
+    time = np.array(["2037-09-06"], "datetime64[ns]")
+    ds = xr.Dataset({"t2m": (dims, values)}, {"time": time, "sample": [0], "lat": lat, "lon": lon})
+    ax = map_axes(drawn(plotting.plot_member(plotting.open_store(write(ds, tmp_path / "globe.zarr")))))[0]
+    shown, x = cells(ax).get_array(), cells(ax).get_coordinates()[9, :, 0]
+    assert (np.diff(x) > 0).all()
+    assert shown[9].argmax() == 12 and shown[9].argmin() == 0
 
 
 def test_no_coastlines_is_one_warning(store: xr.Dataset) -> None:

@@ -161,8 +161,12 @@ def test_other_packages_are_plotted_generically(tmp_path: Path) -> None:
     ds = plotting.open_store(write(ds, tmp_path / "other.zarr"))
     figure = drawn(plotting.plot_member(ds))
     titles = [ax.get_title(loc="left") for ax in map_axes(figure)]
-    assert titles == ["100 m wind (m/s)", "d2m (°C)", "q", "tp (mm)", "z500 (m² s⁻²)"]
-    assert cells(map_axes(figure)[2]).get_cmap().name.startswith("viridis")
+    assert titles == [
+        "Total precipitation (mm)",
+        "Dew point at 2 m (°C)",
+        *("100 m wind (m/s)", "q", "Geopotential height at 500 hPa (dam)"),
+    ]
+    assert cells(map_axes(figure)[3]).get_cmap().name.startswith("viridis")
     assert len(map_axes(drawn(plotting.plot_ensemble(ds)))) == 5 * 2 + 2  # wind and d2m have thresholds
     with pytest.raises(InputError, match="no coarse input"):
         plotting.plot_lowres(ds)
@@ -219,6 +223,75 @@ def test_radar_scale_is_the_forecasters() -> None:
     shown = radar.cmap(radar.norm(np.array([-20.0, 0.0, 4.9, 37.0, 52.0])))
     assert (shown[:3, :3] == 1.0).all()
     assert tuple(shown[3, :3]) == to_rgb("#fff27a") and tuple(shown[4, :3]) == to_rgb("#e8432e")
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "units", "value", "shown", "kind"),
+    [
+        ("mslp", "Mean sea-level pressure", "hPa", 101325.0, 1013.25, "pressure"),
+        ("tp", "Total precipitation", "mm", 0.004, 4.0, "precipitation"),
+        ("tpf", "Precipitation rate", "mm/h", 1e-3, 3.6, "precipitation"),
+        ("tcc", "Total cloud cover", "%", 0.5, 50.0, "cloud"),
+        ("q700", "Specific humidity at 700 hPa", "g/kg", 0.004, 4.0, "humidity"),
+        ("z500", "Geopotential height at 500 hPa", "dam", 55000.0, 560.84, "pressure"),
+        ("aswdir_s", "Direct solar radiation", "W m⁻²", 500.0, 500.0, "radiation"),
+        ("lhfl_s", "Latent heat flux", "W m⁻²", -20.0, -20.0, "signed"),
+        ("siconc", "Sea ice", "%", 80.0, 80.0, "snow"),
+        ("t3hl", "Temperature on model level 3", "°C", 283.15, 10.0, "temperature"),
+        ("fg10m", "Wind gusts at 10 m", "m/s", 20.0, 20.0, "wind"),
+        ("p1hl", "Pressure on model level 1", "hPa", 9e4, 900.0, "pressure"),
+    ],
+)
+def test_a_variable_of_any_model_by_its_name(
+    name: str, label: str, units: str, value: float, shown: float, kind: style.Kind
+) -> None:
+    """Forecasters' units, by hand."""
+    (quantity,) = style.quantities({name: {}})
+    assert (quantity.label, quantity.units, quantity.kind) == (label, units, kind)
+    assert quantity.factor * value + quantity.offset == pytest.approx(shown, abs=0.01)
+
+
+def test_winds_of_model_levels_are_pairs() -> None:
+    names = (
+        "u1hl",
+        "v1hl",
+        "u_l40",
+        "v_l40",
+        "u3d_l48",
+        "v3d_l48",
+        "u100m",
+        "v100m",
+        "u500",
+        "v500",
+        "u",
+        "v",
+    )
+    labels = [quantity.label for quantity in style.quantities(dict.fromkeys(names, {}))]
+    assert labels == [
+        *("Wind on model level 1", "Wind on model level 40", "Wind on model level 48"),
+        *("100 m wind", "500 hPa wind", "Wind"),
+    ]
+
+
+def test_scales_of_clouds_rain_and_signed_quantities_do_not_depend_on_the_weather() -> None:
+    cloud, flux, rain = (
+        style.scale("cloud", 20, 60),
+        style.scale("signed", -3, 80),
+        style.scale("precipitation", 0, 1),
+    )
+    assert (cloud.norm.vmin, cloud.norm.vmax) == (0, 100)
+    assert flux.norm.vmin == -flux.norm.vmax
+    assert tuple(rain.ticks) == style.RAIN_STEPS and rain.extend == "max"
+    assert style.scale("radar", 0, 1).ticks == [10, 20, 30, 40, 50, 60, 70]
+
+
+def test_chosen_quantities(store: xr.Dataset) -> None:
+    assert set(panels.only(store, None)) == set(store)
+    kept = panels.only(store, ["ws10m", "t2m"])
+    assert [quantity.name for quantity in panels.member_quantities(kept)] == ["t2m", "ws10m"]
+    assert "refc_lowres" in kept
+    with pytest.raises(InputError, match="no quantity rain to plot: the store has mrr, t2m, ws10m"):
+        panels.only(store, ["rain"])
 
 
 def test_missing_cells_are_not_no_echo(tmp_path: Path) -> None:

@@ -202,11 +202,12 @@ def test_other_calendars_and_times_that_are_none(tmp_path: Path) -> None:
         )
         return saved(data, tmp_path / f"{len(list(tmp_path.iterdir()))}.nc")
 
-    message = refused(
-        make_source, times(cftime.DatetimeNoLeap(2024, 7, 24), cftime.DatetimeNoLeap(2024, 7, 25))
-    )
-    assert "times of the calendar noleap" in message and "convert_calendar" in message
-    assert "calendar 360_day" in refused(make_source, times(cftime.Datetime360Day(2024, 2, 30)))
+    days = [cftime.DatetimeNoLeap(2024, month, day, 12) for month, day in ((2, 28), (3, 1), (3, 2))]
+    source = make_source(f"file:{times(*days)}")
+    wanted = np.array(["2024-02-28T12", "2024-03-01T12", "2024-03-02T12"], "datetime64[ns]")
+    np.testing.assert_array_equal(source.data.times, wanted)
+    message = refused(make_source, times(cftime.Datetime360Day(2024, 2, 30)))
+    assert "times of the calendar 360_day" in message and "convert_calendar" in message
     assert "numbers as its coordinate time without a unit" in refused(make_source, times(0, 6))
     assert "hours since 1970-01-01" in refused(make_source, times(0, 6, units="months since 2024-01-15 x"))
     assert "missing values among its times" in refused(make_source, times(START, np.datetime64("NaT")))

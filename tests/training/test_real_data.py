@@ -16,7 +16,8 @@ from training_kit import config, hours, rows, train
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.downscaler import Downscaler
-from earth2_corrdiff.model.packages.reader import Folder, read_package
+from earth2_corrdiff.model.packages.files import Folder
+from earth2_corrdiff.model.packages.reader import read_package
 from earth2_corrdiff.model.transforms import Transform
 from earth2_corrdiff.training.block_means import Blocks, make_own_pairs
 from earth2_corrdiff.training.config import Patches, Wet

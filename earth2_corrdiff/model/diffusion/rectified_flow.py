@@ -19,8 +19,6 @@ from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError
 
-PREDICTIONS = ("x0", "flow")
-
 
 def flow_sigmas(
     steps: int, t_max: float = 0.99, shift: float = 1.0, dtype: torch.dtype = torch.float64
@@ -133,12 +131,7 @@ def flow_pair(clean: Tensor, noise: Tensor, t: Tensor, prediction: str = "x0") -
     InputError
         If there is no such prediction
     """
-    check_prediction(prediction)
+    if prediction not in ("x0", "flow"):
+        raise InputError(f"{prediction!r:.60} is not a valid prediction; use x0 or flow")
     at = t.view(-1, 1, 1, 1)
     return (1 - at) * clean + at * noise, clean if prediction == "x0" else noise - clean
-
-
-def check_prediction(prediction: object) -> None:
-    """Raise InputError if a network of rectified flow cannot predict this."""
-    if prediction not in PREDICTIONS:
-        raise InputError(f"{prediction!r:.60} is not a valid prediction; use {' or '.join(PREDICTIONS)}")

@@ -99,10 +99,11 @@ def _check(spec: CorrDiffSpec, stage: str, net: Network, inputs: int) -> None:
             f"the {stage} network was trained with {steps} lead times: metadata.json needs an entry "
             f"lead_time_hours with as many, got {len(spec.lead_time_hours)}"
         )
-    if net.image_channels != inputs + outputs:
+    channels = inputs + net.latent_channels
+    if net.image_channels != channels:
         raise InputError(
             f"the {stage} network takes {net.image_channels} channels, but the package's metadata "
-            f"make {inputs + outputs}; {_hint(spec, stage, net, inputs + outputs)}"
+            f"make {channels}; {_hint(spec, stage, net, channels)}"
         )
     patch = spec.patching.shape if spec.patching is not None and stage == "diffusion" else None
     fault = net.shape_fault(spec.domain, patch)

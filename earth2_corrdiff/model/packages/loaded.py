@@ -16,11 +16,15 @@ from earth2_corrdiff.networks.preconditioned import Denoiser, Regression, build
 
 @dataclass(frozen=True)
 class Loaded:
-    """A package in memory: its metadata and its networks, one of which may be absent."""
+    """A package in memory: its metadata and its networks, one of which may be absent.
+
+    ``precision`` is that of calls that name none: "auto", or "fp32" where the package allows no other.
+    """
 
     spec: CorrDiffSpec
     regression: Regression | None
     denoiser: Denoiser | None
+    precision: str = "auto"
 
 
 def read_networks(

@@ -19,6 +19,7 @@ from earth2_corrdiff.base.errors import InputError, MissingEntryError, MissingFi
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.zarr_members import read_array
 from earth2_corrdiff.model.diffusion.patch_geometry import read_patching
+from earth2_corrdiff.model.packages.cmip6 import as_cmip6, is_cmip6
 from earth2_corrdiff.model.packages.extensions import read_extensions
 from earth2_corrdiff.model.packages.files import (
     Files,
@@ -58,7 +59,7 @@ _MOST = {"number_of_steps": 10_000, "number_of_samples": 100_000}
 
 
 def read_package(files: Files) -> Loaded:
-    """Read a package of either layout.
+    """Read a package of any layout.
 
     Parameters
     ----------
@@ -177,8 +178,10 @@ def _read_generic(files: Files) -> Loaded:
         synthetic=meta.get("synthetic", False),
         **read_extensions(meta, names),
     )
+    if is_cmip6(meta, stats):
+        spec = as_cmip6(spec, meta, stats)
     regression, diffusion = map(read_mdlus, checkpoints)
-    return Loaded(spec, *read_networks(regression, diffusion, fine.shape))
+    return Loaded(spec, *read_networks(regression, diffusion, spec.domain))
 
 
 # Taiwan layout

@@ -9,10 +9,11 @@ inside, in float32: it is the reference, and moves with ``.to``.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import torch
 from loguru import logger
@@ -24,8 +25,17 @@ from earth2_corrdiff.networks.fast.cpu import supports
 from earth2_corrdiff.networks.fast.executors import CpuExecutor, Level, executor_of
 from earth2_corrdiff.networks.fast.feature_maps import MapMemory
 from earth2_corrdiff.networks.fast.memory_plan import AUTO, MemoryPlan, check_maps, plan_memory
-from earth2_corrdiff.networks.memory_model import memory_of
-from earth2_corrdiff.networks.preconditioned import PRECISIONS, Denoiser, Regression, set_precision
+from earth2_corrdiff.networks.float32 import full_float32
+from earth2_corrdiff.networks.memory_model import memory_of, memory_of_dit
+from earth2_corrdiff.networks.preconditioned import (
+    PRECISIONS,
+    Denoiser,
+    DiTDenoiser,
+    DiTFlow,
+    DiTMean,
+    Regression,
+    Transformer,
+)
 from earth2_corrdiff.networks.unet import GroupNorm, SongUNet
 
 
@@ -54,9 +64,10 @@ def accelerate(
         If the precision or the folder is unknown, or not available for this architecture
     """
     check_precision(precision)
-    if isinstance(net.model, DiT):
-        set_precision(net, resolve(precision, net, torch.device("cpu")))
-        return net
+    if isinstance(net, DiTMean | DiTDenoiser):
+        if maps not in ("device", AUTO):
+            raise InputError("a DiT keeps its feature maps on the device; use device")
+        return cast(DiTMean | DiTDenoiser, _fast_dit(net, precision))
     if not isinstance(net.model, SongUNet):
         if precision not in ("auto", "fp32"):
             raise InputError(
@@ -103,12 +114,13 @@ def resolve(precision: str, net: Regression | Denoiser, device: torch.device) ->
     """
     if precision != "auto":
         return precision
-    if not isinstance(net.model, SongUNet):
+    if not isinstance(net.model, SongUNet | DiT):
         return "fp32"
     if device.type == "cuda":
         half = bool(net.origin.args.get("use_fp16")) or not torch.cuda.is_bf16_supported()
         return "fp16" if half else "bf16"
-    if device.type == "cpu" and (supports(net.model) or torch.cpu._is_avx512_bf16_supported()):
+    own = isinstance(net.model, SongUNet) and supports(net.model)
+    if device.type == "cpu" and (own or torch.cpu._is_avx512_bf16_supported()):
         return "bf16"
     return "fp32"
 
@@ -120,7 +132,7 @@ class _Fast(nn.Module):
     """
 
     precision: str
-    model: nn.Module
+    model: Any
 
     def _take_over(self, plain: Regression | Denoiser, precision: str) -> None:
         self.origin, self.compute_dtype, self.training = plain.origin, plain.compute_dtype, plain.training
@@ -262,3 +274,45 @@ class FastDenoiser(_Fast, Denoiser):
             c_out=sigma * self.sigma_data / root,
             c_skip=sd2 / root**2,
         )
+
+
+class _FastDiT(_Fast, Transformer):
+    """A DiT's linear layers in another type."""
+
+    model: DiT
+
+    def _image(
+        self, image: Tensor, t: Tensor, position: Tensor | None, vector: Tensor | None = None
+    ) -> Tensor:
+        if self._learns(image):
+            return super()._image(image, t, position, vector)
+        plain, executor = self.model, self._executor(image.device)
+        with torch.no_grad(), full_float32(image.device, executor is plain):
+            return cast(Tensor, executor(image, t, vector)).to(image.dtype)
+
+    def member_bytes(self, shape: tuple[int, int]) -> int:
+        device = next(self.model.parameters()).device
+        precision = resolve(self.precision, self, device)  # type: ignore[arg-type]
+        return memory_of_dit(self.model, shape, PRECISIONS[precision])
+
+
+class FastDiTMean(_FastDiT, DiTMean):
+    """:class:`~earth2_corrdiff.networks.preconditioned.DiTMean`, accelerated."""
+
+
+class FastDiTDenoiser(_FastDiT, DiTDenoiser):
+    """:class:`~earth2_corrdiff.networks.preconditioned.DiTDenoiser`, accelerated."""
+
+
+class FastDiTFlow(_FastDiT, DiTFlow):
+    """:class:`~earth2_corrdiff.networks.preconditioned.DiTFlow`, accelerated."""
+
+
+_FAST_DITS = {DiTMean: FastDiTMean, DiTDenoiser: FastDiTDenoiser, DiTFlow: FastDiTFlow}
+
+
+def _fast_dit(net: Any, precision: str) -> Any:
+    made = copy.copy(net)  # the same DiT, and the values around it
+    made.__class__ = _FAST_DITS[type(net)]
+    made._take_over(net, precision)
+    return made

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from earth2_corrdiff.base.graph_pool import GraphPool, pool_of
+from earth2_corrdiff.networks.dit import DiT
 from earth2_corrdiff.networks.fast.cpu import CpuUNet, supports
 from earth2_corrdiff.networks.fast.feature_maps import MapMemory
 from earth2_corrdiff.networks.fast.gpu import Row, TorchUNet
@@ -167,18 +168,30 @@ def on_own_kernels(net: nn.Module, precision: str, device: torch.device) -> bool
     return device.type == "cpu" and supports(net) and tuned.chosen(device).own.get(precision, True)
 
 
+def _cast(net: DiT, dtype: torch.dtype) -> DiT:
+    """A DiT with its products in a type: itself in float32."""
+    if dtype is torch.float32:
+        return net
+    with torch.inference_mode(False), torch.no_grad():
+        made = copy.deepcopy(net)
+        made.cast(dtype)
+        return made.requires_grad_(False)
+
+
 def executor_of(
     net: nn.Module,
     precision: str,
     device: torch.device,
     maps: str | Path = "device",
     strips: bool = False,
-) -> CpuExecutor | TorchExecutor | StripExecutor:
-    """The executor of a U-Net on a device, with its feature maps in ``maps`` (:class:`MapMemory`).
+) -> CpuExecutor | TorchExecutor | StripExecutor | DiT:
+    """The executor of a U-Net or a DiT on a device, with its feature maps in ``maps`` (:class:`MapMemory`).
 
     It runs in strips on request, and where the maps are not on the device; the CPU's kernels reach maps
     anywhere.
     """
+    if isinstance(net, DiT):
+        return _cast(net, PRECISIONS["fp32" if (device.type, precision) == ("cpu", "fp16") else precision])
     assert isinstance(net, SongUNet)  # noqa: S101 (for the type checker)
     if on_own_kernels(net, precision, device) and not strips:
         return CpuExecutor(net, precision, MapMemory(maps))

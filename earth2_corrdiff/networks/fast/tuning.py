@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Measures what ``kernels/tuned.py`` may choose: tile sizes and graphs on a GPU, kernels on a CPU.
+"""Measures what ``kernels/tuned.py`` may choose: tile sizes, graphs, attention on a GPU, kernels on a CPU.
 
 The default stays unless something else is faster by ``MARGIN``. cuDNN's search is not among the choices:
 PyTorch cannot keep what it finds, so that another process might compute other bits.
@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from earth2_corrdiff.networks.kernels import feature_maps, group_norm_silu, tune
 from earth2_corrdiff.networks.kernels.reference import Norm
 from earth2_corrdiff.networks.kernels.tuned import PRECISIONS, TILES, Choice
 from earth2_corrdiff.networks.mdlus import Checkpoint
+from earth2_corrdiff.networks.neighbourhood import FORMS
 from earth2_corrdiff.networks.preconditioned import PRECISIONS as TYPES
 from earth2_corrdiff.networks.preconditioned import create
 from earth2_corrdiff.networks.unet import SKIP_SCALE, SongUNet
@@ -131,7 +133,23 @@ def _on_gpu(device: torch.device, timer: Timer, end: float) -> tuple[Choice, dic
         graphs, graph_gain = _graphs(device, timer)
     finally:
         tuned.set_tiles(triton_tiles, before)
-    return Choice(tiles, graphs), {"tiles": gain, "no graphs": graph_gain}
+    attention, attention_gain = _attention(device, timer)
+    won = {"tiles": gain, "no graphs": graph_gain, f"attention by {attention}": attention_gain}
+    return Choice(tiles, graphs, attention=attention), won
+
+
+def _attention(device: torch.device, timer: Timer) -> tuple[str, float]:
+    """The fastest form of neighbourhood attention, and how many times faster than tiles it is."""
+    q, k, v = torch.randn(1, 64, 64, 3, 12, 64, device=device).bfloat16().unbind(3)
+    seconds = {}
+    for name, form in FORMS.items():
+        try:
+            seconds[name] = timer(partial(form, q, k, v, (13, 13)))
+        except Exception as error:  # for instance no NATTEN, or no compiler
+            logger.debug("attention by {} is passed over: {}", name, error)
+    best = min(seconds, key=lambda name: seconds[name])
+    gain = seconds["tiles"] / seconds[best]
+    return (best, gain) if gain > MARGIN else ("tiles", 1.0)
 
 
 def search(seconds: Callable[[Mapping[str, int]], float], end: float) -> tuple[dict[str, int], float]:

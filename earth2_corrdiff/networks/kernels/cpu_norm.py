@@ -38,7 +38,7 @@ def supports(x: Tensor) -> bool:
 
 
 def supports_residual(x: Tensor) -> bool:
-    """True if ``residual_scale`` takes such a tensor, and there is a compiler on this machine."""
+    """True if ``residual_scale`` and ``gelu_`` take such a tensor, and there is a compiler."""
     return x.dtype in _TYPES and library() is not None
 
 
@@ -89,6 +89,30 @@ def residual_scale(x: Tensor, y: Tensor, scale: float) -> Tensor:
     count, kind = ctypes.c_long(x.numel()), _TYPES[x.dtype]
     _native().e2c_residual_scale(*pointers, count, kind, ctypes.c_float(scale), torch.get_num_threads())
     return out
+
+
+def gelu_(x: Tensor) -> Tensor:
+    """GELU in its tanh form, in place; x must be contiguous."""
+    _native().e2c_gelu(
+        ctypes.c_void_p(x.data_ptr()), ctypes.c_long(x.numel()), _TYPES[x.dtype], torch.get_num_threads()
+    )
+    return x
+
+
+def supports_turn(x: Tensor) -> bool:
+    """True if ``turn_`` takes such a tensor, and there is a compiler."""
+    dense = x.is_cpu and x.stride()[-2:] == (x.shape[-1], 1) and x.stride(1) == x.shape[2] * x.stride(2)
+    return dense and supports_residual(x)
+
+
+def turn_(x: Tensor, turns: Tensor) -> Tensor:
+    """Rotate pairs of channels of ``[B, h, w, heads, dim]`` in place, by ``[h, w, 1, dim / 2]`` complex64."""
+    B, h, w, heads, dim = x.shape
+    sizes = (ctypes.c_int64 * 4)(B, h * w, heads, dim)
+    strides = (ctypes.c_int64 * 2)(x.stride(0), x.stride(2))
+    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, turns))
+    _native().e2c_turn(*pointers, sizes, strides, _TYPES[x.dtype], torch.get_num_threads())
+    return x
 
 
 def _run(norm: Norm, x: Tensor, **tensors: Tensor | None) -> None:
