@@ -32,10 +32,7 @@ INFERENCE_MODES = ("both", "regression", "diffusion")
 REGRIDDINGS = ("bilinear", "index")
 FILTERED = {"sea_ice": ("siconc", "snc")}
 """Filters of coarse fields (``conditioning.FILTERS``) → inputs that they need."""
-_BEYOND = (
-    *("channels", "vector", "input_hours", "daily_hour", "regridding", "padding", "flip", "filters"),
-    *("rules", "hub_winds", "seen_grid"),
-)
+_BEYOND = (*("vector", "input_hours", "daily_hour", "padding", "flip", "filters", "hub_winds", "seen_grid"),)
 RESERVED = (
     *("time", "lead_time", "ensemble", "sample", "lat", "lon", "lat_lowres", "lon_lowres"),
     *("member_seed", "compression_error", "y", "x"),

@@ -8,9 +8,10 @@ A package with one of them does not give the right fields there.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.errors import InputError, listed
 from earth2_corrdiff.model.channels import Channel
 from earth2_corrdiff.model.outputs import OutputRule
 from earth2_corrdiff.model.spec import CorrDiffSpec
@@ -25,20 +26,29 @@ def write_extensions(spec: CorrDiffSpec) -> dict[str, Any]:
     InputError
         If it has something that the layout has no entry for
     """
-    rules = spec.rules or (OutputRule(),) * len(spec.outputs.names)
-    if any(rule != OutputRule(rule.transform, rule.bounds) for rule in rules) or spec.hub_winds:
-        raise InputError("the generic layout has transforms and bounds of outputs, and no other rules")
-    if spec.padding or spec.flip or spec.filters or spec.vector or len(spec.input_hours) > 1:
-        raise InputError("the generic layout has no padding, filters, scalar conditions or input hours")
+    if spec.beyond_generic:
+        raise InputError(f"the generic layout has no entry for {listed(spec.beyond_generic)} of this package")
+    rules = _rules_of(spec)
     transforms = {channel.name: channel.transform for channel in spec.channels if channel.kind == "input"}
     transforms |= {name: rule.transform for name, rule in zip(spec.outputs.names, rules, strict=True)}
     entries = {
         "features": [channel.name for channel in spec.channels if channel.kind == "feature"],
         "transforms": {n: vars(t) for n, t in transforms.items() if t != Transform()},
-        "regridding": "" if spec.regridding == "bilinear" else spec.regridding,
+        "regridding": spec.regridding,
         "missing_inputs": spec.missing_inputs,
     }
-    return {name: entry for name, entry in entries.items() if entry}
+    names = {"input_variables": list(spec.inputs.names), "output_variables": list(spec.outputs.names)}
+    plain = replace(spec, channels=(), rules=())
+    again = replace(plain, **read_extensions(entries | names, spec.invariants.names))
+    if again.conditioning != spec.conditioning or _rules_of(again) != rules:
+        raise InputError(
+            "the generic layout has features after the inputs and invariants, and transforms alone"
+        )
+    return {name: entry for name, entry in entries.items() if entry and entry != "bilinear"}
+
+
+def _rules_of(spec: CorrDiffSpec) -> tuple[OutputRule, ...]:
+    return spec.rules or (OutputRule(),) * len(spec.outputs.names)
 
 
 def read_extensions(meta: Mapping[str, Any], invariants: tuple[str, ...]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import xarray as xr
 
-from earth2_corrdiff.base.errors import InputError, listed
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.diffusion.patch_geometry import write_patching
 from earth2_corrdiff.model.packages.extensions import write_extensions
 from earth2_corrdiff.model.spec import DEFAULT_SAMPLING, CorrDiffSpec, Sampling, Statistics
@@ -49,8 +49,7 @@ def save_package(
         If the generic layout has no entry for it: a regression that takes grid channels from its caller, or
         a solver that stock Earth2Studio does not have
     """
-    if spec.beyond_generic:
-        raise InputError(f"the generic layout has no entry for {listed(spec.beyond_generic)} of this package")
+    meta = _metadata(spec)
     if spec.regression_grid:
         raise InputError("the generic layout has no grid channels; this package stays in its own layout")
     if spec.sampling.schedule != "karras" or spec.sampling.rho != 7:
@@ -65,7 +64,7 @@ def save_package(
         origin, path = net.origin, folder / f"{name}.mdlus"
         write_mdlus(path, origin.name, _module(origin.name), origin.args, state, origin.version)
     _write_grids(folder, spec)
-    (folder / "metadata.json").write_text(json.dumps(_metadata(spec), indent=2) + "\n", encoding="utf-8")
+    (folder / "metadata.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
     stats = {"input": spec.inputs, "output": spec.outputs, "invariants": spec.invariants}
     tables = {key: _rows(value) for key, value in stats.items() if value.names}
     (folder / "stats.json").write_text(json.dumps(tables, indent=2) + "\n", encoding="utf-8")
