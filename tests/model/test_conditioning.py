@@ -20,6 +20,8 @@ from earth2_corrdiff import Downscaler, InputError, save_package
 from earth2_corrdiff.base.regrid import Regridder
 from earth2_corrdiff.model.channels import Channel
 from earth2_corrdiff.model.conditioning import Conditioning, framed, sea_ice, unframed
+from earth2_corrdiff.model.packages.files import Folder
+from earth2_corrdiff.model.packages.reader import read_package
 
 TIMES = np.array(["2024-07-24T09:40", "2023-12-31T18:00"], dtype="datetime64[ns]")
 CHANNELS = (
@@ -159,8 +161,10 @@ def test_a_model_that_needs_the_time_asks_for_it(tmp_path: Path) -> None:
             model(weather(2), [1], valid_times=valid)
     with pytest.raises(InputError, match="2 cases need as many valid times, got 1"):
         model(weather(2), [1], valid_times=TIMES[:1])
-    with pytest.raises(InputError, match="no entry for channels"):
-        save_package(tmp_path, spec, *make_networks(spec))
+    save_package(tmp_path, spec, *make_networks(spec))
+    assert read_package(Folder(tmp_path)).spec.channels == spec.channels
+    with pytest.raises(InputError, match="features after"):
+        save_package(tmp_path, replace(spec, channels=spec.channels[::-1]), *make_networks(spec))
     both = model(weather(2), [1], valid_times=TIMES)
     alone = [model(weather(2)[b : b + 1], [1], valid_times=[str(TIMES[b])])[0] for b in range(2)]
     assert torch.equal(both, torch.stack(alone))
