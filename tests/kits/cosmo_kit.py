@@ -101,6 +101,8 @@ def make_cosmo(folder: Path, resolution: str = "rea6") -> Path:
     }
     stats = {"era5": statistics(INPUTS, 3), "output": statistics(OUTPUTS, 4, 0.02)}
     stats["output_mean"] = statistics(OUTPUTS, 5)
+    for key in ("output", "output_mean"):  # fields that are not zero everywhere
+        stats[key] |= {name: {"mean": 2.0, "std": 0.02} for name in ("TOT_PRECIP", "CLCT", "ASWDIR_S")}
     documents = {"metadata": metadata(resolution), "stats": stats, "norm": {"channels": norm}}
     for name, content in documents.items():
         (home / f"{name}.json").write_text(json.dumps(content))

@@ -17,10 +17,8 @@ import xarray as xr
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.cosmo import CorrDiffCosmoEra5
-from earth2_corrdiff.model.packages.cosmo import Variant, is_cosmo, read_cosmo
+from earth2_corrdiff.model.packages.cosmo import Variant, read_cosmo
 from earth2_corrdiff.model.packages.files import Folder
-
-DIFFUSION = Variant(mode="diffusion")
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +49,6 @@ def put(*keys: Any, to: Any) -> Callable[[Any], None]:
 
 
 def test_what_is_read(package: Path) -> None:
-    assert is_cosmo(Folder(package))
-    assert not is_cosmo(Folder(package / "rea6"))
     heights = Variant(mode="diffusion", hub_heights=(50.0,), hub_interp="log")
     spec = read_cosmo(Folder(package), heights).spec
     assert spec.output_variables[2:5] == ("tp", "tcc", "aswdir_s")

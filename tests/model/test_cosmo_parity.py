@@ -52,13 +52,13 @@ def pair(request: Any, stock: ModuleType, package: Package) -> tuple[Any, CorrDi
 
 
 def worst(ours: Tensor, theirs: Tensor) -> float:
-    """Largest error of a variable, relative to its largest value; variables are the axis -3."""
+    """Largest relative error of a variable, in the L2 norm; variables are the axis -3."""
     assert ours.shape == theirs.shape
     assert ours.dtype == theirs.dtype
-    assert theirs.isfinite().all()
-    others = [i for i in range(ours.ndim) if i != ours.ndim - 3]
-    error, size = ((x.abs().amax(others)) for x in (ours - theirs, theirs))
-    return float((error / size.clamp_min(1e-30)).max())
+    error, size = ((x.double().transpose(0, -3).flatten(1).norm(dim=1)) for x in (ours - theirs, theirs))
+    assert size.isfinite().all()
+    assert (size > 0).all()
+    return float((error / size).max())
 
 
 def ask(model: Any, batch: int = 2) -> tuple[Tensor, OrderedDict[str, Any]]:
@@ -94,7 +94,7 @@ def test_physical_fields_of_any_output(pair: Any) -> None:
     """Larger values than those of tiny networks, at times with all kinds of light."""
     theirs, ours = pair
     lat, lon = theirs.lat_output_numpy, theirs.lon_output_numpy
-    for hour, clamp in ((3, True), (5, True), (18, True), (12, False)):
+    for hour, clamp in ((4, True), (18, True), (12, True), (2, False)):
         time = np.datetime64("2024-07-24T00:30", "ns") + np.timedelta64(hour, "h")
         y = 20 * torch.randn(2, len(kit.OUTPUTS), *kit.NATIVE, generator=torch.Generator().manual_seed(hour))
         ours.physical_clamp = theirs.physical_clamp = clamp

@@ -18,15 +18,15 @@ from earth2_corrdiff.base.errors import InputError, listed
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.model.channels import PLACES, Channel
 from earth2_corrdiff.model.outputs import HubWinds, OutputRule, SolarGate, WindLevel
-from earth2_corrdiff.model.packages.files import Files, checksum, describe, find, need, read_grid, read_json
+from earth2_corrdiff.model.packages.files import Files, checksum, describe, need, read_grid, read_json
 from earth2_corrdiff.model.packages.loaded import Loaded
+from earth2_corrdiff.model.packages.names import RESOLUTIONS
 from earth2_corrdiff.model.packages.netcdf import open_netcdf
 from earth2_corrdiff.model.spec import CorrDiffSpec, Field, Sampling, Statistics, Surroundings, table
 from earth2_corrdiff.model.transforms import Transform
 from earth2_corrdiff.networks.mdlus import read_mdlus
 from earth2_corrdiff.networks.preconditioned import Denoiser, build
 
-RESOLUTIONS = ("rea6", "rea2")
 MODES = {"mean": "regression", "diffusion": "diffusion"}
 """Mode → name of its network, and of its architecture in the metadata."""
 ZENITH = "cos_zenith_hour"
@@ -100,11 +100,6 @@ class _Folder:
 
     def json(self, name: Any) -> dict[str, Any]:
         return read_json(self.need(name))
-
-
-def is_cosmo(files: Files) -> bool:
-    """True for packages of this layout."""
-    return any(find(files, f"{resolution}/metadata.json") is not None for resolution in RESOLUTIONS)
 
 
 def read_cosmo(files: Files, variant: Variant | None = None) -> Loaded:
