@@ -163,7 +163,7 @@ class Downscaler(nn.Module):
         self.register_buffer("position", position[None], persistent=False)
 
     def on(self, spec: CorrDiffSpec) -> Self:
-        """The same networks for another domain: for a specification from ``region.cut``.
+        """The same networks for another domain, without the hooks: for a specification from ``region.cut``.
 
         Raises
         ------
@@ -172,6 +172,8 @@ class Downscaler(nn.Module):
         """
         made, device = copy(self), self.device
         made._modules, made._buffers = dict(self._modules), dict(self._buffers)
+        for hook in ("condition", "physical", "normalised_mean", "residual"):
+            made.__dict__.pop(hook, None)
         made._settle(spec, Conditioning(spec))
         made.fields.clamp = self.fields.clamp
         return made.to(device)
