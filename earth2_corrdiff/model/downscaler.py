@@ -11,6 +11,7 @@ h, w   coarse grid; H, W fine grid; H', W' what the networks see: the fine grid,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import replace
 from itertools import groupby
@@ -72,6 +73,8 @@ class Downscaler(nn.Module):
         Solver, steps and noise range of calls that name no other
     domain : DomainDenoiser
         The denoiser of the domain: whole or in patches, and how they are averaged
+    context : Callable[[], AbstractContextManager]
+        Makes the context of the networks' calls, by default none
 
     Raises
     ------
@@ -94,6 +97,7 @@ class Downscaler(nn.Module):
         accelerated: bool = True,
     ) -> None:
         super().__init__()
+        self.context: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.sampling, self.accelerated = spec.sampling, accelerated
         self._asked = precision if accelerated or precision != "auto" else "fp32"
         conditioning = Conditioning(spec)  # before any work on the networks: it checks the grids
@@ -122,7 +126,7 @@ class Downscaler(nn.Module):
         self.register_buffer("position", position[None], persistent=False)
 
     def on(self, spec: CorrDiffSpec) -> Self:
-        """The same networks for another domain: for a specification from ``region.cut``.
+        """The same networks for another domain, without the hooks: for a specification from ``region.cut``.
 
         Raises
         ------
@@ -131,6 +135,8 @@ class Downscaler(nn.Module):
         """
         made, device = copy(self), self.device
         made._modules, made._buffers = dict(self._modules), dict(self._buffers)
+        for hook in ("condition", "physical", "normalised_mean", "residual"):
+            made.__dict__.pop(hook, None)
         made._settle(spec, Conditioning(spec))
         made.fields.clamp = self.fields.clamp
         return made.to(device)
@@ -376,7 +382,8 @@ class Downscaler(nn.Module):
     def _prepared(self, x: Tensor, label: int | None, valid: Times) -> Prepared:
         try:
             cond, vector = self.condition(x, valid), self.conditioning.vector(valid)
-            mean = None if self._regression is None else self.normalised_mean(cond, label, vector)
+            with self.context():
+                mean = None if self._regression is None else self.normalised_mean(cond, label, vector)
             return Prepared(cond, mean, label, vector, valid)
         except (RuntimeError, MemoryError) as error:
             check_out_of_memory(error)
@@ -478,7 +485,8 @@ class Downscaler(nn.Module):
         if noise is not None and len(noise.generators) != len(seeds):  # the batch has changed since
             noise = None
         cond, mean, label, vector, _ = case
-        residual = self.residual(cond, mean, seeds, progress, label, noise, sampling, vector)
+        with self.context():
+            residual = self.residual(cond, mean, seeds, progress, label, noise, sampling, vector)
         return self.physical(residual if mode == "diffusion" else self._mean_of(case) + residual, case)
 
     def _mean_of(self, case: Prepared) -> Tensor:

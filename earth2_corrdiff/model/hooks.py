@@ -8,11 +8,9 @@ A subclass that replaces one of them changes the fields as it does there. What a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -90,8 +88,7 @@ class StockHooks(nn.Module):
         if self.replaces("postprocess_output"):
             setattr(self.downscaler, "physical", self._physical)  # noqa: B010
         if self.replaces("_inference_context"):
-            for name in ("normalised_mean", "residual"):
-                setattr(self.downscaler, name, partial(self._in_context, getattr(self.downscaler, name)))
+            self.downscaler.context = self._inference_context
 
     @classmethod
     def replaces(cls, name: str) -> bool:
@@ -109,10 +106,6 @@ class StockHooks(nn.Module):
 
     def _physical(self, normalised: Tensor, case: object = None) -> Tensor:
         return self.postprocess_output(normalised).to(torch.float32)
-
-    def _in_context(self, call: Callable[..., Tensor], *given: Any, **more: Any) -> Tensor:
-        with self._inference_context():
-            return call(*given, **more)
 
     @classmethod
     def own_spec(cls, loaded: Loaded) -> CorrDiffSpec:
