@@ -29,7 +29,7 @@ REGRIDDINGS = ("bilinear", "index")
 FILTERED = {"sea_ice": ("siconc", "snc")}
 """Filters of coarse fields (``conditioning.FILTERS``) → inputs that they need."""
 _BEYOND = (
-    *("channels", "vector", "input_hours", "daily_hour", "regridding", "padding", "flip", "filters"),
+    *("vector", "input_hours", "daily_hour", "regridding", "padding", "flip", "filters"),
     *("rules", "hub_winds", "seen_grid"),
 )
 RESERVED = (

@@ -10,11 +10,13 @@ from itertools import pairwise
 from typing import Any
 
 from earth2_corrdiff.base.errors import InputError, MissingEntryError, listed
+from earth2_corrdiff.model.channels import Channel
 from earth2_corrdiff.model.spec import DEFAULT_SAMPLING, Sampling, Statistics
 
 # Noise range of the path that a package names, where its metadata give none (upstream's defaults).
 _SIGMA_MAX = {"stochastic": 800.0, "deterministic": 80.0}
 _MOST = {"number_of_steps": 10_000, "number_of_samples": 100_000}
+_MOST_CHANNELS = 10_000
 
 
 def check_entries(meta: dict[str, Any]) -> None:
@@ -39,6 +41,41 @@ def check_entries(meta: dict[str, Any]) -> None:
         raise InputError(
             f"metadata.json: invariant_variables must be a list of names, got {repr(invariants)[:80]}"
         )
+
+
+def read_channels(entry: Any) -> tuple[Channel, ...]:
+    """The entry ``channels`` of a package's metadata; none where there is no entry.
+
+    Earth2Studio's layout has no such entry: its class refuses networks with more channels than it makes.
+
+    Raises
+    ------
+    InputError
+        If it is not a list of conditioning channels
+    """
+    rows = [] if entry is None else entry
+    if not isinstance(rows, list) or len(rows) > _MOST_CHANNELS or not all(map(_is_channel, rows)):
+        raise InputError(
+            'metadata.json: channels is a list of objects like {"kind": "feature", "name": "sin_hour", '
+            f'"center": 0.0, "scale": 1.0}}, got {repr(entry)[:80]}'
+        )
+    return tuple(Channel(**row) for row in rows)
+
+
+def _is_channel(row: Any) -> bool:
+    if not isinstance(row, dict) or not {"kind", "name"} <= set(row) <= {"kind", "name", "center", "scale"}:
+        return False
+    numbers = all(type(row.get(name, 0.0)) in (int, float) for name in ("center", "scale"))
+    return numbers and isinstance(row["kind"], str) and isinstance(row["name"], str)
+
+
+def write_channels(channels: Sequence[Channel]) -> list[dict[str, Any]]:
+    """The entry ``channels`` that :func:`read_channels` reads."""
+    return [
+        {"kind": c.kind, "name": c.name}
+        | ({"center": c.center, "scale": c.scale} if c.kind == "feature" else {})
+        for c in channels
+    ]
 
 
 def lead_times(entry: Any) -> tuple[float, ...]:

@@ -31,7 +31,13 @@ from earth2_corrdiff.model.packages.files import (
     read_json,
 )
 from earth2_corrdiff.model.packages.loaded import Loaded, read_networks
-from earth2_corrdiff.model.packages.metadata import check_entries, lead_times, read_sampling, table
+from earth2_corrdiff.model.packages.metadata import (
+    check_entries,
+    lead_times,
+    read_channels,
+    read_sampling,
+    table,
+)
 from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, Statistics
 from earth2_corrdiff.networks.mdlus import check_finite, read_mdlus
 from earth2_corrdiff.networks.preconditioned import round_to_half
@@ -139,6 +145,7 @@ def _read_generic(files: Files) -> Loaded:
         hr_mean_conditioning=meta.get("hr_mean_conditioning", True),
         patching=read_patching(meta.get("patching"), fine.shape),
         lead_time_hours=lead_times(meta.get("lead_time_hours")),
+        channels=read_channels(meta.get("channels")),
         inference_mode=meta.get("inference_mode", "both"),
         name=meta.get("name", ""),
         root=describe(files),
