@@ -25,6 +25,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout works un
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import xarray as xr  # noqa: E402
+import zarr  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
 from earth2_corrdiff.cli import plot, run  # noqa: E402
@@ -147,7 +148,7 @@ def write_network(
         if "aux_conv" in key and "sigma_data" in args:
             value *= 0.02
         if "output_projection" in key:
-            value.copy_(_alike(value, _inner(args)["out_channels"]))
+            value.copy_(_alike(value, _inner(args)["out_channels"]) * (20 if "sigma_data" in args else 1))
     version = "0.2.0" if name == "DiT" else ""
     write_mdlus(path, name, module, args, state, version)
 
@@ -470,10 +471,18 @@ def main(args: Namespace) -> int:
             "1",
         ]
         status = run.main([*words, "--output", str(store), "--overwrite", "--device", "cpu", *options])
-        status = status or plot.main([str(store), "--output-dir", str(folder / name), "--plot-lowres"])
         if status:
             return status
+        confess(store)
+        plot.main([str(store), "--samples", "0", "--output-dir", str(folder / name), "--plot-lowres"])
     return 0
+
+
+def confess(store: Path) -> None:
+    """Let the store, and so its pictures, say what it is."""
+    root = zarr.open_group(store, mode="r+")
+    root.attrs.update({"package": "random weights", "synthetic": 1, "synthetic_source": 1})
+    zarr.consolidate_metadata(store)
 
 
 if __name__ == "__main__":
