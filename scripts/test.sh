@@ -12,7 +12,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/env.sh
 install_project test
-# One thread per process: pytest runs as many processes as there are cores.
+# One thread per process: pytest runs as many processes as there are cores. Each begins with its part of the
+# files, so that what the tests of a file share is made once.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" MPLBACKEND=Agg
 quick=()
 if [ "${1:-}" = --quick ]; then
@@ -22,4 +23,4 @@ fi
 .venv/bin/ruff check
 .venv/bin/ruff format --check
 .venv/bin/mypy
-.venv/bin/python -m pytest -n auto ${quick[@]+"${quick[@]}"} "$@"
+.venv/bin/python -m pytest -n auto --dist worksteal ${quick[@]+"${quick[@]}"} "$@"

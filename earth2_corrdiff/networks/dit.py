@@ -11,7 +11,7 @@ all tokens (``timm``) or a window around each (``natten2d``), the latter also wi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
@@ -25,6 +25,7 @@ from earth2_corrdiff.networks.kernels import cpu_norm
 from earth2_corrdiff.networks.neighbourhood import neighbourhood_attention, pair
 
 EPS = 1e-6
+ROWS, MOST_ROWS = {"cpu": 2048}, 2**14  # tokens in a perceptron at once, on other devices the latter
 
 
 class Tokens(NamedTuple):
@@ -53,7 +54,8 @@ class _GELU(nn.GELU):
     """GELU in its tanh form, written over its input where no gradient is asked for."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.is_cpu and not torch.is_grad_enabled() and cpu_norm.supports_residual(x) and x.is_contiguous():
+        own = x.is_cpu and x.is_contiguous() and not torch.is_grad_enabled()
+        if own and not torch.compiler.is_compiling() and cpu_norm.supports_residual(x):
             return cpu_norm.gelu_(x)
         return F.gelu(x, approximate="tanh")
 
@@ -138,6 +140,8 @@ class EDMEmbedder(nn.Module):
 # attention
 
 
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)
 def turns_of(shape: tuple[int, int], dim: int, theta: float, device: torch.device) -> Tensor:
     """Rotations by a token's position, ``[h, w, 1, dim / 2]`` complex: by the row, then by the column.
 
@@ -152,7 +156,12 @@ def turns_of(shape: tuple[int, int], dim: int, theta: float, device: torch.devic
 
 
 def turned(x: Tensor, turns: Tensor) -> Tensor:
-    """Rotate pairs of neighbouring channels of ``x [B, h, w, heads, dim]``, in float32 at least."""
+    """Rotate pairs of neighbouring channels of ``x [B, h, w, heads, dim]``, in float32 at least.
+
+    Where the CPU's own kernel does it and no gradient is asked for, ``x`` is written over.
+    """
+    if not (torch.is_grad_enabled() or torch.compiler.is_compiling()) and cpu_norm.supports_turn(x):
+        return cpu_norm.turn_(x, turns)
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     pairs = torch.view_as_complex(wide.view(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
@@ -302,8 +311,14 @@ class Block(nn.Module):
         """``x [B, L, D]``, written over where no gradient is asked for; ``c [1 or B, E]`` after its SiLU."""
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.adaptive_modulation[1](c).chunk(6, dim=1)
         x = self._gated(x, gate, self.attention(modulated(x, scale, shift, self.eps), grid))
-        y = self.linear["layers"](modulated(x, mlp_scale, mlp_shift, self.eps))
-        return self._gated(x, mlp_gate, y)
+        if torch.is_grad_enabled():
+            return self._perceptron(x, mlp_scale, mlp_shift, mlp_gate)
+        for part in torch.split(x, ROWS.get(x.device.type, MOST_ROWS), dim=1):  # less memory, warm caches
+            self._perceptron(part, mlp_scale, mlp_shift, mlp_gate)
+        return x
+
+    def _perceptron(self, x: Tensor, scale: Tensor, shift: Tensor, gate: Tensor) -> Tensor:
+        return self._gated(x, gate, self.linear["layers"](modulated(x, scale, shift, self.eps)))
 
     def _gated(self, x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
         gate = gate[:, None]

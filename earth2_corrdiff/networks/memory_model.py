@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import torch
 
+from earth2_corrdiff.networks.dit import MOST_ROWS, DiT
 from earth2_corrdiff.networks.dit import Block as TransformerBlock
-from earth2_corrdiff.networks.dit import DiT
 from earth2_corrdiff.networks.unet import Block, Conv2d, SongUNet
 
 
@@ -148,11 +148,12 @@ def memory_of_dit(net: DiT, domain: tuple[int, int], dtype: torch.dtype) -> int:
     size, rotary = dtype.itemsize, net.theta is not None
     pixels, tokens = math.prod(domain), math.prod(domain) // math.prod(net.patch_size)
     block = cast(TransformerBlock, net.blocks[0])
-    # tokens; queries, keys and values, the first two rotated in float32, or turned; the result
-    attention = 4 + 3 * size + (8 + 2 * size if rotary else 0) + 2 * size
-    # tokens; these normed in both types; the inside before and after the activation
-    perceptron = 4 + 4 + size + 2 * size * block.width / net.hidden
-    inside = max(attention, perceptron) * net.hidden * tokens
+    # tokens; queries, keys and values; the first two rotated, in float32; all copied into tiles, with results
+    attention = 4 + 3 * size + 2 * size * rotary + max(8 * rotary, 5 * size)
+    # these normed in both types; the inside before and after the activation
+    perceptron = 4 + size + 2 * size * block.width / net.hidden
+    rows = min(tokens, MOST_ROWS)
+    inside = net.hidden * max(attention * tokens, 4 * tokens + perceptron * rows)
     head = 8 * net.hidden * tokens + 4 * pixels * (
         2 * net.out_channels + 2 * cast(Any, net.detokenizer).width
     )

@@ -16,6 +16,7 @@
 ``kernels``    the command bench-kernels.py
 ``trials``     one kernel at one size: stock, reference, fused
 ``attention``  the command bench-attention.py
+``dit``        the command bench-dit.py
 ``memory``     peak memory of a piece of work
 ``compression``, ``codecs``  the command bench-compression.py
 ``training``, ``recipes``    the command bench-training.py

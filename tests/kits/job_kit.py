@@ -19,10 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from run_kit import TIMES, load
 from service_kit import Service, running
-from tiny import make_package, make_spec
 
 from earth2_corrdiff import CorrDiff, downscale, make_source
-from earth2_corrdiff.model.spec import Sampling
 from earth2_corrdiff.run.downscaling import Options
 from earth2_corrdiff.service.settings import Settings
 
@@ -30,12 +28,6 @@ ROOT = "/v1/downscale"
 COMMAND = "POST /v1/downscale"
 ORDER: dict[str, Any] = {"time": TIMES[0], "samples": 2, "seed": 7}
 CALLS = 3  # network evaluations of a member: heun with two steps
-
-
-def small_package(folder: Path) -> Path:
-    """Three inputs that the demo's weather has, two outputs, 16 x 24 points, three members, no seed."""
-    what = {"sampling": Sampling("heun", 2, sigma_max=80.0), "number_of_samples": 3, "seed": None}
-    return make_package(folder, make_spec(**what))
 
 
 @dataclass(frozen=True)

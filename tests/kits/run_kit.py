@@ -4,18 +4,20 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 import zarr
 from tiny import make_networks
@@ -113,11 +115,17 @@ def make_taiwan(folder: Path, size: int = 34) -> Path:
     return folder
 
 
-def load(package: Path, **settings: Any) -> CorrDiff:
-    """A model in reference mode, with attributes changed."""
+@lru_cache(maxsize=8)
+def _loaded(package: Path, files: tuple[tuple[Path, int], ...]) -> CorrDiff:
     from earth2studio.models.auto import Package
 
-    model = CorrDiff.load_model(Package(str(package)), precision="fp32", accelerated=False)
+    return CorrDiff.load_model(Package(str(package)), precision="fp32", accelerated=False)
+
+
+def load(package: Path, **settings: Any) -> CorrDiff:
+    """A model in reference mode, with attributes changed; a copy, where the files were read before."""
+    files = sorted(path for path in package.rglob("*") if path.is_file())
+    model = copy.deepcopy(_loaded(package, tuple((path, path.stat().st_mtime_ns) for path in files)))
     for name, value in settings.items():
         setattr(model, name, value)
     return model
@@ -146,6 +154,12 @@ class Weather:
         if self.spoil is not None:
             self.spoil(array)
         return array
+
+
+def coarse(time: str, model: CorrDiff) -> torch.Tensor:
+    """The demo's weather on the grid of a model, ``[1, C, h, w]``."""
+    grid, array = model.spec.input_grid, _weather(time).sel(variable=list(model.input_variables))
+    return torch.from_numpy(array.sel(lat=grid.lat, lon=grid.lon).values)
 
 
 @cache

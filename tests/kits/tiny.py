@@ -146,6 +146,12 @@ def make_package(folder: Path, spec: CorrDiffSpec | None = None) -> Path:
     return save_package(folder, spec, *make_networks(spec))
 
 
+def small_package(folder: Path, shape: tuple[int, int] = (16, 24), **what: Any) -> Path:
+    """Three inputs that the demo's weather has, two outputs; three members of two steps, no seed."""
+    what = {"sampling": Sampling("heun", 2, sigma_max=80.0), "number_of_samples": 3, "seed": None, **what}
+    return make_package(folder, make_spec(shape, **what))
+
+
 def weather(batch: int = 1, seed: int = 0, grid: Grid = COARSE) -> Tensor:
     """Smooth states in physical units, ``[batch, 3, h, w]``."""
     generator = torch.Generator().manual_seed(seed)

@@ -15,7 +15,7 @@ from tiny import relerr
 from torch.nn import functional as F  # noqa: N812
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.networks.dit import DiT
+from earth2_corrdiff.networks.dit import DiT, turned, turns_of
 from earth2_corrdiff.networks.fast.accelerate import accelerate, resolve
 from earth2_corrdiff.networks.kernels import cpu_norm
 from earth2_corrdiff.networks.mdlus import Checkpoint
@@ -114,3 +114,19 @@ def test_gelu_of_the_own_kernel(count: int) -> None:
         given = x.to(dtype)
         want = F.gelu(given.double(), approximate="tanh")
         assert torch.allclose(cpu_norm.gelu_(given).double(), want, rtol=bound, atol=bound / 10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rotation_by_the_own_kernel(dtype: torch.dtype) -> None:
+    """Of a view as attention has it, in place; the values beside it stay."""
+    h, w, heads, dim = 3, 5, 2, 12
+    qkv = torch.randn(2, h, w, 3, heads, dim, generator=torch.Generator().manual_seed(0)).to(dtype)
+    kept, turns = qkv.clone(), turns_of((h, w), dim, 100.0, CPU)
+    q = qkv[:, :, :, 0]
+    if not cpu_norm.supports_turn(q):
+        pytest.skip("there is no C compiler")
+    want = turned(q.double(), turns)
+    with torch.no_grad():
+        got = turned(q, turns)
+    assert got is q and relerr(got, want) < (1e-6 if dtype is torch.float32 else 3e-3)
+    assert torch.equal(qkv[:, :, :, 1:], kept[:, :, :, 1:]) and not torch.equal(q, kept[:, :, :, 0])

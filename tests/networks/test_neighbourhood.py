@@ -35,10 +35,10 @@ CASES = [
 ]
 
 
-def draw(shape: tuple[int, int], dtype: torch.dtype = torch.float64, heads: int = 3) -> list[Tensor]:
+def draw(shape: tuple[int, int], dtype: torch.dtype = torch.float64, dim: int = 16) -> list[Tensor]:
     """Queries, keys and values as a linear layer gives them: views of one tensor."""
     torch.manual_seed(0)
-    return list(torch.randn(2, *shape, 3, heads, 16, dtype=torch.float64).to(dtype).unbind(3))
+    return list(torch.randn(2, *shape, 3, 3, dim, dtype=torch.float64).to(dtype).unbind(3))
 
 
 def positions(i: int, n: int, kernel: int, dilation: int) -> list[int]:
@@ -82,7 +82,7 @@ def test_error_in_half_precision_is_that_of_masked_attention(
     tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(neighbourhood.TILES, "cpu", tile)
-    exact, half = draw((17, 26)), draw((17, 26), torch.bfloat16)
+    exact, half = draw((17, 26)), draw((17, 26), torch.bfloat16, 32)
     truth = masked_attention(*(x.double() for x in half), 5)
     bound = 1.05 * relerr(masked_attention(*half, 5), truth)
     for form in (neighbourhood_attention, tiled_attention):
@@ -100,13 +100,15 @@ def test_the_own_kernel_of_the_cpu() -> None:
         q, k, v = draw(shape)
         want = masked_attention(q, k, v, kernel, dilation)
         assert relerr(cpu_attention(q.float(), k.float(), v.float(), kernel, dilation), want) < 6e-7
-        half = [x.bfloat16() for x in (q, k, v)]
-        want = masked_attention(*(x.double() for x in half), kernel, dilation, scale=0.5)
-        assert relerr(cpu_attention(*half, kernel, dilation, scale=0.5), want) < 2.5e-3
-    q, k, v = (x.float() for x in draw((9, 7)))
-    q[1, 4, 5, 2, 0] = torch.nan
-    bad = cpu_attention(q, k, v, 3).isnan()
-    assert bad[1, 4, 5, 2].all() and bad.sum() == q.shape[-1]
+        for dim in (16, 32):  # which a matrix unit takes
+            half = draw(shape, torch.bfloat16, dim)
+            want = masked_attention(*(x.double() for x in half), kernel, dilation, scale=0.5)
+            assert relerr(cpu_attention(*half, kernel, dilation, scale=0.5), want) < 3e-3
+    for dtype in (torch.float32, torch.bfloat16):
+        q, k, v = draw((9, 7), dtype, 32)
+        q[1, 4, 5, 2, 0] = torch.nan
+        bad = cpu_attention(q, k, v, 3).isnan()
+        assert bad[1, 4, 5, 2].all() and bad.sum() == q.shape[-1]
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from command_stores import KINDS, make_stores
+from matplotlib.figure import Figure
 from PIL import Image
 from plotting_store import cells, map_axes, texts
 
@@ -49,6 +50,12 @@ PICTURES = {
 }
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are made, and written without being drawn."""
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **how: Path(path).touch())
+
+
 def plotted(store: Path, out: Path, *flags: str) -> list[str]:
     """Names of the pictures that the command makes."""
     assert main([str(store), "--output-dir", str(out), *flags]) == 0
@@ -56,7 +63,9 @@ def plotted(store: Path, out: Path, *flags: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_store_is_plotted(stores: dict[str, Path], tmp_path: Path, kind: str) -> None:
+def test_every_kind_of_store_is_plotted(
+    undrawn: None, stores: dict[str, Path], tmp_path: Path, kind: str
+) -> None:
     names = plotted(stores[kind], tmp_path / "out", "--samples", "0", "--plot-lowres", "--ensemble")
     assert {name.removeprefix("corrdiff-").split("-sample")[0] for name in names if "sample-0" in name} == {
         time + coarse
@@ -118,7 +127,9 @@ def test_members_of_coarse_members(stores: dict[str, Path]) -> None:
     assert np.isin(np.float32(fields_of(figure)[1]), np.float32(values)).all()
 
 
-def test_lead_times_samples_and_coarse_members_are_chosen(stores: dict[str, Path], tmp_path: Path) -> None:
+def test_lead_times_samples_and_coarse_members_are_chosen(
+    undrawn: None, stores: dict[str, Path], tmp_path: Path
+) -> None:
     names = plotted(stores["forecasts"], tmp_path / "a", "--lead", "6h", "--samples", "1")
     assert names == [f"corrdiff-2024-07-24T{start}00+006h-sample-1.png" for start in ("00", "06")]
     flags = ["--lead", "0", "--samples", "1", "--coarse-members", "1", "--plot-lowres"]

@@ -13,20 +13,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 import xarray as xr
 import zarr
 from earth2studio.io import XarrayBackend
 from loguru import logger
-from run_kit import NAMES, TIMES, Weather, bent, contents, load, make_package, same, weather_file
+from run_kit import TIMES, Weather, coarse, contents, load, same, weather_file
+from tiny import small_package
 
 import earth2_corrdiff
-from earth2_corrdiff import CorrDiff, InputError, demo, downscale, make_source
+from earth2_corrdiff import CorrDiff, InputError, downscale, make_source
 from earth2_corrdiff.model.diffusion.noise import member_seed
 from earth2_corrdiff.model.diffusion.solvers import Churn
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.packages.files import Folder
+from earth2_corrdiff.model.spec import Sampling
 from earth2_corrdiff.networks.preconditioned import Denoiser
 from earth2_corrdiff.run import downscaling as run_module
 from earth2_corrdiff.run.downscaling import Downscaling, Options
@@ -38,13 +39,14 @@ CALLS = 3  # network evaluations of a member: heun with two steps
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_package(tmp_path_factory.mktemp("package"))
+    return small_package(tmp_path_factory.mktemp("package"))
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three inputs, two outputs, 16 x 24 points: for tests that run often."""
-    return tiny.make_package(tmp_path_factory.mktemp("small"))
+    """One member of one step."""
+    once = {"sampling": Sampling("heun", 1, sigma_max=80.0), "number_of_samples": 1, "seed": 11}
+    return small_package(tmp_path_factory.mktemp("small"), **once)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,7 @@ def run(model: CorrDiff, store: Path, times: Any = TIMES, source: Any = None, **
 # what a member depends on: the seed, the time, its number, and nothing else
 
 
-@pytest.mark.parametrize("batch", [None, 1, 2, 3, 8])
+@pytest.mark.parametrize("batch", [None, 1, 2])
 def test_a_member_alone_and_in_any_batch(
     package: Path, whole: Path, tmp_path: Path, batch: int | None
 ) -> None:
@@ -103,17 +105,16 @@ def test_a_member_alone_and_in_any_batch(
 def test_a_member_in_another_order_of_times(package: Path, whole: Path, tmp_path: Path) -> None:
     more = [TIMES[1], "2024-07-24T18:00", TIMES[0]]
     ds = run(load(package), tmp_path / "run.zarr", more)
-    for name in ds.mrr.name, "u10m":
+    for name in ds.mrr.name, "t2m":
         np.testing.assert_array_equal(ds[name][[2, 0]], fields(whole, name))
     assert not np.array_equal(ds.mrr[1], ds.mrr[0])
 
 
 def test_a_member_is_the_pipeline_called_by_hand(package: Path, whole: Path) -> None:
     model = load(package)
-    for t, time in enumerate(np.array(TIMES, dtype="datetime64[ns]")):
-        seeds = [member_seed(SEED, time, i) for i in range(3)]
-        coarse = torch.from_numpy(demo.DemoWeather()(time, list(NAMES)).values)
-        by_hand = model.downscaler(coarse, seeds)[0]
+    for t, time in enumerate(TIMES):
+        seeds = [member_seed(SEED, np.datetime64(time), i) for i in range(3)]
+        by_hand = model.downscaler(coarse(time, model), seeds)[0]
         assert torch.isfinite(by_hand).all() and not torch.equal(by_hand[0], by_hand[1])
         for i, name in enumerate(model.output_variables):
             np.testing.assert_array_equal(fields(whole, name)[t], by_hand[:, i])
@@ -173,15 +174,13 @@ def test_a_member_is_on_disk_when_it_is_yielded(package: Path, tmp_path: Path) -
 
 
 def test_the_regression_alone(tmp_path: Path) -> None:
-    path = make_package(tmp_path / "package", inference_mode="regression", number_of_samples=2)
+    path = small_package(tmp_path / "package", inference_mode="regression", number_of_samples=2)
     model, done = load(path), []
     downscaling = Downscaling(TIMES[0], model, Weather(), tmp_path / "run.zarr", progress=done.append)
     assert downscaling.evaluations == 0 and len(list(downscaling)) == 2 and sum(done) == 0
-    coarse = torch.from_numpy(demo.DemoWeather()(np.datetime64(TIMES[0]), list(NAMES)).values)
+    mean = model.downscaler.mean(coarse(TIMES[0], model))[0, 1]
     for i in range(2):
-        np.testing.assert_array_equal(
-            fields(tmp_path / "run.zarr", "t2m")[0, i], model.downscaler.mean(coarse)[0, 1]
-        )
+        np.testing.assert_array_equal(fields(tmp_path / "run.zarr", "t2m")[0, i], mean)
 
 
 def test_number_of_samples_of_downscale(small: Path, tmp_path: Path) -> None:
@@ -233,7 +232,7 @@ def killed_after(members: int, model: CorrDiff, store: Path, **options: Any) -> 
     assert len(list(itertools.islice(downscaling, members))) == members
 
 
-@pytest.mark.parametrize("members", [1, 3, 5])
+@pytest.mark.parametrize("members", [1, 3])
 def test_only_missing_members_are_recomputed(
     package: Path, whole: Path, tmp_path: Path, members: int, evaluations: list[int]
 ) -> None:
@@ -251,8 +250,6 @@ def test_only_missing_members_are_recomputed(
 
 
 def test_a_gap_is_filled(package: Path, whole: Path, tmp_path: Path, evaluations: list[int]) -> None:
-    import shutil
-
     store = shutil.copytree(whole, tmp_path / "run.zarr")
     for member in ("0/0", "1/1"):
         (store / "member_seed/c" / member).unlink()
@@ -298,9 +295,7 @@ def writes(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 
 # A time writes three coarse fields, and for each member two fields and the seed.
-@pytest.mark.parametrize(
-    "when", [("layout", i) for i in (0, 1, -1)] + [("run", i) for i in (0, 3, 5, 8, 9, 12, -1)]
-)
+@pytest.mark.parametrize("when", [("layout", i) for i in (0, -1)] + [("run", i) for i in (0, 3, 5, 8, -1)])
 def test_killed_at_any_write(
     small: Path,
     writes: tuple[Path, int, int],
@@ -358,7 +353,7 @@ def test_killed_at_any_write(
         ({"precision": "bf16"}, "precision fp32 instead of bf16"),
         ({"source": "demo"}, "source Weather instead of demo"),
         ({"package": {"number_of_samples": 3, "seed": 1}}, "package sha256 "),
-        ({"package": {"fine": bent(shape=(20, 36))}}, "another output grid"),
+        ({"package": {"shape": (20, 24)}}, "another output grid"),
     ],
 )
 def test_another_run_is_not_resumed(
@@ -368,7 +363,7 @@ def test_another_run_is_not_resumed(
     times, seed = change.pop("times", TIMES), change.pop("seed", SEED)
     source = make_source(change.pop("source")) if "source" in change else Weather()
     if "package" in change:
-        model = load(make_package(tmp_path / "package", **change.pop("package")))
+        model = load(small_package(tmp_path / "package", **change.pop("package")))
     else:
         model = CorrDiff.load_model(Folder(package), precision=change.pop("precision", "fp32"))
     for name, value in change.items():
@@ -404,11 +399,18 @@ def test_other_software_is_said(package: Path, tmp_path: Path, lines: list[str])
 # what is there already
 
 
+@pytest.fixture(scope="module")
+def done(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete store of one time and one member."""
+    path = tmp_path_factory.mktemp("done") / "run.zarr"
+    run(load(small), path, TIMES[0], seed=1)
+    return path
+
+
 @pytest.fixture
-def old(small: Path, tmp_path: Path) -> Path:
+def old(done: Path, tmp_path: Path) -> Path:
     """A store that a run must not lose."""
-    run(load(small), tmp_path / "run.zarr", TIMES[0], seed=1)
-    return tmp_path / "run.zarr"
+    return Path(shutil.copytree(done, tmp_path / "run.zarr"))
 
 
 def test_an_existing_store_is_refused(small: Path, old: Path) -> None:
@@ -537,24 +539,35 @@ def test_a_damaged_store_is_said(small: Path, old: Path) -> None:
         run(load(small), old, TIMES[0], seed=1, resume=True)
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "null", "[]", '{"zarr_format": 3}'])
-def test_a_store_that_lost_its_own_metadata_is_overwritten(small: Path, old: Path, text: str | None) -> None:
+def test_a_store_that_lost_its_own_metadata_is_refused(small: Path, old: Path) -> None:
+    for text in (None, "", "{", "null", "[]", '{"zarr_format": 3}'):
+        about = old / "zarr.json"
+        about.unlink() if text is None else about.write_text(text)
+        for start in ({}, {"resume": True}):
+            with pytest.raises(
+                InputError, match=r"run.zarr is damaged \(its zarr.json .*\); use --overwrite"
+            ):
+                run(load(small), old, TIMES[0], seed=1, **start)
+
+
+@pytest.mark.parametrize("text", [None, "{"])
+def test_a_store_that_lost_its_own_metadata_is_overwritten(
+    small: Path, done: Path, old: Path, text: str | None
+) -> None:
     """The seeds of its members say that it is a run's; until the new one is complete, nothing is gone."""
     before, about = contents(old), old / "zarr.json"
     about.unlink() if text is None else about.write_text(text)
-    for start in ({}, {"resume": True}):
-        with pytest.raises(InputError, match=r"run.zarr is damaged \(its zarr.json .*\); use --overwrite"):
-            run(load(small), old, TIMES[0], seed=1, **start)
-    next(iter(Downscaling(TIMES, load(small), Weather(), old, Options(seed=1, overwrite=True))))
+    model = load(small, number_of_samples=2)
+    next(iter(Downscaling(TIMES[0], model, Weather(), old, Options(seed=1, overwrite=True))))
     assert (old / "t2m/c/0/0/0/0").read_bytes() == before["t2m/c/0/0/0/0"]
-    run(load(small), old, seed=1, resume=True)  # goes on with the new one
-    run(load(small), old.parent / "new.zarr", seed=1)
+    run(model, old, TIMES[0], seed=1, resume=True)  # goes on with the new one
+    run(model, old.parent / "new.zarr", TIMES[0], seed=1)
     same(old, old.parent / "new.zarr")
 
 
-def test_seeds_alone_make_no_store_of_a_run(small: Path, tmp_path: Path) -> None:
+def test_seeds_alone_make_no_store_of_a_run(small: Path, done: Path, tmp_path: Path) -> None:
     """Neither another's array of that name, nor ours below metadata that are another program's."""
-    run(load(small), tmp_path / "run.zarr", TIMES[0], seed=1)
+    shutil.copytree(done, tmp_path / "run.zarr")
     bare, others = tmp_path / "bare.zarr", tmp_path / "others.zarr"
     zarr.open_group(bare, mode="w").create_array("member_seed", data=np.arange(3))
     (bare / "zarr.json").unlink()

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from job_kit import ROOT, JobService, small_package
+from job_kit import ROOT, JobService
 from matplotlib.figure import Figure
 from run_kit import load
 from service_kit import (
@@ -33,7 +33,7 @@ from service_kit import (
     states,
     until,
 )
-from tiny import make_spec
+from tiny import make_spec, small_package
 
 from earth2_corrdiff import CorrDiff, plotting
 from earth2_corrdiff.service import connection, forms, jobs_api, security

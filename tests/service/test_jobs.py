@@ -21,14 +21,14 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from job_kit import CALLS, COMMAND, ORDER, ROOT, JobService, by_command, read_events, serving, small_package
+from job_kit import CALLS, COMMAND, ORDER, ROOT, JobService, by_command, read_events, serving
 from lead_kit import HOURS, arguments
 from loguru import logger
 from matplotlib.figure import Figure
 from PIL import Image
 from run_kit import TIMES, load, same, weather_file
 from service_kit import Valve, running, untar, until
-from tiny import INPUTS, make_networks, make_spec, randomise, weather
+from tiny import INPUTS, make_networks, make_spec, randomise, small_package, weather
 from zarr.storage import ZipStore, _local
 
 from earth2_corrdiff import CorrDiff, InputError, downscale, plotting, save_package

@@ -23,7 +23,7 @@ from earth2_corrdiff.service.settings import Settings
 
 pytestmark = pytest.mark.slow
 __all__ = ["service"]
-CLIENTS, REQUESTS = 16, 200
+CLIENTS, REQUESTS = 16, 80
 Check = Callable[[httpx.Response], None]
 
 
@@ -60,7 +60,7 @@ def bad(rng: np.random.Generator) -> tuple[dict[str, Any], Check]:
     return form(data, **numbers), check
 
 
-def test_two_hundred_requests_from_sixteen_clients() -> None:
+def test_many_requests_from_sixteen_clients() -> None:
     """Nothing is lost and nothing mixed up: every member is the one that its request asked for."""
     rng = np.random.default_rng(0)
     asked = [(good if rng.random() < 0.6 else bad)(rng) for _ in range(REQUESTS)]
@@ -72,7 +72,7 @@ def test_two_hundred_requests_from_sixteen_clients() -> None:
     for (_, check), answer in zip(asked, answers, strict=True):
         check(answer)
     refused = sum(answer.status_code == 422 for answer in answers)
-    assert f'route="/v1/infer",status="200"}} {REQUESTS - refused}.0' in text and 60 < refused < 100
+    assert f'route="/v1/infer",status="200"}} {REQUESTS - refused}.0' in text and 20 < refused < 45
     assert f'route="/v1/infer",status="422"}} {refused}.0' in text
 
 
@@ -82,17 +82,17 @@ def held() -> int:
     return sum(type(item) in (Ticket, InferRequest, Row, Member) for item in gc.get_objects())
 
 
-def test_memory_is_flat_over_a_thousand_requests() -> None:
-    spec = make_spec((8, 8), invariants=False, inference_mode="regression")
+def test_memory_is_flat_over_hundreds_of_requests() -> None:
+    spec = make_spec((32, 32), invariants=False, inference_mode="regression")
     size, request, before = [], form(npy(states(1)), samples=1), held()
     with running(model=make_model(spec)) as service:
-        for number in range(1201):
+        for number in range(401):
             assert service.client.post(INFER, **request).status_code == 200
-            if number in (200, 1200):
+            if number in (100, 400):
                 gc.collect()
                 size.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
     assert held() == before
-    assert size[1] - size[0] < 2 * 2**20  # 2 kB a request, which brings and takes 4
+    assert size[1] - size[0] < 1.5 * 2**20  # 5 kB a request, which brings and takes 10
 
 
 # requests that nobody thought of
@@ -118,7 +118,7 @@ def test_the_interface_is_what_its_document_says(service: Service, label: str) -
     operation = next(found.ok() for found in schema.get_all_operations() if found.ok().label == label)
 
     @hypothesis.given(case=operation.as_strategy())
-    @hypothesis.settings(max_examples=50, deadline=None, derandomize=True, database=None)
+    @hypothesis.settings(max_examples=15, deadline=None, derandomize=True, database=None)
     def check(case: Any) -> None:
         answer = case.call()
         assert answer.status_code < 500

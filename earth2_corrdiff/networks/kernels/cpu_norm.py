@@ -99,6 +99,22 @@ def gelu_(x: Tensor) -> Tensor:
     return x
 
 
+def supports_turn(x: Tensor) -> bool:
+    """True if ``turn_`` takes such a tensor, and there is a compiler."""
+    dense = x.is_cpu and x.stride()[-2:] == (x.shape[-1], 1) and x.stride(1) == x.shape[2] * x.stride(2)
+    return dense and supports_residual(x)
+
+
+def turn_(x: Tensor, turns: Tensor) -> Tensor:
+    """Rotate pairs of channels of ``[B, h, w, heads, dim]`` in place, by ``[h, w, 1, dim / 2]`` complex64."""
+    B, h, w, heads, dim = x.shape
+    sizes = (ctypes.c_int64 * 4)(B, h * w, heads, dim)
+    strides = (ctypes.c_int64 * 2)(x.stride(0), x.stride(2))
+    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, turns))
+    _native().e2c_turn(*pointers, sizes, strides, _TYPES[x.dtype], torch.get_num_threads())
+    return x
+
+
 def _run(norm: Norm, x: Tensor, **tensors: Tensor | None) -> None:
     B, C, H, W = x.shape
     for name in ("weight", "bias", "shift"):

@@ -284,3 +284,48 @@ void e2c_gelu(void *x, long count, int type, int threads) {
         else
             gelu_chunk(x, at, minimum(at + CHUNK, count), BFLOAT16);
 }
+
+INLINE float value_at(const void *x, long i, int type) {
+    if (type == FLOAT32)
+        return ((const float *)x)[i];
+    uint32_t bits = (uint32_t)((const uint16_t *)x)[i] << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+INLINE void set_at(void *x, long i, int type, float value) {
+    if (type == FLOAT32) {
+        ((float *)x)[i] = value;
+        return;
+    }
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    ((uint16_t *)x)[i] = (uint16_t)(value == value ? rounded : 0x7fc0);
+}
+
+INLINE void turn_token(void *restrict x, const float *restrict turns, long heads, long dim, int type) {
+    for (long head = 0; head < heads; head++)
+        for (long p = 0; p < dim; p += 2) {
+            long at = head * dim + p;
+            float a = value_at(x, at, type), b = value_at(x, at + 1, type), c = turns[p], s = turns[p + 1];
+            set_at(x, at, type, a * c - b * s);
+            set_at(x, at + 1, type, a * s + b * c);
+        }
+}
+
+// Rotate pairs of channels of [batch, tokens, heads, dim] in place, turns [tokens, dim] as cosine and sine;
+// strides are those of batch and tokens.
+void e2c_turn(void *x, const float *turns, const int64_t *sizes, const int64_t *strides, int type, int threads) {
+    long tokens = sizes[1], heads = sizes[2], dim = sizes[3];
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (long i = 0; i < sizes[0] * tokens; i++) {
+        long at = i / tokens * strides[0] + i % tokens * strides[1];
+        const float *turn = turns + i % tokens * dim;
+        if (type == FLOAT32)
+            turn_token((float *)x + at, turn, heads, dim, FLOAT32);
+        else
+            turn_token((uint16_t *)x + at, turn, heads, dim, BFLOAT16);
+    }
+}
