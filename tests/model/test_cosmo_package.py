@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -24,19 +23,6 @@ from earth2_corrdiff.model.packages.files import Folder
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return kit.make_cosmo(tmp_path_factory.mktemp("cosmo"))
-
-
-def edited(home: Path, name: str, change: Callable[[Any], Any]) -> None:
-    """Change a JSON document of a package, or a NetCDF file."""
-    path = home / name
-    if path.suffix == ".json":
-        content = json.loads(path.read_text())
-        change(content)
-        path.write_text(json.dumps(content))
-        return
-    with xr.open_dataset(path) as ds:
-        made = change(ds.load())
-    made.to_netcdf(path)
 
 
 def put(*keys: Any, to: Any) -> Callable[[Any], None]:
@@ -84,7 +70,7 @@ def test_the_older_layout_has_normalised_invariants_of_the_domain_alone(
         )
     }
     xr.Dataset(normalised).to_netcdf(home / "invariants.nc")
-    edited(home, "metadata.json", lambda meta: meta.pop("invariants"))
+    kit.edit(home / "metadata.json", lambda meta: meta.pop("invariants"))
     old, x = CorrDiffCosmoEra5.load_model(Folder(home.parent), precision="fp32"), kit.coarse((1, 4, 20, 21))
     model = CorrDiffCosmoEra5.load_model(Folder(package), precision="fp32")
     assert old.spec.surroundings is not None
@@ -154,7 +140,7 @@ def test_a_package_that_is_not_valid_is_refused(
     package: Path, tmp_path: Path, mode: str, name: str, change: Any, word: str
 ) -> None:
     home = shutil.copytree(package, tmp_path / "copy") / "rea6"
-    edited(home, name, change)
+    kit.edit(home / name, change)
     with pytest.raises(InputError, match=word):
         CorrDiffCosmoEra5.load_model(Folder(home.parent), mode=mode)
 
@@ -182,6 +168,6 @@ def test_hub_winds_need_levels(package: Path, tmp_path: Path) -> None:
         (["wind_levels", "levels", 0, "b"], 1e6, "monotonic"),
     ):
         home = shutil.copytree(package, tmp_path / str(len(key)) / word) / "rea6"
-        edited(home, META, put(*key, to=to))
+        kit.edit(home / META, put(*key, to=to))
         with pytest.raises(InputError, match=word):
             CorrDiffCosmoEra5.load_model(Folder(home.parent), hub_heights=[30.0])

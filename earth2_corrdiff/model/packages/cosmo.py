@@ -20,9 +20,10 @@ from earth2_corrdiff.model.channels import PLACES, Channel
 from earth2_corrdiff.model.outputs import HubWinds, OutputRule, SolarGate, WindLevel
 from earth2_corrdiff.model.packages.files import Files, checksum, describe, need, read_grid, read_json
 from earth2_corrdiff.model.packages.loaded import Loaded
+from earth2_corrdiff.model.packages.metadata import table
 from earth2_corrdiff.model.packages.names import RESOLUTIONS
 from earth2_corrdiff.model.packages.netcdf import open_netcdf
-from earth2_corrdiff.model.spec import CorrDiffSpec, Field, Sampling, Statistics, Surroundings, table
+from earth2_corrdiff.model.spec import CorrDiffSpec, Field, Sampling, Statistics, Surroundings
 from earth2_corrdiff.model.transforms import Transform
 from earth2_corrdiff.networks.mdlus import read_mdlus
 from earth2_corrdiff.networks.preconditioned import Denoiser, build
