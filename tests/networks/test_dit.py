@@ -219,6 +219,9 @@ def test_what_is_written_is_read_by_both(tmp_path: Path) -> None:
 
     theirs = upstream_edm([0.3, 0.5, 2.0])
     ours = build(read_mdlus(saved(theirs, tmp_path)))
+    plain = Checkpoint("DiT", ARGS, upstream_dit().state_dict(), "")
+    for wrap in (DiTMean, DiTDenoiser, DiTFlow):
+        assert build(plain, None, wrap).checkpoint_state().keys() == plain.state.keys()
     fresh = {
         "model": Nested("ConcatConditionWrapper", {"model": Nested("DiT", ARGS)}),
         "sigma_data": [1, 1, 1],
