@@ -8,6 +8,7 @@ import io
 import json
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ from earth2_corrdiff.model.options import ModelOptions
 from earth2_corrdiff.model.packages.names import PUBLISHED, default_source, variant
 from earth2_corrdiff.plotting import open_store
 from earth2_corrdiff.run.packages import load_model, published
-from earth2_corrdiff.sources import Inputs, make_source
+from earth2_corrdiff.service.job_runner import held
+from earth2_corrdiff.sources import Inputs, Source, make_source
 
 DAYS = np.array([f"2037-09-0{day}T12" for day in (5, 6, 7, 8)], "datetime64[ns]")
 
@@ -112,6 +114,21 @@ def test_days_are_read_once_for_all_their_hours(climate: tuple[Path, Path]) -> N
         inputs.fetch(number, INPUTS)
     assert read == list(DAYS)
     assert inputs.whole == ["t2m"]
+
+
+def test_a_job_holds_the_days_that_its_times_share(climate: tuple[Path, Path]) -> None:
+    package, days = climate
+    spec = load_model(ModelOptions(str(package), "cpu", "fp32")).spec
+    order = SimpleNamespace(times=["2037-09-06T03", "2037-09-07T00", "2037-09-06T00"], lead_time=None)
+    job: Any = SimpleNamespace(order=order, stopped=False)
+    metrics: Any = SimpleNamespace(fetch=lambda name, worked: None)
+    source = make_source(f"file:{days}")
+    kept = held(source, job, spec, metrics)
+    assert isinstance(kept, Source)
+    cases = kept.cases(order.times)
+    for number in range(3):
+        fields = [Inputs.of(one, cases, spec).fetch(number, INPUTS) for one in (source, kept)]
+        torch.testing.assert_close(*fields, equal_nan=True, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
