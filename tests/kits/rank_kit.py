@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +84,20 @@ def job(folder: Path, world: int, *argv: object, hooks: dict[int, Hook] | None =
     return outcomes
 
 
-def start(folder: Path, env: dict[str, str], argv: tuple[object, ...], hook: Hook = Hook()) -> Any:
-    """One process, started."""
+def start(
+    folder: Path,
+    env: dict[str, str],
+    argv: tuple[object, ...],
+    hook: Hook = Hook(),
+    program: str = "earth2_corrdiff.cli.run",
+) -> Any:
+    """One process of the module of a command, started; what it says is in files."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)  # imports once what all of them need
     said = folder / f"said-{time.monotonic_ns()}"
-    process = context.Process(target=_child, args=(folder, said, env, [str(arg) for arg in argv], hook))
+    process = context.Process(
+        target=_child, args=(folder, said, env, [str(arg) for arg in argv], hook, program)
+    )
     process.said = said
     process.start()
     return process
@@ -132,7 +141,7 @@ def _text(said: Path, end: str) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def _child(folder: Path, said: Path, env: dict[str, str], argv: list[str], hook: Hook) -> None:
+def _child(folder: Path, said: Path, env: dict[str, str], argv: list[str], hook: Hook, program: str) -> None:
     """The process: the command, with its output in files, and a hook in Zarr's writes."""
     os.chdir(folder)
     os.environ.update(env)
@@ -140,8 +149,7 @@ def _child(folder: Path, said: Path, env: dict[str, str], argv: list[str], hook:
         os.dup2(os.open(said.with_suffix(f".{end}"), os.O_WRONLY | os.O_CREAT), stream)
     _hook(folder, said.with_suffix(".wrote"), hook)
     _hook_sums(hook.die_sum)
-    from earth2_corrdiff.cli.run import main
-
+    main = import_module(program).main
     try:
         status = main(argv)
     except SystemExit as stop:

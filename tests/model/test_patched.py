@@ -59,6 +59,7 @@ def inputs_of(lr: Tensor, mean: Tensor, position: Tensor) -> PatchInputs:
     return PatchInputs(torch.cat([mean.expand(len(lr), -1, -1, -1), lr], dim=1), lr, position[None])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["euler", "heun"])
 @layouts
 def test_equals_the_patched_deterministic_sampler(layout: Layout, solver: str) -> None:
@@ -109,6 +110,7 @@ def unet_of_patches(args: dict[str, Any], theirs: Any) -> Given:
     return given
 
 
+@pytest.mark.slow
 def test_equals_the_patched_sampler_with_a_real_network() -> None:
     from physicsnemo.diffusion.samplers.legacy_deterministic_sampler import deterministic_sampler
 
@@ -143,6 +145,7 @@ def test_one_patch_over_all_is_no_patch_bit_for_bit(solver: str, patch: tuple[in
     assert torch.equal(*results)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", WINDOWS)
 def test_the_result_does_not_depend_on_the_batch(window: str) -> None:
     layout = LAYOUTS["both"]

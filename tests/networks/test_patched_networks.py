@@ -52,6 +52,7 @@ def both(folder: Path, name: str, change: dict[str, Any]) -> tuple[Denoiser, nn.
     return ours, theirs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "change", "lead"), CASES.values(), ids=CASES.keys())
 def test_equals_the_patched_sampler(
     tmp_path: Path, name: str, change: dict[str, Any], lead: list[int] | None
@@ -76,6 +77,7 @@ def test_equals_the_patched_sampler(
             assert relerr(got, want) < 1e-5 and want.std() > 0.1, (type(net), batch)
 
 
+@pytest.mark.slow
 def test_the_whole_domain_with_lead_times_equals_upstream(tmp_path: Path) -> None:
     channels = UNET["img_in_channels"] + 5
     ours, theirs = both(tmp_path, "EDMPrecondSuperResolution", {**LATE, "img_in_channels": channels})

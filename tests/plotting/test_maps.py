@@ -33,6 +33,7 @@ def store(tmp_path: Path) -> xr.Dataset:
     return plotting.open_store(build(tmp_path / "store.zarr"))
 
 
+@pytest.mark.slow
 def test_map_is_lambert_about_the_middle(store: xr.Dataset) -> None:
     lat, lon = curved_mesh()
     for ax in map_axes(plotting.plot_member(store)):
@@ -43,6 +44,7 @@ def test_map_is_lambert_about_the_middle(store: xr.Dataset) -> None:
         assert ax.get_aspect() == 1.0
 
 
+@pytest.mark.slow
 def test_arrows_point_along_the_wind(store: xr.Dataset) -> None:
     """Independent: walk 100 m along each wind on the ellipsoid, and look where that leads on the map."""
     ax = map_axes(plotting.plot_member(store))[2]
@@ -61,6 +63,7 @@ def test_arrows_point_along_the_wind(store: xr.Dataset) -> None:
     assert 100 < len(quiver.X) < 700
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("curved", [True, False])
 def test_longitude_convention_does_not_matter(tmp_path: Path, curved: bool) -> None:
     one, other = (
@@ -88,6 +91,7 @@ def test_projection_follows_the_domain() -> None:
     assert chosen(-90, 90, 0, 358) is ccrs.PlateCarree
 
 
+@pytest.mark.slow
 def test_no_coastlines_is_one_warning(store: xr.Dataset) -> None:
     said: list[str] = []
     sink = logger.add(said.append, level="WARNING", format="{message}")
@@ -97,6 +101,7 @@ def test_no_coastlines_is_one_warning(store: xr.Dataset) -> None:
     assert len(said) == 1 and "CARTOPY_DATA_DIR" in said[0]
 
 
+@pytest.mark.slow
 def test_land_fraction_is_the_coast_where_cartopy_has_none(tmp_path: Path) -> None:
     ds = plotting.open_store(build(tmp_path / "s.zarr", land=True))
     for ax in map_axes(drawn(plotting.plot_member(ds))):
@@ -106,6 +111,7 @@ def test_land_fraction_is_the_coast_where_cartopy_has_none(tmp_path: Path) -> No
         assert np.abs(lon - 120.0).max() < 0.4  # the mask's edge, to a cell
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not COASTLINES.is_dir(), reason="no Natural Earth shapefiles beside the checkout")
 @pytest.mark.parametrize("turn", [0.0, -360.0])
 def test_coastlines_from_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turn: float) -> None:

@@ -34,6 +34,7 @@ def test_the_exponent_of_the_area(power: float) -> None:
     assert ex.exponent(runs) == pytest.approx(power)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("domain", [(1056, 1792), (448, 448), (900, 3000)])
 def test_patches_are_counted_as_physicsnemo_counts_them(domain: tuple[int, int]) -> None:
     from physicsnemo.diffusion.multi_diffusion import GridPatching2D

@@ -295,6 +295,7 @@ def test_gefs_members_of_a_mirror(tmp_path: Path) -> None:
 # files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("members", [None, (0, 3)])
 @pytest.mark.parametrize("layout", ["ours", "cfgrib", "array"])
 def test_forecasts_of_a_file(tmp_path: Path, members: tuple[int, ...] | None, layout: str) -> None:
@@ -322,6 +323,7 @@ def test_forecasts_of_a_file(tmp_path: Path, members: tuple[int, ...] | None, la
         np.testing.assert_array_equal(x[0], expected.to_dataarray()[[list(data).index(n) for n in NAMES]])
 
 
+@pytest.mark.slow
 def test_what_a_forecast_file_lacks(tmp_path: Path) -> None:
     path = forecast_file(tmp_path / "forecast.nc", (0, 3))
     source = make_forecast(f"file:{path}", "0")
@@ -388,6 +390,7 @@ def test_own_sources() -> None:
         assert "a data source is called with (time, variable)" in refused(as_source, wrong)
 
 
+@pytest.mark.slow
 def test_the_demo_has_forecasts() -> None:
     """The control is perfect, the members spread with the lead time, and it says that it is synthetic."""
     source = make_forecast("demo_fx", "0-4")
