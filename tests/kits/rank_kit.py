@@ -19,18 +19,9 @@ from typing import Any
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as the command has it, before PyTorch is imported
 # What the command imports while it runs takes longer than the run: the server of forks imports it once.
-PRELOAD = ["torch", "zarr", "earth2studio.io", "earth2studio.data", "earth2_corrdiff.run.downscaling"]
-PRELOAD += ["earth2_corrdiff.cli.run", "earth2_corrdiff.demo", "earth2_corrdiff.model.earth2studio"]
-PRELOAD += [
-    "dask.array",
-    "dask.distributed",
-    "pint",
-    "torch._dynamo",
-    "torch._inductor.utils",
-    "triton",
-    "tqdm",
-]
-PRELOAD += ["psutil", "pyarrow.pandas_compat", "scipy.fftpack", "importlib_metadata", "torch.onnx"]
+PRELOAD = ["torch", "torch._dynamo", "zarr", "earth2studio.io", "earth2_corrdiff.run.downscaling", "tqdm"]
+PRELOAD += ["earth2_corrdiff.cli.run", "earth2_corrdiff.demo", "earth2_corrdiff.model.earth2studio", "pint"]
+PRELOAD += ["dask.array", "dask.distributed", "psutil", "pyarrow.pandas_compat", "scipy.fftpack", "h5py"]
 PATIENCE = 120
 
 

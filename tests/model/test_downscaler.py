@@ -123,7 +123,7 @@ def test_a_member_is_the_same_alone_and_in_any_batch(solver: str) -> None:
     x = weather(2)
     alone = torch.stack([torch.cat([model(x[b : b + 1], [seed])[0] for seed in SEEDS]) for b in range(2)])
     assert len({float(member.sum()) for member in alone.flatten(0, 1)}) == 8
-    for max_batch in (None, 1, 2, 3, 4):
+    for max_batch in (None, 1, 3):
         assert torch.equal(model(x, SEEDS, max_batch), alone)
     assert torch.equal(model(x.flip(0), SEEDS[::-1], 4), alone.flip(0, 1))
 

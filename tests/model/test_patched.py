@@ -153,11 +153,11 @@ def test_the_result_does_not_depend_on_the_batch(window: str) -> None:
     inputs = inputs_of(lr, mean, theirs.model.pos_embd.detach())
     net, geometry = unet_of_patches(UNET, theirs), PatchGeometry(*layout)
     want = patched(net, geometry, inputs, window)(noise, 0.7)
-    for batch, keep in ((2, False), (4, True), (7, True), (1000, False)):
+    for batch, keep in ((2, False), (7, True)):
         denoise = patched(net, geometry, inputs, window, batch, keep)
         assert torch.equal(denoise(noise, 0.7), want) and torch.equal(denoise(noise, 0.7), want)
     shared = PatchInputs(inputs.cond[:1], lr[:1], inputs.position)
-    for batch, keep in ((1, True), (3, True), (4, False), (8, True)):
+    for batch, keep in ((3, True), (4, False)):
         same = patched(net, geometry, shared, window, batch, keep)(noise, 0.7)
         assert torch.equal(same[:1], want[:1]) and not torch.equal(same[1:], want[1:])
 
