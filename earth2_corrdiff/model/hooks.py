@@ -8,12 +8,10 @@ A subclass that replaces one of them changes the fields as it does there. What a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -44,10 +42,11 @@ class StockHooks(nn.Module):
     """
 
     downscaler: Downscaler
+    not_called: ClassVar[tuple[str, ...]] = NOT_CALLED
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
-        replaced = [name for name in NOT_CALLED if name in cls.__dict__]
+        replaced = [name for name in cls.not_called if name in cls.__dict__]
         if replaced:
             raise InputError(
                 f"{cls.__name__} replaces {', '.join(replaced)}, which this CorrDiff does not call; leave it "
@@ -90,8 +89,7 @@ class StockHooks(nn.Module):
         if self.replaces("postprocess_output"):
             setattr(self.downscaler, "physical", self._physical)  # noqa: B010
         if self.replaces("_inference_context"):
-            for name in ("normalised_mean", "residual"):
-                setattr(self.downscaler, name, partial(self._in_context, getattr(self.downscaler, name)))
+            self.downscaler.context = self._inference_context
 
     @classmethod
     def replaces(cls, name: str) -> bool:
@@ -109,10 +107,6 @@ class StockHooks(nn.Module):
 
     def _physical(self, normalised: Tensor, case: object = None) -> Tensor:
         return self.postprocess_output(normalised).to(torch.float32)
-
-    def _in_context(self, call: Callable[..., Tensor], *given: Any, **more: Any) -> Tensor:
-        with self._inference_context():
-            return call(*given, **more)
 
     @classmethod
     def own_spec(cls, loaded: Loaded) -> CorrDiffSpec:

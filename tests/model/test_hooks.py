@@ -18,6 +18,7 @@ import torch
 from tiny import COARSE, INPUTS, make_downscaler, make_networks, make_spec, relerr, weather
 
 from earth2_corrdiff import CorrDiff, CorrDiffTaiwan, InputError, save_package
+from earth2_corrdiff.model.domain_denoiser import Shard
 from earth2_corrdiff.model.spec import Sampling
 
 TIMES = np.array(["2024-07-24T00", "2024-07-24T06"], dtype="datetime64[ns]")
@@ -108,6 +109,8 @@ def test_the_context_of_the_networks(tmp_path: Path) -> None:
     got, _ = model(weather(2), coords)
     assert entered == [model] * 4  # the regression and the denoiser of each case
     assert 0 < relerr(got, CorrDiff(make_downscaler())(weather(2), coords)[0]) < 0.02
+    part = model.downscaler.sharded(Shard())  # a copy is in the context, too, with its own share
+    assert relerr(part(weather(2), model.member_seeds()), got) == 0 and len(entered) == 8
 
 
 def test_a_conditioning_of_another_shape_is_refused(tmp_path: Path) -> None:

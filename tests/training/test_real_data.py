@@ -92,7 +92,8 @@ def test_a_whole_training(pairs: Path, tmp_path: Path) -> None:
     )
     spec = read_package(Folder(train(told))).spec
     entries = json.loads((tmp_path / "package" / "metadata.json").read_text())
-    assert entries["features"] == ["sin_hour", "cos_hour"] and entries["missing_inputs"] is True
+    assert [row["name"] for row in entries["channels"]] == ["tp", "t2m", "sin_hour", "cos_hour"]
+    assert entries["missing_inputs"] is True
     assert spec.regridding == "index" and spec.missing_inputs and spec.rules[0].transform == RAIN
     assert [(c.name, c.transform.kind) for c in spec.channels[:2]] == [("tp", "log_eps"), ("t2m", "identity")]
     split = PairFile(pairs, gaps=True).read(range(8))

@@ -10,7 +10,7 @@ from typing import Any
 
 import xarray as xr
 
-from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.errors import InputError, listed
 from earth2_corrdiff.model.diffusion.patch_geometry import write_patching
 from earth2_corrdiff.model.packages.extensions import write_extensions
 from earth2_corrdiff.model.spec import DEFAULT_SAMPLING, CorrDiffSpec, Sampling, Statistics
@@ -49,6 +49,8 @@ def save_package(
         If the generic layout has no entry for it: a regression that takes grid channels from its caller, or
         a solver that stock Earth2Studio does not have
     """
+    if spec.beyond_generic:
+        raise InputError(f"the generic layout has no entry for {listed(spec.beyond_generic)} of this package")
     meta = _metadata(spec)
     if spec.regression_grid:
         raise InputError("the generic layout has no grid channels; this package stays in its own layout")
@@ -72,11 +74,7 @@ def save_package(
 
 
 def _module(name: str) -> str:
-    known = {
-        "DiT": "physicsnemo.models.dit.dit",
-        EDM: "physicsnemo.diffusion.preconditioners.preconditioners",
-    }
-    known |= dict.fromkeys(REGRESSIONS, "physicsnemo.models.diffusion_unets.unet")
+    known = {"DiT": "", EDM: "", **dict.fromkeys(REGRESSIONS, "physicsnemo.models.diffusion_unets.unet")}
     return known.get(name, "physicsnemo.diffusion.preconditioners.legacy")
 
 
