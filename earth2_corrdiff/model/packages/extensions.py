@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Entries of ``metadata.json`` for transforms, block means and missing inputs; Earth2Studio has none of them."""
+"""Entries of ``metadata.json`` for transforms, block means and missing inputs; Earth2Studio has none."""
 
 from __future__ import annotations
 
