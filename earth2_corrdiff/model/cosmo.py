@@ -26,6 +26,15 @@ from earth2_corrdiff.model.region import Box, cut
 _FIXED: tuple[str, ...] = ("era5_variables", "output_variables", "background_variables", "static_invariants")
 _FIXED += ("pre_invariant_variables", "post_invariant_variables", "era5_center", "era5_scale")
 _FIXED += ("mode", "resolution", "diffusion_model", "amp")
+# Its methods without a counterpart here
+_NOT_CALLED: tuple[str, ...] = (
+    "_denoise",
+    "_regression_forward",
+    "_rebind_latent",
+    "_cos_zenith",
+    "_position_channels",
+)
+_NOT_CALLED += ("_static_background", "_apply_constraints", "_derive_hub_wind", "_check_bounds")
 PACKAGE = "hf://nvidia/corrdiff-cosmo-era5@44064f304158f863f6ae02948b1b8e08d523458e"
 
 
@@ -52,6 +61,8 @@ class CorrDiffCosmoEra5(CorrDiff):
 
     Source: ``earth2studio.models.dx.CorrDiffCosmoEra5``.
     """
+
+    not_called = (*CorrDiff.not_called, *_NOT_CALLED)
 
     def __init__(
         self,

@@ -345,8 +345,8 @@ class Tokenizer(nn.Module):
         self.x_embedder = nn.ModuleDict({"proj": nn.Conv2d(channels, hidden, patch, patch)})
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens: Tensor = self.x_embedder["proj"](x).flatten(2).transpose(1, 2)
-        return tokens.contiguous() if self.pos_embed is None else tokens + self.pos_embed
+        tokens: Tensor = self.x_embedder["proj"](x).flatten(2).transpose(1, 2).contiguous()
+        return tokens if self.pos_embed is None else tokens + self.pos_embed
 
 
 class Projection(nn.Module):

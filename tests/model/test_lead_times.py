@@ -24,9 +24,10 @@ from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.packages.files import Folder
+from earth2_corrdiff.model.packages.metadata import lead_times
 from earth2_corrdiff.model.packages.reader import read_package
 from earth2_corrdiff.model.packages.writer import save_package
-from earth2_corrdiff.model.spec import CorrDiffSpec, lead_times
+from earth2_corrdiff.model.spec import CorrDiffSpec
 from earth2_corrdiff.networks.mdlus import read_mdlus
 from earth2_corrdiff.networks.preconditioned import Denoiser, Regression, build, create
 
