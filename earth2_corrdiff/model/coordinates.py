@@ -16,7 +16,7 @@ import xarray as xr
 from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError, MissingEntryError, listed
-from earth2_corrdiff.base.grid import same_points
+from earth2_corrdiff.base.grid import Grid, same_points
 from earth2_corrdiff.base.variables import LAT, LON, cf_attributes
 
 CoordSystem = OrderedDict[str, np.ndarray[Any, Any]]
@@ -95,7 +95,7 @@ def folded(call: Callable[..., tuple[Tensor, CoordSystem]]) -> Callable[..., Any
     def wrapped(model: Any, x: Any, coords: CoordSystem | None = None) -> Any:
         if isinstance(x, xr.DataArray) and coords is None:
             y, labels = wrapped(model, *from_array(x, model.input_coords()))
-            return to_array(y, labels, x)
+            return to_array(y, labels, x, model.spec.output_grid)
         if not isinstance(x, Tensor) or not isinstance(coords, Mapping):
             raise InputError("a model is called with a tensor and its coordinates, or with a DataArray alone")
         leading, own = split_leading(coords, model.input_coords())
@@ -161,20 +161,18 @@ def from_array(x: xr.DataArray, want: CoordSystem) -> tuple[Tensor, CoordSystem]
     return values, OrderedDict([*leading, *((name, x[name].values) for name in own)])
 
 
-def to_array(y: Tensor, coords: CoordSystem, like: xr.DataArray) -> xr.DataArray:
+def to_array(y: Tensor, coords: CoordSystem, like: xr.DataArray, grid: Grid) -> xr.DataArray:
     """A result as an array on the CPU; its cases keep the coordinates that they have in the input.
 
     Curvilinear latitudes and longitudes are on the axes ``ilat`` and ``ilon``, as in a store.
     """
-    bent = "lat" in coords and coords["lat"].ndim == 2
-    dims = [f"i{name}" if bent and name in ("lat", "lon") else name for name in coords]
+    dims = [f"i{name}" if grid.curvilinear and name in ("lat", "lon") else name for name in coords]
     cases = dims[: dims.index("sample")]
     labels: dict[str, Any] = {
         str(name): values for name, values in like.coords.items() if set(values.dims) <= set(cases)
     }
     labels |= {name: (name, values) for name, values in coords.items() if values.ndim == 1}
-    for name, attributes in (("lat", LAT), ("lon", LON)):
-        if name in coords:
-            labels[name] = (dims[-2:] if bent else name, coords[name], attributes)
+    for name, values, attributes in (("lat", grid.lat, LAT), ("lon", grid.lon, LON)):
+        labels[name] = (dims[-2:] if grid.curvilinear else name, values, attributes)
     units = [cf_attributes(str(name)).get("units", "") for name in coords["variable"]]
     return xr.DataArray(y.cpu().numpy(), labels | {"units": ("variable", units)}, dims)

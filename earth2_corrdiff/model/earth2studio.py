@@ -194,7 +194,9 @@ class CorrDiff(StockHooks, StockAttributes, AutoModelMixin):  # type: ignore[mis
             ``[batch, sample, variable, H, W]`` float32 on the device of ``x``, and its coordinates; of a
             ``DataArray``, whose variables may stand in any order, a ``DataArray`` on the CPU with ``units``
         """
+        coords = coords.copy()
         lead_hours, valid = coords.pop(LEADS, None), coords.pop(VALID, None)
+        valid = coords.pop("time", valid)  # valid times beside the batch, for callers of the plain function
         output_coords = self.output_coords(coords)
         if match_coords(coords, self.input_coords()):
             x = x.flip(-2)

@@ -75,6 +75,11 @@ def test_is_a_diagnostic_model(model: CorrDiff) -> None:
 def test_the_undecorated_call() -> None:
     """Earth2Studio's own tests take ``__call__.__wrapped__`` for it."""
     assert "self.downscaler" in inspect.getsource(CorrDiff.__call__.__wrapped__)
+    model = make_model(members=1)
+    coords = coordinates(batch=np.arange(2)) | {"time": TIMES[:2]}  # beside the batch, not in its place
+    y, out = CorrDiff.__call__.__wrapped__(model, cases(2), coords)
+    assert torch.equal(y, model(cases(2), coordinates(time=TIMES[:2]))[0]) and "time" not in out
+    assert "time" in coords
 
 
 @pytest.mark.parametrize("bent", [True, False])

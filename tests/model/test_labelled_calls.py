@@ -6,14 +6,20 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from cosmo_kit import make_cosmo
+from hrrr_kit import make_hrrr
 from tiny import COARSE, INPUTS, make_downscaler, make_spec, weather
 
 from earth2_corrdiff import CorrDiff, InputError
+from earth2_corrdiff.model.cosmo import CorrDiffCosmoEra5
+from earth2_corrdiff.model.hrrr import CorrDiffEra5Hrrr
+from earth2_corrdiff.model.packages.files import Folder
 
 TIMES = np.array(["2024-07-24T00", "2024-07-24T06"], dtype="datetime64[ns]")
 
@@ -50,6 +56,28 @@ def test_the_fields_and_labels_of_the_call_with_coordinates(bent: bool) -> None:
     assert dict(zip(got["variable"].values, got["units"].values, strict=True)) == {"mrr": "dBZ", "t2m": "K"}
     assert got["lat"].attrs["units"] == "degrees_north"
     assert got.sel(variable="t2m", sample=1, time=TIMES[1]).sizes["lead_time"] == 2
+
+
+@pytest.mark.parametrize("kit", ["cosmo", "hrrr"])
+def test_models_with_times_of_their_own(kit: str, tmp_path: Path) -> None:
+    model: CorrDiff
+    if kit == "hrrr":
+        model = CorrDiffEra5Hrrr.load_model(Folder(make_hrrr(tmp_path / "package")), number_of_samples=2)
+    else:
+        model = CorrDiffCosmoEra5.load_model(Folder(make_cosmo(tmp_path / "package")), mode="diffusion")
+    coords = OrderedDict(model.input_coords(), time=TIMES, batch=np.array([7]))
+    shape = [len(values) for values in coords.values()]
+    x = xr.DataArray(
+        torch.randn(shape, generator=torch.Generator().manual_seed(0)).numpy(), coords, list(coords)
+    )
+    model.seed = 3
+    (want, out), got = model(torch.from_numpy(x.values), coords), model(x.isel(lat=slice(None, None, -1)))
+    np.testing.assert_array_equal(got.values, want.numpy())
+    axes = ["hrrr_y", "hrrr_x"] if kit == "hrrr" else ["ilat", "ilon"]
+    assert list(got.dims) == ["batch", "sample", "time", "variable", *axes]
+    for name, values in out.items():
+        np.testing.assert_array_equal(got[name].values, values)
+    assert got["lat"].shape == got["lon"].shape == want.shape[-2:]
 
 
 CHANGES: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
