@@ -29,6 +29,7 @@ from earth2_corrdiff.networks.kernels import cpu_window, tuned
 Pair = int | tuple[int, int]
 TILES = {"cpu": 8}  # queries along each side of a tile
 TILE = 16  # on other devices
+RUN = 8  # tiles in one call: more would be fresh pages for each on a CPU
 FLEX_TILE = 8, 16  # tokens along (h, w) of a block of 128
 
 
@@ -203,12 +204,12 @@ class _Tiles:
 
 
 def _tiles(n: int, kernel: int, tile: int) -> Iterator[_Tiles]:
-    """The tiles of an axis of ``n`` tokens; those away from the borders come as one."""
+    """The tiles of an axis of ``n`` tokens; those away from the borders come together, up to ``RUN``."""
     union, half = min(n, tile + kernel - 1), kernel // 2
 
     def border(first: int) -> int:
         inside = half <= first and first + tile + half <= n
-        return -1 if inside else first
+        return -1 - first // (RUN * tile) if inside else first
 
     for _, group in groupby(range(0, n, tile), border):
         first, *others = group
