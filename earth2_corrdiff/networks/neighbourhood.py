@@ -101,7 +101,7 @@ def cpu_attention(
     q: Tensor, k: Tensor, v: Tensor, kernel: Pair, dilation: Pair = 1, scale: float | None = None
 ) -> Tensor:
     """The CPU's own kernel where it takes the tensors; the backward pass is that of tiles."""
-    own = cpu_window.supports(q, k, v)
+    own = cpu_window.supports(q, k, v) and not torch.compiler.is_compiling()
     y: Tensor = _Windowed.apply(q, k, v, pair(kernel), pair(dilation), scale, own)
     return y
 
@@ -278,8 +278,9 @@ class _Windowed(torch.autograd.Function):
         ctx.settings = kernel, dilation, scale
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
         if own:
+            factor = q.shape[-1] ** -0.5 if scale is None else scale
             for at in _groups(q.shape[1:3], dilation):
-                cpu_window.attention(q[at], k[at], v[at], kernel, scale or q.shape[-1] ** -0.5, out[at])
+                cpu_window.attention(q[at], k[at], v[at], kernel, factor, out[at])
             return out
         for strip in _strips(q, kernel, dilation):
             out[strip.queries] = strip.attention(q[strip.queries], k[strip.keys], v[strip.keys], scale)
@@ -291,7 +292,8 @@ class _Windowed(torch.autograd.Function):
         """Computes each strip again: what a strip gathers is many times its keys and is not kept."""
         qkv = ctx.saved_tensors
         kernel, dilation, scale = ctx.settings
-        grads = [torch.zeros_like(x) for x in qkv]
+        wide = torch.promote_types(grad.dtype, torch.float32)  # sums over strips
+        grads = [torch.zeros_like(x, dtype=wide) for x in qkv]
         for strip in _strips(qkv[0], kernel, dilation):
             places = strip.queries, strip.keys, strip.keys
             q, k, v = (x[at].detach().requires_grad_() for x, at in zip(qkv, places, strict=True))
@@ -300,7 +302,7 @@ class _Windowed(torch.autograd.Function):
             found = torch.autograd.grad(y, (q, k, v), grad[strip.queries])
             for total, at, part in zip(grads, places, found, strict=True):
                 total[at] += part
-        return *grads, None, None, None, None
+        return *(total.to(x.dtype) for total, x in zip(grads, qkv, strict=True)), None, None, None, None
 
 
 @cache
