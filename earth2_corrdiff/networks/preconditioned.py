@@ -314,7 +314,9 @@ class DiTDenoiser(Transformer, Denoiser):
         return self.model.out_channels
 
     def checkpoint_state(self) -> dict[str, Tensor]:
-        return {**super().checkpoint_state(), "sigma_data": self.spread.flatten().squeeze()}
+        state = super().checkpoint_state()
+        outside = {"sigma_data": self.spread.flatten().squeeze()}
+        return {**state, **outside} if self.origin.name == EDM else state
 
     def given(
         self, cond: Tensor, position: Tensor | None = None, vector: Tensor | None = None
@@ -372,9 +374,6 @@ class DiTFlow(DiTDenoiser):
         if prediction not in ("x0", "flow"):
             raise InputError(f"{prediction!r} is not a valid prediction; use x0 or flow")
         self.prediction, self.time_scale = prediction, time_scale
-
-    def checkpoint_state(self) -> dict[str, Tensor]:
-        return Transformer.checkpoint_state(self)
 
     def _coefficients(self, s: Tensor) -> tuple[Tensor | float, Tensor, Tensor | float, Tensor | float]:
         return 1.0, s * self.time_scale, 1.0, 0.0

@@ -68,11 +68,7 @@ def save_package(
 
 
 def _module(name: str) -> str:
-    known = {
-        "DiT": "physicsnemo.models.dit.dit",
-        EDM: "physicsnemo.diffusion.preconditioners.preconditioners",
-    }
-    known |= dict.fromkeys(REGRESSIONS, "physicsnemo.models.diffusion_unets.unet")
+    known = {"DiT": "", EDM: "", **dict.fromkeys(REGRESSIONS, "physicsnemo.models.diffusion_unets.unet")}
     return known.get(name, "physicsnemo.diffusion.preconditioners.legacy")
 
 
