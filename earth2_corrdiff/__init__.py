@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from earth2_corrdiff.base.errors import InputError as InputError
     from earth2_corrdiff.model.cmip6 import CorrDiffCMIP6 as CorrDiffCMIP6
+    from earth2_corrdiff.model.cosmo import CorrDiffCosmoEra5 as CorrDiffCosmoEra5
     from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry as PatchGeometry
     from earth2_corrdiff.model.downscaler import Downscaler as Downscaler
     from earth2_corrdiff.model.earth2studio import CorrDiff as CorrDiff
@@ -41,6 +42,7 @@ __version__ = "0.1.0"
 _HOME = {
     "CorrDiff": "model",
     "CorrDiffCMIP6": "model",
+    "CorrDiffCosmoEra5": "model",
     "CorrDiffEra5Hrrr": "model",
     "CorrDiffTaiwan": "model",
     "Downscaler": "model.downscaler",

@@ -25,6 +25,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout works un
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import xarray as xr  # noqa: E402
+import zarr  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
 from earth2_corrdiff.cli import plot, run  # noqa: E402
@@ -144,8 +145,10 @@ def write_network(
         if key.endswith("x_embedder.proj.weight"):
             value[:, :latent] *= 0.02
             value.copy_(value.mean((2, 3), keepdim=True).expand_as(value) * 2.0)
+        if "aux_conv" in key and "sigma_data" in args:
+            value *= 0.02
         if "output_projection" in key:
-            value.copy_(_alike(value, _inner(args)["out_channels"]))
+            value.copy_(_alike(value, _inner(args)["out_channels"]) * (20 if "sigma_data" in args else 1))
     version = "0.2.0" if name == "DiT" else ""
     write_mdlus(path, name, module, args, state, version)
 
@@ -213,7 +216,7 @@ class Demo:
     Attributes
     ----------
     write : Callable[[Path], None]
-        Writes ``package`` and ``weather.nc`` into a folder
+        Writes ``random-weights`` and ``synthetic-weather.nc`` into a folder
     runs : dict[str, tuple[str, ...]]
         Options of ``run-corrdiff`` by the name of the store
     """
@@ -226,7 +229,7 @@ def hrrr(folder: Path) -> None:
     """HRRR's grid of 3 km over the contiguous United States, without its last rows and columns."""
     import cartopy.crs as ccrs
 
-    home = folder / "package" / "x_pred"
+    home = folder / "random-weights" / "x_pred"
     home.mkdir(parents=True)
     inputs = ["u10m", "v10m", "t2m", "tcwv", "sp", "msl", "u500", "v500", "z500", "t850"]
     outputs = ["u10m", "v10m", "t2m", "mslp", "u1hl", "v1hl", "t1hl", "q1hl", "p1hl", "refc"]
@@ -270,7 +273,11 @@ def hrrr(folder: Path) -> None:
     }
     dump(home, metadata=metadata, stats={"era5": statistics(inputs), "hrrr": units(outputs)})
     weather(
-        folder / "weather.nc", inputs, np.arange(60, 14.9, -0.5), np.arange(215, 310.1, 0.5), np.array([TIME])
+        folder / "synthetic-weather.nc",
+        inputs,
+        np.arange(60, 14.9, -0.5),
+        np.arange(215, 310.1, 0.5),
+        np.array([TIME]),
     )
     fit(_options(folder), _source(folder), home / "stats.json", "hrrr", outputs)
 
@@ -279,7 +286,7 @@ def cosmo(folder: Path) -> None:
     """COSMO-REA6's domain on its rotated pole, at a quarter of its resolution."""
     import cartopy.crs as ccrs
 
-    home = folder / "package" / "rea6"
+    home = folder / "random-weights" / "rea6"
     home.mkdir(parents=True)
     inputs = ["u10m", "v10m", "t2m", "tcwv", "sp", "msl", "u850", "v850", "z500", "t850"]
     outputs = ["U_10M", "V_10M", "T_2M", "PS", "TOT_PRECIP", "CLCT", "ASWDIR_S", "ASHFL_S"]
@@ -356,7 +363,11 @@ def cosmo(folder: Path) -> None:
     stats = {"era5": statistics(inputs), "output": units(outputs), "output_mean": units(outputs)}
     dump(home, metadata=metadata, stats=stats, norm={"channels": norm})
     weather(
-        folder / "weather.nc", inputs, np.arange(15, 80.1, 0.5), np.arange(-60, 80.1, 0.5), np.array([TIME])
+        folder / "synthetic-weather.nc",
+        inputs,
+        np.arange(15, 80.1, 0.5),
+        np.arange(-60, 80.1, 0.5),
+        np.array([TIME]),
     )
     for mode, table in (("diffusion", "output"), ("mean", "output_mean")):
         fit(_options(folder, mode=mode), _source(folder), home / "stats.json", table, outputs)
@@ -364,7 +375,7 @@ def cosmo(folder: Path) -> None:
 
 def cmip6(folder: Path) -> None:
     """The globe at 1 degree, from daily means of a climate model of 2.8 degrees."""
-    home = folder / "package"
+    home = folder / "random-weights"
     home.mkdir(parents=True)
     inputs = ["t2m", "u10m", "v10m", "msl", "tcwv", "siconc", "snc"]
     outputs = ["t2m", "u10m", "v10m", "tcwv", "sp", "z500", "q700"]
@@ -407,16 +418,16 @@ def cmip6(folder: Path) -> None:
     stats = {"input": statistics(inputs) | features, "output": units(outputs), "invariants": still_stats}
     dump(home, metadata=metadata, stats=stats)
     days = TIME + np.arange(-1, 2) * np.timedelta64(24, "h")
-    weather(folder / "weather.nc", inputs, *coarse, days)
+    weather(folder / "synthetic-weather.nc", inputs, *coarse, days)
     fit(_options(folder), _source(folder), home / "stats.json", "output", outputs)
 
 
 def _options(folder: Path, **more: Any) -> ModelOptions:
-    return ModelOptions(str(folder / "package"), "cpu", "fp32", **more)
+    return ModelOptions(str(folder / "random-weights"), "cpu", "fp32", **more)
 
 
 def _source(folder: Path) -> str:
-    return f"file:{folder / 'weather.nc'}"
+    return f"file:{folder / 'synthetic-weather.nc'}"
 
 
 DEMOS = {
@@ -446,16 +457,32 @@ def parser() -> ArgumentParser:
 def main(args: Namespace) -> int:
     """Make what is missing, run, and plot; the first status that is not 0."""
     demo, folder = DEMOS[args.model], args.folder / args.model
-    if not (folder / "weather.nc").exists():
+    if not (folder / "synthetic-weather.nc").exists():
         demo.write(folder)
     for name, options in demo.runs.items():
         store = folder / f"{name}.zarr"
-        words = [str(TIME), "--package", str(folder / "package"), "--source", _source(folder), "--seed", "1"]
+        words = [
+            str(TIME),
+            "--package",
+            str(folder / "random-weights"),
+            "--source",
+            _source(folder),
+            "--seed",
+            "1",
+        ]
         status = run.main([*words, "--output", str(store), "--overwrite", "--device", "cpu", *options])
-        status = status or plot.main([str(store), "--output-dir", str(folder / name), "--plot-lowres"])
         if status:
             return status
+        confess(store)
+        plot.main([str(store), "--samples", "0", "--output-dir", str(folder / name), "--plot-lowres"])
     return 0
+
+
+def confess(store: Path) -> None:
+    """Let the store, and so its pictures, say what it is."""
+    root = zarr.open_group(store, mode="r+")
+    root.attrs.update({"package": "random weights", "synthetic": 1, "synthetic_source": 1})
+    zarr.consolidate_metadata(store)
 
 
 if __name__ == "__main__":

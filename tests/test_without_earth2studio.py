@@ -14,8 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # What makes an Earth2Studio model, data source or store of the core, and what runs those.
 ADAPTERS = ("model.earth2studio", "run", "service", "sources.settled", "workflows")
-ADAPTERS += ("store.arrays", "store.target", "store.writer")
-ADAPTERS += ("model.cmip6", "model.cosmo", "model.hrrr", "model.timed")
+ADAPTERS += ("model.cmip6", "model.cosmo", "model.hrrr", "model.timed", "store.arrays", "store.target")
+ADAPTERS += ("store.writer",)
 BLOCKED = """
 import sys
 

@@ -82,6 +82,17 @@ def cf_attributes(variable: str) -> dict[str, str]:
     return {"units": units, "standard_name": standard, "long_name": f"{name} {level_text(variable)}"}
 
 
+def northward(eastward: str) -> str:
+    """Name of the northward wind beside an eastward one; empty for anything else.
+
+    Examples
+    --------
+    >>> northward("u_l38")
+    'v_l38'
+    """
+    return f"v{eastward[1:]}" if re.fullmatch(r"u(\d*m?|\d+hl|(3d)?_l\d+)", eastward) else ""
+
+
 def level_text(variable: str) -> str:
     """The level in a variable's name: ``at 850 hPa``, ``at 10 m``, ``on model level 38``; empty without one.
 

@@ -60,7 +60,7 @@ def report(run: Downscaling, output: Path, loaded: float) -> str:
     if run.failed:
         done += f" but for {len(run.failed)} of {count(len(run.cases), _case(run.cases))} that failed"
     return (
-        f"{done}: {extent(run.cases, run.samples)} of {listed(model.output_variables)} "
+        f"{done}: {extent(run.cases, run.samples)} of {listed(model.spec.output_variables)} "
         f"on {H} x {W} points{synthetic}; seed {run.seed}; {stages}; "
         f"{peak_memory(model.downscaler.device)}{_compressed(run)}"
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from earth2_corrdiff.model.cmip6 import CorrDiffCMIP6 as CorrDiffCMIP6
+    from earth2_corrdiff.model.cosmo import CorrDiffCosmoEra5 as CorrDiffCosmoEra5
     from earth2_corrdiff.model.earth2studio import CorrDiff as CorrDiff
     from earth2_corrdiff.model.earth2studio import CorrDiffTaiwan as CorrDiffTaiwan
     from earth2_corrdiff.model.hrrr import CorrDiffEra5Hrrr as CorrDiffEra5Hrrr
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _HOME = {
     "CorrDiff": "earth2studio",
     "CorrDiffCMIP6": "cmip6",
+    "CorrDiffCosmoEra5": "cosmo",
     "CorrDiffEra5Hrrr": "hrrr",
     "CorrDiffTaiwan": "earth2studio",
 }

@@ -16,18 +16,25 @@ from torch import Tensor
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.studio import Package
 from earth2_corrdiff.base.times import time_text
-from earth2_corrdiff.model.coordinates import CoordSystem, folded, match_coords, split_leading
+from earth2_corrdiff.model.coordinates import CoordSystem, folded, match_coords
 from earth2_corrdiff.model.downscaler import Downscaler
-from earth2_corrdiff.model.earth2studio import CorrDiff
 from earth2_corrdiff.model.packages.cmip6 import check_mode
 from earth2_corrdiff.model.packages.files import Files
+from earth2_corrdiff.model.timed import TimedCorrDiff
 
 _HOUR = np.timedelta64(1, "h")
 _FIRST, _LAST = -12, 11  # hours around noon of the day whose mean is given
 _MIDNIGHT = np.array([np.timedelta64(_FIRST, "h")])
 
 
-class CorrDiffCMIP6(CorrDiff):
+def _with_leads(coords: CoordSystem, leads: NDArray[np.timedelta64]) -> CoordSystem:
+    """Coordinates with lead times after the times."""
+    items = list(coords.items())
+    after = list(coords).index("time") + 1
+    return OrderedDict([*items[:after], ("lead_time", leads), *items[after:]])
+
+
+class CorrDiffCMIP6(TimedCorrDiff):
     """CorrDiff with the published CorrDiff-CMIP6 weights as its default package.
 
     Parameters
@@ -89,15 +96,8 @@ class CorrDiffCMIP6(CorrDiff):
 
     def input_coords(self) -> CoordSystem:
         """Coordinates of the input: ``batch, time, lead_time, variable, lat, lon``; three daily means."""
-        grid, hours = self.spec.input_grid, self.spec.input_hours
-        return OrderedDict(
-            batch=np.empty(0),
-            time=np.empty(0),
-            lead_time=np.array([np.timedelta64(int(hour), "h") for hour in hours]),
-            variable=np.array(self.input_variables),
-            lat=grid.lat,
-            lon=grid.lon,
-        )
+        days = np.array([np.timedelta64(int(hours), "h") for hours in self.spec.input_hours])
+        return _with_leads(super().input_coords(), days)
 
     def output_coords(self, input_coords: CoordSystem) -> CoordSystem:
         """Coordinates of the output: ``batch, sample, time, lead_time, variable, lat, lon``.
@@ -109,20 +109,10 @@ class CorrDiffCMIP6(CorrDiff):
         InputError
             If the input coordinates are not the model's
         """
-        leading, own = split_leading(input_coords, self.input_coords())
-        match_coords(own, self.input_coords())
-        days, grid = self.input_coords()["lead_time"], self.spec.output_grid
-        if not np.array_equal(own["lead_time"], days):
+        coords, days = super().output_coords(input_coords), self.input_coords()["lead_time"]
+        if not np.array_equal(input_coords["lead_time"], days):
             raise InputError(f"the model takes the lead times {', '.join(map(str, days))} of daily means")
-        return OrderedDict(
-            **leading,
-            sample=np.arange(self.number_of_samples),
-            time=own["time"],
-            lead_time=self.output_lead_times,
-            variable=np.array(self.output_variables),
-            lat=grid.lat,
-            lon=grid.lon,
-        )
+        return _with_leads(coords, self.output_lead_times)
 
     @folded
     def __call__(self, x: Tensor, coords: CoordSystem) -> tuple[Tensor, CoordSystem]:

@@ -173,15 +173,18 @@ def unframed(spec: CorrDiffSpec, fields: Tensor) -> Tensor:
 def sea_ice(coarse: Tensor, names: Sequence[str]) -> Tensor:
     """Sea ice plus snow cover, percent, averaged over 3 x 3 cells, in the place of ``siconc``.
 
-    Missing values are zero; columns go all the way round, border rows are repeated.
+    Missing values are zero, in ``snc`` too, which archives have on land only; columns go all the way round,
+    border rows are repeated.
 
-    Source: ``earth2studio.models.dx.CorrDiffCMIP6``, which does so in the tensor that it is given.
+    Source: ``earth2studio.models.dx.CorrDiffCMIP6``, which does so in the tensor that it is given, and leaves
+    missing values in ``snc``: every field of its output is missing then.
     """
     ice, snow = (coarse.select(-3, names.index(name)).nan_to_num(0) for name in ("siconc", "snc"))
     cover = (ice + snow).clip(0, 100)
     flat = cover.reshape(-1, 1, *cover.shape[-2:])
     padded = F.pad(F.pad(flat, (1, 1, 0, 0), mode="circular"), (0, 0, 1, 1), mode="replicate")
     coarse = coarse.clone()
+    coarse.select(-3, names.index("snc")).copy_(snow)
     coarse.select(-3, names.index("siconc")).copy_(F.avg_pool2d(padded, 3, 1).view(cover.shape))
     return coarse
 

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from loguru import logger
 from torch import Tensor
 
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.studio import Package
 from earth2_corrdiff.model.coordinates import CoordSystem, folded, match_coords, split_leading
 from earth2_corrdiff.model.downscaler import Downscaler
@@ -21,6 +22,19 @@ from earth2_corrdiff.model.packages.cosmo import Variant, read_cosmo
 from earth2_corrdiff.model.packages.files import Files
 from earth2_corrdiff.model.region import Box, cut
 
+# Attributes of the stock class that are fixed here, which nothing would use if they could be set
+_FIXED: tuple[str, ...] = ("era5_variables", "output_variables", "background_variables", "static_invariants")
+_FIXED += ("pre_invariant_variables", "post_invariant_variables", "era5_center", "era5_scale")
+_FIXED += ("mode", "resolution", "diffusion_model", "amp")
+# Its methods without a counterpart here
+_NOT_CALLED: tuple[str, ...] = (
+    "_denoise",
+    "_regression_forward",
+    "_rebind_latent",
+    "_cos_zenith",
+    "_position_channels",
+)
+_NOT_CALLED += ("_static_background", "_apply_constraints", "_derive_hub_wind", "_check_bounds")
 PACKAGE = "hf://nvidia/corrdiff-cosmo-era5@44064f304158f863f6ae02948b1b8e08d523458e"
 
 
@@ -48,6 +62,8 @@ class CorrDiffCosmoEra5(CorrDiff):
     Source: ``earth2studio.models.dx.CorrDiffCosmoEra5``.
     """
 
+    not_called = (*CorrDiff.not_called, *_NOT_CALLED)
+
     def __init__(
         self,
         downscaler: Downscaler,
@@ -57,6 +73,12 @@ class CorrDiffCosmoEra5(CorrDiff):
     ) -> None:
         super().__init__(downscaler, number_of_samples, seed)
         self.variant, self.check_inputs = variant, True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIXED:
+            advice = 'use precision="bf16"' if name == "amp" else "another package, mode or resolution"
+            raise InputError(f"{name} cannot be set: load the model again, with {advice}")
+        super().__setattr__(name, value)
 
     rho: float = _sampled("rho", "Exponent of the noise levels.")
 
@@ -83,6 +105,16 @@ class CorrDiffCosmoEra5(CorrDiff):
     def amp(self) -> bool:
         """True if the network computes in bfloat16: see ``precision`` of :meth:`load_model`."""
         return self.downscaler.precision == "bf16"
+
+    @property
+    def regression_model(self) -> torch.nn.Module | None:
+        """The network of the mean; None in the mode ``diffusion``."""
+        return self.downscaler.regression if self.mode == "mean" else None
+
+    @property
+    def diffusion_model(self) -> torch.nn.Module | None:
+        """The network of samples; None in the mode ``mean``."""
+        return self.downscaler.denoiser if self.mode == "diffusion" else None
 
     @property
     def era5_variables(self) -> list[str]:

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import replace
 from itertools import groupby
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from earth2_corrdiff.model.diffusion.solvers import Denoise, sample
 from earth2_corrdiff.model.domain_denoiser import DomainDenoiser, Shard
 from earth2_corrdiff.model.packages.check import check_stages
 from earth2_corrdiff.model.physical import PhysicalFields, fields_of
+from earth2_corrdiff.model.prepared import Prepared, joined
 from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, check_count
 from earth2_corrdiff.networks.embeddings import position_features
 from earth2_corrdiff.networks.fast.accelerate import accelerate, resolve
@@ -42,44 +43,6 @@ _Part = TypeVar("_Part")
 Progress = Callable[[int], None]
 Leads = Sequence[float | None] | None  # hours, one per case
 ValidTimes = Sequence[Any] | Times | None  # what NumPy takes for a time in UTC, one per case
-
-
-class Prepared(NamedTuple):
-    """A case as its members share it, from :meth:`Downscaler.prepare` for :meth:`Downscaler.sample`.
-
-    Attributes
-    ----------
-    cond : Tensor
-        Conditioning ``[1, Cc, H', W']``, normalised
-    mean : Tensor | None
-        The regression's ``[1, Co, H', W']``, normalised; None for packages without a regression
-    label : int | None
-        Of the lead time, for networks that were trained with lead times
-    vector : Tensor | None
-        Scalar conditions ``[1, K]``, for networks that were trained with them
-    valid : np.ndarray | None
-        Valid time ``[1]``, UTC; not a time where it is not known
-    """
-
-    cond: Tensor
-    mean: Tensor | None
-    label: int | None = None
-    vector: Tensor | None = None
-    valid: Times | None = None
-
-
-def _joined(cases: Sequence[Prepared]) -> Prepared:
-    """Several cases of one label as one: every leading 1 becomes the number of cases; of one case, itself."""
-    if all(case is cases[0] for case in cases):
-        return cases[0]
-    cond, mean, _, vector, valid = zip(*cases, strict=True)
-    return Prepared(
-        torch.cat(cond),
-        None if mean[0] is None else torch.cat(mean),
-        cases[0].label,
-        None if vector[0] is None else torch.cat(vector),
-        None if any(time is None for time in valid) else np.concatenate(valid),
-    )
 
 
 def _present(part: _Part | None, stage: str) -> _Part:
@@ -163,7 +126,7 @@ class Downscaler(nn.Module):
         self.register_buffer("position", position[None], persistent=False)
 
     def on(self, spec: CorrDiffSpec) -> Self:
-        """The same networks for another domain: for a specification from ``region.cut``.
+        """The same networks for another domain, without the hooks: for a specification from ``region.cut``.
 
         Raises
         ------
@@ -172,6 +135,8 @@ class Downscaler(nn.Module):
         """
         made, device = copy(self), self.device
         made._modules, made._buffers = dict(self._modules), dict(self._buffers)
+        for hook in ("condition", "physical", "normalised_mean", "residual"):
+            made.__dict__.pop(hook, None)
         made._settle(spec, Conditioning(spec))
         made.fields.clamp = self.fields.clamp
         return made.to(device)
@@ -513,7 +478,7 @@ class Downscaler(nn.Module):
         noise: MemberNoise | None,
     ) -> Tensor:
         """Members of one case, or of several with one label, in the same network calls."""
-        case, seeds = _joined([case for case, _ in rows]), [seed for _, seed in rows]
+        case, seeds = joined([case for case, _ in rows]), [seed for _, seed in rows]
         mode = self.spec.inference_mode
         if mode == "regression":
             return self.physical(self._mean_of(case).expand(len(seeds), -1, -1, -1), case)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.model.diffusion.solvers import check_solver
 from earth2_corrdiff.model.downscaler import Downscaler
-from earth2_corrdiff.model.spec import CorrDiffSpec, Statistics, read_sampling
+from earth2_corrdiff.model.packages.metadata import read_sampling
+from earth2_corrdiff.model.spec import CorrDiffSpec, Statistics
 from earth2_corrdiff.networks.mdlus import Checkpoint
 from earth2_corrdiff.networks.preconditioned import Denoiser, Regression
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -42,10 +42,11 @@ class StockHooks(nn.Module):
     """
 
     downscaler: Downscaler
+    not_called: ClassVar[tuple[str, ...]] = NOT_CALLED
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
-        replaced = [name for name in NOT_CALLED if name in cls.__dict__]
+        replaced = [name for name in cls.not_called if name in cls.__dict__]
         if replaced:
             raise InputError(
                 f"{cls.__name__} replaces {', '.join(replaced)}, which this CorrDiff does not call; leave it "

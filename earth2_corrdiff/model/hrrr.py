@@ -9,23 +9,40 @@ from typing import Any, Self, cast
 
 import numpy as np
 import torch
+import xarray as xr
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.studio import Package
+from earth2_corrdiff.base.variables import LAT, LON
 from earth2_corrdiff.model.coordinates import CoordSystem
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.earth2studio import _sampled
 from earth2_corrdiff.model.packages.files import Files
 from earth2_corrdiff.model.packages.hrrr import VARIANTS, read_hrrr
 from earth2_corrdiff.model.timed import TimedCorrDiff
-from earth2_corrdiff.networks.preconditioned import DiTFlow
+from earth2_corrdiff.networks.preconditioned import Denoiser, DiTFlow
 
+# Attributes of the stock class that are fixed here, which nothing would use if they could be set
+_FIXED: tuple[str, ...] = (
+    "network",
+    "network_kind",
+    "prediction_type",
+    "time_scale",
+    "era5_variables",
+    "amp",
+)
+_FIXED += ("network_kind", "day_of_year", "era5_variables", "era5_center", "era5_scale", "hrrr_y", "hrrr_x")
 PACKAGE = "hf://nvidia/corrdiff-era5-hrrr@c95089642d19985714eebebdbd5b0b72c86ed1a3"
 
 
 class CorrDiffEra5Hrrr(TimedCorrDiff):
     """Downscaling of ERA5 to HRRR with the interface of Earth2Studio's class of the same name.
+
+    Parameters
+    ----------
+    downscaler, number_of_samples, seed
+        As for :class:`CorrDiff`
 
     Attributes
     ----------
@@ -34,8 +51,26 @@ class CorrDiffEra5Hrrr(TimedCorrDiff):
     rho : float
         Exponent of the noise levels, for networks of EDM's formulation
 
+    Raises
+    ------
+    InputError
+        If the package is another's, or an attribute is set that is fixed, or to a value that is not valid
+
     Source: ``earth2studio.models.dx.CorrDiffEra5Hrrr``.
     """
+
+    def __init__(
+        self, downscaler: Downscaler, number_of_samples: int | None = None, seed: int | None = None
+    ) -> None:
+        if downscaler.spec.projected is None:
+            raise InputError("this is not a package of CorrDiffEra5Hrrr; load it with CorrDiff")
+        super().__init__(downscaler, number_of_samples, seed)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIXED:
+            advice = "amp or precision" if name == "amp" else "another package"
+            raise InputError(f"{name} cannot be set: load the model again, with {advice}")
+        super().__setattr__(name, value)
 
     shift: float = _sampled("shift", "Factor of the noise levels of rectified flow.")
     t_max: float = _sampled("t_max", "First time of rectified flow, before the shift.")
@@ -43,14 +78,29 @@ class CorrDiffEra5Hrrr(TimedCorrDiff):
     rho: float = _sampled("rho", "Exponent of EDM's noise levels.")
 
     @property
+    def network(self) -> Denoiser:
+        """The network as a denoiser."""
+        return self.downscaler.denoiser
+
+    @property
     def network_kind(self) -> str:
         """``rectified_flow`` or ``edm``."""
-        return "rectified_flow" if isinstance(self.downscaler.denoiser, DiTFlow) else "edm"
+        return "rectified_flow" if isinstance(self.network, DiTFlow) else "edm"
 
     @property
     def prediction_type(self) -> str:
         """What the network makes: ``x0`` or ``flow``."""
-        return str(getattr(self.downscaler.denoiser, "prediction", "x0"))
+        return str(getattr(self.network, "prediction", "x0"))
+
+    @property
+    def time_scale(self) -> float:
+        """The network's noise label at t = 1; 999 for EDM's formulation, which has none."""
+        return float(getattr(self.network, "time_scale", 999.0))
+
+    @property
+    def day_of_year(self) -> bool:
+        """True if the network sees the phase of the year."""
+        return "sin_year" in self.spec.vector
 
     @property
     def amp(self) -> bool:
@@ -77,8 +127,16 @@ class CorrDiffEra5Hrrr(TimedCorrDiff):
         return cast(tuple[NDArray[Any], NDArray[Any]], self.spec.projected)
 
     def output_axes(self) -> CoordSystem:
-        """``hrrr_y`` and ``hrrr_x``; latitudes and longitudes are the attributes ``lat_output_grid``, ….."""
+        """``hrrr_y`` and ``hrrr_x``; the attributes ``lat_output_grid`` and ``lon_output_grid`` are 2-D."""
         return OrderedDict(hrrr_y=self.hrrr_y.copy(), hrrr_x=self.hrrr_x.copy())
+
+    def __call__(self, x: Any, coords: CoordSystem | None = None) -> Any:
+        """As :class:`TimedCorrDiff`; of a ``DataArray`` one with latitudes and longitudes."""
+        y = super().__call__(x, coords)
+        if not isinstance(y, xr.DataArray):
+            return y
+        axes, grid = tuple(self.output_axes()), self.spec.output_grid
+        return y.assign_coords(lat=(axes, grid.lat, LAT), lon=(axes, grid.lon, LON))
 
     @classmethod
     def load_default_package(cls) -> Package:

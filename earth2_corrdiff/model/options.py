@@ -142,7 +142,7 @@ class ModelOptions:
         if self.box:
             model = _part(model, self.box)
         settings = {
-            "number_of_samples": self.samples,
+            "number_of_samples": 1 if self.mode == "mean" else self.samples,
             "number_of_steps": self.steps,
             "solver": self.solver,
             "max_batch": self.max_batch,

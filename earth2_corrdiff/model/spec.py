@@ -6,16 +6,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
-from itertools import pairwise
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from earth2_corrdiff.base.errors import InputError, MissingEntryError, listed
+from earth2_corrdiff.base.errors import InputError, listed
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.model.channels import Channel, check_vector
@@ -26,14 +24,12 @@ from earth2_corrdiff.model.diffusion.solvers import Churn, check_solver, karras_
 from earth2_corrdiff.model.outputs import HubWinds, OutputRule
 from earth2_corrdiff.model.transforms import Transform
 
-# Noise range of the path that a package names, where its metadata give none (upstream's defaults).
-_SIGMA_MAX = {"stochastic": 800.0, "deterministic": 80.0}
 INFERENCE_MODES = ("both", "regression", "diffusion")
 REGRIDDINGS = ("bilinear", "index")
 FILTERED = {"sea_ice": ("siconc", "snc")}
 """Filters of coarse fields (``conditioning.FILTERS``) → inputs that they need."""
 _BEYOND = (
-    *("channels", "vector", "input_hours", "daily_hour", "regridding", "padding", "flip", "filters"),
+    *("vector", "input_hours", "daily_hour", "regridding", "padding", "flip", "filters"),
     *("rules", "hub_winds", "seen_grid"),
 )
 RESERVED = (
@@ -510,80 +506,3 @@ class CorrDiffSpec:
     def condition_channels(self) -> int:
         """Conditioning channels, the mean excluded."""
         return len(self.conditioning) + self.hook_channels
-
-
-def lead_times(entry: Any) -> tuple[float, ...]:
-    """The entry ``lead_time_hours`` of a package's metadata: a list of hours, one per label.
-
-    Upstream's labels are row numbers of trained maps (``SongUNetPosLtEmbd``), and which hours they stand for
-    is known to the training set alone; Earth2Studio's layout has no entry for it.
-
-    Raises
-    ------
-    InputError
-        If it is not a list of rising numbers of 0 or more
-    """
-    hours = [] if entry is None else entry
-    numbers = isinstance(hours, list) and all(type(h) in (int, float) and 0 <= h < 1e6 for h in hours)
-    if not numbers or any(b <= a for a, b in pairwise(hours)):
-        raise InputError(
-            f"metadata.json: lead_time_hours is a list of rising hours, like [0, 6], got {repr(entry)[:80]}"
-        )
-    return tuple(map(float, hours))
-
-
-def table(names: Sequence[str], stats: dict[str, Any], what: str) -> Statistics:
-    """Statistics of ``names`` from a ``{name: {"mean": …, "std": …}}`` table.
-
-    Raises
-    ------
-    InputError
-        If the table lacks a variable, or a number of it
-    """
-    missing = [
-        name
-        for name in names
-        if not isinstance(stats, dict) or not isinstance(name, str) or name not in stats
-    ]
-    if missing:
-        raise MissingEntryError(f"stats.json has no {what} statistics of {listed(missing)}")
-    try:
-        center = tuple(_number(stats[name]["mean"]) for name in names)
-        scale = tuple(_number(stats[name]["std"]) for name in names)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise InputError(
-            f"stats.json: the {what} statistics need a mean and a std each ({repr(error)[:100]})"
-        ) from error
-    return Statistics(tuple(names), center, scale)
-
-
-def _number(value: Any) -> float:
-    if type(value) not in (int, float):
-        raise ValueError(f"{repr(value)[:40]} is not a valid number")
-    return float(value)
-
-
-def read_sampling(meta: dict[str, Any]) -> Sampling:
-    """The sampler that upstream would run: with ``stochastic`` it is Heun, whatever ``solver`` is.
-
-    Metadata that name neither get :data:`DEFAULT_SAMPLING`.
-
-    Raises
-    ------
-    InputError
-        If there is no such sampler type
-    """
-    if not {"sampler_type", "solver", "number_of_steps"} & meta.keys():
-        return replace(DEFAULT_SAMPLING, **{k: meta[k] for k in ("sigma_min", "sigma_max") if meta.get(k)})
-    kind = meta.get("sampler_type", "stochastic")
-    if kind not in _SIGMA_MAX:
-        raise InputError(f"metadata.json: sampler_type {kind!r} is none of {', '.join(_SIGMA_MAX)}")
-    solver = "heun" if kind == "stochastic" else meta.get("solver", "euler")
-    low, high = meta.get("sigma_min"), meta.get("sigma_max")
-    return Sampling(
-        solver=solver,
-        steps=meta.get("number_of_steps", 18),
-        sigma_min=0.002 if low is None else float(low),
-        sigma_max=_SIGMA_MAX[kind] if high is None else float(high),
-        double=kind == "deterministic",
-    )

@@ -44,7 +44,7 @@ class TimedCorrDiff(CorrDiff):
             **leading,
             sample=np.arange(self.number_of_samples),
             time=own["time"],
-            variable=np.array(self.output_variables),
+            variable=np.array(self.spec.output_variables),
             **self.output_axes(),
         )
 

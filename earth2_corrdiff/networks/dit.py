@@ -345,8 +345,8 @@ class Tokenizer(nn.Module):
         self.x_embedder = nn.ModuleDict({"proj": nn.Conv2d(channels, hidden, patch, patch)})
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens: Tensor = self.x_embedder["proj"](x).flatten(2).transpose(1, 2)
-        return tokens.contiguous() if self.pos_embed is None else tokens + self.pos_embed
+        tokens: Tensor = self.x_embedder["proj"](x).flatten(2).transpose(1, 2).contiguous()
+        return tokens if self.pos_embed is None else tokens + self.pos_embed
 
 
 class Projection(nn.Module):
@@ -520,12 +520,15 @@ class DiT(nn.Module):
             return "asks for {} x {} or more".format(*least)
         return None
 
+    def products(self) -> list[Linear]:
+        """The linear layers of all tokens inside the blocks: nearly all of the work."""
+        parts = (part for block in cast(list[Block], self.blocks) for part in (block.attention, block.linear))
+        return [module for part in parts for module in part.modules() if isinstance(module, Linear)]
+
     def cast(self, dtype: torch.dtype) -> None:
-        """Multiply tokens in a type, inside the blocks: nearly all of the work. All else stays float32."""
-        for block in cast(list[Block], self.blocks):
-            for module in (*block.attention.modules(), *block.linear.modules()):
-                if isinstance(module, Linear):
-                    module.to(dtype)
+        """Run the products in a type; all else stays float32."""
+        for module in self.products():
+            module.to(dtype)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """The image that the network makes.

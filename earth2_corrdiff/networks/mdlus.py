@@ -31,6 +31,11 @@ from earth2_corrdiff.networks.weights import ForeignContentError, read_state
 _LEGACY_ATTENTION = {"norm2": "attn.norm", "qkv": "attn.qkv", "proj": "attn.proj"}
 _PREFIX, _VERSION = "__physicsnemo.Module__", "mdlus_file_version"
 MOST_NESTED = 8
+_MODULES = {
+    "DiT": "physicsnemo.models.dit.dit",
+    "ConcatConditionWrapper": "physicsnemo.diffusion.utils.model_wrappers",
+    "EDMPreconditioner": "physicsnemo.diffusion.preconditioners.preconditioners",
+}
 _UPSTREAM_VERSION = "2.2.2"  # the version whose arguments and keys are written
 _DAMAGED = (OSError, ValueError, LookupError, TypeError, ArithmeticError, RuntimeError, EOFError, MemoryError)
 
@@ -147,14 +152,15 @@ def _header(content: Any, versions: Any, key: str = "") -> Nested:
 def _flat(top: Nested, key: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
     """The inverse: what ``args.json`` and ``metadata.json`` say of a module and those among its arguments."""
     parts: dict[str, Any] = {}
-    versions = {f"{key}{'.' * bool(key)}{_VERSION}": top.version or "0.1.0"}
+    version = top.version or ("0.2.0" if top.name == "DiT" else "0.1.0")
+    versions = {f"{key}{'.' * bool(key)}{_VERSION}": version}
     args = dict(top.args)
     for argument, value in top.args.items():
         if isinstance(value, Nested):
             args[argument] = f"{key or _PREFIX}.{argument}"
             inner, more = _flat(value, args[argument])
             parts, versions = {**parts, **inner}, {**versions, **more}
-    own = {"__name__": top.name, "__module__": top.module, "__args__": args}
+    own = {"__name__": top.name, "__module__": top.module or _MODULES.get(top.name, ""), "__args__": args}
     return {**({key: own} if key else own), **parts}, versions
 
 
@@ -173,7 +179,7 @@ def write_mdlus(
     path : Path
         File to write; replaced only when complete
     name, module : str
-        Upstream's class and the module that it lives in
+        Upstream's class and the module that it lives in, empty for the classes of DiTs
     args : Mapping
         Arguments of its constructor
     state : Mapping[str, Tensor]

@@ -321,7 +321,9 @@ class DiTDenoiser(Transformer, Denoiser):
         return self.model.out_channels
 
     def checkpoint_state(self) -> dict[str, Tensor]:
-        return {**super().checkpoint_state(), "sigma_data": self.spread.flatten().squeeze()}
+        state = super().checkpoint_state()
+        outside = {"sigma_data": self.spread.flatten().squeeze()}
+        return {**state, **outside} if self.origin.name == EDM else state
 
     def given(
         self, cond: Tensor, position: Tensor | None = None, vector: Tensor | None = None
@@ -382,9 +384,6 @@ class DiTFlow(DiTDenoiser):
         if not 1e-6 <= time_scale <= 1e6:
             raise InputError(f"time_scale must be positive, and within 1e-6 and 1e6, got {time_scale}")
         self.prediction, self.time_scale = prediction, time_scale
-
-    def checkpoint_state(self) -> dict[str, Tensor]:
-        return Transformer.checkpoint_state(self)
 
     def _coefficients(self, s: Tensor) -> tuple[Tensor | float, Tensor, Tensor | float, Tensor | float]:
         t, rest = (s.double() / (1 + s.double())).to(s.dtype), 1 / (1 + s)

@@ -20,7 +20,7 @@ from matplotlib.colors import BoundaryNorm, Colormap, LinearSegmentedColormap, L
 from matplotlib.ticker import MaxNLocator
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.variables import cf_attributes, level_text
+from earth2_corrdiff.base.variables import cf_attributes, level_text, northward
 
 Kind = Literal[
     "radar",
@@ -194,16 +194,11 @@ def quantities(attrs: Mapping[str, Mapping[str, str]]) -> list[Quantity]:
         Each variable's CF attributes (``units``, ``long_name``, ``standard_name`` are used).
     """
     known = {name: {**cf_attributes(name), **about} for name, about in attrs.items()}
-    winds = {name: _northward(name) for name in known if _northward(name) in known}
+    winds = {name: northward(name) for name in known if northward(name) in known}
     paired = {*winds, *winds.values()}
     found = [_wind(u, v, known[u]) for u, v in winds.items()]
     found += [_scalar(name, known[name]) for name in known if name not in paired]
     return sorted(found, key=lambda q: FIRST.index(q.name) if q.name in FIRST else len(FIRST))
-
-
-def _northward(name: str) -> str:
-    """Name of the northward component beside an eastward one; empty for anything else."""
-    return "v" + name[1:] if re.fullmatch(r"u(\d*m?|\d+hl|(3d)?_l\d+)", name) else ""
 
 
 def _wind(u: str, v: str, attrs: Mapping[str, str]) -> Quantity:

@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.times import Times
-from earth2_corrdiff.model.downscaler import Downscaler, Prepared
+from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.earth2studio import CorrDiff
+from earth2_corrdiff.model.prepared import Prepared
 from earth2_corrdiff.model.spec import Sampling
 from earth2_corrdiff.service.errors import ServiceError
 

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.variables import cf_attributes
 from earth2_corrdiff.model.diffusion.solvers import SOLVERS
+from earth2_corrdiff.model.spec import CorrDiffSpec
 from earth2_corrdiff.run.provenance import version_of
 from earth2_corrdiff.service.engine import RETRY, Engine
 from earth2_corrdiff.service.errors import faults, file_answer
@@ -78,7 +79,11 @@ def _metadata(engine: Engine, settings: Settings) -> dict[str, Any]:
             "stages": spec.inference_mode,
             "lead_time_hours": list(spec.lead_time_hours),
         },
-        "input": {"variables": _variables(spec.inputs.names), "grid": _grid(spec.input_grid, "input")},
+        "input": {
+            "variables": _variables(spec.inputs.names),
+            "grid": _grid(spec.input_grid, "input"),
+            **_times(spec),
+        },
         "output": {"variables": _variables(spec.output_variables), "grid": _grid(spec.output_grid, "output")},
         "defaults": {"samples": 1, "steps": sampling.steps, "solver": sampling.solver, "seed": "drawn"},
         "solvers": list(SOLVERS),
@@ -86,6 +91,13 @@ def _metadata(engine: Engine, settings: Settings) -> dict[str, Any]:
         "device": device,
         "precision": precision,
     }
+
+
+def _times(spec: CorrDiffSpec) -> dict[str, Any]:
+    """Times of a case's fields, where they are not one field at its valid time."""
+    if spec.daily_hour is None and len(spec.input_hours) == 1:
+        return {}
+    return {"hours": list(spec.input_hours), "daily_mean_hour": spec.daily_hour}
 
 
 def _variables(names: tuple[str, ...]) -> list[dict[str, str]]:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.variables import cf_attributes
+from earth2_corrdiff.base.variables import cf_attributes, northward
 
 NO_ECHO = 5.0
 """dBZ below which a radar shows no echo."""
@@ -75,7 +74,7 @@ def targets(
         If thresholds are given for an unknown quantity, or are not finite
     """
     found = [_plain(name) for name in variables]
-    found += [_speed(u) for u in variables if _twin(u) in variables]
+    found += [_speed(u) for u in variables if northward(u) in variables]
     given = dict(thresholds or {})
     for name in given:
         if name not in [target.name for target in found]:
@@ -93,10 +92,6 @@ def _checked(name: str, values: Sequence[float]) -> tuple[float, ...]:
     return tuple(sorted(set(values)))
 
 
-def _twin(u: str) -> str | None:
-    return f"v{u[1:]}" if re.fullmatch(r"u\d+m?", u) else None
-
-
 def _plain(name: str) -> Target:
     about = cf_attributes(name)
     label, units = about["long_name"], _units(about)
@@ -108,7 +103,7 @@ def _plain(name: str) -> Target:
 def _speed(u: str) -> Target:
     about = cf_attributes(u)
     level = about["long_name"].removeprefix("eastward wind ")
-    return Target(f"ws{u[1:]}", f"wind speed {level}", _units(about), (u, f"v{u[1:]}"), WIND_SPEED)
+    return Target(f"ws{u[1:]}", f"wind speed {level}", _units(about), (u, northward(u)), WIND_SPEED)
 
 
 def _units(about: Mapping[str, str]) -> str:

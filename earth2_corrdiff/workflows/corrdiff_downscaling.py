@@ -36,7 +36,7 @@ class CorrDiffDownscaling(Earth2Workflow):  # type: ignore[misc]
     Parameters
     ----------
     package : str, optional
-        ``demo`` (default), ``taiwan``, a folder or a URL
+        ``demo`` (default), the name of a published package, a folder or a URL, as for ``run-corrdiff``
     sources : tuple[str, ...], optional
         Accepted sources of requests, as for ``make_source``; the first one is the default
     device : str, optional
@@ -45,6 +45,8 @@ class CorrDiffDownscaling(Earth2Workflow):  # type: ignore[misc]
         Precision of the networks, by default the fastest on the device
     max_members, max_steps : int, optional
         Most members over all times, and most solver steps, of one request
+    mode, region : str | None, optional
+        Of COSMO: ``mean`` or ``diffusion``, and ``south,north,west,east``, as for ``run-corrdiff``
 
     The server builds one object per worker, with the parameters in ``workflows.yaml`` under the name below.
     """
@@ -60,10 +62,12 @@ class CorrDiffDownscaling(Earth2Workflow):  # type: ignore[misc]
         precision: str = "auto",
         max_members: int = 256,
         max_steps: int = 100,
+        mode: str | None = None,
+        region: str | None = None,
     ) -> None:
         super().__init__()
         self.sources, self.max_members, self.max_steps = tuple(sources), max_members, max_steps
-        self.model = load_model(ModelOptions(package, device, precision))
+        self.model = load_model(ModelOptions(package, device, precision, mode=mode, region=region))
 
     def __call__(
         self,

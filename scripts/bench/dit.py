@@ -22,14 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from earth2_corrdiff.cli.common import ArgumentParser
-from earth2_corrdiff.networks.dit import DiT
 from earth2_corrdiff.networks.fast.accelerate import accelerate
+from earth2_corrdiff.networks.mdlus import Checkpoint
 from earth2_corrdiff.networks.neighbourhood import masked_attention
-from earth2_corrdiff.networks.preconditioned import DiTDenoiser
+from earth2_corrdiff.networks.preconditioned import DiTDenoiser, create
 
 from . import corrdiff, memory, provenance, report
 from .measure import relative_error
-from .timing import clock_of, interleave, warm_up
+from .timing import clock_of, interleave, repeats_for
 
 LATENT, CONDITIONING, SIGMA = 4, 12, 0.7  # channels, and the noise level of the step
 
@@ -120,11 +120,11 @@ def _stock(settings: dict[str, Any], state: dict[str, Tensor], device: torch.dev
 def _rows(args: Namespace, device: torch.device) -> list[dict[str, Any]]:
     settings = _settings(args)
     with torch.inference_mode(False):
-        ours = {p: DiTDenoiser(DiT(**settings)).eval().requires_grad_(False) for p in args.precision}
-        state = _weights(next(iter(ours.values())).model)
-        for precision, net in ours.items():
-            net.model.load_state_dict(state)
-            accelerate(net.to(device), precision)
+        plain = create(Checkpoint("DiT", settings, {}, "random weights"), wrap=DiTDenoiser)
+        plain.eval().requires_grad_(False)
+        state = _weights(plain.model)
+        plain.model.load_state_dict(state)
+        ours: dict[str, Any] = {p: accelerate(plain.to(device), p) for p in args.precision}
     generator = torch.Generator().manual_seed(1)
     x, cond = (torch.randn(1, c, *args.cells, generator=generator).to(device) for c in (LATENT, CONDITIONING))
     works: dict[str, Callable[[], Tensor]] = {}
@@ -146,13 +146,13 @@ def _rows(args: Namespace, device: torch.device) -> list[dict[str, Any]]:
 def _measured(
     works: dict[str, Callable[[], Tensor]], args: Namespace, device: torch.device
 ) -> list[dict[str, Any]]:
-    clock, found, peaks = clock_of(device), {}, {}
+    clock = clock_of(device)
+    found: dict[str, Tensor] = {}
+    peaks, repeats = {}, {}
     for name, work in works.items():
-        work()
         with memory.peak(device) as peak:
-            found[name] = work()
-        peaks[name] = peak.bytes
-    repeats = {name: warm_up(work, clock)[1] for name, work in works.items()}
+            seconds = clock.time(lambda name=name, work=work: found.update({name: work()}))  # type: ignore[misc]
+        peaks[name], repeats[name] = peak.bytes, repeats_for(seconds)
     timings = interleave(works, args.rounds, clock, repeats)
     first = next(iter(works))
     rows = []

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -124,6 +124,18 @@ def make_cosmo(folder: Path, resolution: str = "rea6") -> Path:
     ).to_netcdf(home / "grids.nc")
     write_networks(home)
     return folder
+
+
+def edit(path: Path, change: Callable[[Any], Any]) -> None:
+    """Change a JSON document of a package, or a NetCDF file."""
+    if path.suffix == ".json":
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+        return
+    with xr.open_dataset(path) as ds:
+        made = change(ds.load())
+    made.to_netcdf(path)
 
 
 def write_networks(home: Path) -> None:

@@ -33,18 +33,12 @@ ARGS: dict[str, Any] = {
 def gathered(
     q: Tensor, k: Tensor, v: Tensor, kernel_size: Any = 3, dilation: int = 1, scale: float | None = None
 ) -> Tensor:
-    """NATTEN's ``na2d`` from its definition, a query at a time: ``[B, h, w, heads, dim]``."""
-    out = torch.empty_like(v)
-    for i, j in torch.cartesian_prod(*(torch.arange(n) for n in q.shape[1:3])).tolist():
-        rows, columns = (
-            _keys(x, n, kernel_size, dilation) for x, n in zip((i, j), q.shape[1:3], strict=True)
-        )
-        near = [x[:, rows][:, :, columns].flatten(1, 2) for x in (k, v)]  # [B, keys, heads, dim]
-        weight = torch.einsum("bhd,bkhd->bhk", q[:, i, j] * (scale or q.shape[-1] ** -0.5), near[0]).softmax(
-            -1
-        )
-        out[:, i, j] = torch.einsum("bhk,bkhd->bhd", weight, near[1])
-    return out
+    """NATTEN's ``na2d`` from its definition, the keys of each query gathered: ``[B, h, w, heads, dim]``."""
+    h, w = q.shape[1:3]
+    rows, columns = (torch.tensor([_keys(i, n, kernel_size, dilation) for i in range(n)]) for n in (h, w))
+    near = [x[:, rows[:, None, :, None], columns[None, :, None]].flatten(3, 4) for x in (k, v)]
+    weight = torch.einsum("bhwnd,bhwknd->bhwkn", q * (scale or q.shape[-1] ** -0.5), near[0]).softmax(3)
+    return torch.einsum("bhwkn,bhwknd->bhwnd", weight, near[1])
 
 
 def _keys(i: int, n: int, kernel: int, dilation: int) -> list[int]:

@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from typing import Any
 import cosmo_kit as kit
 import numpy as np
 import pytest
+import torch
 import xarray as xr
+from loguru import logger
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.cosmo import CorrDiffCosmoEra5
@@ -24,19 +26,6 @@ from earth2_corrdiff.model.packages.files import Folder
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return kit.make_cosmo(tmp_path_factory.mktemp("cosmo"))
-
-
-def edited(home: Path, name: str, change: Callable[[Any], Any]) -> None:
-    """Change a JSON document of a package, or a NetCDF file."""
-    path = home / name
-    if path.suffix == ".json":
-        content = json.loads(path.read_text())
-        change(content)
-        path.write_text(json.dumps(content))
-        return
-    with xr.open_dataset(path) as ds:
-        made = change(ds.load())
-    made.to_netcdf(path)
 
 
 def put(*keys: Any, to: Any) -> Callable[[Any], None]:
@@ -84,7 +73,7 @@ def test_the_older_layout_has_normalised_invariants_of_the_domain_alone(
         )
     }
     xr.Dataset(normalised).to_netcdf(home / "invariants.nc")
-    edited(home, "metadata.json", lambda meta: meta.pop("invariants"))
+    kit.edit(home / "metadata.json", lambda meta: meta.pop("invariants"))
     old, x = CorrDiffCosmoEra5.load_model(Folder(home.parent), precision="fp32"), kit.coarse((1, 4, 20, 21))
     model = CorrDiffCosmoEra5.load_model(Folder(package), precision="fp32")
     assert old.spec.surroundings is not None
@@ -121,6 +110,7 @@ WRONG: list[tuple[str, str, Callable[[Any], Any], str]] = [
     ("diffusion", META, put("checkpoints", "rea6_diffusion", to="mean.mdlus"), "mode diffusion"),
     ("mean", META, put("invariants", "file", to="~/x.nc"), "no rea6"),
     ("mean", META, put("invariants", "native_offset", to=[6, 5]), "not that of grids.nc"),
+    ("mean", META, put("invariants", "native_shape", to=[14, 17]), "not that of grids.nc"),
     ("mean", META, put("invariants", "native_offset", to=[-1, 4]), "native_offset"),
     ("mean", META, put("invariants", "native_offset", to=[20, 4]), "native_offset"),
     ("mean", META, put("invariants", "native_shape", to=[14.0, 18]), "whole numbers"),
@@ -128,6 +118,8 @@ WRONG: list[tuple[str, str, Callable[[Any], Any], str]] = [
     ("mean", META, put("regression", to=[]), "regression"),
     ("mean", META, put("number_of_samples", to=10**9), "number_of_samples"),
     ("mean", META, put("sampler", "num_steps", to=0), "steps"),
+    ("mean", META, put("sampler", "rho", to=10**400), "cannot be read"),
+    ("mean", META, put("modes", "mean", "stats", to=[]), "stats must be a text"),
     ("mean", META, put("sampler", "solver", to="rk4"), "solver"),
     ("mean", META, put("sampler", "rho", to=-1), "rho"),
     ("mean", META, put("sampler", "sigma_min", to=900.0), "sigma_min"),
@@ -154,7 +146,7 @@ def test_a_package_that_is_not_valid_is_refused(
     package: Path, tmp_path: Path, mode: str, name: str, change: Any, word: str
 ) -> None:
     home = shutil.copytree(package, tmp_path / "copy") / "rea6"
-    edited(home, name, change)
+    kit.edit(home / name, change)
     with pytest.raises(InputError, match=word):
         CorrDiffCosmoEra5.load_model(Folder(home.parent), mode=mode)
 
@@ -182,6 +174,40 @@ def test_hub_winds_need_levels(package: Path, tmp_path: Path) -> None:
         (["wind_levels", "levels", 0, "b"], 1e6, "monotonic"),
     ):
         home = shutil.copytree(package, tmp_path / str(len(key)) / word) / "rea6"
-        edited(home, META, put(*key, to=to))
+        kit.edit(home / META, put(*key, to=to))
         with pytest.raises(InputError, match=word):
             CorrDiffCosmoEra5.load_model(Folder(home.parent), hub_heights=[30.0])
+
+
+def test_a_subclass_cannot_replace_what_is_not_called() -> None:
+    with pytest.raises(InputError, match="_denoise"):
+        type("Guided", (CorrDiffCosmoEra5,), {"_denoise": lambda self, background, seed: background})
+
+
+def test_devices_and_copies_of_a_region(package: Path) -> None:
+    """A region and the whole domain have their own settings and the same weights."""
+    model = CorrDiffCosmoEra5.load_model(Folder(package), mode="diffusion", hub_heights=[30.0])
+    model.physical_clamp, model.number_of_steps, model.check_inputs = False, 2, False
+    part = model.set_domain(48.9, 50.3, 9.6, 11.3, halo=2)
+    assert (part.physical_clamp, part.number_of_steps, part.check_inputs) == (False, 2, False)
+    part.number_of_steps, part.physical_clamp = 5, True
+    assert (model.number_of_steps, model.physical_clamp) == (2, False)
+    assert part.diffusion_model is model.diffusion_model
+    assert model.downscaler.conditioning.lat.shape == kit.NATIVE
+    weights = {value.data_ptr() for value in model.parameters()}
+    assert {value.data_ptr() for value in part.parameters()} == weights
+    x = kit.coarse((1, 4, *part.spec.input_grid.shape))
+    with pytest.raises(InputError, match="valid time"):
+        part.downscaler(x, [1])
+    assert part.to("cpu").downscaler(x, [1], valid_times=kit.TIMES[:1]).shape[2] == len(kit.OUTPUTS) + 2
+
+
+def test_input_that_is_not_finite_is_logged(package: Path) -> None:
+    lines: list[str] = []
+    logger.add(lines.append, format="{message}")
+    model = CorrDiffCosmoEra5.load_model(Folder(package))
+    coords = OrderedDict(list(model.input_coords().items())[1:]) | {"time": kit.TIMES[:1]}
+    y, out = model(torch.full([len(values) for values in coords.values()], torch.nan), coords)
+    assert list(out) == ["sample", "time", "variable", "lat", "lon"]
+    assert y.shape == (2, 1, len(kit.OUTPUTS), *kit.NATIVE)
+    assert any("finite" in line for line in lines)

@@ -16,6 +16,7 @@ import torch
 from earth2studio.models.auto import Package
 from torch import Tensor
 
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.cosmo import CorrDiffCosmoEra5
 from earth2_corrdiff.model.packages.cosmo import public_name
 
@@ -125,6 +126,11 @@ def test_attributes(pair: Any) -> None:
     names += ("solver", "amp", "physical_clamp", "check_inputs", "era5_variables", "output_variables")
     for name in names:
         assert getattr(ours, name) == getattr(theirs, name), name
+    for name in ("regression_model", "diffusion_model"):
+        assert (getattr(ours, name) is None) == (getattr(theirs, name) is None)
+    for name in ("amp", "mode", "era5_center", "output_variables", "regression_model"):
+        with pytest.raises(InputError, match="cannot be set"):
+            setattr(ours, name, 1)
 
 
 def test_names_are_those_of_the_lexicon() -> None:

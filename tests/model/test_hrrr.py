@@ -13,12 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
+import xarray as xr
 from earth2studio.models.auto import Package
 from hrrr_kit import COLS, INPUTS, OUTPUTS, ROWS, SHAPE, TIMES, coarse, make_hrrr, stock_hrrr
 from tiny import relerr
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.hrrr import CorrDiffEra5Hrrr
 from earth2_corrdiff.model.packages.files import Folder
 from earth2_corrdiff.model.packages.hrrr import HRRR_X, HRRR_Y
@@ -39,6 +42,11 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def load(folder: Path, **how: Any) -> CorrDiffEra5Hrrr:
     return CorrDiffEra5Hrrr.load_model(Folder(folder), **{"precision": "fp32", "seed": 5, **how})
+
+
+def demo_downscaler() -> Downscaler:
+    spec = tiny.make_spec()
+    return Downscaler(spec, *tiny.make_networks(spec))
 
 
 def coords(model: Any, x: torch.Tensor) -> OrderedDict[str, Any]:
@@ -76,16 +84,8 @@ def test_equals_the_stock_class(case: str, stock: Any, tmp_path: Path) -> None:
 
 def test_attributes_and_conditioning_are_the_stock_classs(stock: Any, package: Path) -> None:
     theirs, ours = stock.load_model(Package(str(package)), seed=5), load(package)
-    for name in (
-        "number_of_samples",
-        "number_of_steps",
-        "solver",
-        "shift",
-        "t_max",
-        "x0v_clip",
-        "amp",
-        "seed",
-    ):
+    sampler = ("number_of_steps", "solver", "shift", "t_max", "x0v_clip", "amp", "seed", "number_of_samples")
+    for name in (*sampler, "network_kind", "prediction_type", "time_scale", "day_of_year"):
         assert getattr(ours, name) == getattr(theirs, name), name
     for name in ("hrrr_y", "hrrr_x", "era5_variables", "lat_input_numpy", "lon_input_numpy"):
         assert np.array_equal(getattr(ours, name), getattr(theirs, name)), name
@@ -116,6 +116,10 @@ def test_longitudes_in_either_convention_and_latitudes_either_way(package: Path)
     assert torch.equal(turned, want) and torch.equal(flipped, want)
     alone, out = model(x[0], OrderedDict(list(own.items())[1:]))
     assert torch.equal(alone, want[0]) and list(out)[:2] == ["sample", "time"]
+    labels = {name: own[name] for name in list(own)[1:]}
+    array = model(xr.DataArray(x[0].numpy(), labels, list(labels)).isel(variable=slice(None, None, -1)))
+    assert array.dims == ("sample", "time", "variable", "hrrr_y", "hrrr_x") and array["lat"].shape == SHAPE
+    np.testing.assert_array_equal(array, want[0])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -142,6 +146,10 @@ def test_arguments_that_make_no_sense(package: Path, tmp_path: Path) -> None:
         model.sigma_max = 80.0
     with pytest.raises(InputError, match="shift belongs to the schedule rectified_flow"):
         load(make_hrrr(tmp_path, "edm"), shift=3.0)
+    with pytest.raises(InputError, match="amp cannot be set"):
+        model.amp = True  # type: ignore[misc]
+    with pytest.raises(InputError, match="not a package of CorrDiffEra5Hrrr"):
+        CorrDiffEra5Hrrr(demo_downscaler())
     x = coarse(1)
     with pytest.raises(InputError, match="time"):
         model(x[:, 0], OrderedDict((k, v) for k, v in coords(model, x).items() if k != "time"))

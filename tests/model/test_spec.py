@@ -13,7 +13,8 @@ import pytest
 from tiny import HILLS, hills, make_spec
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.model.spec import Sampling, Statistics, check_count, table
+from earth2_corrdiff.model.packages.metadata import table
+from earth2_corrdiff.model.spec import Sampling, Statistics, check_count
 
 
 @pytest.mark.parametrize("value", [1, 7, np.int64(3), np.uint8(2)])

@@ -225,9 +225,14 @@ def test_what_is_written_is_read_by_both(tmp_path: Path) -> None:
 
     theirs = upstream_edm([0.3, 0.5, 2.0])
     ours = build(read_mdlus(saved(theirs, tmp_path)))
-    origin = ours.origin
-    module = "physicsnemo.diffusion.preconditioners.preconditioners"
-    write_mdlus(tmp_path / "own.mdlus", origin.name, module, origin.args, ours.checkpoint_state())
+    plain = Checkpoint("DiT", ARGS, upstream_dit().state_dict(), "")
+    for wrap in (DiTMean, DiTDenoiser, DiTFlow):
+        assert build(plain, None, wrap).checkpoint_state().keys() == plain.state.keys()
+    fresh = {
+        "model": Nested("ConcatConditionWrapper", {"model": Nested("DiT", ARGS)}),
+        "sigma_data": [1, 1, 1],
+    }
+    write_mdlus(tmp_path / "own.mdlus", "EDMPreconditioner", "", fresh, ours.checkpoint_state())
     again = Module.from_checkpoint(str(tmp_path / "own.mdlus"))
     wanted = theirs.state_dict()
     for state in (again.state_dict(), build(read_mdlus(tmp_path / "own.mdlus")).checkpoint_state()):

@@ -8,6 +8,7 @@ import io
 import json
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,16 @@ import pytest
 import torch
 import xarray as xr
 from cmip6_kit import COARSE, INPUTS, INVARIANTS, OUTPUTS, SHAPE, make_cmip6
+from cosmo_kit import NATIVE, make_cosmo
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.cli import plot, run, verify
 from earth2_corrdiff.model.options import ModelOptions
+from earth2_corrdiff.model.packages.names import PUBLISHED, default_source, variant
 from earth2_corrdiff.plotting import open_store
-from earth2_corrdiff.run.packages import load_model
-from earth2_corrdiff.sources import Inputs, make_source
+from earth2_corrdiff.run.packages import load_model, published
+from earth2_corrdiff.service.job_runner import held
+from earth2_corrdiff.sources import Inputs, Source, make_source
 
 DAYS = np.array([f"2037-09-0{day}T12" for day in (5, 6, 7, 8)], "datetime64[ns]")
 
@@ -112,6 +116,21 @@ def test_days_are_read_once_for_all_their_hours(climate: tuple[Path, Path]) -> N
     assert inputs.whole == ["t2m"]
 
 
+def test_a_job_holds_the_days_that_its_times_share(climate: tuple[Path, Path]) -> None:
+    package, days = climate
+    spec = load_model(ModelOptions(str(package), "cpu", "fp32")).spec
+    order = SimpleNamespace(times=["2037-09-06T03", "2037-09-07T00", "2037-09-06T00"], lead_time=None)
+    job: Any = SimpleNamespace(order=order, stopped=False)
+    metrics: Any = SimpleNamespace(fetch=lambda name, worked: None)
+    source = make_source(f"file:{days}")
+    kept = held(source, job, spec, metrics)
+    assert isinstance(kept, Source)
+    cases = kept.cases(order.times)
+    for number in range(3):
+        fields = [Inputs.of(one, cases, spec).fetch(number, INPUTS) for one in (source, kept)]
+        torch.testing.assert_close(*fields, equal_nan=True, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     ("times", "source", "says"),
     [
@@ -139,3 +158,85 @@ def test_sources_that_do_not_fit_daily_means(
     with pytest.raises(InputError, match=says):
         made = make_source(name)
         Inputs.of(made, made.cases(times), load_model(ModelOptions(str(package), "cpu", "fp32")).spec)
+
+
+@pytest.fixture(scope="module")
+def europe(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A package of COSMO-REA6, and the name of a source with one time of its input."""
+    folder = tmp_path_factory.mktemp("europe")
+    make_cosmo(folder / "package")
+    lat, lon = np.arange(44, 56.1, 0.5), np.arange(4, 18.1, 0.5)
+    rng = np.random.default_rng(2)
+    means = {"u10m": 0.0, "v10m": 0.0, "t2m": 280.0, "sp": 98000.0}
+    data = {
+        name: (("time", "lat", "lon"), rng.normal(mean, 3, (1, lat.size, lon.size)).astype("f4"))
+        for name, mean in means.items()
+    }
+    time = np.array(["2024-07-24T12"], "datetime64[ns]")
+    xr.Dataset(data, {"time": time, "lat": lat, "lon": lon}).to_netcdf(folder / "era5.nc")
+    return folder / "package", f"file:{folder / 'era5.nc'}"
+
+
+@pytest.mark.parametrize(
+    ("mode", "region"), [("mean", None), ("diffusion", None), ("diffusion", "47.8,49.7,9.1,10.9")]
+)
+def test_cosmo_in_both_modes_and_in_a_region(
+    europe: tuple[Path, str], tmp_path: Path, mode: str, region: str | None
+) -> None:
+    """Each member is the model's own field of that seed; the mean is one; static fields fit the grid."""
+    package, source = europe
+    store, time = tmp_path / "out.zarr", "2024-07-24T12:00"
+    options = ["--mode", mode, "--hub-heights", "40"] + ([] if region is None else [f"--region={region}"])
+    words = (time, "--package", package, "--source", source, "--precision", "fp32", "--device", "cpu")
+    status, said = command(run, *words, *options, "--seed", 3, "--output", store)
+    assert status == 0, said
+    ds = open_store(store)
+    chosen = ModelOptions(str(package), "cpu", "fp32", mode=mode, hub_heights="40", region=region)
+    model = load_model(chosen)
+    spec = model.spec
+    assert ds.sizes["sample"] == (1 if mode == "mean" else 2)
+    assert ds["u40m"].shape[2:] == spec.output_grid.shape == ds["elevation"].shape
+    np.testing.assert_array_equal(ds["lat"], spec.output_grid.lat)
+    if region is not None:
+        assert (NATIVE[0], NATIVE[1]) > ds["t2m"].shape[2:]
+        assert float(ds["lat"].min()) < 47.9 and float(ds["lat"].max()) > 49.6
+    made = make_source(source)
+    coarse = Inputs.of(made, made.cases(time), spec).fetch(0, spec.inputs.names)
+    seeds = [int(seed) for seed in ds["member_seed"][0]]
+    wanted = model.downscaler(coarse[None], seeds, valid_times=[np.datetime64(time)])[0]
+    for channel, name in enumerate(spec.output_variables):
+        np.testing.assert_allclose(ds[name][0], wanted[:, channel], rtol=1e-5, atol=1e-5, err_msg=name)
+    if mode == "diffusion" and region is None:
+        ds[["ashfl_s"]].isel(sample=0, drop=True).load().to_netcdf(tmp_path / "truth.nc")
+        words = (store, "--truth", tmp_path / "truth.nc", "--variables", "ashfl_s", "--no-report")
+        status, said = command(verify, *words, "--package", package)
+        assert status == 0 and "regression" in said, said
+
+
+def test_options_that_do_not_fit_a_package(europe: tuple[Path, str], climate: tuple[Path, Path]) -> None:
+    cosmo, cmip6 = str(europe[0]), str(climate[0])
+    assert load_model(ModelOptions(f"{cosmo}/rea6", "cpu", mode="mean")).spec.inference_mode == "regression"
+    for says, options in (
+        ("leave out --samples, or use --mode diffusion", {"package": cosmo, "mode": "mean", "samples": 2}),
+        ("'median' is not a valid mode", {"package": cosmo, "mode": "median"}),
+        ("neither modes nor hub heights", {"package": cmip6, "mode": "mean"}),
+        ("the domain of the package's networks is fixed", {"package": cmip6, "region": "47,55,5,16"}),
+        ("--region takes south,north,west,east", {"package": cosmo, "region": "55,47,5,16"}),
+        ("--hub-heights takes metres", {"package": cosmo, "hub_heights": "low"}),
+        ("outside of the grid", {"package": cosmo, "region": "10,20,5,16"}),
+    ):
+        with pytest.raises(InputError, match=says):
+            load_model(ModelOptions(device="cpu", **options))
+
+
+def test_names_of_packages() -> None:
+    assert [default_source(name) for name in ("taiwan", "hrrr", "cosmo-rea2", "demo", "folder")] == [
+        *("gfs", "arco", "arco", "demo", "gfs"),
+    ]
+    with pytest.raises(InputError, match="no default source; give a climate model"):
+        default_source("cmip6")
+    names = ("cosmo-rea2", "hrrr", "/data/rea6/", "hf://who/what/x_pred", "/data/taiwan")
+    assert [variant(name) for name in names] == ["rea2", "", "rea6", "x_pred", ""]
+    classes = [published(name).__name__ for name in PUBLISHED]
+    kinds = ["Taiwan", "CMIP6", "CosmoEra5", "CosmoEra5", "Era5Hrrr"]
+    assert classes == [f"CorrDiff{kind}" for kind in kinds]

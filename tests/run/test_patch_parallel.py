@@ -156,3 +156,6 @@ def test_a_sampling_of_a_call_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
             members(weather(1), [1], sampling=replace(model.sampling, steps=model.sampling.steps + 1))
         assert sent == []
         assert len(list(members(weather(1), [1], sampling=model.sampling))) == len(sent) == 1
+        assert sent[0]["valid_times"] is None
+        list(members(weather(1), [1], valid_times=[np.datetime64("2024-07-24T12:00", "ns")]))
+        assert sent[1]["valid_times"] == ["2024-07-24T12:00:00.000000000"]  # what may be unpickled

@@ -221,6 +221,8 @@ def test_numbers_that_are_none(name: str, text: str) -> None:
 
 def test_times_are_as_many_as_cases() -> None:
     assert decode.read_times(None, 2) is None
+    with pytest.raises(ServiceError, match="time must be 2 valid times"):
+        decode.read_times(None, 2, needed=True)
     read = decode.read_times("2024-07-24T14:00+02:00, 2024-07-25", 2)
     assert read is not None and list(read) == list(to_times(["2024-07-24T12:00", "2024-07-25T00:00"]))
     for text, many in (("2024-07-24", 2), ("2024-07-24,", 2), ("", 1), ("now", 1), ("0001-01-01", 1)):

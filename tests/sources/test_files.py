@@ -166,6 +166,7 @@ def test_times_kept_as_real_numbers_are_matched_to_the_minute(tmp_path: Path) ->
     )
 
 
+@pytest.mark.slow
 def test_runs_by_lead_time_give_the_shortest_one(tmp_path: Path, said: list[str]) -> None:
     """Runs at 00 and 06 UTC with lead times of 0, 6 and 12 h: t2m is 290 to 292, and 293 to 295."""
     runs, leads = START + np.arange(2) * 6 * HOUR, np.array([0, 6, 12])
@@ -203,7 +204,7 @@ def test_other_calendars_and_times_that_are_none(tmp_path: Path) -> None:
         return saved(data, tmp_path / f"{len(list(tmp_path.iterdir()))}.nc")
 
     days = [cftime.DatetimeNoLeap(2024, month, day, 12) for month, day in ((2, 28), (3, 1), (3, 2))]
-    source = make_source(f"file:{times(*days)}")
+    source = make_source(times(*days))
     wanted = np.array(["2024-02-28T12", "2024-03-01T12", "2024-03-02T12"], "datetime64[ns]")
     np.testing.assert_array_equal(source.data.times, wanted)
     message = refused(make_source, times(cftime.Datetime360Day(2024, 2, 30)))

@@ -151,6 +151,7 @@ RUNNING: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("more", "message"), RUNNING.values(), ids=RUNNING.keys())
 def test_what_the_command_refuses(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], more: dict[str, Any], message: str

@@ -79,6 +79,7 @@ def check(file: PairFile) -> None:
     assert file.channels.inputs == CHANNELS.inputs and file.channels.outputs == CHANNELS.outputs
 
 
+@pytest.mark.slow
 def test_the_coarse_source_is_cut_out_around_the_fine_one(files: tuple[Path, Path]) -> None:
     made, file = make(files)
     check(file)
@@ -97,6 +98,7 @@ def test_a_box_and_a_margin(files: tuple[Path, Path]) -> None:
     assert (file.coarse_grid.lon.min(), file.coarse_grid.lon.max()) == (114, 124)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["path", "file:", "object"])
 def test_a_curvilinear_source(files: tuple[Path, Path], kind: str) -> None:
     grid = curved(19, 37)
@@ -120,6 +122,7 @@ def test_a_curvilinear_source(files: tuple[Path, Path], kind: str) -> None:
     assert np.array_equal(file.invariant_fields[0], hills(grid)[0, 1:17, 2:34])
 
 
+@pytest.mark.slow
 def test_another_grid(files: tuple[Path, Path]) -> None:
     """The fine source interpolated to a curvilinear grid; invariants are on that."""
     grid = curved(16, 24)
@@ -171,6 +174,7 @@ def words(files: tuple[Path, Path], **more: str) -> list[str]:
     return [word for key, value in told.items() for word in (f"--{key}", value)]
 
 
+@pytest.mark.slow
 def test_times_that_fail_are_reported_and_tried_again(
     files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,6 +194,7 @@ def test_times_that_fail_are_reported_and_tried_again(
     check(PairFile(files[0].parent / "p.zarr"))
 
 
+@pytest.mark.slow
 def test_a_fine_file_in_its_own_units(files: tuple[Path, Path]) -> None:
     data = xr.load_dataset(files[1])
     data["t2m"] = (data["t2m"].astype("f8") - 273.15).assign_attrs(units="degC")

@@ -62,6 +62,7 @@ def stages(model: Downscaler, material: Material) -> tuple[DiffusionStage, Regre
     return DiffusionStage(model, PATCHES, EDMLoss(), means), RegressionStage(model, PATCHES)
 
 
+@pytest.mark.slow
 def test_patches_are_cut_out_of_all_fields_alike(folder: Path) -> None:
     model, material = patched(folder)
     diffusion, regression = stages(model, material)

@@ -14,7 +14,8 @@ from typing import Any
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.channels import Channel
 from earth2_corrdiff.model.outputs import OutputRule
-from earth2_corrdiff.model.spec import FILTERED, CorrDiffSpec, read_sampling, table
+from earth2_corrdiff.model.packages.metadata import read_sampling, table
+from earth2_corrdiff.model.spec import FILTERED, CorrDiffSpec
 
 _FEATURES = ("sza", "hod")
 _DAYS = (-24.0, 0.0, 24.0)

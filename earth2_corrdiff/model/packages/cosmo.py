@@ -14,15 +14,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from earth2_corrdiff.base.errors import InputError, listed
-from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.errors import InputError, MissingEntryError, first_line, listed
+from earth2_corrdiff.base.grid import Grid, lon_difference
 from earth2_corrdiff.model.channels import PLACES, Channel
 from earth2_corrdiff.model.outputs import HubWinds, OutputRule, SolarGate, WindLevel
 from earth2_corrdiff.model.packages.files import Files, checksum, describe, need, read_grid, read_json
 from earth2_corrdiff.model.packages.loaded import Loaded
+from earth2_corrdiff.model.packages.metadata import table
 from earth2_corrdiff.model.packages.names import RESOLUTIONS
 from earth2_corrdiff.model.packages.netcdf import open_netcdf
-from earth2_corrdiff.model.spec import CorrDiffSpec, Field, Sampling, Statistics, Surroundings, table
+from earth2_corrdiff.model.spec import CorrDiffSpec, Field, Sampling, Statistics, Surroundings
 from earth2_corrdiff.model.transforms import Transform
 from earth2_corrdiff.networks.mdlus import read_mdlus
 from earth2_corrdiff.networks.preconditioned import Denoiser, build
@@ -31,6 +32,8 @@ MODES = {"mean": "regression", "diffusion": "diffusion"}
 """Mode → name of its network, and of its architecture in the metadata."""
 ZENITH = "cos_zenith_hour"
 MOST_SAMPLES = 100_000
+NEAR = 0.005
+"""Degrees; cells have 0.02 or 0.055."""
 SHORT_WAVE = ("ASWDIR_S", "ASWDIFD_S")
 # COSMO's name → Earth2Studio's, and the factor to its unit; others are COSMO's in lower case
 _NAMES = {
@@ -119,18 +122,28 @@ def read_cosmo(files: Files, variant: Variant | None = None) -> Loaded:
     """
     variant = variant or Variant()
     folder = _Folder(files, variant.resolution)
-    spec = _spec(folder, folder.json("metadata.json"), variant)
-    checkpoint = folder.used[-1]
-    network = build(read_mdlus(checkpoint))
-    spec = replace(spec, sha256=checksum(folder.used))
+    try:
+        return _read(folder, variant)
+    except InputError:
+        raise
+    except Exception as error:  # of any library that reads the files
+        raise InputError(
+            f"the package {describe(files)} cannot be read: {type(error).__name__}: {first_line(error)}"
+        ) from error
+
+
+def _read(folder: _Folder, variant: Variant) -> Loaded:
+    meta, key = folder.json("metadata.json"), f"{variant.resolution}_{variant.mode}"
+    checkpoint = folder.need(_entry(_entry(meta, "checkpoints", dict), key, str))
+    spec = _spec(folder, meta, variant)
+    spec, network = replace(spec, sha256=checksum(folder.used)), build(read_mdlus(checkpoint))
     if isinstance(network, Denoiser) != (variant.mode == "diffusion"):
         raise InputError(f"{checkpoint} holds no network of the mode {variant.mode}")
     return Loaded(spec, *((None, network) if isinstance(network, Denoiser) else (network, None)))
 
 
 def _spec(folder: _Folder, meta: dict[str, Any], variant: Variant) -> CorrDiffSpec:
-    names = {key: _names(meta, key) for key in ("era5_variables", "output_variables")}
-    inputs, outputs = names.values()
+    inputs, outputs = _names(meta, "era5_variables"), _names(meta, "output_variables")
     before, after = _names(meta, "pre_invariant_variables"), _names(meta, "post_invariant_variables", [])
     coarse, fine = _grids(folder.need("grids.nc"))
     static = _static(folder, meta, [name for name in (*before, *after) if name not in PLACES], fine)
@@ -142,8 +155,7 @@ def _spec(folder: _Folder, meta: dict[str, Any], variant: Variant) -> CorrDiffSp
         Channel("feature", ZENITH),
         *(static.channel(name) for name in after),
     )
-    out = table(outputs, stats.get(mode.get("stats", "output"), {}), "output")
-    folder.need(_entry(_entry(meta, "checkpoints", dict), f"{variant.resolution}_{variant.mode}", str))
+    out = table(outputs, stats.get(_entry(mode, "stats", str, "output"), {}), "output")
     return CorrDiffSpec(
         inputs=table(inputs, stats.get("era5", {}), "era5"),
         outputs=replace(out, names=tuple(public_name(name)[0] for name in outputs)),
@@ -172,6 +184,8 @@ _KINDS: dict[Any, str] = {dict: "JSON object", list: "list", str: "text", int: "
 def _entry(entries: dict[str, Any], name: str, kind: Any, default: Any = None) -> Any:
     """An entry of a type; ``default`` where it is missing or null."""
     value = default if entries.get(name) is None else entries[name]
+    if value is None:
+        raise MissingEntryError(f"metadata.json has no entry {name}")
     if not isinstance(value, kind) or isinstance(value, bool):
         wanted = _KINDS.get(kind, "number")
         raise InputError(f"metadata.json: {name} must be a {wanted}, got {repr(value)[:80]}")
@@ -326,12 +340,20 @@ def _static(folder: _Folder, meta: dict[str, Any], names: list[str], fine: Grid)
     grid = read_grid(path).astype(np.float32)
     extended = _fields(path, physical, grid.shape)
     rows, columns = _native(entry, grid.shape)
-    if not grid.part(rows, columns).matches(fine):
+    if not _near(grid.part(rows, columns), fine):
         raise InputError(f"{path}: the grid at native_offset is not that of grids.nc")
     pairs = [_normalisation(name, norm) for name in physical]
     statistics = Statistics(tuple(physical), tuple(c for c, _ in pairs), tuple(s for _, s in pairs))
     fields = extended[:, rows, columns]
     return _Static(dict(zip(names, physical, strict=True)), statistics, fields, grid, extended)
+
+
+def _near(grid: Grid, other: Grid) -> bool:
+    """True if two grids are the same up to a small part of a cell: their files may differ in precision."""
+    if grid.shape != other.shape:
+        return False
+    north, east = np.abs(grid.lat - other.lat), np.abs(lon_difference(grid.lon, other.lon))
+    return bool(max(north.max(), east.max()) < NEAR)
 
 
 def _fields(path: Path, names: list[str], shape: tuple[int, int]) -> Field:

@@ -16,8 +16,9 @@ from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.model.channels import Channel
 from earth2_corrdiff.model.packages.files import Files, checksum, describe, need, read_json
 from earth2_corrdiff.model.packages.loaded import Loaded
+from earth2_corrdiff.model.packages.metadata import table
 from earth2_corrdiff.model.packages.npy import read_npy
-from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, Statistics, table
+from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, Statistics
 from earth2_corrdiff.networks.mdlus import read_mdlus
 from earth2_corrdiff.networks.preconditioned import Denoiser, DiTDenoiser, DiTFlow, build
 

@@ -31,14 +31,14 @@ from earth2_corrdiff.model.packages.files import (
     read_json,
 )
 from earth2_corrdiff.model.packages.loaded import Loaded, read_networks
-from earth2_corrdiff.model.spec import (
-    CorrDiffSpec,
-    Sampling,
-    Statistics,
+from earth2_corrdiff.model.packages.metadata import (
+    check_entries,
     lead_times,
+    read_channels,
     read_sampling,
     table,
 )
+from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, Statistics
 from earth2_corrdiff.networks.mdlus import check_finite, read_mdlus
 from earth2_corrdiff.networks.preconditioned import round_to_half
 
@@ -54,7 +54,6 @@ _TAIWAN_OUTPUTS = {"mrr": 0, "t2m": 17, "u10m": 18, "v10m": 19}
 _TAIWAN_ARRAYS = ("XLAT", "XLONG", "era5_center", "era5_scale", "cwb_center", "cwb_scale")
 # Bounds of metadata: beyond any use, and still small enough for any machine.
 _MOST_CELLS = 2**14  # of an input grid that a resolution describes, along each axis
-_MOST = {"number_of_steps": 10_000, "number_of_samples": 100_000}
 
 
 def read_package(files: Files) -> Loaded:
@@ -116,37 +115,13 @@ def _inferred_grid(fine: Grid, step: float) -> Grid:
     return Grid(axis(fine.lat), axis(fine.lon))
 
 
-def _check_entries(meta: dict[str, Any]) -> None:
-    """Refuse entries of another type, and numbers beyond any use."""
-    for name in ("hr_mean_conditioning", "synthetic"):
-        if not isinstance(meta.get(name, False), bool):
-            raise InputError(f"metadata.json: {name} must be true or false, got {repr(meta[name])[:80]}")
-    for name, most in _MOST.items():
-        if type(meta.get(name)) is int and meta[name] > most:
-            raise InputError(f"metadata.json: {name} must be at most {most}")
-    title = meta.get("name", "")
-    if not isinstance(title, str) or len(title) > 200 or not title.isprintable():
-        raise InputError(f"metadata.json: name must be a line of text, got {repr(title)[:80]}")
-    for name, what in (("input_variables", "input"), ("output_variables", "output")):
-        if not isinstance(meta[name], list):
-            raise InputError(
-                f"stats.json has no {what} statistics of {repr(meta[name])[:80]}: {name} must be a list"
-            )
-    invariants = meta.get("invariant_variables")
-    names = [] if invariants is None else invariants
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(
-            f"metadata.json: invariant_variables must be a list of names, got {repr(invariants)[:80]}"
-        )
-
-
 def _read_generic(files: Files) -> Loaded:
     paths = [need(files, name) for name in ("metadata.json", "stats.json", "output_latlon_grid.nc")]
     meta, stats, fine = read_json(paths[0]), read_json(paths[1]), read_grid(paths[2])
     lacking = [key for key in ("input_variables", "output_variables") if not meta.get(key)]
     if lacking:
         raise MissingEntryError(f"{paths[0]} names no {' and no '.join(lacking)}")
-    _check_entries(meta)
+    check_entries(meta)
     coarse_path = find(files, "input_latlon_grid.nc")
     if coarse_path is None and "latlon_res" not in meta:
         raise MissingFileError(
@@ -170,6 +145,7 @@ def _read_generic(files: Files) -> Loaded:
         hr_mean_conditioning=meta.get("hr_mean_conditioning", True),
         patching=read_patching(meta.get("patching"), fine.shape),
         lead_time_hours=lead_times(meta.get("lead_time_hours")),
+        channels=read_channels(meta.get("channels")),
         inference_mode=meta.get("inference_mode", "both"),
         name=meta.get("name", ""),
         root=describe(files),

@@ -12,6 +12,7 @@ import xarray as xr
 
 from earth2_corrdiff.base.errors import InputError, listed
 from earth2_corrdiff.model.diffusion.patch_geometry import write_patching
+from earth2_corrdiff.model.packages.metadata import write_channels
 from earth2_corrdiff.model.spec import DEFAULT_SAMPLING, CorrDiffSpec, Sampling, Statistics
 from earth2_corrdiff.networks.architectures import EDM, REGRESSIONS
 from earth2_corrdiff.networks.mdlus import write_mdlus
@@ -54,6 +55,8 @@ def save_package(
         raise InputError("the generic layout has no grid channels; this package stays in its own layout")
     if spec.sampling.schedule != "karras" or spec.sampling.rho != 7:
         raise InputError("the generic layout knows the schedule karras with a rho of 7 alone")
+    if spec.sampling.schedule != "karras" or spec.sampling.rho != 7:
+        raise InputError("the generic layout knows the schedule karras with rho 7 alone")
     if spec.sampling.solver not in ("euler", "heun") and spec.sampling != DEFAULT_SAMPLING:
         raise InputError(f"the generic layout knows the solvers euler and heun, not {spec.sampling.solver!r}")
     folder = Path(folder)
@@ -72,11 +75,7 @@ def save_package(
 
 
 def _module(name: str) -> str:
-    known = {
-        "DiT": "physicsnemo.models.dit.dit",
-        EDM: "physicsnemo.diffusion.preconditioners.preconditioners",
-    }
-    known |= dict.fromkeys(REGRESSIONS, "physicsnemo.models.diffusion_unets.unet")
+    known = {"DiT": "", EDM: "", **dict.fromkeys(REGRESSIONS, "physicsnemo.models.diffusion_unets.unet")}
     return known.get(name, "physicsnemo.diffusion.preconditioners.legacy")
 
 
@@ -117,6 +116,8 @@ def _metadata(spec: CorrDiffSpec) -> dict[str, Any]:
         meta["seed"] = spec.seed
     if spec.patching is not None:
         meta["patching"] = write_patching(spec.patching)
+    if spec.channels:
+        meta["channels"] = write_channels(spec.channels)
     if spec.lead_time_hours:
         meta["lead_time_hours"] = list(spec.lead_time_hours)
     if spec.invariants.names:
