@@ -58,6 +58,7 @@ def test_size_and_names() -> None:
     assert tuple(model().input_variables) == INPUTS and tuple(model().output_variables) == OUTPUTS
 
 
+@pytest.mark.slow
 def test_grid_is_that_of_the_truth() -> None:
     lat, lon = demo.DemoWeather.fine_grid()
     grid = model().spec.output_grid

@@ -201,6 +201,7 @@ def test_fine_scales_are_not_a_function_of_the_coarse(
     assert np.abs(here.fine[0] - there.fine[0])[rainy].mean() > 8
 
 
+@pytest.mark.slow
 def test_rain_prefers_moist_rising_air(many: list[atmosphere.Fields]) -> None:
     """A weak relation, so that a regression has something to learn."""
     water = np.concatenate([field.coarse[0].ravel() for field in many])

@@ -105,6 +105,7 @@ def test_earth2studios_protocol(stock: Any) -> None:
         model(weather(), OrderedDict(time=coords["time"], **own))
 
 
+@pytest.mark.slow
 def test_what_cannot_be(stock: Any) -> None:
     loaded = read_package(Folder(stock[0]))
     model = Downscaler(loaded.spec, loaded.regression, loaded.denoiser, "fp32")
@@ -121,6 +122,7 @@ def test_what_cannot_be(stock: Any) -> None:
         Downscaler(specification(), *make_networks(specification()))
 
 
+@pytest.mark.slow
 def test_the_metadata_come_back(stock: Any) -> None:
     assert json.loads((stock[0] / "metadata.json").read_text())["lead_time_hours"] == [0, 6, 12]
     assert read_package(Folder(stock[0])).spec.lead_time_hours == HOURS

@@ -238,6 +238,7 @@ def test_half_precision_denoises_no_worse_than_upstream(tmp_path: Path, precisio
         assert 0 < mine <= stock, (sigma, mine, stock)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_regresses_no_worse_than_upstream(tmp_path: Path, precision: str) -> None:
     ours, theirs = both(tmp_path, "UNet", {"embedding_type": "zero", "model_channels": 16})

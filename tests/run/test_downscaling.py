@@ -224,6 +224,7 @@ def test_out_of_memory_halves_the_batch(
     assert tried == [3, 1, 1, 1, 1, 1, 1]  # the second time does not try again
 
 
+@pytest.mark.slow
 def test_one_member_that_does_not_fit(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def block(*args: Any) -> torch.Tensor:
         raise RuntimeError(
@@ -459,6 +460,7 @@ def celsius(array: xr.DataArray) -> None:
     array.loc[{"variable": "t2m"}] -= 273.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", [spoil_all, fail, celsius])
 @pytest.mark.parametrize("start", [{"overwrite": True}, {"resume": True}, {}])
 def test_nothing_is_lost_when_the_input_cannot_be_used(

@@ -79,6 +79,7 @@ def test_differences_are_paired(reliable: Result) -> None:
     np.testing.assert_allclose([apart.low, apart.high], expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_forecast_does_not_beat_itself(reliable: Result) -> None:
     target = reliable.targets[1]
     apart = reliable.difference("crps", "ensemble", "ensemble", target)
@@ -89,6 +90,7 @@ def test_a_forecast_does_not_beat_itself(reliable: Result) -> None:
     assert not any(c.met for c in few if c.name.startswith("CRPS"))
 
 
+@pytest.mark.slow
 def test_power_by_octaves_of_wavelength(reliable: Result) -> None:
     """All rings once, ends at 4 and 8 cells, and the variances in them from the modes themselves."""
     rings, target = reliable.domain.rings, reliable.targets[1]
@@ -110,6 +112,7 @@ def test_power_by_octaves_of_wavelength(reliable: Result) -> None:
         assert octave.ratio.low < octave.ratio.value < octave.ratio.high
 
 
+@pytest.mark.slow
 def test_the_farthest_rings(reliable: Result) -> None:
     waves, spacing = reliable.domain.rings.wavelength, max(reliable.domain.spacing)
     counts = {"spectral_worst": (waves > 3.99 * spacing).sum(), "spectral_worst_all": len(waves)}
@@ -119,6 +122,7 @@ def test_the_farthest_rings(reliable: Result) -> None:
         assert found == pytest.approx(np.abs(ratio[:count] - 1).max())
 
 
+@pytest.mark.slow
 def test_power_that_is_off_is_missed(reliable: Result) -> None:
     """Members of 1.3 times the variance in all waves: every octave is 1.3 times what it was."""
     series = dict(reliable.series)
@@ -130,6 +134,7 @@ def test_power_that_is_off_is_missed(reliable: Result) -> None:
     assert [c.name for c in missed] == ["power, 4 cells and more"] and missed[0].found.startswith("1.30 (")
 
 
+@pytest.mark.slow
 def test_tables(reliable: Result) -> None:
     crps, spread = demo_acceptance.tables(reliable)
     assert [row[0] for row in crps.rows] == ["mrr", "t2m"] == [row[0] for row in spread.rows]

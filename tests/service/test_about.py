@@ -49,6 +49,7 @@ def test_health_while_loading_and_warming_up() -> None:
         assert service.infer(states(1)).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_service_whose_model_cannot_be_loaded_ends() -> None:
     def load() -> CorrDiff:
         raise InputError("there is no package folder x")

@@ -69,6 +69,7 @@ def value(name: str, time: Any, variable: str = "t2m", **options: Any) -> float:
 # units and missing values
 
 
+@pytest.mark.slow
 def test_units_of_a_file_are_converted(tmp_path: Path) -> None:
     told = {"u10m": (30.0, "knots", 15.4333), "z1000": (95.0, "gpm", 931.632), "r850": (0.85, "1", 85.0)}
     told |= {"t2m": (20.0, "degC", 293.15), "msl": (1013.0, "hPa", 101300.0), "tcwv": (40.0, "mm", 40.0)}

@@ -91,6 +91,7 @@ def test_the_coarse_source_is_cut_out_around_the_fine_one(files: tuple[Path, Pat
     assert not file.synthetic
 
 
+@pytest.mark.slow
 def test_a_box_and_a_margin(files: tuple[Path, Path]) -> None:
     made, file = make(files, Area((16.0, 23.5, 115, 122.5), multiple=8, margin=2.5))
     check(file)
@@ -137,6 +138,7 @@ def test_another_grid(files: tuple[Path, Path]) -> None:
     assert "interpolated to" in made.notes[0]
 
 
+@pytest.mark.slow
 def test_across_the_meridian(files: tuple[Path, Path]) -> None:
     path = files[0].parent / "round.nc"
     regular(["mrr", "t2m"], FINE[0], np.arange(0, 360, 1.0)).to_netcdf(path)
@@ -205,6 +207,7 @@ def test_a_fine_file_in_its_own_units(files: tuple[Path, Path]) -> None:
     check(PairFile(files[0].parent / "p.zarr"))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_made_leaves_nothing_behind(
     files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

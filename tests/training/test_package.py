@@ -197,6 +197,7 @@ def test_a_package_of_noise_levels_without_a_solver(tmp_path: Path, pairs: Path,
         train(fine_tuned(tmp_path, pairs, other))
 
 
+@pytest.mark.slow
 def test_a_package_of_the_other_layout_is_no_start(tmp_path: Path, pairs: Path) -> None:
     with pytest.raises(InputError):
         train(fine_tuned(tmp_path, pairs, make_taiwan(tmp_path / "taiwan")))

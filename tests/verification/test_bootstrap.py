@@ -49,6 +49,7 @@ def test_blocks_hold_the_memory_of_the_weather() -> None:
     assert single < 0.65 and blocks > single + 0.12
 
 
+@pytest.mark.slow
 def test_bca_against_scipy() -> None:
     values = np.random.default_rng(5).lognormal(size=30)
     low, high = Bootstrap(9000, method="bca").interval(mean_of(values), 30)

@@ -94,6 +94,7 @@ def test_text_for_the_terminal(result: Result) -> None:
     assert max(map(len, prose)) <= tables.TERMINAL
 
 
+@pytest.mark.slow
 def test_columns_are_aligned(result: Result) -> None:
     lines = tables.ensemble_table(result).text().splitlines()
     start = lines.index("") + 1
@@ -101,6 +102,7 @@ def test_columns_are_aligned(result: Result) -> None:
     assert len(lines[start:]) == 1 + len(result.targets)
 
 
+@pytest.mark.slow
 def test_intervals_in_words(result: Result) -> None:
     def said(how: Bootstrap) -> str:
         return tables.interval_text(replace(result, bootstrap=how))
@@ -112,6 +114,7 @@ def test_intervals_in_words(result: Result) -> None:
     )
 
 
+@pytest.mark.slow
 def test_tails(result: Result) -> None:
     table = tables.tail_table(result)
     truth = next(row for row in table.rows if row[:2] == ("t2m", "99 %"))
@@ -255,6 +258,7 @@ def test_figures_show_the_numbers(result: Result) -> None:
     np.testing.assert_allclose(dots, 100 * np.array(expected))
 
 
+@pytest.mark.slow
 def test_forecasts_keep_their_colours(result: Result) -> None:
     more = replace(
         result, forecasts=["ensemble", "regression", "mine", "yours", "interpolation", "climatology"]

@@ -130,6 +130,7 @@ def test_regression_and_climatology_of_the_package(run: tuple[Path, object, xr.D
         assert value(result, "mae", name, "climatology") == pytest.approx((error * w).mean(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_another_package_is_said_and_another_grid_refused(run: tuple[Path, object, xr.Dataset]) -> None:
     store, model, truth = run
     downscaler = model.downscaler  # type: ignore[attr-defined]
