@@ -44,6 +44,7 @@ def storm_members() -> np.ndarray:
     return quick_model().downscaler(coarse, seeds=[11, 12, 13, 14])[0].numpy()
 
 
+@pytest.mark.slow
 def test_size_and_names() -> None:
     files = [path for path in demo.FOLDER.iterdir() if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 10_000_000

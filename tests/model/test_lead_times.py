@@ -84,6 +84,7 @@ def test_equals_upstream(stock: Any, accelerated: bool) -> None:
     assert relerr(model(weather(), SEEDS, lead_hours=[0])[0], got[0]) > 1e-3
 
 
+@pytest.mark.slow
 def test_earth2studios_protocol(stock: Any) -> None:
     """Lead times are a dimension of the coordinates, before or after others."""
     model = CorrDiff.load_model(Folder(stock[0]), precision="fp32", accelerated=False)
@@ -147,6 +148,7 @@ def _late(spec: CorrDiffSpec) -> Any:
     return zip(make_networks(spec), arguments(spec), strict=True)
 
 
+@pytest.mark.slow
 def test_a_run_over_forecasts(
     argv: tuple[object, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,6 +168,7 @@ def test_a_run_over_forecasts(
         )
 
 
+@pytest.mark.slow
 def test_refused_at_the_door(
     argv: tuple[object, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,6 +61,7 @@ def test_spread_skill_of_three_members(reliable: Result, tmp_path: Path, spread:
     )
 
 
+@pytest.mark.slow
 def test_differences_are_paired(reliable: Result) -> None:
     """The interval of the difference is narrower than the two scores' own would allow, and right by hand."""
     for target in demo_acceptance.judged(reliable):
@@ -169,6 +170,7 @@ def test_without_a_store_as_with_one(tmp_path: Path) -> None:
                 np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=f"{name} {score} {other.name}")
 
 
+@pytest.mark.slow
 def test_a_model_of_other_weather_is_refused() -> None:
     from bench.drawn import FetchedInput
 
@@ -191,6 +193,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         assert {row["forecast"] for row in csv.DictReader(file)} >= {"ensemble", "regression", "climatology"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -60,6 +60,7 @@ def lambert(shape: tuple[int, int] = (40, 60), spacing: float = 25e3) -> tuple[M
 # fields
 
 
+@pytest.mark.slow
 def test_members_are_the_stores_in_displayed_units(store: Path, ds: xr.Dataset) -> None:
     np.testing.assert_allclose(job_fields.values(store, "mrr", 1, "member-2"), ds.mrr[1, 2], rtol=1e-6)
     np.testing.assert_allclose(
@@ -82,6 +83,7 @@ def test_mean_spread_and_probability(store: Path, ds: xr.Dataset) -> None:
     assert 0 < share.mean() < 100
 
 
+@pytest.mark.slow
 def test_a_member_with_a_hole(tmp_path: Path, store: Path, ds: xr.Dataset) -> None:
     holed = ds.copy(deep=True)
     holed.t2m[0, 1, 3, 4] = np.nan
@@ -133,6 +135,7 @@ def test_what_is_not_there(store: Path) -> None:
 # what a browser must know before
 
 
+@pytest.mark.slow
 def test_the_overview(store: Path, ds: xr.Dataset) -> None:
     about = overview(store)
     assert about["shape"] == [24, 36] and about["north_up"] and about["east_right"]
@@ -149,6 +152,7 @@ def test_the_overview(store: Path, ds: xr.Dataset) -> None:
     assert about["overlay"]["coast"]  # from the package's land fraction
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attributes", "words", "coarse"),
     [
@@ -169,6 +173,7 @@ def test_what_is_made_up_is_said(
     assert about["synthetic"] is None if words is None else about["synthetic"].startswith(words)
 
 
+@pytest.mark.slow
 def test_scales_hold_for_all_times(store: Path, ds: xr.Dataset) -> None:
     """The figures' scales, of all times together; the spread's covers nearly every cell."""
     temperature = overview(store)["quantities"][1]

@@ -166,6 +166,7 @@ def test_times_kept_as_real_numbers_are_matched_to_the_minute(tmp_path: Path) ->
     )
 
 
+@pytest.mark.slow
 def test_runs_by_lead_time_give_the_shortest_one(tmp_path: Path, said: list[str]) -> None:
     """Runs at 00 and 06 UTC with lead times of 0, 6 and 12 h: t2m is 290 to 292, and 293 to 295."""
     runs, leads = START + np.arange(2) * 6 * HOUR, np.array([0, 6, 12])

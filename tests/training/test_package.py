@@ -103,6 +103,7 @@ def test_the_residual_is_scaled_to_sigma_data(package: Path, pairs: Path) -> Non
     assert rest.transpose(0, 1).flatten(1).std(1).tolist() == pytest.approx([0.5, 0.5], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_balancing_leaves_the_physical_mean_as_it_is(tmp_path: Path, pairs: Path) -> None:
     told = config(tmp_path, pairs)
     (tmp_path / "work").mkdir()
@@ -175,6 +176,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("more", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_fine_tuning_that_is_refused(
     tmp_path: Path, pairs: Path, package: Path, more: dict[str, Any], message: str
