@@ -483,7 +483,8 @@ class DiT(nn.Module):
         self.detokenizer = head(**(detokenizer_kwargs or {}))
         last = len(getattr(self.detokenizer, "conv_head", ())) - 1
         self._last_layer = f"conv_head.{last}."
-        self.initialise()
+        if not next(self.parameters()).is_meta:  # there PyTorch imports its compiler
+            self.initialise()
 
     def _check(self, hidden: int, heads: int) -> None:
         if hidden % heads or (self.theta is not None and self.head_dim % 4):
