@@ -266,7 +266,7 @@ def _from_package(config: Config, material: Material) -> Downscaler:
         )
     if spec.needs_time:
         raise InputError(
-            "a package with features of time cannot be fine-tuned: pairs are read without theirs"
+            "a package with features of time cannot be fine-tuned: pairs come without"
         )
     if spec.lead_time_hours:
         raise InputError("a package with lead times cannot be fine-tuned: pairs have none")
