@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earth2_corrdiff.cli.measure import peak_memory
+from earth2_corrdiff.model.packages.names import PUBLISHED
 
 if TYPE_CHECKING:
     from earth2_corrdiff.base.cases import Cases
@@ -29,7 +30,7 @@ def announce(
     what = "SYNTHETIC demo weather, neither observed nor forecast; " if source.synthetic else ""
     if model.spec.synthetic and not source.synthetic:
         what = "a demo model trained on SYNTHETIC weather: its output is no forecast; "
-    if args.package == "taiwan" and not source.synthetic and args.source.partition(":")[0] in NOT_ERA5:
+    if args.package in PUBLISHED and not source.synthetic and args.source.partition(":")[0] in NOT_ERA5:
         logger.info("the model was trained on ERA5; how it does on {} has not been evaluated", args.source)
     how = f"{args.model}, as Earth2Studio runs it, without acceleration"
     if isinstance(model.downscaler, Downscaler):

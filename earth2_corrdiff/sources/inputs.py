@@ -14,7 +14,6 @@ import numpy as np
 from earth2_corrdiff.base.cases import Cases
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.times import Times
-from earth2_corrdiff.model.spec import FILTERED
 from earth2_corrdiff.sources.checks import check_input
 from earth2_corrdiff.sources.fetch import fetch
 from earth2_corrdiff.sources.forecasts import Forecast
@@ -92,6 +91,8 @@ class Inputs:
     @property
     def whole(self) -> list[str]:
         """Those of the model's variables that may have no gaps: not sea ice and snow, which it fills."""
+        from earth2_corrdiff.model.spec import FILTERED  # here, as it imports PyTorch
+
         gaps = [] if self.spec is None else [name for f in self.spec.filters for name in FILTERED[f]]
         return [name for name in self.variables if name not in gaps]
 
