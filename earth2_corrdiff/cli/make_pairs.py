@@ -41,9 +41,27 @@ def _parser() -> ArgumentParser:
     add = parser.add_argument
     add(
         "--coarse",
-        required=True,
         metavar="SOURCE",
         help="gfs, arco, ncar, wb2, cds, demo, gfs:DIR or file:PATH, on 1-D lat and lon",
+    )
+    add(
+        "--coarse-from-fine",
+        type=int,
+        metavar="N",
+        help="instead: block means of N x N fine points; inputs are variables of the fine source, too",
+    )
+    add(
+        "--fine-means",
+        type=int,
+        default=1,
+        metavar="N",
+        help="average the fine source over N x N points first",
+    )
+    add(
+        "--every-run",
+        type=float,
+        metavar="HOURS",
+        help="a pair of every run in a file of forecasts, from this lead time on (default: one of each time)",
     )
     add(
         "--fine",
@@ -51,9 +69,15 @@ def _parser() -> ArgumentParser:
         metavar="SOURCE",
         help="likewise, or the path of a NetCDF or Zarr, whose lat and lon may be 2-D",
     )
-    add("--times", required=True, nargs="+", metavar="TIME", help="times, or periods like FIRST/LAST/6h")
+    add("--times", required=True, nargs="+", metavar="TIME", help="times, periods like FIRST/LAST/6h, or all")
     add("--inputs", required=True, type=_names, metavar="A,B", help="coarse variables in channel order")
-    add("--outputs", required=True, type=_names, metavar="C,D", help="fine variables in channel order")
+    add(
+        "--outputs",
+        required=True,
+        type=_names,
+        metavar="C,D",
+        help="likewise fine variables; tp=NAME if the file calls it NAME",
+    )
     add(
         "--output",
         required=True,
@@ -88,19 +112,37 @@ def _parser() -> ArgumentParser:
 def make_pairs(args: argparse.Namespace) -> None:
     """Check, print what is cut, make missing pairs, report failures."""
     log = Log(NAME)
+    if (args.coarse is None) == (args.coarse_from_fine is None):
+        raise InputError("give either --coarse or --coarse-from-fine")
+    if args.coarse is not None and (args.every_run is not None or args.fine_means != 1):
+        raise InputError("--every-run and --fine-means go with --coarse-from-fine")
     with quiet_imports():
-        from earth2_corrdiff.training.convert import Area
+        import numpy as np
+
+        from earth2_corrdiff.training.block_means import Blocks, make_own_pairs
+        from earth2_corrdiff.training.convert import Area, Conversion
         from earth2_corrdiff.training.convert import make_pairs as prepare
         from earth2_corrdiff.training.pairs import Channels
-    log.import_earth2studio(args.coarse, args.fine)
+    log.import_earth2studio(args.coarse or args.fine, args.fine)
     area = Area(args.box, args.multiple, args.margin, args.grid, args.invariants)
     channels = Channels(args.inputs, args.outputs)
-    conversion = prepare(args.coarse, args.fine, args.times, channels, args.output, area)
+    conversion: Conversion
+    if args.coarse_from_fine is not None:
+        blocks, times = Blocks(args.coarse_from_fine, args.fine_means), args.times
+        lead = None if args.every_run is None else np.timedelta64(round(args.every_run * 3600), "s")
+        every = "all" if times == ["all"] else times
+        conversion = make_own_pairs(args.fine, every, channels, args.output, blocks, area, lead)
+    else:
+        conversion = prepare(args.coarse, args.fine, args.times, channels, args.output, area)
     for line in conversion.notes:
         print(line, flush=True)
     for _ in progress_bar(conversion, total=len(conversion), desc="pairs", unit="time", delay=1):
         pass
     total = len(conversion.plan.times)
+    if conversion.empty:
+        print(f"{len(conversion.empty)} of {total} times have no values and are left out")
+        if len(conversion.empty) == total:
+            raise InputError("there are no values; nothing was written")
     if conversion.failed:
         for time, reason in conversion.failed.items():
             print(f"{NAME}: {time}: {reason}", file=sys.stderr)
@@ -110,7 +152,7 @@ def make_pairs(args: argparse.Namespace) -> None:
             f"{len(conversion.failed)} of {total} times could not be made, as said above; a training leaves "
             "them out, and the same command tries them again"
         )
-    print(f"{args.output} has {total} pairs")
+    print(f"{args.output} has {total - len(conversion.empty)} pairs")
 
 
 main = entry_point(NAME, _parser, make_pairs)

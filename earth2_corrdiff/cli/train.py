@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.cli.common import command_parser, entry_point, progress_bar
 from earth2_corrdiff.cli.log import Log
 
@@ -78,7 +79,12 @@ def _parser() -> argparse.ArgumentParser:
         f"scripts/{NAME}.py CONFIG.yaml shares every batch among N processes.",
     )
     parser.add_argument(
-        "config", type=Path, metavar="CONFIG.yaml", help="networks, data and length of a training"
+        "config", type=Path, nargs="?", metavar="CONFIG.yaml", help="networks, data and length of a training"
+    )
+    parser.add_argument(
+        "--show-config",
+        action="store_true",
+        help="print all keys with their meanings and values, those of CONFIG.yaml or the defaults, and end",
     )
     parser.add_argument("--output", help="folder of the package, instead of the configuration's")
     parser.add_argument(
@@ -95,6 +101,13 @@ def train(args: argparse.Namespace) -> None:
 
     from earth2_corrdiff.training.config import read_config
 
+    if args.show_config:
+        from earth2_corrdiff.training.config_text import config_text
+
+        print(config_text(None if args.config is None else read_config(args.config)), end="")
+        return
+    if args.config is None:
+        raise InputError("name the configuration of the training, or see --show-config")
     given = {name: value for name in ("output", "work") if (value := getattr(args, name)) is not None}
     config = replace(read_config(args.config), **given)
     import torch

@@ -15,6 +15,7 @@ from torch import Tensor
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.solar import cos_zenith
 from earth2_corrdiff.base.times import Times
+from earth2_corrdiff.model.transforms import Transform
 
 HOUR = np.timedelta64(1, "h")
 _YEAR = 8766.0  # hours
@@ -62,6 +63,8 @@ class Channel:
         Normalisation of a feature; variables and fields have those of the package
     hours : float
         Of an input: which of the package's ``input_hours``
+    transform : Transform
+        Of an input, once it is regridded; its normalisation is that of transformed values
 
     Raises
     ------
@@ -74,6 +77,7 @@ class Channel:
     center: float = 0.0
     scale: float = 1.0
     hours: float = 0.0
+    transform: Transform = Transform()
 
     def __post_init__(self) -> None:
         if self.kind not in ("input", "invariant", "feature"):
@@ -87,8 +91,8 @@ class Channel:
                 f"the channel {self.name} needs a finite center and a positive scale, and only a feature "
                 f"has its own; got {self.center} and {self.scale}"
             )
-        if self.kind != "input" and self.hours != 0:
-            raise InputError(f"the channel {self.name} is no input and has no hours; got {self.hours}")
+        if self.kind != "input" and (self.hours != 0 or self.transform != Transform()):
+            raise InputError(f"the channel {self.name} is no input and has neither hours nor a transform")
 
     @property
     def needs_time(self) -> bool:

@@ -17,6 +17,7 @@ from earth2_corrdiff.base.regrid import IndexRegridder, Regridder
 from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.model.channels import Channel, feature, vector
 from earth2_corrdiff.model.spec import CorrDiffSpec
+from earth2_corrdiff.model.transforms import Transform
 
 
 class Conditioning(nn.Module):
@@ -98,6 +99,8 @@ class Conditioning(nn.Module):
         parts = [self._part(kind, list(channels), flat, times) for kind, channels in runs]
         fine = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         cond = ((fine - self.center) / self.scale).to(torch.float32)
+        if self.spec.missing_inputs:
+            cond = cond.nan_to_num(0, torch.inf, -torch.inf)
         if self.spec.complete and not bool(cond.isfinite().all()):
             raise InputError("the input is not finite everywhere over the output grid; fill missing values")
         return framed(self.spec, cond).contiguous(memory_format=torch.channels_last)
@@ -138,7 +141,7 @@ class Conditioning(nn.Module):
             hours, names = self.spec.input_hours, self.spec.inputs.names
             chosen = [hours.index(c.hours) * len(names) + names.index(c.name) for c in channels]
             fine: Tensor = self.regrid(_take(coarse, chosen))
-            return fine
+            return transformed(fine, [channel.transform for channel in channels])
         if kind == "invariant":
             chosen = [self.spec.invariants.names.index(c.name) for c in channels]
             return _take(self.invariants, chosen).expand(len(coarse), -1, -1, -1)
@@ -148,6 +151,13 @@ class Conditioning(nn.Module):
 def _take(x: Tensor, channels: list[int]) -> Tensor:
     """Some channels; all of them, in order, without a copy."""
     return x if channels == list(range(x.shape[1])) else x[:, channels]
+
+
+def transformed(fields: Tensor, transforms: Sequence[Transform]) -> Tensor:
+    """Fields ``[B, C, H, W]`` with a transform of each channel; the same tensor where none does anything."""
+    if all(transform == Transform() for transform in transforms):
+        return fields
+    return torch.stack([t.forward(x) for t, x in zip(transforms, fields.unbind(1), strict=True)], dim=1)
 
 
 def framed(spec: CorrDiffSpec, fields: Tensor) -> Tensor:

@@ -4,23 +4,21 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Self
 
-import numpy as np
 import torch
 from loguru import logger
 from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.studio import Package
-from earth2_corrdiff.model.coordinates import CoordSystem, folded, match_coords, split_leading
 from earth2_corrdiff.model.downscaler import Downscaler
-from earth2_corrdiff.model.earth2studio import CorrDiff, _sampled
+from earth2_corrdiff.model.earth2studio import _sampled
 from earth2_corrdiff.model.packages.cosmo import Variant, read_cosmo
 from earth2_corrdiff.model.packages.files import Files
 from earth2_corrdiff.model.region import Box, cut
+from earth2_corrdiff.model.timed import TimedCorrDiff
 
 # Attributes of the stock class that are fixed here, which nothing would use if they could be set
 _FIXED: tuple[str, ...] = ("era5_variables", "output_variables", "background_variables", "static_invariants")
@@ -38,7 +36,7 @@ _NOT_CALLED += ("_static_background", "_apply_constraints", "_derive_hub_wind", 
 PACKAGE = "hf://nvidia/corrdiff-cosmo-era5@44064f304158f863f6ae02948b1b8e08d523458e"
 
 
-class CorrDiffCosmoEra5(CorrDiff):
+class CorrDiffCosmoEra5(TimedCorrDiff):
     """Downscaling of ERA5 to COSMO-REA with the interface of Earth2Studio's class of the same name.
 
     Parameters
@@ -62,7 +60,7 @@ class CorrDiffCosmoEra5(CorrDiff):
     Source: ``earth2studio.models.dx.CorrDiffCosmoEra5``.
     """
 
-    not_called = (*CorrDiff.not_called, *_NOT_CALLED)
+    not_called = (*TimedCorrDiff.not_called, *_NOT_CALLED)
 
     def __init__(
         self,
@@ -126,54 +124,10 @@ class CorrDiffCosmoEra5(CorrDiff):
         """COSMO's names of the output, without winds at hub heights."""
         return [rule.name for rule in self.spec.rules]
 
-    # Earth2Studio's protocol
-
-    def input_coords(self) -> CoordSystem:
-        """Coordinates of the input: ``batch, time, variable, lat, lon``; times are valid times, UTC."""
-        coords = super().input_coords()
-        batch = coords.pop("batch")
-        return OrderedDict(batch=batch, time=np.empty(0), **coords)
-
-    def output_coords(self, input_coords: CoordSystem) -> CoordSystem:
-        """Coordinates of the output: ``batch, sample, time, variable, lat, lon``; lat and lon are 2-D.
-
-        Raises
-        ------
-        InputError
-            If the input coordinates are not the model's
-        """
-        leading, own = split_leading(input_coords, self.input_coords())
-        match_coords(own, self.input_coords())
-        grid = self.spec.output_grid
-        return OrderedDict(
-            **leading,
-            sample=np.arange(self.number_of_samples),
-            time=own["time"],
-            variable=np.array(self.spec.output_variables),
-            lat=grid.lat,
-            lon=grid.lon,
-        )
-
-    @folded
-    def __call__(self, x: Tensor, coords: CoordSystem) -> tuple[Tensor, CoordSystem]:
-        """Downscale ``x [batch, time, variable, lat, lon]``, or a labelled array: ``model(DataArray)``.
-
-        As in the stock class, all times of a call share their members' noise;
-        ``earth2_corrdiff.downscale`` gives each time its own.
-
-        Returns
-        -------
-        tuple[Tensor, CoordSystem]
-            ``[batch, sample, time, variable, H, W]`` float32 on the device of ``x``, and its coordinates
-        """
-        output_coords = self.output_coords(coords)
-        if match_coords(coords, self.input_coords()):
-            x = x.flip(-2)
+    def check_fields(self, x: Tensor) -> None:
+        """Log a warning about input that is not finite, where ``check_inputs`` asks for it."""
         if self.check_inputs and not bool(x.isfinite().all()):
             logger.warning("the input has values that are not finite, and so will the output")
-        valid = np.tile(output_coords["time"], len(x))
-        y = self.downscaler(x.flatten(0, 1).float(), self.member_seeds(), self.max_batch, valid_times=valid)
-        return y.unflatten(0, x.shape[:2]).transpose(1, 2), output_coords
 
     def set_domain(
         self,

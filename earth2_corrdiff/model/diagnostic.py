@@ -176,19 +176,8 @@ def _checksum(package: Files) -> str:
     return digest.hexdigest() if folder.is_dir() else ""
 
 
-def load_diagnostic(kind: type[Any], name: str, package: Files | None, device: torch.device) -> Diagnostic:
-    """The model of a class of Earth2Studio on a device.
-
-    Parameters
-    ----------
-    kind : type
-        The class
-    name : str
-        Its name, ``MODULE:CLASS``
-    package : Files | None
-        Its package; None for its default one
-    device : torch.device
-        The device
+def load_diagnostic(kind: type[Any], name: str, package: Files, device: torch.device) -> Diagnostic:
+    """The model of a class of Earth2Studio, ``MODULE:CLASS``, and of a package, on a device.
 
     Raises
     ------
@@ -199,10 +188,7 @@ def load_diagnostic(kind: type[Any], name: str, package: Files | None, device: t
     if lacking:
         raise InputError(f"{name} is not a diagnostic model of Earth2Studio: it has no {', '.join(lacking)}")
     try:
-        files: Files = kind.load_default_package() if package is None else package
-        model = kind.load_model(files).to(device)
-    except NotImplementedError as error:
-        raise InputError(f"{name} has no default package; give --package") from error
+        model = kind.load_model(package).to(device)
     except Exception as error:  # of any library that the class needs
         raise InputError(f"{name} cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
-    return Diagnostic(model, name, files, device)
+    return Diagnostic(model, name, package, device)

@@ -9,6 +9,7 @@ A subclass that replaces one of them changes the fields as it does there. What a
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, ClassVar
@@ -25,6 +26,7 @@ from earth2_corrdiff.model.spec import CorrDiffSpec
 
 STEPS = ("normalize_input", "_interpolate")
 """Parts of ``preprocess_input``, for packages of the stock class's layout."""
+HOOKS = ("preprocess_input", *STEPS, "postprocess_output", "_inference_context")
 # Methods of the stock class that have no counterpart here
 NOT_CALLED = (
     *("_forward", "_setup_sampler", "_register_buffers", "_check_latlon_grid", "_check_grid_spacing"),
@@ -55,7 +57,7 @@ class StockHooks(nn.Module):
 
     def preprocess_input(self, x: Tensor, valid_time: datetime | None = None) -> Tensor:
         """Conditioning of cases: ``[C, h, w]`` or ``[B, C, h, w]`` → ``[B, Cc, H, W]``, normalised."""
-        x = x[None] if x.ndim == 3 else x
+        x = x[None] if x.ndim == len(self.downscaler.spec.input_shape) else x
         if not any(map(self.replaces, STEPS)):
             times = None if valid_time is None else np.full(len(x), np.datetime64(valid_time))
             return Downscaler.condition(self.downscaler, x, times)
@@ -84,6 +86,8 @@ class StockHooks(nn.Module):
         """Make the pipeline call those that the class replaces; the others stay as fast as they are."""
         if any(map(self.replaces, STEPS)) and self.downscaler.spec.channels:
             raise InputError(f"the package has channels of its own; replace preprocess_input, not {STEPS[0]}")
+        if any(map(self.replaces, HOOKS)):  # another model may have the same downscaler
+            self.downscaler = copy(self.downscaler)
         if any(map(self.replaces, ("preprocess_input", *STEPS))):
             setattr(self.downscaler, "condition", self._condition)  # noqa: B010 (a method)
         if self.replaces("postprocess_output"):

@@ -33,6 +33,15 @@ _FIXED: tuple[str, ...] = (
     "amp",
 )
 _FIXED += ("network_kind", "day_of_year", "era5_variables", "era5_center", "era5_scale", "hrrr_y", "hrrr_x")
+# Its methods without a counterpart here
+_NOT_CALLED = (
+    "_cos_zenith",
+    "_scalar_conditions",
+    "_rf_time_steps",
+    "_sample_one",
+    "_load_json",
+    "_load_npy",
+)
 PACKAGE = "hf://nvidia/corrdiff-era5-hrrr@c95089642d19985714eebebdbd5b0b72c86ed1a3"
 
 
@@ -58,6 +67,8 @@ class CorrDiffEra5Hrrr(TimedCorrDiff):
 
     Source: ``earth2studio.models.dx.CorrDiffEra5Hrrr``.
     """
+
+    not_called = (*TimedCorrDiff.not_called, *_NOT_CALLED)
 
     def __init__(
         self, downscaler: Downscaler, number_of_samples: int | None = None, seed: int | None = None

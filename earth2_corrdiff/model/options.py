@@ -110,8 +110,8 @@ class ModelOptions:
         """South, north, west and east of the region; empty for the whole domain."""
         return _numbers(f"--region takes {BOX}", self.region)
 
-    def diagnostic_of(self, kind: type[Any], package: Files | None) -> Diagnostic:
-        """Another diagnostic model, of a package or of its own one.
+    def diagnostic_of(self, kind: type[Any], package: Files) -> Diagnostic:
+        """Another diagnostic model, of a package.
 
         Raises
         ------

@@ -28,10 +28,7 @@ INFERENCE_MODES = ("both", "regression", "diffusion")
 REGRIDDINGS = ("bilinear", "index")
 FILTERED = {"sea_ice": ("siconc", "snc")}
 """Filters of coarse fields (``conditioning.FILTERS``) → inputs that they need."""
-_BEYOND = (
-    *("vector", "input_hours", "daily_hour", "regridding", "padding", "flip", "filters"),
-    *("rules", "hub_winds", "seen_grid"),
-)
+_BEYOND = ("vector", "input_hours", "daily_hour", "padding", "flip", "filters", "hub_winds", "seen_grid")
 RESERVED = (
     *("time", "lead_time", "ensemble", "sample", "lat", "lon", "lat_lowres", "lon_lowres"),
     *("member_seed", "compression_error", "y", "x"),
@@ -275,6 +272,8 @@ class CorrDiffSpec:
         True if networks see rows in the reverse order
     filters : tuple[str, ...]
         Filters of the coarse fields: ``sea_ice``
+    missing_inputs : bool
+        True if the networks were trained with missing coarse values, which count as the mean of the training
     drawn_seeds : bool
         True if members take their seeds from a generator, as upstream's ``CorrDiffTaiwan``; False in sequence
     hook_channels : int
@@ -322,6 +321,7 @@ class CorrDiffSpec:
     padding: tuple[int, int, int, int] | None = None
     flip: bool = False
     filters: tuple[str, ...] = ()
+    missing_inputs: bool = False
     drawn_seeds: bool = False
     hook_channels: int = 0
     name: str = ""

@@ -48,9 +48,12 @@ class TimedCorrDiff(CorrDiff):
             **self.output_axes(),
         )
 
+    def check_fields(self, x: Tensor) -> None:
+        """Check the fields of a call before anything is computed; here nothing is checked."""
+
     @folded
     def __call__(self, x: Tensor, coords: CoordSystem) -> tuple[Tensor, CoordSystem]:
-        """Downscale ``x [batch, time, variable, lat, lon]``.
+        """Downscale ``x [batch, time, variable, lat, lon]``, or a labelled array: ``model(DataArray)``.
 
         As in the stock class, all times of a call share their members' noise;
         ``earth2_corrdiff.downscale`` gives each time its own.
@@ -65,6 +68,7 @@ class TimedCorrDiff(CorrDiff):
             raise InputError(f"the input must have a time, got the shape {list(x.shape)}")
         if match_coords(coords, self.input_coords()):
             x = x.flip(-2)
+        self.check_fields(x)
         valid, cases = np.tile(coords["time"], len(x)), x.flatten(0, 1).float()
         y = self.downscaler(cases, self.member_seeds(), self.max_batch, valid_times=valid)
         return y.unflatten(0, x.shape[:2]).transpose(1, 2), output_coords

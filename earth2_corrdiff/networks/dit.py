@@ -483,7 +483,8 @@ class DiT(nn.Module):
         self.detokenizer = head(**(detokenizer_kwargs or {}))
         last = len(getattr(self.detokenizer, "conv_head", ())) - 1
         self._last_layer = f"conv_head.{last}."
-        self.initialise()
+        if not next(self.parameters()).is_meta:  # there PyTorch imports its compiler
+            self.initialise()
 
     def _check(self, hidden: int, heads: int) -> None:
         if hidden % heads or (self.theta is not None and self.head_dim % 4):
@@ -520,12 +521,15 @@ class DiT(nn.Module):
             return "asks for {} x {} or more".format(*least)
         return None
 
+    def products(self) -> list[Linear]:
+        """The linear layers of all tokens inside the blocks: nearly all of the work."""
+        parts = (part for block in cast(list[Block], self.blocks) for part in (block.attention, block.linear))
+        return [module for part in parts for module in part.modules() if isinstance(module, Linear)]
+
     def cast(self, dtype: torch.dtype) -> None:
-        """Multiply tokens in a type, inside the blocks: nearly all of the work. All else stays float32."""
-        for block in cast(list[Block], self.blocks):
-            for module in (*block.attention.modules(), *block.linear.modules()):
-                if isinstance(module, Linear):
-                    module.to(dtype)
+        """Run the products in a type; all else stays float32."""
+        for module in self.products():
+            module.to(dtype)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """The image that the network makes.

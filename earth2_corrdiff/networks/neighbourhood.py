@@ -29,6 +29,7 @@ from earth2_corrdiff.networks.kernels import cpu_window, tuned
 Pair = int | tuple[int, int]
 TILES = {"cpu": 8}  # queries along each side of a tile
 TILE = 16  # on other devices
+RUN = 8  # tiles in one call: more would be fresh pages for each on a CPU
 FLEX_TILE = 8, 16  # tokens along (h, w) of a block of 128
 
 
@@ -100,7 +101,7 @@ def cpu_attention(
     q: Tensor, k: Tensor, v: Tensor, kernel: Pair, dilation: Pair = 1, scale: float | None = None
 ) -> Tensor:
     """The CPU's own kernel where it takes the tensors; the backward pass is that of tiles."""
-    own = cpu_window.supports(q, k, v)
+    own = cpu_window.supports(q, k, v) and not torch.compiler.is_compiling()
     y: Tensor = _Windowed.apply(q, k, v, pair(kernel), pair(dilation), scale, own)
     return y
 
@@ -203,12 +204,12 @@ class _Tiles:
 
 
 def _tiles(n: int, kernel: int, tile: int) -> Iterator[_Tiles]:
-    """The tiles of an axis of ``n`` tokens; those away from the borders come as one."""
+    """The tiles of an axis of ``n`` tokens; those away from the borders come together, up to ``RUN``."""
     union, half = min(n, tile + kernel - 1), kernel // 2
 
     def border(first: int) -> int:
         inside = half <= first and first + tile + half <= n
-        return -1 if inside else first
+        return -1 - first // (RUN * tile) if inside else first
 
     for _, group in groupby(range(0, n, tile), border):
         first, *others = group
@@ -277,8 +278,9 @@ class _Windowed(torch.autograd.Function):
         ctx.settings = kernel, dilation, scale
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
         if own:
+            factor = q.shape[-1] ** -0.5 if scale is None else scale
             for at in _groups(q.shape[1:3], dilation):
-                cpu_window.attention(q[at], k[at], v[at], kernel, scale or q.shape[-1] ** -0.5, out[at])
+                cpu_window.attention(q[at], k[at], v[at], kernel, factor, out[at])
             return out
         for strip in _strips(q, kernel, dilation):
             out[strip.queries] = strip.attention(q[strip.queries], k[strip.keys], v[strip.keys], scale)
@@ -290,7 +292,8 @@ class _Windowed(torch.autograd.Function):
         """Computes each strip again: what a strip gathers is many times its keys and is not kept."""
         qkv = ctx.saved_tensors
         kernel, dilation, scale = ctx.settings
-        grads = [torch.zeros_like(x) for x in qkv]
+        wide = torch.promote_types(grad.dtype, torch.float32)  # sums over strips
+        grads = [torch.zeros_like(x, dtype=wide) for x in qkv]
         for strip in _strips(qkv[0], kernel, dilation):
             places = strip.queries, strip.keys, strip.keys
             q, k, v = (x[at].detach().requires_grad_() for x, at in zip(qkv, places, strict=True))
@@ -299,7 +302,7 @@ class _Windowed(torch.autograd.Function):
             found = torch.autograd.grad(y, (q, k, v), grad[strip.queries])
             for total, at, part in zip(grads, places, found, strict=True):
                 total[at] += part
-        return *grads, None, None, None, None
+        return *(total.to(x.dtype) for total, x in zip(grads, qkv, strict=True)), None, None, None, None
 
 
 @cache

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from earth2_corrdiff import demo
 from earth2_corrdiff.base.errors import InputError, UnavailableError
@@ -32,11 +32,20 @@ def load_model(options: ModelOptions) -> CorrDiff:
     with _download_advice(options.package):
         if options.model is None:
             return options.model_of(open_package(options.package))
-        package = None if options.package == OWN else open_package(options.package)
         kind = named_class(options.model)
+        own = options.package == OWN
+        package = _own_package(kind, options.model) if own else open_package(options.package)
         if issubclass(kind, CorrDiff):
-            return options.model_of(kind.load_default_package() if package is None else package, kind)
+            return options.model_of(package, kind)
         return cast(CorrDiff, options.diagnostic_of(kind, package))
+
+
+def _own_package(kind: type[Any], name: str) -> Package:
+    """The default package of a class; InputError where it has none."""
+    try:
+        return kind.load_default_package()
+    except (NotImplementedError, AttributeError) as error:
+        raise InputError(f"{name} has no default package; give --package") from error
 
 
 def open_package(name: str) -> Package:

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from earth2_corrdiff.base.cases import Case
 from earth2_corrdiff.base.errors import InputError, UnavailableError, first_line
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.times import Times, positions, time_text
@@ -24,7 +25,7 @@ from earth2_corrdiff.sources.formats import is_grib, is_zarr, open_dataset
 from earth2_corrdiff.sources.names import offered, with_axes
 from earth2_corrdiff.sources.registry import KINDS, as_source, make_source
 from earth2_corrdiff.sources.source import Source
-from earth2_corrdiff.sources.time_axes import by_valid_time
+from earth2_corrdiff.sources.time_axes import by_run, by_valid_time
 
 
 class FineFields(ABC):
@@ -64,6 +65,19 @@ class FineFields(ABC):
     def check_variables(self, variables: Sequence[str]) -> None:
         """Raise InputError for variables that are not there, or have other units or dimensions."""
 
+    def cases(self, times: Times | None) -> list[Case]:
+        """The cases of these times, of all times where the fields are in a file.
+
+        Raises
+        ------
+        InputError
+            If a time is not there, or all are wanted of what has no list of times
+        """
+        if times is None:
+            raise InputError(f"{self.title} has no list of its times; name them")
+        self.check_times(times)
+        return [Case(time) for time in times]
+
     @abstractmethod
     def read(self, time: np.datetime64, variables: Sequence[str]) -> tuple[NDArray[Any], Grid]:
         """Fields ``[C, h, w]`` of a time as they are stored, and their grid.
@@ -73,6 +87,10 @@ class FineFields(ABC):
         InputError
             If they cannot be read, or have other variables or dimensions
         """
+
+    def read_case(self, case: Case, variables: Sequence[str]) -> tuple[NDArray[Any], Grid]:
+        """The same of a case of :meth:`cases`."""
+        return self.read(case.valid, variables)
 
     def conversion(self, variable: str) -> Conversion:
         """To Earth2Studio's unit of a variable."""
@@ -147,6 +165,9 @@ class FileFields(FineFields):
     def available(self, times: Times) -> Times:
         return times[positions(self._times, times) >= 0]
 
+    def cases(self, times: Times | None) -> list[Case]:
+        return super().cases(np.sort(self._times) if times is None else times)
+
     def check_variables(self, variables: Sequence[str]) -> None:
         there = [str(name) for name in self._data.data_vars]
         lacking = [name for name in variables if self._own.get(name) not in there]
@@ -173,14 +194,56 @@ class FileFields(FineFields):
         return np.stack([self._field(time, variable) for variable in variables]), self.grid
 
     def _field(self, time: np.datetime64, variable: str) -> NDArray[Any]:
+        return self._row(int(positions(self._times, np.array([time]))[0]), variable)
+
+    def _row(self, number: int, variable: str) -> NDArray[Any]:
         array = self._data[self._own[variable]]
         if "time" in array.dims:
-            array = array.isel(time=int(positions(self._times, np.array([time]))[0]))
+            array = array.isel(time=number)
         array = array.squeeze([d for d in array.dims if d not in self._dims]).transpose(*self._dims)
         try:
             return np.asarray(array.to_numpy())
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(f"{variable} cannot be read from {self.name} ({first_line(error)})") from error
+
+
+class RunFields(FileFields):
+    """Fields of several forecast runs, addressed by valid time and lead time.
+
+    Parameters
+    ----------
+    data, name, title, names
+        See ``FileFields``
+    least : np.timedelta64
+        Runs with a shorter lead time are left out
+
+    Raises
+    ------
+    InputError
+        If it has no lead times, or none as long
+    """
+
+    def __init__(
+        self, data: xr.Dataset, name: str, title: str, names: Mapping[str, str], least: np.timedelta64
+    ) -> None:
+        flat, leads = by_run(with_axes(data), title, least)
+        super().__init__(flat.assign_coords(time=_numbered(leads.size)), name, title, names)
+        self._data, self._times, self._leads = flat, flat["time"].to_numpy(), leads
+
+    def cases(self, times: Times | None) -> list[Case]:
+        valid = self._times if times is None else times
+        self.check_times(np.unique(valid))
+        found = np.flatnonzero(np.isin(self._times, valid))
+        return [Case(self._times[i] - self._leads[i], self._leads[i]) for i in found]
+
+    def read_case(self, case: Case, variables: Sequence[str]) -> tuple[NDArray[Any], Grid]:
+        row = int(np.flatnonzero((self._times == case.valid) & (self._leads == case.lead))[0])
+        return np.stack([self._row(row, variable) for variable in variables]), self.grid
+
+
+def _numbered(count: int) -> Times:
+    """Times that differ, for what is addressed otherwise."""
+    return np.datetime64("2000-01-01", "ns") + np.arange(count).astype("timedelta64[h]")
 
 
 class SourceFields(FineFields):
@@ -244,7 +307,9 @@ class DemoFields(SourceFields):
         self.grid, self.static = Grid(*weather.fine_grid()), weather.static()
 
 
-def open_fine(given: Any) -> FineFields:
+def open_fine(
+    given: Any, names: Mapping[str, str] | None = None, least_lead: np.timedelta64 | None = None
+) -> FineFields:
     """Fine fields, for training pairs, from what a user gives.
 
     Parameters
@@ -252,21 +317,28 @@ def open_fine(given: Any) -> FineFields:
     given : str | Path | DataSource
         ``demo``; the path of a NetCDF or Zarr, rectilinear or curvilinear (``file:PATH`` or the path alone);
         the name of a source (``arco``, …), or an Earth2Studio data source
+    names : Mapping[str, str], optional
+        Its names of variables where they differ
+    least_lead : np.timedelta64 | None, optional
+        All runs of a file with this lead time or a longer one, by default one for each valid time
 
     Raises
     ------
     InputError
         If there is no such source, or it has forecasts
     """
+    if least_lead is not None:
+        path = Path(str(given).removeprefix("file:")).expanduser()
+        return RunFields(open_dataset(path), str(path), str(path), names or {}, least_lead)
     if given == "demo" or isinstance(given, DemoWeather):
-        return DemoFields("demo")
+        return DemoFields("demo", names)
     if isinstance(given, Path) or (isinstance(given, str) and given.partition(":")[0] not in KINDS):
         path = Path(str(given).removeprefix("file:")).expanduser()
         if not are_regular(path):
-            return FileFields(open_dataset(path), str(path), str(path))
+            return FileFields(open_dataset(path), str(path), str(path), names)
         given = f"file:{path}"
     source = analyses_of(given, "from which no pairs can be made; give analyses")
-    return SourceFields(source, source.name)
+    return SourceFields(source, source.name, names)
 
 
 def analyses_of(given: Any, reason: str) -> Source:

@@ -164,6 +164,35 @@ def by_valid_time(data: xr.Dataset, name: str) -> xr.Dataset:
     return data.assign_coords(time=rows.valid[keep])
 
 
+def by_run(data: xr.Dataset, name: str, least: np.timedelta64) -> tuple[xr.Dataset, Leads]:
+    """A dataset with the forecasts of all runs along ``time``, their valid times, and their lead times.
+
+    Parameters
+    ----------
+    data, name
+        As for :func:`by_valid_time`
+    least : np.timedelta64
+        Forecasts with a shorter lead time are left out
+
+    Raises
+    ------
+    InputError
+        As ``time_rows``, if there are no lead times, or none as long
+    """
+    rows = time_rows(data, name)
+    refuse_repeated(rows.valid, rows.lead, name)
+    known = ~np.isnat(rows.lead)
+    if not known.any():
+        raise InputError(f"{name} has no lead times; leave out the shortest lead time")
+    keep = np.flatnonzero(known & (rows.lead >= least))
+    if not keep.size:
+        raise InputError(f"{name} has no lead time of {lead_text(least)} or more")
+    keep = keep[np.lexsort((rows.lead[keep], rows.valid[keep]))]
+    spare = {*time_names(data), *rows.dims} & set(data.variables)
+    data = data.drop_vars(spare).isel({d: xr.DataArray(i, dims="time") for d, i in rows.along(keep).items()})
+    return data.assign_coords(time=rows.valid[keep]), rows.lead[keep]
+
+
 def _is_plain(data: xr.Dataset, rows: TimeRows) -> bool:
     """True if the valid times are the dimension ``time`` already."""
     own = data.variables.get("time")

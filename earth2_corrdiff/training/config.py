@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.spec import check_count
+from earth2_corrdiff.model.transforms import Transform
 from earth2_corrdiff.training.strict import build, read_yaml
 
 LAYOUT_SOLVERS = ("euler", "heun")  # that a package of the generic layout can name
@@ -61,6 +64,16 @@ class Data:
         Times for training, validation and tests
     window : int
         Chunks of times among which the order is drawn; the reader keeps twice as many in memory
+    missing : {"refuse", "mask"}
+        Missing values of the pairs: refuse them, or leave them out of losses and statistics; inputs that are
+        missing count as the mean
+    flips : bool
+        Flip images at random, and turn square ones: for scalars without a place or a direction of their own
+    transforms : Mapping[str, Transform]
+        Of inputs and outputs by their names, before they are normalised
+    features : tuple[str, ...]
+        Conditioning that is computed from valid time and place: ``sin_hour``, ``cos_zenith``, ``sin_lat``, …
+        (see ``model/channels.py``)
     """
 
     pairs: str | None = None
@@ -70,10 +83,46 @@ class Data:
     invariants: tuple[str, ...] | None = None
     split: Split = field(default_factory=Split)
     window: int = 8
+    missing: str = "refuse"
+    flips: bool = False
+    transforms: dict[str, Transform] = field(default_factory=dict)
+    features: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.missing not in ("refuse", "mask"):
+            raise InputError(f"data.missing must be refuse or mask, got {self.missing!r}")
         if (self.pairs is None) == (self.demo is None):
             raise InputError("the key data needs either pairs or demo")
+
+
+@dataclass(frozen=True)
+class Wet:
+    """Choice of patches by precipitation, or by another variable that is mostly absent.
+
+    Attributes
+    ----------
+    variable : str
+        An output
+    least : float
+        Pixels with this value or more are wet, in the variable's units
+    share : float
+        Part of a patch that must be wet
+    dry : float
+        Part of the patches that are taken wherever they lie: the weight of dry weather in the training
+    """
+
+    variable: str
+    least: float
+    share: float = 0.05
+    dry: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not (0 < self.share <= 1 and 0 <= self.dry <= 1):
+            raise InputError("patches.wet: share and dry must be parts of 1, and share more than 0")
+
+    def part_of(self, field: Tensor) -> float:
+        """Part of a field that is wet; missing values are not."""
+        return float((field >= self.least).float().mean())
 
 
 @dataclass(frozen=True)
@@ -90,6 +139,10 @@ class Patches:
         For sampling with the finished package, in pixels
     whole : bool
         True if each patch also gets the inputs of the whole domain, shrunk to its size
+    coverage : float
+        Part of a patch that must have values, where data are missing
+    wet : Wet | None
+        Choice of patches by what is in them; by default all are as likely
     """
 
     shape: tuple[int, int]
@@ -97,8 +150,17 @@ class Patches:
     overlap: int = 0
     boundary: int = 0
     whole: bool = True
+    coverage: float = 0.0
+    wet: Wet | None = None
+
+    @property
+    def chosen(self) -> bool:
+        """True if it matters what is in a patch."""
+        return self.coverage > 0 or self.wet is not None
 
     def __post_init__(self) -> None:
+        if not 0 <= self.coverage <= 1:
+            raise InputError(f"patches.coverage must be a part of 1, got {self.coverage}")
         for number in (*self.shape, self.per_time):
             check_count("patches: shape and per_time", number)
 

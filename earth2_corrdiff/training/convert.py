@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.background import prefetched
+from earth2_corrdiff.base.cases import Case
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.regrid import Regridder
-from earth2_corrdiff.base.times import TimeLike, distinct, time_text, to_times
+from earth2_corrdiff.base.times import TimeLike, distinct, to_times
 from earth2_corrdiff.base.units import conversion
 from earth2_corrdiff.sources import Source, check_input, fetch
 from earth2_corrdiff.sources.checks import warn_of_missing
@@ -56,34 +58,39 @@ class Area:
     invariants: Path | None = None
 
 
+class NoValuesError(InputError):
+    """A field of a time has no values at all."""
+
+
 @dataclass(eq=False)
-class Conversion:
+class Conversion(ABC):
     """Pairs that are being made; iterate over it to make them.
 
     Attributes
     ----------
     path : Path
         Of the Zarr; times that it has already are kept
-    coarse : Source
-        Of the inputs
     fine : FineFields
         Of the outputs
     plan : PairPlan
         Contents of the Zarr
     notes : tuple[str, ...]
         What was cut and trimmed, for the user
+    window : Window
+        What is cut out of the fine source
     failed : dict[str, str]
         Times that could not be made so far, and the reasons
+    empty : list[str]
+        Times without values, which are left out
     """
 
     path: Path
-    coarse: Source
     fine: FineFields
     plan: PairPlan
     notes: tuple[str, ...]
     window: Window
-    regrid: Regridder | None
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict, kw_only=True)
+    empty: list[str] = field(default_factory=list, kw_only=True)
 
     def __len__(self) -> int:
         if not self.path.exists():
@@ -98,46 +105,67 @@ class Conversion:
         """
         with nothing_left(self.path) as keep:
             for left in fill(PairWriter(self.path, self.plan), self._make):
-                if left + len(self.failed) < len(self.plan.times):
+                if left + len(self.failed) + len(self.empty) < len(self.plan.times):
                     keep()
                 yield left
 
-    def _make(self, times: Iterable[np.datetime64]) -> Iterator[Fields | None]:
-        return prefetched(self._fields_or_none(time) for time in times)
+    def _make(self, cases: Iterable[Case]) -> Iterator[Fields | None]:
+        return prefetched(self._fields_or_none(case) for case in cases)
 
-    def _fields_or_none(self, time: np.datetime64) -> Fields | None:
+    def _fields_or_none(self, case: Case) -> Fields | None:
         try:
-            return self.fields(time)
+            return self.fields(case)
+        except NoValuesError:
+            self.empty.append(str(case))
         except InputError as error:
-            self.failed[time_text(time)] = str(error)
-            return None
+            self.failed[str(case)] = str(error)
+        return None
 
-    def fields(self, time: np.datetime64) -> Fields:
-        """Coarse ``[C, h, w]`` and fine ``[Co, H, W]`` of a time.
+    @abstractmethod
+    def fields(self, case: Case) -> Fields:
+        """Coarse ``[C, h, w]`` and fine ``[Co, H, W]`` of a case.
 
         Raises
         ------
         InputError
             If they cannot be fetched, a variable is missing, or values are not finite or impossible
+        NoValuesError
+            If they have no values, and pairs may have gaps
         """
-        grid, names = self.plan.coarse_grid, self.plan.channels
+
+    def read(self, case: Case, names: tuple[str, ...]) -> NDArray[np.float32]:
+        """Fields ``[C, H, W]`` of the window of the fine source; values that are missing are NaN."""
+        part = self.window.cut(self.fine.read_case(case, names)[0])
+        fields = self.fine.cleaned(part, names, case.valid).astype(np.float32)
+        for name, count in self.fine.missing(case.valid).items():
+            warn_of_missing(self.fine.name, name, case.valid, count, fields[0].size)
+        return fields
+
+
+@dataclass(eq=False)
+class TwoSources(Conversion):
+    """Pairs of a coarse and a fine source.
+
+    Attributes
+    ----------
+    coarse : Source
+        Of the inputs
+    regrid : Regridder | None
+        Of the fine source to the grid of the pairs; None where it stays on its own
+    """
+
+    coarse: Source
+    regrid: Regridder | None
+
+    def fields(self, case: Case) -> Fields:
+        time, grid, names = case.valid, self.plan.coarse_grid, self.plan.channels
         low, _ = fetch(self.coarse, time, names.inputs, grid.lat, grid.lon)
         check_input(low, names.inputs, self.coarse, np.array([time]))
-        high = self._fine_fields(time)
+        high = self.read(case, names.outputs)
+        if self.regrid is not None:
+            high = self.regrid(torch.from_numpy(high)).float().numpy()
         check_input(high[None], names.outputs, self.fine.name, np.array([time]))
         return low[0].numpy(), high
-
-    def _fine_fields(self, time: np.datetime64) -> NDArray[np.float32]:
-        """Fields ``[Co, H, W]`` of the window, interpolated where that is asked for."""
-        names = self.plan.channels.outputs
-        part = self.window.cut(self.fine.read(time, names)[0])
-        fields = self.fine.cleaned(part, names, time).astype(np.float32)
-        for name, count in self.fine.missing(time).items():
-            warn_of_missing(self.fine.name, name, time, count, fields[0].size)
-        if self.regrid is None:
-            return fields
-        made: NDArray[np.float32] = self.regrid(torch.from_numpy(fields)).float().numpy()
-        return made
 
 
 @contextmanager
@@ -200,7 +228,7 @@ def make_pairs(
     high.check_times(valid)
     _, whole = high.read(valid[0], channels.outputs[:1])
     window, regrid, grid, notes = _place(whole, area)
-    still = _invariants(area, high, whole, window if regrid is None else None, grid)
+    still = invariants_of(area, high, whole, window if regrid is None else None, grid)
     chosen = channels.invariants or tuple(still)
     if lacking := [name for name in chosen if name not in still]:
         raise InputError(f"there is no invariant {', '.join(lacking)}; there is {', '.join(still) or 'none'}")
@@ -214,8 +242,8 @@ def make_pairs(
         about["synthetic"] = 1
     names = Channels(tuple(channels.inputs), tuple(channels.outputs), chosen)
     plan = PairPlan(valid, names, own, grid, {name: still[name] for name in chosen}, about)
-    notes = (*notes, f"coarse grid: {_text(own)}")
-    return Conversion(Path(path), low, high, plan, notes, window, regrid)
+    notes = (*notes, f"coarse grid: {text_of(own)}")
+    return TwoSources(Path(path), high, plan, notes, window, low, regrid)
 
 
 def _place(whole: Grid, area: Area) -> tuple[Window, Regridder | None, Grid, tuple[str, ...]]:
@@ -223,30 +251,30 @@ def _place(whole: Grid, area: Area) -> tuple[Window, Regridder | None, Grid, tup
     if area.grid is None:
         box = fine_window(whole, area.box)
         window = box.trimmed(area.multiple)
-        return window, None, window.grid, (_trimming(box, window, area.multiple),)
+        return window, None, window.grid, (trimming(box, window, area.multiple),)
     box = fine_window(grid_of(open_dataset(area.grid), str(area.grid))[0], area.box)
     target = box.trimmed(area.multiple)
     if whole.curvilinear:
         raise InputError("a fine source with 2-D lat and lon stays on its own grid; leave out the other one")
     window = around(target.grid, whole)
-    note = f"interpolated to {area.grid}; {_trimming(box, target, area.multiple)}"
+    note = f"interpolated to {area.grid}; {trimming(box, target, area.multiple)}"
     return window, Regridder(window.grid.astype(np.float32), target.grid), target.grid, (note,)
 
 
-def _trimming(whole: Window, window: Window, multiple: int) -> str:
-    text = f"fine grid: {_text(window.grid)}"
+def trimming(whole: Window, window: Window, multiple: int) -> str:
+    text = f"fine grid: {text_of(window.grid)}"
     if whole.grid.shape == window.grid.shape:
         return text
     h, w = whole.grid.shape
     return f"{text}; trimmed from {h} x {w} to multiples of {multiple}"
 
 
-def _text(grid: Grid) -> str:
+def text_of(grid: Grid) -> str:
     H, W = grid.shape
     return f"{H} x {W}, {grid.extent()}"
 
 
-def _invariants(
+def invariants_of(
     area: Area, source: FineFields, whole: Grid, window: Window | None, grid: Grid
 ) -> dict[str, NDArray[np.float32]]:
     """Invariants on the grid of the pairs: of the file, else those that come with the source."""
@@ -264,7 +292,7 @@ def _invariants(
     if window is not None and there.matches(whole):
         fields = {name: window.cut(field) for name, field in fields.items()}
     elif not there.matches(grid):
-        raise InputError(f"the invariants {path} are not on the fine grid of {_text(grid)}")
+        raise InputError(f"the invariants {path} are not on the fine grid of {text_of(grid)}")
     for name, values in fields.items():
         if not np.isfinite(values).all():
             raise InputError(f"the invariant {name} of {path} is not finite")

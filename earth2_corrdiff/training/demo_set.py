@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
+from earth2_corrdiff.base.cases import Case
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.demo import DemoWeather
 from earth2_corrdiff.demo.hours import training_times, validation_times
@@ -42,7 +43,7 @@ def _one(time: np.datetime64) -> Fields:
     return fields.coarse[: len(INPUTS)], fields.fine
 
 
-def make_demo_fields(times: Iterable[np.datetime64]) -> Iterator[Fields]:
+def make_demo_fields(cases: Iterable[Case]) -> Iterator[Fields]:
     """Fields of many times in their order, made in one process per core."""
     with ProcessPoolExecutor() as pool:
-        yield from pool.map(_one, times, chunksize=8)
+        yield from pool.map(_one, (case.valid for case in cases), chunksize=8)

@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.files import whole
@@ -24,6 +25,8 @@ class Log:
         The CSV; rows after ``done`` are dropped: they belong to steps that a resume does again
     done : int
         Steps done
+    channels : Sequence[str], optional
+        Names of outputs, each with a loss of its own
 
     Raises
     ------
@@ -31,19 +34,20 @@ class Log:
         If the file is not such a CSV
     """
 
-    def __init__(self, path: Path, done: int) -> None:
+    def __init__(self, path: Path, done: int, channels: Sequence[str] = ()) -> None:
         self.path = path
+        self._columns = (*COLUMNS, *(f"loss_{name}" for name in channels))
         rows = read_log(path)[:done] if path.exists() else []
         with whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(rows)
         self._file = path.open("a", newline="", encoding="utf-8")
-        self._writer = csv.DictWriter(self._file, COLUMNS)
+        self._writer = csv.DictWriter(self._file, self._columns)
 
     def write(self, row: Row) -> None:
         """Add a step."""
-        self._writer.writerow({name: _text(row[name]) for name in COLUMNS})
+        self._writer.writerow({name: _text(row[name]) for name in self._columns})
         self._file.flush()
 
     def close(self) -> None:
@@ -66,7 +70,7 @@ def read_log(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         rows = list(reader)
-    if tuple(reader.fieldnames or ()) != COLUMNS:
+    if tuple(reader.fieldnames or ())[: len(COLUMNS)] != COLUMNS:
         raise InputError(f"{path} is not a table of losses; remove it")
     return rows
 
@@ -96,6 +100,7 @@ def draw(paths: Mapping[str, Path], target: Path, title: str) -> None:
         losses = np.array([float(row["loss"]) for row in rows])
         window = max(1, len(steps) // 50)
         ax.plot(steps, losses, color=color, alpha=0.2, linewidth=0.7)
+        _draw_channels(ax, rows, steps, window)
         if len(steps) >= window > 1:
             smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
             ax.plot(
@@ -115,3 +120,14 @@ def draw(paths: Mapping[str, Path], target: Path, title: str) -> None:
     ax.grid(alpha=0.3, which="both")
     ax.legend(frameon=False)
     figure.savefig(target, dpi=120)
+
+
+def _draw_channels(ax: Any, rows: Sequence[Mapping[str, str]], steps: Any, window: int) -> None:
+    """The smoothed loss of each output, thin, where there are several."""
+    import numpy as np
+
+    names = [name for name in rows[0] if name.startswith("loss_")] if rows else []
+    for name in names if len(names) > 1 and len(steps) >= window else ():
+        losses = np.array([float(row[name] or "nan") for row in rows])
+        smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
+        ax.plot(steps[window - 1 :], smooth, linewidth=0.7, label=name.removeprefix("loss_"))

@@ -10,9 +10,15 @@ import torch
 from torch import Tensor
 
 
-def squared_error(mean: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of each image: ``[B, Co, H, W]`` twice → ``[B]``."""
-    return (mean - target).square().flatten(1).mean(1)
+def squared_error(mean: Tensor, target: Tensor, known: Tensor | None = None) -> Tensor:
+    """Mean squared error of each channel of each image: ``[B, Co, H, W]`` twice → ``[B, Co]``.
+
+    ``known`` ``[B, Co, H, W]`` is 1 where the target has a value and 0 elsewhere; None for everywhere.
+    """
+    error = (mean - target).square()
+    if known is None:
+        return error.flatten(2).mean(2)
+    return (error * known).flatten(2).sum(2) / known.flatten(2).sum(2).clamp(min=1)
 
 
 @dataclass(frozen=True)
@@ -35,10 +41,10 @@ class EDMLoss:
         """Noise level of standard normal numbers."""
         return (self.P_mean + self.P_std * z).exp()
 
-    def __call__(self, clean: Tensor, residual: Tensor, sigma: Tensor) -> Tensor:
-        """Loss of each image: denoised and true residual ``[B, Co, H, W]``, levels ``[B]`` → ``[B]``."""
+    def __call__(self, clean: Tensor, residual: Tensor, sigma: Tensor, known: Tensor | None = None) -> Tensor:
+        """Loss of each image: denoised and true residual ``[B, Co, H, W]``, levels ``[B]`` → ``[B, Co]``."""
         weight = (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
-        return weight * squared_error(clean, residual)
+        return weight[:, None] * squared_error(clean, residual, known)
 
 
 def generator(*key: int) -> torch.Generator:

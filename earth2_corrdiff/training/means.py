@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,8 @@ from earth2_corrdiff.training.stages import normalised
 from earth2_corrdiff.training.statistics import Moments
 from earth2_corrdiff.training.trainer import evenly
 
-BALANCE_TIMES = 512
+BALANCE_TIMES, BALANCE_PIXELS = 512, 2**24
+"""Most times, and pixels, that the scale of the residual is estimated from; at least four times."""
 
 
 def checksum(net: nn.Module) -> str:
@@ -84,8 +86,8 @@ def residual_scale(
     model: Downscaler, pairs: PairFile, indices: Sequence[int], means: Means
 ) -> tuple[float, ...]:
     """Standard deviation of each channel of the residual, normalised, over some training times."""
-    moments = Moments()
-    for index in evenly(indices, BALANCE_TIMES):
+    moments, pixels = Moments(), math.prod(model.spec.output_grid.shape)
+    for index in evenly(indices, min(BALANCE_TIMES, max(4, BALANCE_PIXELS // pixels))):
         cond, truth = normalised(model, pairs.read([index]))
         moments.add((truth - means([index], cond)).cpu())
     return tuple(moments.std.tolist())

@@ -13,10 +13,11 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from earth2_corrdiff.base.cases import Case
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.files import writing
 from earth2_corrdiff.base.grid import Grid
-from earth2_corrdiff.base.times import Times
+from earth2_corrdiff.base.times import Leads, Times
 from earth2_corrdiff.base.variables import LAT, LON, cf_attributes
 from earth2_corrdiff.store.paths import replaced
 from earth2_corrdiff.training.pairs import COARSE, COMPLETE, ORDER, Channels
@@ -42,6 +43,8 @@ class PairPlan:
         ``[H, W]`` each
     attributes : dict[str, Any]
         Attributes of the Zarr, like its sources
+    leads : Leads | None
+        Lead time of each time, where several runs have the same valid time
     """
 
     times: Times
@@ -50,6 +53,14 @@ class PairPlan:
     fine_grid: Grid
     invariants: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
+    leads: Leads | None = None
+
+    @property
+    def cases(self) -> list[Case]:
+        """What each pair is of."""
+        if self.leads is None:
+            return [Case(time) for time in self.times]
+        return [Case(valid - lead, lead) for valid, lead in zip(self.times, self.leads, strict=True)]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,6 +77,8 @@ class PairPlan:
         """Coordinates and invariants, which do not depend on time."""
         grids = ((COARSE, self.coarse_grid), ("", self.fine_grid))
         axes = {f"{n}{suffix}": getattr(grid, n) for suffix, grid in grids for n in ("lat", "lon")}
+        if self.leads is not None:
+            axes["lead_time"] = (self.leads / np.timedelta64(1, "s")).astype(np.int64)
         return {**axes, **{name: field.astype(np.float32) for name, field in self.invariants.items()}}
 
     @property
@@ -131,9 +144,7 @@ class PairWriter:
             self._array(COMPLETE)[number] = 1
 
 
-def fill(
-    writer: PairWriter, make: Callable[[Iterable[np.datetime64]], Iterable[Fields | None]]
-) -> Iterator[int]:
+def fill(writer: PairWriter, make: Callable[[Iterable[Case]], Iterable[Fields | None]]) -> Iterator[int]:
     """Write what is missing; yield the number of times left after each.
 
     Parameters
@@ -141,11 +152,11 @@ def fill(
     writer : PairWriter
         The Zarr
     make : Callable
-        Makes the fields of many times, lazily and in their order; None for a time that stays missing
+        Makes the fields of many cases, lazily and in their order; None for one that stays missing
     """
-    missing = writer.missing()
-    times = [writer.plan.times[number] for number in missing]
-    for left, (number, fields) in enumerate(zip(missing, make(times), strict=True), 1):
+    missing, cases = writer.missing(), writer.plan.cases
+    made = make(cases[number] for number in missing)
+    for left, (number, fields) in enumerate(zip(missing, made, strict=True), 1):
         if fields is not None:
             writer.write(number, fields)
         yield len(missing) - left
@@ -155,6 +166,9 @@ def _lay_out(root: zarr.Group, plan: PairPlan) -> None:
     root.attrs.update(plan.about)
     time = _array(root, "time", plan.seconds, ("time",))
     time.attrs.update(units="seconds since 1970-01-01", calendar="proleptic_gregorian", standard_name="time")
+    if plan.leads is not None:
+        lead = _array(root, "lead_time", plan.constant["lead_time"], ("time",))
+        lead.attrs.update(units="seconds", standard_name="forecast_period")
     _array(root, COMPLETE, np.zeros(len(plan.times), np.int8), ("time",), chunks=(1,))
     coarse = _lay_out_grid(root, plan.coarse_grid, COARSE)
     fine = _lay_out_grid(root, plan.fine_grid, "")

@@ -44,10 +44,13 @@ class Pairs:
         ``[N, C, h, w]`` float32
     fine : Tensor
         ``[N, Co, H, W]`` float32
+    times : Times | None
+        ``[N]``: valid times, UTC; None where they do not matter
     """
 
     coarse: Tensor
     fine: Tensor
+    times: Times | None = None
 
     def __len__(self) -> int:
         return len(self.coarse)
@@ -75,6 +78,8 @@ class PairFile:
         Likewise; () for none
     keep : int, optional
         Chunks of times that stay in memory
+    gaps : bool, optional
+        True if values may be missing (NaN), by default False
 
     Attributes
     ----------
@@ -101,10 +106,12 @@ class PairFile:
         outputs: Sequence[str] = (),
         invariants: Sequence[str] | None = None,
         keep: int = 16,
+        gaps: bool = False,
     ) -> None:
-        self.path, self._keep = Path(path), keep
+        self.path, self._keep, self._gaps = Path(path), keep, gaps
         data = open_dataset(self.path, "file of pairs", "a NetCDF or Zarr")
-        self._data = by_valid_time(data, f"the pairs {path}")
+        every_run = "lead_time" in data.variables and data["lead_time"].dims == ("time",)
+        self._data = data if every_run else by_valid_time(data, f"the pairs {path}")
         self.coarse_grid, self._coarse_dims = self._grid(COARSE)
         self.fine_grid, self._fine_dims = self._grid("")
         self.channels = self._choose(inputs, outputs, invariants)
@@ -149,7 +156,12 @@ class PairFile:
 
     def _ordered(self) -> list[str]:
         """All variables, in the order that the file's attributes give, else alphabetically."""
-        axes = {"time", COMPLETE, *(f"{axis}{suffix}" for axis in ("lat", "lon") for suffix in ("", COARSE))}
+        axes = {
+            "time",
+            "lead_time",
+            COMPLETE,
+            *(f"{axis}{suffix}" for axis in ("lat", "lon") for suffix in ("", COARSE)),
+        }
         order = [str(name) for name in np.atleast_1d(self._data.attrs.get(ORDER, []))]
         names = sorted(str(name) for name in self._data.variables if name not in axes)
         return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
@@ -194,6 +206,11 @@ class PairFile:
         return bool(self._data.attrs.get("synthetic", False))
 
     @property
+    def coarse_from_fine(self) -> int:
+        """Fine points along each side of a coarse cell, where coarse fields are block means; else 0."""
+        return int(self._data.attrs.get("coarse_from_fine", 0))
+
+    @property
     def variables(self) -> tuple[str, ...]:
         """Names in the file: the coarse ones, then the fine ones."""
         return (*(f"{name}{COARSE}" for name in self.channels.inputs), *self.channels.outputs)
@@ -212,7 +229,9 @@ class PairFile:
             torch.from_numpy(np.stack([block[v][i] for block, i in at])) for v in range(len(self.variables))
         ]
         count = len(self.channels.inputs)
-        pairs = Pairs(torch.stack(fields[:count], 1), torch.stack(fields[count:], 1))
+        pairs = Pairs(
+            torch.stack(fields[:count], 1), torch.stack(fields[count:], 1), self.times[list(indices)]
+        )
         self._check(pairs, indices)
         return pairs
 
@@ -259,11 +278,13 @@ class PairFile:
     def _check(self, pairs: Pairs, indices: Sequence[int]) -> None:
         fields = (*pairs.coarse.unbind(1), *pairs.fine.unbind(1))
         for name, field in zip(self.variables, fields, strict=True):
-            good = torch.isfinite(field).flatten(1).all(1)
+            finite = torch.isfinite(field).flatten(1)
+            good = finite.any(1) if self._gaps else finite.all(1)
             if not good.all():
                 time = self.times[indices[int((~good).nonzero()[0])]]
                 gaps = int((~torch.isfinite(field[~good][0])).sum())
                 raise InputError(
                     f"{name} of {time_text(time)} in {self.path} is not finite: {gaps} of {field[0].numel()} "
-                    "are missing values (NaN, or numbers like -999 or 9999); fill them, or leave the time out"
+                    "are missing values (NaN, or numbers like -999 or 9999); fill them, leave the time out, "
+                    "or set data.missing to mask"
                 )

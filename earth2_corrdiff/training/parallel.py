@@ -46,10 +46,14 @@ class World(Processes):
 
     def mean(self, value: Tensor) -> float:
         """A number averaged over all processes."""
-        value = value.detach().clone()
+        return self.means(value.view(1))[0]
+
+    def means(self, values: Tensor) -> list[float]:
+        """Numbers ``[n]``, each averaged over all processes."""
+        values = values.detach().clone()
         if self.size > 1:
-            dist.all_reduce(value)
-        return float(value / self.size)
+            dist.all_reduce(values)
+        return [float(value) for value in values / self.size]
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -14,25 +15,29 @@ import torch
 
 from earth2_corrdiff.base.errors import InputError, listed
 from earth2_corrdiff.base.grid import Grid
-from earth2_corrdiff.base.regrid import Regridder
+from earth2_corrdiff.base.regrid import IndexRegridder, Regridder
+from earth2_corrdiff.model.channels import PLACES, SUN, Channel
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.model.outputs import OutputRule
 from earth2_corrdiff.model.packages.files import Folder
 from earth2_corrdiff.model.packages.reader import read_package
 from earth2_corrdiff.model.spec import DEFAULT_SAMPLING, CorrDiffSpec, Sampling
+from earth2_corrdiff.model.transforms import Transform
 from earth2_corrdiff.networks.mdlus import Checkpoint
 from earth2_corrdiff.networks.preconditioned import Denoiser, Regression, create
 from earth2_corrdiff.networks.unet import SongUNet
-from earth2_corrdiff.training.config import LAYOUT_SOLVERS, Config, SamplingConfig, StageConfig
+from earth2_corrdiff.training.config import LAYOUT_SOLVERS, Config, Data, SamplingConfig, StageConfig
 from earth2_corrdiff.training.demo_set import demo_plan, make_demo_fields
 from earth2_corrdiff.training.pair_writer import PairWriter, fill
 from earth2_corrdiff.training.pairs import PairFile
 from earth2_corrdiff.training.parallel import World
 from earth2_corrdiff.training.splits import Splits, split_demo, split_times
-from earth2_corrdiff.training.statistics import normalisation
+from earth2_corrdiff.training.statistics import Normalisation, normalisation
 from earth2_corrdiff.training.strict import unknown
 
 FROM_PAIRS = ("img_resolution", "in_channels", "out_channels")  # arguments that the pairs determine
+FIXED = (*PLACES, *SUN)  # features that belong to a place
 Names = tuple[str, ...]
 Report = Callable[[str, int], None]
 """Called with the name of what is prepared, and how many parts of it are left."""
@@ -71,7 +76,7 @@ def open_material(config: Config, world: World, report: Report) -> Material:
             report("pairs", left)
     world.wait()
     inputs, outputs, invariants = _variables(config)
-    pairs = PairFile(path, inputs, outputs, invariants, keep=2 * data.window)
+    pairs = PairFile(path, inputs, outputs, invariants, keep=2 * data.window, gaps=data.missing == "mask")
     splits = split_demo(pairs.times) if data.demo is not None else split_times(pairs.times, data.split)
     return Material(pairs, splits)
 
@@ -123,10 +128,15 @@ def _fresh(config: Config, spec: CorrDiffSpec) -> Downscaler:
 
 
 def _spec(config: Config, material: Material, world: World) -> CorrDiffSpec:
-    pairs, kept = material.pairs, Path(config.work) / "statistics.json"
-    regrid = Regridder(pairs.coarse_grid, pairs.fine_grid)
+    pairs, kept, data = material.pairs, Path(config.work) / "statistics.json", config.data
+    by_index = bool(pairs.coarse_from_fine)
+    regrid = (
+        IndexRegridder(pairs.fine_grid.shape) if by_index else Regridder(pairs.coarse_grid, pairs.fine_grid)
+    )
+    sigma = config.diffusion.sigma_data
+    _check_names(config, pairs)
     with world.in_turn():  # the first process makes the file, the others read it
-        made = normalisation(pairs, material.splits.train, regrid, config.diffusion.sigma_data, kept)
+        made = normalisation(pairs, material.splits.train, regrid, sigma, kept, data.transforms)
     return CorrDiffSpec(
         inputs=made.inputs,
         outputs=made.outputs,
@@ -137,9 +147,49 @@ def _spec(config: Config, material: Material, world: World) -> CorrDiffSpec:
         invariant_fields=pairs.invariant_fields,
         number_of_samples=4 if config.sampling.samples is None else config.sampling.samples,
         patching=_patching(config, pairs.fine_grid),
+        channels=_conditioning(data, made),
+        regridding="index" if by_index else "bilinear",
+        rules=_rules(data, made.outputs.names),
+        missing_inputs=data.missing == "mask",
         name=config.name,
         synthetic=pairs.synthetic,
     )
+
+
+def _conditioning(data: Data, made: Normalisation) -> tuple[Channel, ...]:
+    """Conditioning channels; none for inputs and invariants as they are."""
+    if not data.features and not set(data.transforms) & set(made.inputs.names):
+        return ()
+    inputs = [
+        Channel("input", name, transform=data.transforms.get(name, Transform())) for name in made.inputs.names
+    ]
+    still = [Channel("invariant", name) for name in made.invariants.names]
+    return (*inputs, *still, *(Channel("feature", name) for name in data.features))
+
+
+def _rules(data: Data, outputs: Names) -> tuple[OutputRule, ...]:
+    """Rules of the outputs; none where no output has a transform."""
+    if not set(data.transforms) & set(outputs):
+        return ()
+    return tuple(OutputRule(data.transforms.get(name, Transform())) for name in outputs)
+
+
+def _check_names(config: Config, pairs: PairFile) -> None:
+    """Refuse transforms of what is not there, and flips of what has a place or a direction."""
+    data, channels = config.data, pairs.channels
+    known = {*channels.inputs, *channels.outputs}
+    if wrong := [name for name in data.transforms if name not in known]:
+        raise InputError(f"data.transforms names {wrong[0]}, which is no input or output")
+    if not data.flips:
+        return
+    placed = [*channels.invariants, *(name for name in data.features if name in FIXED)]
+    placed += [name for name in known if re.fullmatch(r"[uv]\d+m?", name)]
+    for stage in (config.regression, config.diffusion):
+        own = stage.network
+        if str(own.get("model_type", "")).startswith("SongUNetPos") or own.get("additive_pos_embed"):
+            placed.append("the network's embedding of position")
+    if placed:
+        raise InputError(f"data.flips cannot be used with {', '.join(placed)}, which flips would make wrong")
 
 
 def _sampling(how: SamplingConfig, default: Sampling) -> Sampling:
@@ -216,7 +266,7 @@ def _from_package(config: Config, material: Material) -> Downscaler:
         )
     if spec.needs_time:
         raise InputError(
-            "a package with features of time cannot be fine-tuned: pairs are read without theirs"
+            "a package with features of time cannot be fine-tuned: pairs come without"
         )
     if spec.lead_time_hours:
         raise InputError("a package with lead times cannot be fine-tuned: pairs have none")

@@ -10,11 +10,11 @@ from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 (as everywhere in PyTorch code)
 
+from earth2_corrdiff.model.conditioning import transformed
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.networks.preconditioned import Denoiser, Regression
-from earth2_corrdiff.training.config import Patches
+from earth2_corrdiff.training.cutter import Cutter, corners_of
 from earth2_corrdiff.training.losses import EDMLoss, generator, squared_error
 from earth2_corrdiff.training.pairs import Pairs
 
@@ -59,7 +59,7 @@ class Batch:
 
     def pinned(self) -> Batch:
         """The same in page-locked memory, which a GPU reads while the host continues."""
-        pairs = Pairs(self.pairs.coarse.pin_memory(), self.pairs.fine.pin_memory())
+        pairs = replace(self.pairs, coarse=self.pairs.coarse.pin_memory(), fine=self.pairs.fine.pin_memory())
         drawn = self.drawn and Drawn(self.drawn.level.pin_memory(), self.drawn.noise.pin_memory())
         return replace(self, pairs=pairs, drawn=drawn)
 
@@ -76,6 +76,8 @@ class Images:
         ``[n, Co, h, w]`` and ``[n]``: of the second stage
     corner : Tensor | None
         ``[n, 2]``: first row and column of a patch; None for whole domains
+    known : Tensor | None
+        ``[n, Co, h, w]``: 1 where the target has a value, else 0; None for everywhere
     """
 
     cond: Tensor
@@ -83,6 +85,7 @@ class Images:
     noise: Tensor | None = None
     sigma: Tensor | None = None
     corner: Tensor | None = None
+    known: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.cond)
@@ -101,7 +104,7 @@ class Images:
 class Stage(Protocol):
     """One of the two stages."""
 
-    loss: nn.Module  # Images → the mean loss, of its .net; what data-parallel training wraps
+    loss: nn.Module  # Images → the mean loss of each channel, of its .net; what data-parallel training wraps
 
     @property
     def net(self) -> Regression | Denoiser:
@@ -115,46 +118,6 @@ class Stage(Protocol):
     def images(self, batch: Batch) -> Images:
         """Inputs and target of a batch."""
         ...
-
-
-@dataclass(frozen=True)
-class Cutter:
-    """Cuts the patches of a time, the same out of all its fields."""
-
-    patches: Patches | None
-
-    def corners(self, shape: tuple[int, int], keys: Sequence[tuple[int, ...]]) -> Tensor | None:
-        """``[N · per_time, 2]``; None for whole domains."""
-        if self.patches is None:
-            return None
-        high = [n - p + 1 for n, p in zip(shape, self.patches.shape, strict=True)]
-        drawn = [
-            torch.stack([torch.randint(h, (self.patches.per_time,), generator=source) for h in high], dim=1)
-            for source in (generator(*key, 1) for key in keys)
-        ]
-        return torch.cat(drawn)
-
-    def cut(self, fields: Tensor, corners: Tensor | None) -> Tensor:
-        """``[N, C, H, W] → [N · per_time, C, h, w]``; whole domains as they are."""
-        if self.patches is None or corners is None:
-            return fields
-        h, w = self.patches.shape
-        pieces = [
-            fields[i // self.patches.per_time, :, y : y + h, x : x + w]
-            for i, (y, x) in enumerate(corners.tolist())
-        ]
-        return torch.stack(pieces)
-
-    def shrunk(self, cond: Tensor) -> Tensor:
-        """The whole domain at the size of a patch, for each patch."""
-        patches = cast(Patches, self.patches)
-        small = F.interpolate(cond, size=patches.shape, mode="bilinear")
-        return small.repeat_interleave(patches.per_time, dim=0)
-
-    @property
-    def per_time(self) -> int:
-        """Images of each time."""
-        return 1 if self.patches is None else self.patches.per_time
 
 
 def _last(x: Tensor) -> Tensor:
@@ -179,13 +142,13 @@ class RegressionLoss(nn.Module):
         self.net = net
 
     def forward(self, images: Images) -> Tensor:
-        """The mean over all images."""
+        """``[Co]``: the mean over all images."""
         cond, net = images.cond, self.net
         latent = _last(cond.new_zeros(len(cond), net.out_channels, *cond.shape[2:]))
         labels = torch.zeros(1, dtype=torch.float32, device=cond.device)
         position = position_of(net, images.corner, cond.shape[2:])
         mean = net.model(torch.cat([latent, cond], dim=1), labels, position)
-        return squared_error(mean.float(), images.target).mean()
+        return squared_error(mean.float(), images.target, images.known).mean(0)
 
 
 class DiffusionLoss(nn.Module):
@@ -196,19 +159,29 @@ class DiffusionLoss(nn.Module):
         self.net, self.edm = net, edm
 
     def forward(self, images: Images) -> Tensor:
-        """The mean over all images."""
+        """``[Co]``: the mean over all images."""
         noise, sigma = cast(Tensor, images.noise), cast(Tensor, images.sigma)
         noisy = images.target + sigma.view(-1, 1, 1, 1) * noise
         position = position_of(self.net, images.corner, noisy.shape[2:])
         clean = self.net(noisy, sigma, images.cond, position)
-        return self.edm(clean, images.target, sigma).mean()
+        return self.edm(clean, images.target, sigma, images.known).mean(0)
+
+
+def without_gaps(target: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A target with 0 where it has no value, and where it has one; None for everywhere."""
+    known = torch.isfinite(target)
+    if known.all():
+        return target, None
+    return torch.where(known, target, 0), known.to(target.dtype)
 
 
 @torch.no_grad()
 def normalised(model: Downscaler, pairs: Pairs) -> tuple[Tensor, Tensor]:
     """Conditioning ``[N, Cc, H, W]`` and truth ``[N, Co, H, W]`` of the whole domain, normalised."""
-    cond = model.condition(pairs.coarse.to(model.device, non_blocking=True))
+    cond = model.condition(pairs.coarse.to(model.device, non_blocking=True), pairs.times)
     fine = pairs.fine.to(model.device, non_blocking=True)
+    if model.spec.rules:
+        fine = transformed(fine, [rule.transform for rule in model.spec.rules])
     return cond, (fine - model.center_out) / model.scale_out
 
 
@@ -219,24 +192,25 @@ class RegressionStage:
     ----------
     model : Downscaler
         With the network that is trained
-    patches : Patches | None
-        Part of each time to train on; None for whole domains
+    cutter : Cutter
+        Part of each time to train on
     """
 
-    def __init__(self, model: Downscaler, patches: Patches | None) -> None:
+    def __init__(self, model: Downscaler, cutter: Cutter) -> None:
         self.net: Regression = model.regression
         self.loss: nn.Module = RegressionLoss(self.net)
-        self._model, self._cutter = model, Cutter(patches)
+        self._model, self._cutter = model, cutter
 
     def draw(self, keys: Sequence[tuple[int, ...]]) -> None:
         """There is no noise in this stage."""
 
     def images(self, batch: Batch) -> Images:
         """Conditioning and truth."""
-        cond, target = normalised(self._model, batch.pairs)
+        cond, truth = normalised(self._model, batch.pairs)
         cutter = self._cutter
-        corners = cutter.corners(self._model.spec.output_grid.shape, batch.keys)
-        return Images(_last(cutter.cut(cond, corners)), cutter.cut(target, corners), corner=corners)
+        cuts = cutter.cuts(batch.pairs.fine, batch.keys)
+        target, known = without_gaps(cutter.cut(truth, cuts))
+        return Images(_last(cutter.cut(cond, cuts)), target, corner=corners_of(cuts), known=known)
 
 
 class DiffusionStage:
@@ -246,7 +220,7 @@ class DiffusionStage:
     ----------
     model : Downscaler
         With the trained regression and the network that is trained
-    patches : Patches | None
+    cutter : Cutter
         Part of each time to train on; all patches of a time share its mean and its conditioning
     edm : EDMLoss
         The loss
@@ -254,10 +228,10 @@ class DiffusionStage:
         The regression's mean of some times
     """
 
-    def __init__(self, model: Downscaler, patches: Patches | None, edm: EDMLoss, means: MeanOf) -> None:
+    def __init__(self, model: Downscaler, cutter: Cutter, edm: EDMLoss, means: MeanOf) -> None:
         self.net: Denoiser = model.denoiser
         self.loss: nn.Module = DiffusionLoss(self.net, edm)
-        self._model, self._cutter = model, Cutter(patches)
+        self._model, self._cutter = model, cutter
         self._edm, self._means = edm, means
 
     def draw(self, keys: Sequence[tuple[int, ...]]) -> Drawn:
@@ -277,13 +251,14 @@ class DiffusionStage:
         model, cutter = self._model, self._cutter
         cond, truth = normalised(model, batch.pairs)
         mean = self._means(batch.indices, cond)
-        corners = cutter.corners(model.spec.output_grid.shape, batch.keys)
+        cuts = cutter.cuts(batch.pairs.fine, batch.keys)
         seen = torch.cat([mean, cond], dim=1) if model.spec.hr_mean_conditioning else cond
-        parts = [cutter.cut(seen, corners)]
-        if corners is not None and model.domain.whole:
+        parts = [cutter.cut(seen, cuts)]
+        if cutter.patches is not None and model.domain.whole:
             parts.append(cutter.shrunk(cond))
-        target = cutter.cut(truth - mean, corners)
+        target, known = without_gaps(cutter.cut(truth - mean, cuts))
         drawn = batch.drawn or self.draw(batch.keys)
         noise, level = (x.to(target.device, non_blocking=True) for x in (drawn.noise, drawn.level))
         sigma = self._edm.sigma(level)
-        return Images(_last(torch.cat(parts, dim=1)), _last(target), _last(noise), sigma, corners)
+        seen = _last(torch.cat(parts, dim=1))
+        return Images(seen, _last(target), _last(noise), sigma, corners_of(cuts), known)

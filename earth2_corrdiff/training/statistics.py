@@ -5,15 +5,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.conditioning import transformed
 from earth2_corrdiff.model.spec import Statistics
+from earth2_corrdiff.model.transforms import Transform
 from earth2_corrdiff.training import checkpoints
 from earth2_corrdiff.training.pairs import PairFile
 
@@ -25,25 +28,28 @@ class Moments:
     """
 
     def __init__(self) -> None:
-        self.count, self.mean, self.squares = 0, torch.zeros(0), torch.zeros(0)
+        self.count, self.mean, self.squares = torch.zeros(0), torch.zeros(0), torch.zeros(0)
 
     def add(self, fields: Tensor) -> None:
-        """Add ``[N, C, …]``."""
+        """Add ``[N, C, …]``; values that are not finite are left out."""
         flat = fields.double().transpose(0, 1).flatten(1)
-        count, mean = flat.shape[1], flat.mean(1)
-        squares = (flat - mean[:, None]).square().sum(1)
-        if not self.count:
+        known = torch.isfinite(flat)
+        count = known.sum(1).double()
+        flat = torch.where(known, flat, 0)
+        mean = flat.sum(1) / count.clamp(min=1)
+        squares = torch.where(known, flat - mean[:, None], 0).square().sum(1)
+        if not len(self.count):
             self.count, self.mean, self.squares = count, mean, squares
             return
-        total, apart = self.count + count, mean - self.mean
+        total, apart = (self.count + count).clamp(min=1), mean - self.mean
         self.squares = self.squares + squares + apart.square() * (self.count * count / total)
         self.mean = self.mean + apart * (count / total)
-        self.count = total
+        self.count = self.count + count
 
     @property
     def std(self) -> Tensor:
         """``[C]``: with n - 1."""
-        return (self.squares / max(self.count - 1, 1)).sqrt()
+        return (self.squares / (self.count - 1).clamp(min=1)).sqrt()
 
 
 @dataclass(frozen=True)
@@ -56,32 +62,40 @@ class Normalisation:
 
 
 def normalisation(
-    pairs: PairFile, indices: Sequence[int], regrid: Callable[[Tensor], Tensor], sigma: float, kept: Path
+    pairs: PairFile,
+    indices: Sequence[int],
+    regrid: Callable[[Tensor], Tensor],
+    sigma: float,
+    kept: Path,
+    transforms: Mapping[str, Transform] = MappingProxyType({}),
 ) -> Normalisation:
     """Statistics of the training times; from the file ``kept`` where it is of the same times.
 
     An output that is also an input is scaled by its residual from interpolation, so that each counts in the
-    loss by what is left to learn; all are scaled to the standard deviation ``sigma``.
+    loss by what is left to learn; all are scaled to the standard deviation ``sigma``. Variables with a
+    transform have the statistics of transformed values; missing values are left out.
 
     Raises
     ------
     InputError
         If a channel never varies: the message names it
     """
-    key = _key(pairs, indices, sigma)
+    key = _key(pairs, indices, sigma, transforms)
     if (found := _read(kept, key)) is not None:
         return found
     coarse, fine, rest = Moments(), Moments(), Moments()
     inputs, outputs = pairs.channels.inputs, pairs.channels.outputs
+    low, high = ([transforms.get(name, Transform()) for name in names] for names in (inputs, outputs))
     twins = [(o, inputs.index(name)) for o, name in enumerate(outputs) if name in inputs]
+    of, to = [c for _, c in twins], [o for o, _ in twins]
     for part in _parts(indices):
         some = pairs.read(part)
-        coarse.add(some.coarse)
-        fine.add(some.fine)
-        left = some.fine.clone()
+        coarse.add(transformed(some.coarse, low))
+        truth = transformed(some.fine, high)
+        fine.add(truth)
+        left = truth.clone()
         if twins:
-            of, to = [c for _, c in twins], [o for o, _ in twins]
-            left[:, to] -= regrid(some.coarse[:, of]).float()
+            left[:, to] -= transformed(regrid(some.coarse[:, of]).float(), [low[c] for c in of])
         rest.add(left)
     still = Moments()
     if pairs.invariant_fields is not None:
@@ -108,8 +122,9 @@ def _named(names: Sequence[str], center: Tensor, scale: Tensor) -> Statistics:
     return Statistics(tuple(names), tuple(center.tolist()), tuple(scale.tolist()))
 
 
-def _key(pairs: PairFile, indices: Sequence[int], sigma: float) -> str:
+def _key(pairs: PairFile, indices: Sequence[int], sigma: float, transforms: Mapping[str, Transform]) -> str:
     text = f"{pairs.channels} {sigma} {pairs.fine_grid.shape} {pairs.coarse_grid.shape}"
+    text += f" {dict(sorted(transforms.items()))}" if transforms else ""
     times = pairs.times[sorted(indices)].tobytes()
     return hashlib.sha256(text.encode() + times).hexdigest()
 

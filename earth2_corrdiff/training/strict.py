@@ -91,6 +91,10 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         if value is None and len(options) < len(get_args(kind)):
             return None
         return _value(options[0], value, where)
+    if get_origin(kind) is dict and dataclasses.is_dataclass(inner := get_args(kind)[1]):
+        if not isinstance(value, Mapping):
+            raise InputError(f"the key {where} needs a mapping, got {value!r}")
+        return {str(key): _value(inner, part, _dotted(where, str(key))) for key, part in value.items()}
     if dataclasses.is_dataclass(kind):
         return build(kind, value, where)  # type: ignore[arg-type]
     if get_origin(kind) is tuple:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Protocol
 
 from earth2_corrdiff.base.devices import find_device
+from earth2_corrdiff.base.errors import InputError, listed
 from earth2_corrdiff.base.files import make_folder
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.packages.writer import save_package
 from earth2_corrdiff.training import checkpoints
 from earth2_corrdiff.training.config import Config, StageConfig
+from earth2_corrdiff.training.cutter import Cutter
 from earth2_corrdiff.training.log import draw
 from earth2_corrdiff.training.losses import EDMLoss
 from earth2_corrdiff.training.means import Means, balance, checksum, residual_scale
@@ -84,8 +86,12 @@ class Training:
             make_folder(Path(folder))
         material = open_material(config, world, self.watch.left)
         model = start(config, material, world).to(find_device(config.device, world.local))
-        patches = config.regression.patches
-        self._train("regression", RegressionStage(model, patches), config.regression, material)
+        self._train(
+            "regression",
+            RegressionStage(model, self._cutter(config.regression, model)),
+            config.regression,
+            material,
+        )
         fresh = config.start_from is None
         model = self._balanced(model, material) if fresh else model
         self._train("diffusion", self._residual_stage(model, material), config.diffusion, material)
@@ -106,12 +112,21 @@ class Training:
         if self.world.first:
             draw({name: trainer.curve}, trainer.curve.with_suffix(".png"), f"Loss of the {name}")
 
+    def _cutter(self, how: StageConfig, model: Downscaler) -> Cutter:
+        wet = how.patches.wet if how.patches is not None else None
+        names = model.spec.outputs.names
+        if wet is not None and wet.variable not in names:
+            raise InputError(
+                f"patches.wet.variable {wet.variable!r} is not an output; use one of {listed(names)}"
+            )
+        return Cutter(how.patches, self.config.data.flips, names.index(wet.variable) if wet else 0)
+
     def _residual_stage(self, model: Downscaler, material: Material) -> DiffusionStage:
         how = self.config.diffusion
         folder = Path(self.config.work) if how.cache_means else None
         means = Means(model.regression, material.pairs, folder)
         edm = EDMLoss(model.denoiser.sigma_data, how.P_mean, how.P_std)
-        return DiffusionStage(model, how.patches, edm, means)
+        return DiffusionStage(model, self._cutter(how, model), edm, means)
 
     def _balanced(self, model: Downscaler, material: Material) -> Downscaler:
         """The model with outputs scaled to the residual of its regression."""

@@ -131,15 +131,17 @@ class Trainer:
         parts = {"net": self.net, "average": self.average, "optimiser": self.optimiser}
         done = checkpoints.resume(self.checkpoint, self.key, parts) if self.checkpoint.exists() else 0
         self._good = done
-        log = Log(self.curve, done) if self.world.first else None
+        log = Log(self.curve, done, self._channels) if self.world.first else None
         yield Progress(done, done * self._images_per_step, math.nan, None)
         try:
             for step, batch in zip(range(done, self.how.steps), self._batches(done), strict=False):
-                loss, norm = self._step(step, self.stage.images(batch))
+                losses, norm = self._step(step, self.stage.images(batch))
+                loss = sum(losses) / len(losses)
                 seen = self._validate() if self._due(step + 1, self.config.validation.every) else None
                 if log is not None:
-                    row = {"step": step + 1, "loss": loss, "validation": seen, "gradient_norm": norm}
-                    log.write({**row, "learning_rate": rate(self.how, step)})
+                    each = {f"loss_{name}": one for name, one in zip(self._channels, losses, strict=True)}
+                    row = {"step": step + 1, "loss": loss, "gradient_norm": norm, **each}
+                    log.write({**row, "validation": seen, "learning_rate": rate(self.how, step)})
                 if self._due(step + 1, self.config.checkpoint_every):
                     self._save(step + 1, parts)
                 yield Progress(step + 1, self._images_per_step, loss, seen)
@@ -148,6 +150,10 @@ class Trainer:
                 log.close()
         self.net.load_state_dict(self.average.state_dict())
         self.net.eval().requires_grad_(False)
+
+    @property
+    def _channels(self) -> tuple[str, ...]:
+        return self.pairs.channels.outputs
 
     @property
     def _images_per_step(self) -> int:
@@ -180,27 +186,28 @@ class Trainer:
     def _kind(self) -> int:
         return int.from_bytes(self.name.encode()[:4], "little")
 
-    def _step(self, step: int, images: Images) -> tuple[float, float]:
-        """One step of the optimiser; loss and norm of the gradient."""
+    def _step(self, step: int, images: Images) -> tuple[list[float], float]:
+        """One step of the optimiser; loss of each channel, and norm of the gradient."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate(self.how, step)
         self.optimiser.zero_grad(set_to_none=True)
         parts = images.split(self.how.micro_batch)
-        total = torch.zeros((), device=self.device)
+        total = torch.zeros(len(self._channels), device=self.device)
         for i, part in enumerate(parts):
             last = i + 1 == len(parts)
             alone = nullcontext() if last or self.world.size == 1 else self.loss.no_sync()  # type: ignore[operator]
             with alone, _seeded(self.device, self.config.seed, self._kind, DROPOUT, step, self.world.rank, i):
                 with self._autocast():
-                    loss: Tensor = self.loss(part) * (len(part) / len(images))
-                loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-        value = self.world.mean(total)
+                    channels: Tensor = self.loss(part) * (len(part) / len(images))
+                channels.mean().backward()  # type: ignore[no-untyped-call]
+            total += channels.detach()
+        losses = self.world.means(total)
+        value = sum(losses) / len(losses)
         norm = float(nn.utils.clip_grad_norm_(self.net.parameters(), self.how.clip))
         self._check(step + 1, value, norm)
         self.optimiser.step()
         self._update_average(decay(self.how, step))
-        return value, norm
+        return losses, norm
 
     def _check(self, step: int, loss: float, norm: float) -> None:
         for what, number in (("loss", loss), ("gradient", norm)):
@@ -233,7 +240,7 @@ class Trainer:
             keys = [(self.config.seed, self._kind, VALIDATION, number)]
             images = self.stage.images(Batch([index], self.pairs.read([index]), keys))
             with self._autocast():
-                total += loss(images)
+                total += loss(images).mean()
         value = self.world.mean(total) * self.world.size
         return value / len(chosen) if chosen else None
 

@@ -25,6 +25,7 @@ from earth2_corrdiff.networks.mdlus import Checkpoint
 from earth2_corrdiff.networks.preconditioned import Denoiser, Regression, create, round_to_half
 from earth2_corrdiff.networks.unet import GroupNorm
 from earth2_corrdiff.training.config import Patches
+from earth2_corrdiff.training.cutter import Cutter
 from earth2_corrdiff.training.losses import EDMLoss
 from earth2_corrdiff.training.pairs import Pairs
 from earth2_corrdiff.training.stages import Batch, DiffusionLoss, DiffusionStage, Images
@@ -240,8 +241,8 @@ class Recipe:
             compile_network(denoiser)
         self.loss = DiffusionLoss(cast(Denoiser, self.net), EDMLoss())
         self.optimiser = torch.optim.Adam(self.net.parameters(), lr=3e-4, fused=variant.together)
-        patches = Patches((size.patch, size.patch), size.per_time)
-        self.stage = DiffusionStage(model, patches, EDMLoss(), self._mean)
+        cutter = Cutter(Patches((size.patch, size.patch), size.per_time))
+        self.stage = DiffusionStage(model, cutter, EDMLoss(), self._mean)
         self.watch = Stopwatch(device)
 
     def _autocast(self) -> torch.autocast:
@@ -272,7 +273,7 @@ class Recipe:
             plain: list[Any] = [None if t is None else t.contiguous() for t in vars(part).values()]
             part = Images(*plain)
         with self.watch.part("forward"), self._autocast():
-            loss: Tensor = self.loss(part) * (len(part) / total)
+            loss: Tensor = self.loss(part).mean() * (len(part) / total)
         with self.watch.part("backward"):
             loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())

@@ -147,6 +147,7 @@ def test_the_next_input_is_fetched_while_members_are_computed(
     same(tmp_path / "run.zarr", tmp_path / "again.zarr")
 
 
+@pytest.mark.slow
 def test_a_block_is_written_while_the_next_is_computed(
     model: CorrDiff, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +191,7 @@ def test_no_more_than_two_blocks_exist(small: Path, tmp_path: Path, monkeypatch:
     assert 1 <= most[0] <= 2
 
 
+@pytest.mark.slow
 def test_members_are_written_when_they_are_yielded_and_no_others(model: CorrDiff, tmp_path: Path) -> None:
     run = iter(Downscaling(TIMES, model, Weather(), tmp_path / "run.zarr"))
     for done in range(1, 5):
@@ -201,6 +203,7 @@ def test_members_are_written_when_they_are_yielded_and_no_others(model: CorrDiff
     assert (seeds != -1).sum() == 4
 
 
+@pytest.mark.slow
 def test_an_error_of_a_write_ends_the_run(
     model: CorrDiff, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +222,7 @@ def test_an_error_of_a_write_ends_the_run(
     assert (xr.open_zarr(tmp_path / "run.zarr").member_seed != -1).sum() == 2
 
 
+@pytest.mark.slow
 def test_an_error_of_the_next_fetch_waits_for_the_members_before_it(model: CorrDiff, tmp_path: Path) -> None:
     def second(array: xr.DataArray) -> None:
         if array.time.values[0] == np.datetime64(TIMES[1]):
@@ -231,6 +235,7 @@ def test_an_error_of_the_next_fetch_waits_for_the_members_before_it(model: CorrD
     assert [member for _, member in done] == [0, 1, 2] and run.written == 3
 
 
+@pytest.mark.slow
 def test_ctrl_c_does_not_wait_for_a_fetch(model: CorrDiff, tmp_path: Path) -> None:
     """The second input never comes; the signal arrives while the run waits for it."""
     never, path = threading.Event(), tmp_path / "run.zarr"
@@ -259,6 +264,7 @@ def test_ctrl_c_does_not_wait_for_a_fetch(model: CorrDiff, tmp_path: Path) -> No
         never.set()
 
 
+@pytest.mark.slow
 def test_seconds_are_those_that_were_waited(
     model: CorrDiff, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +300,7 @@ def test_blocks_of_a_gpu_arrive_whole(small: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(ds[name][0], torch.cat(by_hand)[:, i].cpu())
 
 
+@pytest.mark.slow
 def test_a_package_with_one_member_per_call(tmp_path: Path) -> None:
     """The regression alone, in blocks of different sizes: nothing is lost at the ends."""
     path = make_package(tmp_path / "package", inference_mode="regression", number_of_samples=5)

@@ -53,6 +53,7 @@ def grids(draw: st.DrawFn) -> tuple[Grid, Grid, NDArray[Any], NDArray[Any]]:
     return coarse, Grid(fine_lat, fine_lon), rows, columns
 
 
+@pytest.mark.slow
 @quick
 @given(grids())
 def test_equals_scipy_in_any_order_and_convention(

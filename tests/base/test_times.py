@@ -22,6 +22,7 @@ from earth2_corrdiff import InputError, downscale
 from earth2_corrdiff.base.times import MOST, lead_text, parse_period, to_leads, to_times
 
 
+@pytest.mark.slow
 @quick
 @given(
     st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1)),

@@ -132,6 +132,7 @@ def test_a_configuration_is_read_as_utf8(tmp_path: Path) -> None:
     assert done.stdout.strip() == ascii("Zürich – 臺灣")
 
 
+@pytest.mark.slow
 def test_texts_have_an_encoding() -> None:
     """Every file that is opened as text says which: the machine's own is another one elsewhere."""
     silent = []

@@ -235,6 +235,7 @@ def test_bad_flags(
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_bad_stores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "zarr.json").write_text("{oops")
@@ -274,6 +275,7 @@ def test_full_disk_leaves_nothing_half_written(
     assert names(out) == []
 
 
+@pytest.mark.slow
 def test_interrupt(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

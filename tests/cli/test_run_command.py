@@ -29,6 +29,7 @@ import pytest
 import torch
 import xarray as xr
 from earth2studio.models.auto.package import CallbackWholeFileCacheFileSystem
+from rank_kit import finish, start
 from run_kit import (
     NAMES,
     OUTPUTS,
@@ -44,9 +45,9 @@ from run_kit import (
     one_line,
     refused,
     same,
-    script,
     weather_file,
 )
+from tiny import small_package
 
 from earth2_corrdiff import CorrDiffTaiwan, InputError, downscale
 from earth2_corrdiff.cli.common import TRY_LATER
@@ -141,6 +142,8 @@ def test_what_is_wrong_at_once_is_refused_before_torch_is_imported(tmp_path: Pat
         assert line.startswith("run-corrdiff: error: ") and said in line
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_the_demo_imports_no_archive_and_no_compiler(package: Path) -> None:
     """They take half of the time until the first member is written."""
     heavy = {"earth2studio.data", "torch._dynamo", "sympy", "matplotlib", "cartopy", "pygrib"}
@@ -202,6 +205,7 @@ def test_a_profile_beside_the_output(package: Path, capfd: pytest.CaptureFixture
     assert sorted(path.name for path in Path("results").iterdir()) == ["run-profile.json.gz", "run.zarr"]
 
 
+@pytest.mark.slow
 def test_a_profile_that_cannot_be_written(package: Path, capfd: pytest.CaptureFixture[str]) -> None:
     Path("run-profile.json.gz").mkdir()
     argv = (TIMES[0], "--package", package, "--source", "demo", "--samples", 1, "--output", "run.zarr")
@@ -290,6 +294,7 @@ def test_a_demo_package_on_real_weather_says_so(
     assert "a demo model trained on SYNTHETIC weather: its output is no forecast" in err
 
 
+@pytest.mark.slow
 def test_on_a_terminal_it_says_that_it_loads(
     package: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,6 +303,7 @@ def test_on_a_terminal_it_says_that_it_loads(
     assert status == 0 and err.startswith(f"run-corrdiff: loading the package {package} …\n")
 
 
+@pytest.mark.slow
 def test_debug_shows_the_traceback(package: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = spoilt(Path("celsius.nc"), lambda ds: ds.assign(t2m=ds.t2m - 273.15))
     with pytest.raises(InputError, match="t2m is .* it looks like degrees Celsius"):
@@ -310,26 +316,32 @@ def test_debug_shows_the_traceback(package: Path, capfd: pytest.CaptureFixture[s
 SLOW = (*TIMES, "--source", "demo", "--solver", "euler", "--steps", 40, "--output", "run.zarr")
 
 
-def stopped(how: signal.Signals, folder: Path, *argv: object) -> tuple[int, str, int]:
-    """Send the script a signal after two members of six: exit status, stderr, and how many are missing."""
-    process = script(*argv, cwd=folder)
+@pytest.fixture(scope="module")
+def little(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three inputs, two outputs, three members."""
+    return small_package(tmp_path_factory.mktemp("little"))
+
+
+def stopped(how: signal.Signals, folder: Path, *argv: object) -> tuple[int | None, str, int]:
+    """Send a process a signal after two members of six: exit status, stderr, and how many are missing."""
+    process = start(folder, {}, argv)
     end, marker = time.monotonic() + 60, folder / "run.zarr/member_seed/c/0/1"
     while not marker.exists():
-        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        assert process.is_alive() and time.monotonic() < end, finish(process)
         time.sleep(0.005)
-    process.send_signal(how)
-    _, err = process.communicate(timeout=60)
+    os.kill(process.pid, how)
+    ended = finish(process)
     with xr.open_zarr(folder / "run.zarr") as ds:
         missing = int((ds.member_seed == -1).sum())
     assert 1 <= missing <= 4
-    return process.returncode, err, missing
+    return ended.status, ended.err, missing
 
 
 @pytest.mark.process
 def test_a_killed_run_ends_with_the_same_bytes(
-    package: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    little: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    argv = (*SLOW, "--package", package, "--seed", 3)
+    argv = (*SLOW, "--package", little, "--seed", 3)
     status, _, missing = stopped(signal.SIGKILL, tmp_path, *argv)
     assert status == -signal.SIGKILL
     status, out, err = command(capfd, *argv, "--resume")
@@ -346,10 +358,10 @@ def test_a_killed_run_ends_with_the_same_bytes(
 
 @pytest.mark.process
 def test_an_interrupted_run_says_how_to_go_on(
-    package: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    little: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Ctrl-C; the seed that was drawn is taken from the store. What is complete is left alone."""
-    argv = (*SLOW, "--package", package)
+    argv = (*SLOW, "--package", little)
     status, err, missing = stopped(signal.SIGINT, tmp_path, *argv)
     assert status == 130 and "Traceback" not in err
     assert err.endswith("\nrun-corrdiff: interrupted: run.zarr keeps what is done; go on with --resume\n")
@@ -389,6 +401,7 @@ def test_resume_of_another_run_is_refused(package: Path, capfd: pytest.CaptureFi
     assert status == 0 and out.startswith(f"wrote {store}: ") and contents(Path()) != before
 
 
+@pytest.mark.slow
 def test_resume_without_a_store_starts_afresh(package: Path, capfd: pytest.CaptureFixture[str]) -> None:
     status, out, _ = command(capfd, TIMES[0], "--package", package, "--source", "demo", "--resume")
     assert status == 0 and out.startswith("wrote outputs/")
@@ -426,6 +439,7 @@ def test_a_full_disk_leaves_a_store_to_resume(
     same(Path("run.zarr"), Path("whole.zarr"))
 
 
+@pytest.mark.slow
 def test_no_room_for_the_store_at_all(package: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """With a real limit of the system: no file may be longer than 2 kB. The old store stays."""
     argv = (TIMES[0], "--package", package, "--source", "demo", "--seed", 1, "--output", "run.zarr")
@@ -513,6 +527,7 @@ def old(tmp_path: Path, capfd: pytest.CaptureFixture[str], package: Path) -> Pat
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SPOILT)
 def test_bad_weather(case: str, package: Path, old: Path, capfd: pytest.CaptureFixture[str]) -> None:
     change, says = SPOILT[case]
@@ -664,21 +679,24 @@ def test_bad_packages(case: str, package: Path, tmp_path: Path, capfd: pytest.Ca
 # the published package and the network
 
 
-@pytest.mark.process
-def test_without_network(tmp_path: Path) -> None:
-    """As on a machine without: the script, the default package, one line that names a way out."""
-    start = time.monotonic()
-    where = {"NGC_CLI_SEARCH_SERVICE_URL": "https://registry.invalid/"}
-    process = script(TIMES[0], cwd=tmp_path, env=where)
-    out, err = process.communicate(timeout=120)
-    message = one_line(process.returncode, out, err, TRY_LATER)
+@pytest.mark.slow
+def test_without_network(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine without: the default package, one line that names a way out."""
+    monkeypatch.setenv("NGC_CLI_SEARCH_SERVICE_URL", "https://registry.invalid/")
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.delenv(name)
+    begun = time.monotonic()
+    message = refused(capfd, TIMES[0], expected=TRY_LATER)
     assert message.startswith(
         "the package taiwan cannot be downloaded (no connection to registry.invalid: the name"
     )
     assert message.endswith("; without network use --demo, or --package with a folder")
-    assert time.monotonic() - start < 60 and not list(tmp_path.iterdir())
+    assert time.monotonic() - begun < 60 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "local"), [("gfs", "gfs:DIR"), ("arco", "file:PATH")])
 def test_without_network_for_the_weather(
     name: str, local: str, package: Path, capfd: pytest.CaptureFixture[str]

@@ -44,6 +44,7 @@ def storm_members() -> np.ndarray:
     return quick_model().downscaler(coarse, seeds=[11, 12, 13, 14])[0].numpy()
 
 
+@pytest.mark.slow
 def test_size_and_names() -> None:
     files = [path for path in demo.FOLDER.iterdir() if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 10_000_000
@@ -57,6 +58,7 @@ def test_size_and_names() -> None:
     assert tuple(model().input_variables) == INPUTS and tuple(model().output_variables) == OUTPUTS
 
 
+@pytest.mark.slow
 def test_grid_is_that_of_the_truth() -> None:
     lat, lon = demo.DemoWeather.fine_grid()
     grid = model().spec.output_grid

@@ -57,6 +57,7 @@ def forget() -> None:
         cached.cache_clear()
 
 
+@pytest.mark.slow
 def test_the_same_time_always_gives_the_same_bytes(source: DemoWeather) -> None:
     first = source.fields(LANDFALL)
     forget()
@@ -76,6 +77,7 @@ def test_another_world_version_is_another_world(source: DemoWeather, monkeypatch
     assert not np.allclose(here, there)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("time", [LANDFALL, QUIET])
 def test_truth_averages_to_the_coarse_input(source: DemoWeather, time: datetime) -> None:
     """Cell by cell with plain loops over the public arrays; cells cut by the window's edge are left out."""
@@ -118,6 +120,7 @@ def test_values_are_finite_float32_in_range(many: list[atmosphere.Fields]) -> No
                 assert low <= layer.min() and layer.max() <= high, name
 
 
+@pytest.mark.slow
 def test_echoes_cover_a_plausible_part(many: list[atmosphere.Fields], source: DemoWeather) -> None:
     covers = [(field.fine[0] > 0).mean() for field in many]
     assert 0.04 < np.mean(covers) < 0.2 and max(covers) < 0.45
@@ -158,6 +161,7 @@ def test_typhoon_aloft(source: DemoWeather) -> None:
         assert float(warm.sel(lat=lat, lon=lon, method="nearest") - warm.median()) > excess
 
 
+@pytest.mark.slow
 def test_consecutive_times_look_alike(source: DemoWeather) -> None:
     """Small scales live for an hour or two, and nothing jumps at an anchor."""
 
@@ -174,6 +178,7 @@ def test_consecutive_times_look_alike(source: DemoWeather) -> None:
     assert abs(likeness(300)) < 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hour", [0.0, 1.5, 6.0, 66.0 + storm.LANDFALL_HOURS, 108.0 * 2000, 132.0 * 1000])
 def test_no_jump_at_the_seams_of_slots_and_anchors(hour: float) -> None:
     before, after = (atmosphere.fields(hour + step) for step in (-1e-4, 1e-4))
@@ -196,6 +201,7 @@ def test_fine_scales_are_not_a_function_of_the_coarse(
     assert np.abs(here.fine[0] - there.fine[0])[rainy].mean() > 8
 
 
+@pytest.mark.slow
 def test_rain_prefers_moist_rising_air(many: list[atmosphere.Fields]) -> None:
     """A weak relation, so that a regression has something to learn."""
     water = np.concatenate([field.coarse[0].ravel() for field in many])
@@ -267,6 +273,7 @@ def test_grid_is_the_lambert_projection(source: DemoWeather) -> None:
     assert 19.55 < lat.min() and lat.max() < 27.84 and 116.37 < lon.min() and lon.max() < 125.57
 
 
+@pytest.mark.slow
 def test_output_has_the_protocol_s_shape(source: DemoWeather) -> None:
     many_times = np.array(["2024-07-24T12", "2024-07-24T13"], "datetime64[ns]")
     data = source(many_times, np.array(["v10m", "tcwv", "refc"]))

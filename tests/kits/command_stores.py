@@ -10,6 +10,7 @@ import pytest
 from run_kit import make_package
 
 from earth2_corrdiff.cli.run import main
+from earth2_corrdiff.model.spec import Statistics
 from earth2_corrdiff.store.writer import Store
 
 START = "2024-07-24T00"
@@ -25,12 +26,13 @@ KINDS = {
     "unfinished": [START, "--source", "demo_fx", "--lead", LEADS],
 }
 SETTINGS = ["--samples", "2", "--steps", "1", "--solver", "euler", "--seed", "0", "--precision", "fp32"]
+INPUTS = Statistics(("tcwv", "t2m", "u10m", "v10m"), (45.0, 298.0, -2.0, -2.0), (15.0, 5.0, 6.0, 6.0))
 STOPPED = 3  # members of the unfinished store that are written
 
 
 def make_stores(folder: Path) -> dict[str, Path]:
     """A store of each kind, on 24 x 36 points, of a model with random weights."""
-    package = make_package(folder / "package")
+    package = make_package(folder / "package", inputs=INPUTS)
     stores = {kind: folder / f"{kind.replace(' ', '-')}.zarr" for kind in KINDS}
     for kind, argv in KINDS.items():
         words = [*argv, "--package", str(package), *SETTINGS, "--output", str(stores[kind])]

@@ -13,23 +13,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as the command has it, before PyTorch is imported
 # What the command imports while it runs takes longer than the run: the server of forks imports it once.
-PRELOAD = ["torch", "zarr", "earth2studio.io", "earth2studio.data", "earth2_corrdiff.run.downscaling"]
-PRELOAD += ["earth2_corrdiff.cli.run", "earth2_corrdiff.demo", "earth2_corrdiff.model.earth2studio"]
-PRELOAD += [
-    "dask.array",
-    "dask.distributed",
-    "pint",
-    "torch._dynamo",
-    "torch._inductor.utils",
-    "triton",
-    "tqdm",
-]
-PRELOAD += ["psutil", "pyarrow.pandas_compat", "scipy.fftpack", "importlib_metadata", "torch.onnx"]
+PRELOAD = ["torch", "torch._dynamo", "zarr", "earth2studio.io", "earth2_corrdiff.run.downscaling", "tqdm"]
+PRELOAD += ["earth2_corrdiff.cli.run", "earth2_corrdiff.demo", "earth2_corrdiff.model.earth2studio", "pint"]
+PRELOAD += ["dask.array", "dask.distributed", "psutil", "pyarrow.pandas_compat", "scipy.fftpack", "h5py"]
 PATIENCE = 120
 
 
@@ -83,12 +75,20 @@ def job(folder: Path, world: int, *argv: object, hooks: dict[int, Hook] | None =
     return outcomes
 
 
-def start(folder: Path, env: dict[str, str], argv: tuple[object, ...], hook: Hook = Hook()) -> Any:
-    """One process, started."""
+def start(
+    folder: Path,
+    env: dict[str, str],
+    argv: tuple[object, ...],
+    hook: Hook = Hook(),
+    program: str = "earth2_corrdiff.cli.run",
+) -> Any:
+    """One process of the module of a command, started; what it says is in files."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)  # imports once what all of them need
     said = folder / f"said-{time.monotonic_ns()}"
-    process = context.Process(target=_child, args=(folder, said, env, [str(arg) for arg in argv], hook))
+    process = context.Process(
+        target=_child, args=(folder, said, env, [str(arg) for arg in argv], hook, program)
+    )
     process.said = said
     process.start()
     return process
@@ -132,7 +132,7 @@ def _text(said: Path, end: str) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def _child(folder: Path, said: Path, env: dict[str, str], argv: list[str], hook: Hook) -> None:
+def _child(folder: Path, said: Path, env: dict[str, str], argv: list[str], hook: Hook, program: str) -> None:
     """The process: the command, with its output in files, and a hook in Zarr's writes."""
     os.chdir(folder)
     os.environ.update(env)
@@ -140,8 +140,7 @@ def _child(folder: Path, said: Path, env: dict[str, str], argv: list[str], hook:
         os.dup2(os.open(said.with_suffix(f".{end}"), os.O_WRONLY | os.O_CREAT), stream)
     _hook(folder, said.with_suffix(".wrote"), hook)
     _hook_sums(hook.die_sum)
-    from earth2_corrdiff.cli.run import main
-
+    main = import_module(program).main
     try:
         status = main(argv)
     except SystemExit as stop:

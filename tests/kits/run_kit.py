@@ -5,9 +5,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -30,7 +27,6 @@ from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, Statistics
 from earth2_corrdiff.networks.mdlus import write_mdlus
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "scripts/run-corrdiff.py"
 NAMES = tuple("tcwv z500 t500 u500 v500 z850 t850 u850 v850 t2m u10m v10m".split())
 CENTERS = (45.0, 57500.0, 268.0, 5.0, 0.0, 14600.0, 290.0, 0.0, 0.0, 298.0, -2.0, -2.0)
 SCALES = (15.0, 600.0, 4.0, 9.0, 8.0, 400.0, 5.0, 9.0, 9.0, 5.0, 6.0, 6.0)
@@ -208,11 +204,3 @@ def one_line(status: int, out: str, err: str, expected: int = 2) -> str:
     assert err.startswith("run-corrdiff: error: ") and err.endswith("\n") and err.count("\n") == 1
     assert "Traceback" not in err and len(err) < 600
     return err.removeprefix("run-corrdiff: error: ").rstrip("\n")
-
-
-def script(*argv: object, **how: Any) -> subprocess.Popen[str]:
-    """Start the script as a user does."""
-    environment = {**os.environ, **how.pop("env", {})}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    arguments = [sys.executable, str(SCRIPT), *map(str, argv)]
-    return subprocess.Popen(arguments, env=environment, **pipes, **how)

@@ -104,6 +104,7 @@ def test_mean_is_the_regression_alone(model: Downscaler) -> None:
     assert torch.equal(got[1:2], model.mean(x[1:2]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(16, 24), (24, 16), (8, 40)])
 @pytest.mark.parametrize("bent", [True, False])
 def test_shapes(shape: tuple[int, int], bent: bool) -> None:
@@ -115,17 +116,19 @@ def test_shapes(shape: tuple[int, int], bent: bool) -> None:
 # members
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["euler", "heun", "stochastic", "dpmpp_2m", "trigflow"])
 def test_a_member_is_the_same_alone_and_in_any_batch(solver: str) -> None:
     model = make_downscaler(make_spec(sampling=Sampling(solver, 2)))
     x = weather(2)
     alone = torch.stack([torch.cat([model(x[b : b + 1], [seed])[0] for seed in SEEDS]) for b in range(2)])
     assert len({float(member.sum()) for member in alone.flatten(0, 1)}) == 8
-    for max_batch in (None, 1, 2, 3, 4):
+    for max_batch in (None, 1, 3):
         assert torch.equal(model(x, SEEDS, max_batch), alone)
     assert torch.equal(model(x.flip(0), SEEDS[::-1], 4), alone.flip(0, 1))
 
 
+@pytest.mark.slow
 def test_members_arrive_in_order_as_soon_as_they_are_done(model: Downscaler) -> None:
     whole, seen = model(weather(2), SEEDS), []
     for b, first, block in model.members(weather(2), SEEDS, max_batch=3):
@@ -134,6 +137,7 @@ def test_members_arrive_in_order_as_soon_as_they_are_done(model: Downscaler) -> 
     assert seen == [(0, 0, 3), (0, 3, 1), (1, 0, 3), (1, 3, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("solver", "calls"), [("euler", 3), ("heun", 5)])
 def test_progress_counts_every_network_call_of_every_member(solver: str, calls: int) -> None:
     model = make_downscaler(make_spec(sampling=Sampling(solver, 3)))
@@ -143,6 +147,7 @@ def test_progress_counts_every_network_call_of_every_member(solver: str, calls: 
     assert steps[:calls] == [2] * calls and steps[calls : 2 * calls] == [1] * calls
 
 
+@pytest.mark.slow
 def test_global_random_numbers_are_left_alone(model: Downscaler) -> None:
     before = torch.get_rng_state()
     first = model(weather(), SEEDS)
@@ -154,6 +159,7 @@ def test_global_random_numbers_are_left_alone(model: Downscaler) -> None:
 # settings
 
 
+@pytest.mark.slow
 def test_sampling_is_honoured_at_call_time() -> None:
     model = make_downscaler()
     x, made = weather(), {}
@@ -171,6 +177,7 @@ def test_sampling_is_honoured_at_call_time() -> None:
     assert torch.equal(model(x, SEEDS[:1]), made["first"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accelerated", [False, True])
 def test_settings_go_with_the_call_from_several_threads(accelerated: bool) -> None:
     """Each thread has the members that its own settings give, and the model keeps its defaults."""
@@ -186,6 +193,7 @@ def test_settings_go_with_the_call_from_several_threads(accelerated: bool) -> No
     assert model.sampling == own
 
 
+@pytest.mark.slow
 def test_rows_of_several_cases_have_the_bits_of_each_alone(model: Downscaler) -> None:
     x = weather(2)
     cases, alone = [model.prepare(x[b : b + 1]) for b in range(2)], model(x, SEEDS)
@@ -196,6 +204,7 @@ def test_rows_of_several_cases_have_the_bits_of_each_alone(model: Downscaler) ->
     assert torch.equal(torch.cat(list(model.blocks(rows, max_batch=2))), want)
 
 
+@pytest.mark.slow
 def test_noise_range_is_kept_within_the_networks(model: Downscaler) -> None:
     spec = make_spec(sampling=Sampling("euler", 3, 0.002, 80.0))
     regression, denoiser = make_networks(spec)
@@ -206,6 +215,7 @@ def test_noise_range_is_kept_within_the_networks(model: Downscaler) -> None:
     assert not torch.equal(got, make_downscaler(spec)(weather(), SEEDS))
 
 
+@pytest.mark.slow
 def test_churn_is_applied() -> None:
     made = []
     for solver, churn in (("heun", 2.0), ("stochastic", 0.0), ("stochastic", 2.0), ("stochastic", 1.0)):
@@ -216,6 +226,7 @@ def test_churn_is_applied() -> None:
         assert (made[2] - other).std() > 0.01 * made[2].std()
 
 
+@pytest.mark.slow
 def test_inference_modes() -> None:
     x = weather()
     made = {
@@ -228,6 +239,7 @@ def test_inference_modes() -> None:
     assert relerr(made["diffusion"] - center + mean[:, None], made["both"]) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision(precision: str) -> None:
     full, half = make_downscaler(), make_downscaler(precision=precision)
@@ -278,6 +290,7 @@ def whole() -> Tensor:
     return members
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [Cramped.error, CPU_OOM, OLD_CPU_OOM], ids=["gpu", "cpu", "old cpu"])
 @pytest.mark.parametrize(("most", "failures"), [(1, 2), (2, 1), (3, 1), (4, 0)])
 def test_out_of_memory_halves_the_batch_and_goes_on(
@@ -314,6 +327,7 @@ def test_a_regression_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None
             attempt()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [RuntimeError("shapes cannot be multiplied"), KeyError("x")])
 def test_other_errors_pass_through(error: Exception) -> None:
     with pytest.raises(type(error)) as raised:

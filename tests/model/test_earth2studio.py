@@ -82,6 +82,7 @@ def test_the_undecorated_call() -> None:
     assert "time" in coords
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bent", [True, False])
 def test_coordinates_of_the_output(bent: bool) -> None:
     model = make_model(bent=bent)
@@ -102,6 +103,7 @@ LEADING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leading", LEADING.values(), ids=LEADING.keys())
 def test_leading_dimensions(model: CorrDiff, leading: dict[str, Any]) -> None:
     sizes = [len(values) for values in leading.values()]
@@ -169,6 +171,7 @@ def test_another_size_is_refused(model: CorrDiff) -> None:
 # attributes
 
 
+@pytest.mark.slow
 def test_attributes_are_honoured_at_call_time() -> None:
     model = make_model(members=1)
     assert (model.solver, model.number_of_steps, model.sigma_max, model.seed) == ("euler", 3, 80.0, 11)
@@ -270,6 +273,7 @@ def test_cases_of_a_call_share_their_members_noise(model: CorrDiff) -> None:
 # loading
 
 
+@pytest.mark.slow
 def test_loading(tmp_path: Path) -> None:
     folder = make_package(tmp_path / "package")
     model = CorrDiff.load_model(Package(str(folder)))
@@ -295,6 +299,7 @@ def test_loading(tmp_path: Path) -> None:
         assert y.dtype == torch.float32 and 0 < relerr(y, want) < most
 
 
+@pytest.mark.slow
 def test_taiwan_look_alike_through_either_class(tmp_path: Path) -> None:
     folder = make_taiwan(tmp_path / "package")
     for cls in (CorrDiff, CorrDiffTaiwan):
@@ -343,6 +348,7 @@ class Weather:
         return xr.DataArray(x, coords, ("time", "variable", "lat", "lon"))
 
 
+@pytest.mark.slow
 def test_run_deterministic_with_the_diagnostic_wrapper() -> None:
     """Each stored value is that of its own time, lead time and member."""
     from earth2studio.io import ZarrBackend

@@ -124,6 +124,15 @@ def test_a_conditioning_of_another_shape_is_refused(tmp_path: Path) -> None:
         wrong.load_model(package)(weather(2), coords)
 
 
+def test_other_models_of_the_same_networks_stay_as_they_are() -> None:
+    downscaler = make_downscaler()
+    coords = OrderedDict(time=TIMES, variable=np.array(INPUTS.names), lat=COARSE.lat, lon=COARSE.lon)
+    plain = CorrDiff(downscaler)
+    want, _ = plain(weather(2), coords)
+    changed, _ = type("Ours", (Roots, CorrDiff), {})(downscaler)(weather(2), coords)
+    assert torch.equal(plain(weather(2), coords)[0], want) and not torch.equal(changed, want)
+
+
 @pytest.mark.parametrize("kind", [CorrDiff, CorrDiffTaiwan])
 @pytest.mark.parametrize("name", ["_forward", "_setup_sampler", "_check_latlon_grid"])
 def test_a_subclass_with_a_method_that_is_not_called(kind: type[CorrDiff], name: str) -> None:

@@ -656,7 +656,7 @@ for folder in sys.argv[1:]:
         print(type(error).__name__, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 BIG: dict[str, Attack] = {
-    "weights of zeros": checkpoint(lambda c: c.update({"model.pt": bytes(1_000_000_000)})),
+    "weights of zeros": checkpoint(lambda c: c.update({"model.pt": bytes(500_000_000)})),
     "wide": arguments(model_channels=2**15),
     "large domain": arguments(img_resolution=[5000, 5000]),
     "grid of zeros": hdf5(

@@ -148,6 +148,8 @@ def test_arguments_that_make_no_sense(package: Path, tmp_path: Path) -> None:
         load(make_hrrr(tmp_path, "edm"), shift=3.0)
     with pytest.raises(InputError, match="amp cannot be set"):
         model.amp = True  # type: ignore[misc]
+    with pytest.raises(InputError, match="_sample_one, which this CorrDiff does not call"):
+        type("Mine", (CorrDiffEra5Hrrr,), {"_sample_one": None})
     with pytest.raises(InputError, match="not a package of CorrDiffEra5Hrrr"):
         CorrDiffEra5Hrrr(demo_downscaler())
     x = coarse(1)

@@ -84,6 +84,7 @@ def test_equals_upstream(stock: Any, accelerated: bool) -> None:
     assert relerr(model(weather(), SEEDS, lead_hours=[0])[0], got[0]) > 1e-3
 
 
+@pytest.mark.slow
 def test_earth2studios_protocol(stock: Any) -> None:
     """Lead times are a dimension of the coordinates, before or after others."""
     model = CorrDiff.load_model(Folder(stock[0]), precision="fp32", accelerated=False)
@@ -104,6 +105,7 @@ def test_earth2studios_protocol(stock: Any) -> None:
         model(weather(), OrderedDict(time=coords["time"], **own))
 
 
+@pytest.mark.slow
 def test_what_cannot_be(stock: Any) -> None:
     loaded = read_package(Folder(stock[0]))
     model = Downscaler(loaded.spec, loaded.regression, loaded.denoiser, "fp32")
@@ -120,6 +122,7 @@ def test_what_cannot_be(stock: Any) -> None:
         Downscaler(specification(), *make_networks(specification()))
 
 
+@pytest.mark.slow
 def test_the_metadata_come_back(stock: Any) -> None:
     assert json.loads((stock[0] / "metadata.json").read_text())["lead_time_hours"] == [0, 6, 12]
     assert read_package(Folder(stock[0])).spec.lead_time_hours == HOURS
@@ -147,6 +150,7 @@ def _late(spec: CorrDiffSpec) -> Any:
     return zip(make_networks(spec), arguments(spec), strict=True)
 
 
+@pytest.mark.slow
 def test_a_run_over_forecasts(
     argv: tuple[object, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,6 +170,7 @@ def test_a_run_over_forecasts(
         )
 
 
+@pytest.mark.slow
 def test_refused_at_the_door(
     argv: tuple[object, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -279,6 +279,7 @@ def test_drawing_begins_before_the_regression(monkeypatch: pytest.MonkeyPatch, m
     assert events == (sampled if mode == "both" else ["regression"]) * 2
 
 
+@pytest.mark.slow
 def test_noise_is_drawn_anew_after_memory_has_run_out() -> None:
     """A block that failed has used its noise; the next attempt has the same."""
     spec = make_spec()

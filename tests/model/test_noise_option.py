@@ -58,6 +58,7 @@ def test_seeds_that_upstream_draws_on_the_device(package: Path, monkeypatch: pyt
     assert seen == [None, GPU]
 
 
+@pytest.mark.slow
 def test_on_the_command_line(package: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """On a CPU both are the same, and the store does not tell them apart."""
     common = ("--package", package, "--samples", 2, "--seed", 3, "--source", "demo", "--device", "cpu")

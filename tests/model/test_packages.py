@@ -89,6 +89,7 @@ SPECS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", SPECS.values(), ids=SPECS.keys())
 def test_round_trip(tmp_path: Path, what: dict[str, Any]) -> None:
     spec = make_spec(**{"sampling": Sampling("heun", 3, 0.004, 70.0, double=False), **what})
@@ -140,6 +141,7 @@ def test_what_the_generic_layout_cannot_say(tmp_path: Path, what: dict[str, Any]
 # the checksum
 
 
+@pytest.mark.slow
 def test_checksum_is_of_the_content_alone(good: Path, broken: Path) -> None:
     first = load(good).spec.sha256
     assert len(first) == 64 and first == load(broken).spec.sha256
@@ -188,6 +190,7 @@ def test_sampling_follows_the_path_that_the_metadata_name(
     assert load(broken).spec.sampling == want
 
 
+@pytest.mark.slow
 def test_order_and_choice_of_invariants(broken: Path) -> None:
     """All of the file where the metadata name none; those named, in their order, where they do."""
     fields = hills(curved(16, 24))[0]
@@ -204,6 +207,7 @@ def test_order_and_choice_of_invariants(broken: Path) -> None:
         assert np.array_equal(spec.invariant_fields, np.stack([fields + names.index(n) for n in want]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [0.25, 0.5, 1.0, 0.1])
 @pytest.mark.filterwarnings("ignore")
 def test_inferred_input_grid_is_the_stock_classes(broken: Path, stock: Any, step: float) -> None:
@@ -393,6 +397,7 @@ def taiwan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_taiwan(tmp_path_factory.mktemp("taiwan") / "package")
 
 
+@pytest.mark.slow
 def test_taiwan_layout(taiwan: Path) -> None:
     loaded, arrays = load(taiwan), taiwan_arrays((16, 24))
     spec = loaded.spec

@@ -40,7 +40,7 @@ from torch import Tensor
 from earth2_corrdiff import CorrDiff, CorrDiffTaiwan, save_package
 from earth2_corrdiff.model.spec import Sampling
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 TOOL = SHARED / "tools" / "make_taiwan_package.py"
 N = 16
 
@@ -117,7 +117,16 @@ GENERIC: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("what", GENERIC.values(), ids=GENERIC.keys())
+QUICK = "stochastic by default"
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param(what, id=name, marks=[] if name == QUICK else pytest.mark.slow)
+        for name, what in GENERIC.items()
+    ],
+)
 def test_generic_layout(tmp_path: Path, stock: ModuleType, what: dict[str, Any]) -> None:
     package = Package(str(write_package(tmp_path / "package", **what)))
     x = weather(2)
@@ -128,6 +137,7 @@ def test_generic_layout(tmp_path: Path, stock: ModuleType, what: dict[str, Any])
         assert not torch.equal(ours[:, 0], ours[:, 1])
 
 
+@pytest.mark.slow
 def test_arguments_of_the_loader_and_attributes(tmp_path: Path, stock: ModuleType) -> None:
     package = Package(str(write_package(tmp_path / "package", sigma_max=200.0)))
     bounds = {"sigma_min": 0.005, "sigma_max": 90.0}
@@ -138,6 +148,7 @@ def test_arguments_of_the_loader_and_attributes(tmp_path: Path, stock: ModuleTyp
     compare(run(models[0], weather()), run(models[1], weather()))
 
 
+@pytest.mark.slow
 def test_coordinates_of_both_classes(tmp_path: Path, stock: ModuleType) -> None:
     package = Package(str(write_package(tmp_path / "package")))
     ours, theirs = plain(package), stock.CorrDiff.load_model(package)
@@ -160,6 +171,7 @@ WRITTEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", WRITTEN.values(), ids=WRITTEN.keys())
 @pytest.mark.parametrize("half", [False, True])
 def test_the_stock_class_loads_what_is_written(
@@ -171,6 +183,7 @@ def test_the_stock_class_loads_what_is_written(
     compare(run(ours, weather()), run(theirs, weather()))
 
 
+@pytest.mark.slow
 def test_the_stock_class_cannot_condition_euler_on_the_mean(tmp_path: Path, stock: ModuleType) -> None:
     """An upstream limit: that one combination is this project's alone."""
     spec = make_spec((N, N), sampling=Sampling("euler", 3))
@@ -180,6 +193,7 @@ def test_the_stock_class_cannot_condition_euler_on_the_mean(tmp_path: Path, stoc
         stock.CorrDiff.load_model(package)
 
 
+@pytest.mark.slow
 def test_taiwan_layout(tmp_path: Path, stock: ModuleType) -> None:
     """One member, as upstream allows 448 x 448 only; weights are rounded to half as there."""
     package = Package(
@@ -223,6 +237,7 @@ def tool() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "what",
     [
@@ -244,6 +259,7 @@ def test_generic_look_alike_of_the_published_networks(
     )
 
 
+@pytest.mark.slow
 def test_precision_of_the_whole_pipeline(tmp_path: Path) -> None:
     """bfloat16 against float32, over several members: small beside the spread of the ensemble."""
     package = Package(str(write_package(tmp_path / "package")))
@@ -256,6 +272,7 @@ def test_precision_of_the_whole_pipeline(tmp_path: Path) -> None:
         assert 0 < error.std() < 0.05 * a[:, :, i].double().std()
 
 
+@pytest.mark.slow
 def test_specification_of_a_package_of_upstream(tmp_path: Path) -> None:
     model = CorrDiff.load_model(Package(str(write_package(tmp_path / "package", seed=None))))
     assert replace(model.spec.sampling, steps=18) == Sampling("heun", 18, 0.002, 800.0, double=False)

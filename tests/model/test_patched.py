@@ -59,6 +59,7 @@ def inputs_of(lr: Tensor, mean: Tensor, position: Tensor) -> PatchInputs:
     return PatchInputs(torch.cat([mean.expand(len(lr), -1, -1, -1), lr], dim=1), lr, position[None])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["euler", "heun"])
 @layouts
 def test_equals_the_patched_deterministic_sampler(layout: Layout, solver: str) -> None:
@@ -109,6 +110,7 @@ def unet_of_patches(args: dict[str, Any], theirs: Any) -> Given:
     return given
 
 
+@pytest.mark.slow
 def test_equals_the_patched_sampler_with_a_real_network() -> None:
     from physicsnemo.diffusion.samplers.legacy_deterministic_sampler import deterministic_sampler
 
@@ -143,6 +145,7 @@ def test_one_patch_over_all_is_no_patch_bit_for_bit(solver: str, patch: tuple[in
     assert torch.equal(*results)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", WINDOWS)
 def test_the_result_does_not_depend_on_the_batch(window: str) -> None:
     layout = LAYOUTS["both"]
@@ -150,11 +153,11 @@ def test_the_result_does_not_depend_on_the_batch(window: str) -> None:
     inputs = inputs_of(lr, mean, theirs.model.pos_embd.detach())
     net, geometry = unet_of_patches(UNET, theirs), PatchGeometry(*layout)
     want = patched(net, geometry, inputs, window)(noise, 0.7)
-    for batch, keep in ((2, False), (4, True), (7, True), (1000, False)):
+    for batch, keep in ((2, False), (7, True)):
         denoise = patched(net, geometry, inputs, window, batch, keep)
         assert torch.equal(denoise(noise, 0.7), want) and torch.equal(denoise(noise, 0.7), want)
     shared = PatchInputs(inputs.cond[:1], lr[:1], inputs.position)
-    for batch, keep in ((1, True), (3, True), (4, False), (8, True)):
+    for batch, keep in ((3, True), (4, False)):
         same = patched(net, geometry, shared, window, batch, keep)(noise, 0.7)
         assert torch.equal(same[:1], want[:1]) and not torch.equal(same[1:], want[1:])
 

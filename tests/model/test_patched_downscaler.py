@@ -65,6 +65,7 @@ def downscaler(loaded: Loaded, precision: str = "fp32", accelerated: bool = True
     return Downscaler(loaded.spec, loaded.regression, loaded.denoiser, precision, accelerated)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accelerated", [False, True])
 def test_equals_upstreams_patched_sampler(package: Package, accelerated: bool) -> None:
     from physicsnemo.diffusion.samplers.legacy_stochastic_sampler import stochastic_sampler
@@ -93,6 +94,7 @@ def test_equals_upstreams_patched_sampler(package: Package, accelerated: bool) -
     assert torch.equal(model(weather(), SEEDS[1:])[:, 0], got[:, 1])
 
 
+@pytest.mark.slow
 def test_the_windows_differ_a_little(package: Package) -> None:
     model = downscaler(load(package[0]))
     flat = model(weather(), SEEDS)
@@ -101,6 +103,7 @@ def test_the_windows_differ_a_little(package: Package) -> None:
     assert not torch.equal(flat, smooth) and torch.isfinite(smooth).all()
 
 
+@pytest.mark.slow
 def test_one_patch_over_all_is_the_whole_domain() -> None:
     """A denoiser that sees its patch only, in one patch: the same bits as without patches."""
     made = []
@@ -112,6 +115,7 @@ def test_one_patch_over_all_is_the_whole_domain() -> None:
     assert torch.equal(*made)
 
 
+@pytest.mark.slow
 def test_the_metadata_come_back(tmp_path: Path) -> None:
     for patching in (PATCHES, None):
         spec = specification(patching=patching)

@@ -8,14 +8,17 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
+from tiny import make_networks, make_spec
 from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.diffusion.rectified_flow import flow_pair, flow_sigmas
 from earth2_corrdiff.model.diffusion.solvers import SOLVERS, Churn, network_calls, sample
+from earth2_corrdiff.model.packages.writer import save_package
 from earth2_corrdiff.model.spec import Sampling
 
 SHAPE = (2, 3, 4, 6)
@@ -77,6 +80,13 @@ def test_levels_that_a_network_does_not_support() -> None:
         FLOW.check_setting("sigma_max")
     with pytest.raises(InputError, match="shift belongs to the schedule rectified_flow"):
         Sampling("heun", 6).check_setting("shift")
+
+
+def test_a_package_of_the_generic_layout_cannot_hold_it(tmp_path: Path) -> None:
+    spec = make_spec()
+    for sampling in (FLOW, Sampling("heun", 6, rho=5.0)):
+        with pytest.raises(InputError, match="the schedule karras with a rho of 7 alone"):
+            save_package(tmp_path, replace(spec, sampling=sampling), *make_networks(spec))
 
 
 # solvers

@@ -238,6 +238,7 @@ def test_churn_factor() -> None:
     assert churn.factor(0.04, 8) == churn.factor(51.0, 8) == 0.0
 
 
+@pytest.mark.slow
 def test_churn_keeps_the_variance_of_a_gaussian() -> None:
     """Algorithm 2 adds what it removes: with many steps the spread is right."""
     n, g = 200_000, torch.Generator().manual_seed(0)

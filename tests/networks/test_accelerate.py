@@ -55,25 +55,26 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 # one call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["EDMPrecondSR", "EDMPrecondSuperResolution"])
 def test_denoiser_in_every_precision(engine: str, name: str) -> None:
     """float32 to 3e-6; half precision no further from it than stock operators: the rule, at each sigma."""
-    for seed in range(2):
-        plain = make_denoiser(name, seed)
-        fast = {p: accelerate(plain, p) for p in ("fp32", "bf16", "fp16")}
-        stock = {p: copy.deepcopy(plain) for p in ("bf16", "fp16")}
+    plain = make_denoiser(name)
+    fast = {p: accelerate(plain, p) for p in ("fp32", "bf16", "fp16")}
+    stock = {p: copy.deepcopy(plain) for p in ("bf16", "fp16")}
+    for p, net in stock.items():
+        set_precision(net, p)
+    for sigma in SIGMAS:
+        x, cond = fields(2)
+        x = noisy(x, sigma)
+        want = plain(x, sigma, cond)
+        got = fast["fp32"](x, sigma, cond)
+        assert got.dtype == torch.float32 and relerr(got, want) <= 3e-6
         for p, net in stock.items():
-            set_precision(net, p)
-        for sigma in SIGMAS:
-            x, cond = fields(2, seed)
-            x = noisy(x, sigma)
-            want = plain(x, sigma, cond)
-            got = fast["fp32"](x, sigma, cond)
-            assert got.dtype == torch.float32 and relerr(got, want) <= 3e-6
-            for p, net in stock.items():
-                assert relerr(fast[p](x, sigma, cond), want) <= relerr(net(x, sigma, cond), want), (p, sigma)
+            assert relerr(fast[p](x, sigma, cond), want) <= relerr(net(x, sigma, cond), want), (p, sigma)
 
 
+@pytest.mark.slow
 def test_regression_in_every_precision(engine: str) -> None:
     for args in ({}, {"embedding_type": "positional"}, {"model_type": "SongUNet", "img_in_channels": COND}):
         plain = make_regression(**args)
@@ -161,6 +162,7 @@ def test_a_foreign_architecture_runs_as_it_is(upstream: object, said: list[str])
             accelerate(plain, precision)
 
 
+@pytest.mark.slow
 def test_the_pipeline_of_a_foreign_architecture(upstream: object, said: list[str]) -> None:
     """One log line for each network, and upstream's bits."""
     spec = make_spec()
@@ -195,6 +197,7 @@ def errors(got: Tensor, want: Tensor) -> tuple[float, float]:
     return relerr(got - centre, want - centre), float(np.abs(power(got) / spectrum - 1).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_fields_and_spectra_after_a_sampling_run(solver: str) -> None:
     """The bars: 1e-5 and 1e-4 in float32; in bfloat16 2e-2 and 5e-2, and stock's."""
@@ -214,6 +217,7 @@ def test_fields_and_spectra_after_a_sampling_run(solver: str) -> None:
     assert spectrum <= max(5e-2, stock[1]), (spectrum, stock)  # of few members, at waves of little power
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_member_is_the_same_alone_and_in_any_batch(precision: str) -> None:
     model, x = make_downscaler(make_spec(sampling=Sampling("heun", 2)), precision, True), weather(2)
@@ -252,6 +256,7 @@ def test_out_of_memory_in_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 # copies, other weights, other devices, training
 
 
+@pytest.mark.slow
 def test_copies(engine: str) -> None:
     """Before the first call and after it."""
     x, cond = fields()
@@ -283,6 +288,7 @@ def one_weight(fast: nn.Module, plain: nn.Module) -> None:
             fast.get_parameter(name).data = value.clone()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [other_weights, one_weight])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_weights_that_change_after_the_first_call(
@@ -296,6 +302,7 @@ def test_weights_that_change_after_the_first_call(
         assert not torch.equal(first, want) and torch.equal(fast(*args), want)
 
 
+@pytest.mark.slow
 def test_weights_that_change_one_by_one(engine: str) -> None:
     """None of any kind is overlooked."""
     (x, cond), fast = fields(), accelerate(make_denoiser(additive_pos_embed=True), "fp32")
@@ -332,6 +339,7 @@ def test_other_devices() -> None:
         fast(x.to("meta"), 0.7, cond)
 
 
+@pytest.mark.slow
 def test_training_and_gradients_run_the_plain_network(engine: str) -> None:
     """Silently detached results, or those of evaluation in training, would be worse than slow ones."""
     (x, cond), want = fields(2), {}
@@ -357,6 +365,7 @@ def test_training_and_gradients_run_the_plain_network(engine: str) -> None:
                 assert not net(*args[:1], *((0.7, cond) if kind == "denoiser" else ())).requires_grad
 
 
+@pytest.mark.slow
 def test_gradients_with_respect_to_the_input() -> None:
     """As in guided sampling, of a network that is frozen itself."""
     plain, (x, cond) = make_denoiser(), fields()

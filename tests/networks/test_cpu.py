@@ -120,6 +120,7 @@ def threads() -> Iterator[None]:
 # against the plain network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fast", FAST)
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
 def test_every_option_in_every_precision(fast: Callable[..., Any], options: dict[str, Any]) -> None:
@@ -135,6 +136,7 @@ def test_every_option_in_every_precision(fast: Callable[..., Any], options: dict
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fast", FAST)
 @pytest.mark.parametrize("label", [-1.5, 0.0, 1.1])
 def test_bfloat16_is_no_worse_than_stock_operators(fast: Callable[..., Any], label: float) -> None:
@@ -174,6 +176,7 @@ def test_preconditioning(fast: Callable[..., Any], options: dict[str, Any]) -> N
         assert relerr(fast(net, "fp32")(x, cond, LABEL, (c_in, c_cond, gain, skip)), want) <= 2e-6
 
 
+@pytest.mark.slow
 @with_kernels
 def test_noise_levels_are_told_apart() -> None:
     """More of them than are remembered, and the first again."""
@@ -212,6 +215,7 @@ def test_sizes_that_cannot_be_halved_are_refused() -> None:
 # call after call
 
 
+@pytest.mark.slow
 @with_kernels
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_nothing_is_left_from_other_calls(precision: str) -> None:

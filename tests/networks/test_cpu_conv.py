@@ -316,6 +316,7 @@ def test_bits_do_not_depend_on_threads_or_on_other_calls(threads: None) -> None:
     assert all(same(run(*work[i]), first[i]) for i in reversed(range(len(work))))
 
 
+@pytest.mark.slow
 def test_scratch_full_of_nan_is_not_read(threads: None) -> None:
     torch.set_num_threads(1)  # one scratch, which each call takes
     work = jobs()

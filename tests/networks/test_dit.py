@@ -29,6 +29,7 @@ from dit_kit import (
 from tiny import relerr
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.networks.dit import DiT
 from earth2_corrdiff.networks.mdlus import Checkpoint, Nested, read_mdlus, write_mdlus
 from earth2_corrdiff.networks.preconditioned import DiTDenoiser, DiTFlow, DiTMean, build, create
 
@@ -322,3 +323,10 @@ def test_modules_nested_without_end_are_refused(tmp_path: Path) -> None:
 
 def chain(length: int) -> Nested:
     return Nested("A", {"model": chain(length - 1)} if length else {})
+
+
+def test_weights_of_a_file_are_not_drawn_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the device ``meta`` PyTorch imports its compiler for random numbers, which takes seconds."""
+    state = upstream_dit().state_dict()
+    monkeypatch.setattr(DiT, "initialise", lambda self: pytest.fail("drawn"))
+    build(Checkpoint("DiT", ARGS, state, ""))

@@ -66,6 +66,11 @@ def test_new_weights_are_cast_anew() -> None:
     with torch.no_grad():
         first = fast(x)
         assert torch.equal(first, fast(x))
+        own, cast = (net.state_dict() for net in (plain.model, fast._executor(CPU)))
+        assert all(
+            (own[key].data_ptr() == cast[key].data_ptr()) == (own[key].dtype == cast[key].dtype)
+            for key in own
+        )
         plain.model.blocks[1].linear["layers"][0].weight.zero_()
         assert relerr(fast(x), plain(x)) < 0.05 < relerr(first, plain(x))
 

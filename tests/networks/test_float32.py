@@ -209,6 +209,7 @@ def test_strips_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == [False, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "want"), [("fp32", False), ("auto", False), ("bf16", True)])
 def test_a_plain_pipeline(seen: list[tuple[bool, bool]], precision: str, want: bool) -> None:
     """Without acceleration "auto" is the reference, too."""

@@ -111,6 +111,7 @@ def test_a_step_needs_what_was_computed(full: Denoiser, monkeypatch: pytest.Monk
             assert 0.8 * want < meter.peak < want
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_plain_call_needs_what_was_computed(full: Denoiser, precision: str) -> None:
     """Upstream's arithmetic keeps several float32 maps at a norm."""
@@ -322,6 +323,7 @@ def test_fewer_after_memory_has_run_out(full: Denoiser, monkeypatch: pytest.Monk
     assert batching.members(GPU, DOMAIN) == 8 == batching.members(GPU, DOMAIN, most=40)
 
 
+@pytest.mark.slow
 def test_a_captured_regression_is_there_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """At once where it fits the free memory, once: its warm-up is gone when it is captured."""
     net = make_networks(make_spec((1056, 1792), bent=False))[0].model

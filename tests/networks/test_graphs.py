@@ -88,6 +88,7 @@ def eager(net: Denoiser, precision: str = "fp32") -> Callable[[Tensor, float, Te
     return lambda x, sigma, cond: run(x, run.prepare(cond), level(sigma))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_replays_equal_eager_steps(graphs: list[Recorder], precision: str) -> None:
     """Other x, other noise levels, other conditionings in turn; and no result is written over by the next."""
@@ -116,6 +117,7 @@ def test_a_conditioning_that_is_written_into_again(
     assert len(graphs) == 1
 
 
+@pytest.mark.slow
 def test_shapes_in_turn(graphs: list[Recorder]) -> None:
     """Each has its graph; beyond ``GRAPHS`` the one that was not used for longest goes."""
     net = make_denoiser()
@@ -153,6 +155,7 @@ def test_other_weights_make_other_graphs(graphs: list[Recorder]) -> None:
     assert torch.equal(fast(x, 0.7, cond), eager(make_denoiser(seed=2))(x, 0.7, cond)) and len(graphs) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["heun", "dpmpp_2m"])
 def test_a_sampling_run_of_replays(
     graphs: list[Recorder], monkeypatch: pytest.MonkeyPatch, solver: str

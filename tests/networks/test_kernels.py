@@ -77,6 +77,7 @@ def test_norm_without_kernels(no_kernels: None, case: Case) -> None:
     assert_close(results(group_norm_silu, case, given), truth(case, given), case, 2e-6)
 
 
+@pytest.mark.slow
 def test_norm_of_a_large_field_far_from_zero() -> None:
     """The size of the design's table; a one-pass variance is wrong by 9 % here."""
     case = Case((1, 128, 112, 112), 1000, shifted=False)
@@ -230,6 +231,7 @@ def test_reference_equals_pytorch(layout: torch.memory_format) -> None:
     torch.testing.assert_close(unbiased, F.silu(module(x)), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("run", "silu", "unbiased", "shifted"),
     pairwise((reference.group_norm_silu, group_norm_silu), *[(True, False)] * 3),

@@ -52,6 +52,7 @@ def test_residual_refuses_what_does_not_fit(other: Tensor) -> None:
 OPERATORS = torch.ops.earth2_corrdiff
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "layout", "shifted"),
     [
@@ -85,6 +86,7 @@ class _Net(nn.Module):
         return residual_scale(y, x, 0.7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
 def test_compiler_sees_through_it(layout: torch.memory_format) -> None:
     torch.manual_seed(0)

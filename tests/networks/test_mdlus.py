@@ -240,6 +240,7 @@ def test_misshapen_weights_are_named_with_both_shapes() -> None:
     assert "misshapen" in text and CONV in text and "(8, 12, 3, 3)" in text and "(8, 9, 3, 3)" in text
 
 
+@pytest.mark.slow
 def test_many_faults_are_counted() -> None:
     """Weights of a wider network: five are named."""
     weights = state(args={**ARGS, "model_channels": 16})
@@ -259,6 +260,7 @@ def equal_networks(weights: dict[str, torch.Tensor], args: dict[str, Any] = ARGS
         assert torch.equal(ours.state_dict()[key], value), key
 
 
+@pytest.mark.slow
 def test_attention_under_its_old_names(tmp_path: Path) -> None:
     old = {}
     for key, value in state().items():
@@ -273,6 +275,7 @@ def test_attention_under_its_old_names(tmp_path: Path) -> None:
     assert all(torch.equal(theirs.state_dict()[k], v) for k, v in state().items() if "freqs" not in k)
 
 
+@pytest.mark.slow
 def test_frequencies_and_position_features_may_be_stored_or_not() -> None:
     stored = state()
     lean = {k: v for k, v in stored.items() if not k.endswith("freqs")}

@@ -217,6 +217,7 @@ def test_two_processes_build_at_once(library: str, cold: Path, fake: Callable[..
 # what is built
 
 
+@pytest.mark.slow
 @with_compiler
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="flags of another kind of machine")
 @pytest.mark.parametrize(("flag", "lanes"), [("-march=x86-64", 4), ("-march=x86-64-v3", 8)])
@@ -238,6 +239,7 @@ def test_older_machines(cold: Path, monkeypatch: pytest.MonkeyPatch, flag: str, 
         assert relerr(got.data, want.permute(1, 2, 0)) < bound
 
 
+@pytest.mark.slow
 @with_compiler
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_pipeline_without_kernels(

@@ -88,6 +88,14 @@ def test_error_in_half_precision_is_that_of_masked_attention(
     for form in (neighbourhood_attention, tiled_attention):
         y = form(*half, 5)
         assert y.dtype is torch.bfloat16 and relerr(y, truth) < bound
+    for x in half:
+        x.requires_grad_()
+    wide = [x.detach().double().requires_grad_() for x in half]
+    true = torch.autograd.grad(masked_attention(*wide, 5).sum(), wide)
+    masked = torch.autograd.grad(masked_attention(*half, 5).sum(), half)
+    ours = torch.autograd.grad(neighbourhood_attention(*half, 5).sum(), half)
+    for a, b, c in zip(ours, masked, true, strict=True):
+        assert a.dtype is torch.bfloat16 and relerr(a, c) < 1.3 * relerr(b, c)
     single = [x.float() for x in exact]
     assert relerr(tiled_attention(*single, 5), masked_attention(*exact, 5)) < 5e-7
 

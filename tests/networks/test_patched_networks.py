@@ -52,6 +52,7 @@ def both(folder: Path, name: str, change: dict[str, Any]) -> tuple[Denoiser, nn.
     return ours, theirs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "change", "lead"), CASES.values(), ids=CASES.keys())
 def test_equals_the_patched_sampler(
     tmp_path: Path, name: str, change: dict[str, Any], lead: list[int] | None
@@ -60,7 +61,7 @@ def test_equals_the_patched_sampler(
 
     (ours, theirs), (noise, lr, mean) = both(tmp_path, name, change), fields(LAYOUT[0])
     label = None if lead is None else torch.tensor(lead)
-    how: dict[str, Any] = {"patching": theirs_of(LAYOUT), "mean_hr": mean, "num_steps": 3, "solver": "euler"}
+    how: dict[str, Any] = {"patching": theirs_of(LAYOUT), "mean_hr": mean, "num_steps": 2, "solver": "euler"}
     if label is not None:
         how["lead_time_label"] = label
     with eager():
@@ -68,14 +69,14 @@ def test_equals_the_patched_sampler(
     place = ours.position(label)
     assert place is not None
     inputs = PatchInputs(torch.cat([mean.expand(2, -1, -1, -1), lr], 1), lr, place.detach())
-    for net in (ours, accelerate(ours, "fp32")):
-        for batch in (1, 4):
-            with torch.no_grad():
-                denoise = patched(net.given, PatchGeometry(*LAYOUT), inputs, batch=batch)
-                got = sample(denoise, noise, karras_sigmas(3, 0.002, 80), "euler")
-            assert relerr(got, want) < 1e-5 and want.std() > 0.1, (type(net), batch)
+    for net, batch in ((ours, 1), (accelerate(ours, "fp32"), 4)):
+        with torch.no_grad():
+            denoise = patched(net.given, PatchGeometry(*LAYOUT), inputs, batch=batch)
+            got = sample(denoise, noise, karras_sigmas(2, 0.002, 80), "euler")
+        assert relerr(got, want) < 1e-5 and want.std() > 0.1, (type(net), batch)
 
 
+@pytest.mark.slow
 def test_the_whole_domain_with_lead_times_equals_upstream(tmp_path: Path) -> None:
     channels = UNET["img_in_channels"] + 5
     ours, theirs = both(tmp_path, "EDMPrecondSuperResolution", {**LATE, "img_in_channels": channels})

@@ -67,6 +67,7 @@ def fields(channels: int, batch: int = 2, seed: int = 0) -> Tensor:
     return torch.randn(batch, channels, H, W, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "change"), DENOISERS.values(), ids=DENOISERS.keys())
 def test_denoiser_equals_upstream_bit_for_bit(tmp_path: Path, name: str, change: dict[str, Any]) -> None:
     ours, theirs = both(tmp_path, name, change)
@@ -128,6 +129,7 @@ FOREIGN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", FOREIGN.values(), ids=FOREIGN.keys())
 def test_other_architectures_are_left_to_upstream(tmp_path: Path, change: dict[str, Any]) -> None:
     ours, theirs = both(tmp_path, "EDMPrecondSuperResolution", change)
@@ -150,6 +152,7 @@ def test_foreign_regression_equals_upstream(tmp_path: Path) -> None:
         assert torch.equal(ours(cond), theirs(torch.zeros(2, COUT, H, W), cond))
 
 
+@pytest.mark.slow
 def test_foreign_network_moves_as_a_whole(tmp_path: Path) -> None:
     """Buffers that PhysicsNeMo's module holds itself must follow, or a GPU would meet CPU tensors."""
     ours, _ = both(tmp_path, "EDMPrecondSuperResolution", FOREIGN["residual encoder"])
@@ -218,6 +221,7 @@ def upstream_denoise(dtype: torch.dtype, net: nn.Module, x: Tensor, sigma: float
     return x * sd**2 / (s**2 + sd**2) + raw * s * sd / (s**2 + sd**2).sqrt()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_denoises_no_worse_than_upstream(tmp_path: Path, precision: str) -> None:
     ours, theirs = both(tmp_path, "EDMPrecondSuperResolution", {**POSITION, "model_channels": 16})
@@ -234,6 +238,7 @@ def test_half_precision_denoises_no_worse_than_upstream(tmp_path: Path, precisio
         assert 0 < mine <= stock, (sigma, mine, stock)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_regresses_no_worse_than_upstream(tmp_path: Path, precision: str) -> None:
     ours, theirs = both(tmp_path, "UNet", {"embedding_type": "zero", "model_channels": 16})

@@ -55,6 +55,7 @@ def image(batch: int = 2, dtype: torch.dtype = torch.float32) -> tuple[Tensor, T
     return x.to(dtype), torch.tensor([0.3, -0.5])[:batch].to(torch.promote_types(dtype, torch.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", KINDS.values(), ids=KINDS.keys())
 def test_strips_equal_the_whole(what: dict[str, Any]) -> None:
     net, (x, labels) = network(**what), image()
@@ -66,6 +67,7 @@ def test_strips_equal_the_whole(what: dict[str, Any]) -> None:
     assert want.std() > 0.1
 
 
+@pytest.mark.slow
 def test_strips_are_exact_but_for_rounding() -> None:
     """In float64 nothing is left; in float32 strips are no further from it than the whole is."""
     net, (x, labels) = network(num_blocks=2), image()
@@ -84,6 +86,7 @@ def test_a_large_mean_is_no_harm() -> None:
     assert relerr(StripUNet(net, 5)(x + 1e3, labels), want) < 2 * relerr(whole, want)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_no_worse_in_strips() -> None:
     net, (x, labels) = network(model_channels=16), image()
     want = net(x, labels)
@@ -95,6 +98,7 @@ def test_bfloat16_is_no_worse_in_strips() -> None:
     assert 0 < relerr(strips, want) < 1.2 * relerr(whole, want)
 
 
+@pytest.mark.slow
 def test_position_of_another_domain() -> None:
     """As for a patch, or a domain that the network was not made for."""
     net, labels = network(gridtype="learnable", N_grid_channels=3, in_channels=8), image()[1]
@@ -109,6 +113,7 @@ def test_position_of_another_domain() -> None:
 # where maps live
 
 
+@pytest.mark.slow
 def test_the_place_does_not_change_a_bit(tmp_path: Path) -> None:
     net, (x, labels) = network(), image()
     want = StripUNet(net, 7)(x, labels)
@@ -117,6 +122,7 @@ def test_the_place_does_not_change_a_bit(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
 
 
+@pytest.mark.slow
 def test_maps_in_files_take_no_memory(tmp_path: Path) -> None:
     net, (x, labels) = network(model_channels=32, num_blocks=4), image(1)
     row = memory_of(net, (H, W), torch.float32, rows=2)
@@ -160,8 +166,10 @@ def test_bad_arguments(change: Any, words: str) -> None:
 # memory
 
 
-@pytest.mark.parametrize("rows", [1, 2, 4, 8])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rows", "dtype"), [(1, torch.float32), (2, torch.float64), (8, torch.float32)], ids=str
+)
 def test_strips_need_what_was_computed(rows: int, dtype: torch.dtype) -> None:
     net = network(model_channels=32, embedding_type="zero", num_blocks=2).to(dtype)
     x, labels = image(1, dtype)

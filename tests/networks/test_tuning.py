@@ -146,6 +146,7 @@ def by_engine(own: Mapping[str, float], torch_: Mapping[str, float]) -> tuning.T
     return lambda work: next(order)
 
 
+@pytest.mark.slow
 @needs_own
 def test_a_cpu_runs_what_was_faster(folder: Path) -> None:
     timer = by_engine({"fp32": 1.0, "bf16": 1.0}, {"fp32": 0.98, "bf16": 0.5})
@@ -166,6 +167,7 @@ def test_a_cpu_runs_what_was_faster(folder: Path) -> None:
     assert own.device != other.device  # memory is planned for what runs
 
 
+@pytest.mark.slow
 @needs_own
 def test_a_cpu_in_a_hurry_keeps_the_defaults() -> None:
     found = tuning.tune(CPU, lambda work: 1.0, seconds=-1)
@@ -257,6 +259,7 @@ def test_graphs_are_left_out_where_a_table_says_so(monkeypatch: pytest.MonkeyPat
 # the command
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_chose(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -295,6 +298,7 @@ def test_a_folder_that_cannot_be_written(
     assert "the table cannot be written" in error and "EARTH2_CORRDIFF_CACHE" in error
 
 
+@pytest.mark.slow
 def test_a_store_records_a_choice_that_changes_results(tmp_path: Path, folder: Path) -> None:
     """Members of other kernels are other members: no run with another choice goes on with them."""
     package, time_ = make_package(tmp_path / "package", straight((24, 36))), "2024-07-24T12:00"

@@ -64,6 +64,7 @@ def image(args: dict[str, Any], batch: int = 2, channels: int | None = None) -> 
     return x, torch.tensor([-1.3, 0.9])[:batch]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
 @pytest.mark.parametrize("change", PLAIN.values(), ids=PLAIN.keys())
 def test_equals_song_unet_bit_for_bit(
@@ -110,6 +111,7 @@ def test_evaluation_of_a_member_does_not_depend_on_its_batch() -> None:
     assert relerr(both[:1], first) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{}, {"embedding_type": "zero"}, {"additive_pos_embed": True}])
 def test_training_mode_and_gradients_equal_upstream(upstream: ModuleType, change: dict[str, Any]) -> None:
     args = {**BASE, **change}

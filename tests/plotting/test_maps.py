@@ -33,6 +33,7 @@ def store(tmp_path: Path) -> xr.Dataset:
     return plotting.open_store(build(tmp_path / "store.zarr"))
 
 
+@pytest.mark.slow
 def test_map_is_the_cone_of_the_grid(store: xr.Dataset) -> None:
     for ax in map_axes(plotting.plot_member(store)):
         assert isinstance(ax.projection, ccrs.LambertConformal)
@@ -42,6 +43,7 @@ def test_map_is_the_cone_of_the_grid(store: xr.Dataset) -> None:
         assert ax.get_aspect() == 1.0
 
 
+@pytest.mark.slow
 def test_arrows_point_along_the_wind(store: xr.Dataset) -> None:
     """Independent: walk 100 m along each wind on the ellipsoid, and look where that leads on the map."""
     ax = map_axes(plotting.plot_member(store))[2]
@@ -60,6 +62,7 @@ def test_arrows_point_along_the_wind(store: xr.Dataset) -> None:
     assert 100 < len(quiver.X) < 700
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("curved", [True, False])
 def test_longitude_convention_does_not_matter(tmp_path: Path, curved: bool) -> None:
     one, other = (
@@ -146,6 +149,7 @@ def test_the_globe_is_drawn_from_its_left_edge_on(tmp_path: Path) -> None:
     assert shown[9].argmax() == 12 and shown[9].argmin() == 0
 
 
+@pytest.mark.slow
 def test_no_coastlines_is_one_warning(store: xr.Dataset) -> None:
     said: list[str] = []
     sink = logger.add(said.append, level="WARNING", format="{message}")
@@ -155,6 +159,7 @@ def test_no_coastlines_is_one_warning(store: xr.Dataset) -> None:
     assert len(said) == 1 and "CARTOPY_DATA_DIR" in said[0]
 
 
+@pytest.mark.slow
 def test_land_fraction_is_the_coast_where_cartopy_has_none(tmp_path: Path) -> None:
     ds = plotting.open_store(build(tmp_path / "s.zarr", land=True))
     for ax in map_axes(drawn(plotting.plot_member(ds))):
@@ -164,6 +169,7 @@ def test_land_fraction_is_the_coast_where_cartopy_has_none(tmp_path: Path) -> No
         assert np.abs(lon - 120.0).max() < 0.4  # the mask's edge, to a cell
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not COASTLINES.is_dir(), reason="no Natural Earth shapefiles beside the checkout")
 @pytest.mark.parametrize("turn", [0.0, -360.0])
 def test_coastlines_from_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turn: float) -> None:

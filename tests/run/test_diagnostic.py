@@ -148,6 +148,7 @@ def test_a_subclass_runs_in_the_pipeline(
             ("--model", "classes:Points", "--package", "default"),
             "classes:Points has no default package; give",
         ),
+        (("--model", "classes:Shifted", "--package", "default"), "classes:Shifted has no default package"),
     ],
 )
 def test_refusals(

@@ -92,6 +92,7 @@ def run(model: CorrDiff, store: Path, times: Any = TIMES, source: Any = None, **
 # what a member depends on: the seed, the time, its number, and nothing else
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [None, 1, 2])
 def test_a_member_alone_and_in_any_batch(
     package: Path, whole: Path, tmp_path: Path, batch: int | None
@@ -102,6 +103,7 @@ def test_a_member_alone_and_in_any_batch(
         np.testing.assert_array_equal(ds[name], fields(whole, name)[:, : model.number_of_samples])
 
 
+@pytest.mark.slow
 def test_a_member_in_another_order_of_times(package: Path, whole: Path, tmp_path: Path) -> None:
     more = [TIMES[1], "2024-07-24T18:00", TIMES[0]]
     ds = run(load(package), tmp_path / "run.zarr", more)
@@ -120,12 +122,14 @@ def test_a_member_is_the_pipeline_called_by_hand(package: Path, whole: Path) -> 
             np.testing.assert_array_equal(fields(whole, name)[t], by_hand[:, i])
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_members(package: Path, whole: Path, tmp_path: Path) -> None:
     other = run(load(package), tmp_path / "run.zarr", TIMES[:1], seed=SEED + 1)
     assert not np.intersect1d(other.member_seed, xr.open_zarr(whole).member_seed).size
     assert np.abs(other.mrr - fields(whole)[:1]).mean() > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [str, lambda t: datetime.fromisoformat(t).replace(tzinfo=UTC), np.datetime64]
 )
@@ -135,6 +139,7 @@ def test_times_in_every_form(small: Path, tmp_path: Path, kind: Callable[[str], 
     assert ds.member_seed.values == [[member_seed(SEED, np.datetime64(TIMES[0], "ns"), 0)]]
 
 
+@pytest.mark.slow
 def test_the_models_settings_are_used(package: Path, tmp_path: Path, evaluations: list[int]) -> None:
     model = load(package, number_of_samples=2, number_of_steps=np.int64(3), solver="euler", seed=np.int64(4))
     model.sigma_max = np.float32(50.0)
@@ -146,6 +151,7 @@ def test_the_models_settings_are_used(package: Path, tmp_path: Path, evaluations
     np.testing.assert_array_equal(again.t2m, ds.t2m)
 
 
+@pytest.mark.slow
 def test_a_run_without_seed_records_the_one_it_drew(small: Path, tmp_path: Path) -> None:
     model = load(small, seed=None)
     ds = [run(model, tmp_path / f"{i}.zarr", TIMES[0], seed=None) for i in range(2)]
@@ -154,6 +160,7 @@ def test_a_run_without_seed_records_the_one_it_drew(small: Path, tmp_path: Path)
     np.testing.assert_array_equal(again.mrr, ds[1].mrr)
 
 
+@pytest.mark.slow
 def test_progress_and_stages(package: Path, tmp_path: Path, evaluations: list[int]) -> None:
     done: list[int] = []
     options = Options(seed=SEED, max_batch=2)
@@ -167,12 +174,14 @@ def test_progress_and_stages(package: Path, tmp_path: Path, evaluations: list[in
     )
 
 
+@pytest.mark.slow
 def test_a_member_is_on_disk_when_it_is_yielded(package: Path, tmp_path: Path) -> None:
     for time, i in Downscaling(TIMES, load(package), Weather(), tmp_path / "run.zarr"):
         member = fields(tmp_path / "run.zarr").sel(time=time, sample=i)
         assert member.notnull().all()
 
 
+@pytest.mark.slow
 def test_the_regression_alone(tmp_path: Path) -> None:
     path = small_package(tmp_path / "package", inference_mode="regression", number_of_samples=2)
     model, done = load(path), []
@@ -183,6 +192,7 @@ def test_the_regression_alone(tmp_path: Path) -> None:
         np.testing.assert_array_equal(fields(tmp_path / "run.zarr", "t2m")[0, i], mean)
 
 
+@pytest.mark.slow
 def test_number_of_samples_of_downscale(small: Path, tmp_path: Path) -> None:
     model = load(small, number_of_samples=1)
     downscale(TIMES[0], model, Weather(), tmp_path / "run.zarr", number_of_samples=2)
@@ -194,6 +204,7 @@ def test_number_of_samples_of_downscale(small: Path, tmp_path: Path) -> None:
 # out of memory
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_batch(
     package: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
@@ -213,6 +224,7 @@ def test_out_of_memory_halves_the_batch(
     assert tried == [3, 1, 1, 1, 1, 1, 1]  # the second time does not try again
 
 
+@pytest.mark.slow
 def test_one_member_that_does_not_fit(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def block(*args: Any) -> torch.Tensor:
         raise RuntimeError(
@@ -249,6 +261,7 @@ def test_only_missing_members_are_recomputed(
     same(store, whole)
 
 
+@pytest.mark.slow
 def test_a_gap_is_filled(package: Path, whole: Path, tmp_path: Path, evaluations: list[int]) -> None:
     store = shutil.copytree(whole, tmp_path / "run.zarr")
     for member in ("0/0", "1/1"):
@@ -267,6 +280,7 @@ def test_resuming_a_finished_store_does_nothing(package: Path, whole: Path, eval
     assert contents(whole) == before and [path.stat().st_mtime_ns for path in whole.rglob("*")] == stamps
 
 
+@pytest.mark.slow
 def test_resuming_nothing_starts_afresh(package: Path, whole: Path, tmp_path: Path) -> None:
     run(load(package), tmp_path / "deep/er/run.zarr", resume=True)
     same(tmp_path / "deep/er/run.zarr", whole)
@@ -295,6 +309,7 @@ def writes(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 
 # A time writes three coarse fields, and for each member two fields and the seed.
+@pytest.mark.slow
 @pytest.mark.parametrize("when", [("layout", i) for i in (0, -1)] + [("run", i) for i in (0, 3, 5, 8, -1)])
 def test_killed_at_any_write(
     small: Path,
@@ -337,6 +352,7 @@ def test_killed_at_any_write(
     assert [path.name for path in tmp_path.iterdir()] == ["run.zarr"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -376,6 +392,7 @@ def test_another_run_is_not_resumed(
     assert contents(whole) == before
 
 
+@pytest.mark.slow
 def test_churn_is_part_of_a_run(package: Path, tmp_path: Path) -> None:
     model = load(package, solver="stochastic")
     killed_after(2, model, tmp_path / "run.zarr")
@@ -388,6 +405,7 @@ def test_churn_is_part_of_a_run(package: Path, tmp_path: Path) -> None:
     same(tmp_path / "run.zarr", tmp_path / "whole.zarr")
 
 
+@pytest.mark.slow
 def test_other_software_is_said(package: Path, tmp_path: Path, lines: list[str]) -> None:
     killed_after(1, load(package), tmp_path / "run.zarr")
     about = tmp_path / "run.zarr/zarr.json"
@@ -413,6 +431,7 @@ def old(done: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(done, tmp_path / "run.zarr"))
 
 
+@pytest.mark.slow
 def test_an_existing_store_is_refused(small: Path, old: Path) -> None:
     before = contents(old.parent)
     source = Weather()
@@ -421,6 +440,7 @@ def test_an_existing_store_is_refused(small: Path, old: Path) -> None:
     assert contents(old.parent) == before and not source.asked
 
 
+@pytest.mark.slow
 def test_overwrite(small: Path, old: Path) -> None:
     run(load(small), old.parent / "new.zarr", seed=2)
     run(load(small), old, seed=2, overwrite=True)
@@ -440,6 +460,7 @@ def celsius(array: xr.DataArray) -> None:
     array.loc[{"variable": "t2m"}] -= 273.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", [spoil_all, fail, celsius])
 @pytest.mark.parametrize("start", [{"overwrite": True}, {"resume": True}, {}])
 def test_nothing_is_lost_when_the_input_cannot_be_used(
@@ -453,6 +474,7 @@ def test_nothing_is_lost_when_the_input_cannot_be_used(
     assert [path.name for path in old.parent.iterdir()] == ["run.zarr"]
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_when_the_source_lacks_something(small: Path, old: Path) -> None:
     before = contents(old.parent)
     source = make_source(f"file:{weather_file(old.parent.parent / f'{old.parent.name}.nc', names=['t2m'])}")
@@ -464,6 +486,7 @@ def test_nothing_is_lost_when_the_source_lacks_something(small: Path, old: Path)
     assert contents(old.parent) == before
 
 
+@pytest.mark.slow
 def test_input_that_goes_bad_later_keeps_what_is_written(small: Path, tmp_path: Path) -> None:
     def second(array: xr.DataArray) -> None:
         if array.time.values[0] == np.datetime64(TIMES[1]):
@@ -483,6 +506,7 @@ def test_what_a_replacement_left_is_tidied_up(small: Path, old: Path) -> None:
     assert [path.name for path in old.parent.iterdir()] == ["run.zarr"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moves", [0, 1])
 def test_killed_while_the_old_store_is_replaced(
     small: Path, old: Path, monkeypatch: pytest.MonkeyPatch, moves: int
@@ -522,6 +546,7 @@ def test_what_is_no_store_is_never_touched(small: Path, tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_store_behind_a_link_is_replaced(small: Path, old: Path) -> None:
     disk = old.parent.parent / f"{old.parent.name}-disk"
     disk.mkdir()
@@ -539,6 +564,7 @@ def test_a_damaged_store_is_said(small: Path, old: Path) -> None:
         run(load(small), old, TIMES[0], seed=1, resume=True)
 
 
+@pytest.mark.slow
 def test_a_store_that_lost_its_own_metadata_is_refused(small: Path, old: Path) -> None:
     for text in (None, "", "{", "null", "[]", '{"zarr_format": 3}'):
         about = old / "zarr.json"
@@ -550,6 +576,7 @@ def test_a_store_that_lost_its_own_metadata_is_refused(small: Path, old: Path) -
                 run(load(small), old, TIMES[0], seed=1, **start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [None, "{"])
 def test_a_store_that_lost_its_own_metadata_is_overwritten(
     small: Path, done: Path, old: Path, text: str | None

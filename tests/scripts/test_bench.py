@@ -114,6 +114,7 @@ def test_traffic_of_one_block_by_hand() -> None:
     assert counts.flops(found[counts.LINEAR]) == 2 * 2 * 32 * 8
 
 
+@pytest.mark.slow
 def test_the_published_network_has_the_documented_cost() -> None:
     """Denoiser at 448 x 448: FLOPs, and bytes of eager operators in 16 bits, per class."""
     from physicsnemo.models.diffusion_unets import SongUNetPosEmbd
@@ -140,6 +141,7 @@ def test_the_published_network_has_the_documented_cost() -> None:
         assert sums[name][1] == pytest.approx(giga, abs=0.06), name
 
 
+@pytest.mark.slow
 def test_what_the_engine_for_gpus_moves() -> None:
     """Of 448 x 448 in 16 bits: less than fused operators with a concatenation, and no pass for a bias."""
     _, denoiser = cases.fresh_networks(cases.SIZES["full"])
@@ -155,6 +157,7 @@ def test_the_floor_is_the_slower_of_the_two_per_operator() -> None:
     assert roofline.floor(ops, "fp32", "eager", peaks) == 100 + 60
 
 
+@pytest.mark.slow
 def test_peaks_are_positive_and_halves_not_below_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "LEAST", 1e-4)
     peaks = roofline.measure(CPU, ["fp32", "bf16"], tries=1)
@@ -234,6 +237,7 @@ def test_operators_are_told_by_name_and_shape(name: str, shapes: list[list[int]]
     assert operators.classify(name, shapes) == kind
 
 
+@pytest.mark.slow
 def test_breakdown_of_a_stock_network() -> None:
     net = small()
     x, labels = torch.zeros(1, 20, 16, 16), torch.ones(1)

@@ -70,6 +70,7 @@ def test_every_case_in_one_small_run(
     assert "ours bf16" in report.readme_table([again]) and str(tmp_path) not in again["command"]
 
 
+@pytest.mark.slow
 def test_fields_of_stock_and_ours_are_not_degenerate(stock: ModuleType) -> None:
     """All cases move: no output is a copy of its input, a constant, or the same for every member."""
     problem = cases.make_problem(cases.SIZES["tiny"], 3, 2, CPU)
@@ -84,6 +85,7 @@ def test_fields_of_stock_and_ours_are_not_degenerate(stock: ModuleType) -> None:
             assert measure.relative_error(mine, theirs) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hasty")
 def test_errors_to_float64_at_every_noise_level(stock: ModuleType) -> None:
     words = ("--what", "step", "--precision", "fp32,fp16,auto", "--fp64", "--all-sigmas")

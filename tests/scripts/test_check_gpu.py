@@ -141,6 +141,7 @@ def run_section(name: str, folder: Path, **more: Any) -> dict[str, Any]:
 def test_correctness_and_the_demo(tmp_path: Path) -> None:
     found = run_section("B", tmp_path)
     assert found["graph"]["fp32"]["error to fp32"] < 1e-5 and "equal" not in found["graph"]["bf16"]
+    assert found["DiT"]["fp32"]["error to the CPU"] < 1e-5 < found["DiT"]["bf16"]["error to the CPU"] < 1e-2
     assert found["batches"] == {"same run again, same bits": True, "alone against together, error": 0.0}
     assert len(found["host waits"]) == 10 and found["default batch"] == [1, 1, 1]
     assert found["demo"]["fp32"]["error"] < 1e-5 < found["demo"]["bf16"]["error"] < 3e-2

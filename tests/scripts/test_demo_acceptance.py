@@ -61,6 +61,7 @@ def test_spread_skill_of_three_members(reliable: Result, tmp_path: Path, spread:
     )
 
 
+@pytest.mark.slow
 def test_differences_are_paired(reliable: Result) -> None:
     """The interval of the difference is narrower than the two scores' own would allow, and right by hand."""
     for target in demo_acceptance.judged(reliable):
@@ -78,6 +79,7 @@ def test_differences_are_paired(reliable: Result) -> None:
     np.testing.assert_allclose([apart.low, apart.high], expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_forecast_does_not_beat_itself(reliable: Result) -> None:
     target = reliable.targets[1]
     apart = reliable.difference("crps", "ensemble", "ensemble", target)
@@ -88,6 +90,7 @@ def test_a_forecast_does_not_beat_itself(reliable: Result) -> None:
     assert not any(c.met for c in few if c.name.startswith("CRPS"))
 
 
+@pytest.mark.slow
 def test_power_by_octaves_of_wavelength(reliable: Result) -> None:
     """All rings once, ends at 4 and 8 cells, and the variances in them from the modes themselves."""
     rings, target = reliable.domain.rings, reliable.targets[1]
@@ -109,6 +112,7 @@ def test_power_by_octaves_of_wavelength(reliable: Result) -> None:
         assert octave.ratio.low < octave.ratio.value < octave.ratio.high
 
 
+@pytest.mark.slow
 def test_the_farthest_rings(reliable: Result) -> None:
     waves, spacing = reliable.domain.rings.wavelength, max(reliable.domain.spacing)
     counts = {"spectral_worst": (waves > 3.99 * spacing).sum(), "spectral_worst_all": len(waves)}
@@ -118,6 +122,7 @@ def test_the_farthest_rings(reliable: Result) -> None:
         assert found == pytest.approx(np.abs(ratio[:count] - 1).max())
 
 
+@pytest.mark.slow
 def test_power_that_is_off_is_missed(reliable: Result) -> None:
     """Members of 1.3 times the variance in all waves: every octave is 1.3 times what it was."""
     series = dict(reliable.series)
@@ -129,6 +134,7 @@ def test_power_that_is_off_is_missed(reliable: Result) -> None:
     assert [c.name for c in missed] == ["power, 4 cells and more"] and missed[0].found.startswith("1.30 (")
 
 
+@pytest.mark.slow
 def test_tables(reliable: Result) -> None:
     crps, spread = demo_acceptance.tables(reliable)
     assert [row[0] for row in crps.rows] == ["mrr", "t2m"] == [row[0] for row in spread.rows]
@@ -169,6 +175,7 @@ def test_without_a_store_as_with_one(tmp_path: Path) -> None:
                 np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=f"{name} {score} {other.name}")
 
 
+@pytest.mark.slow
 def test_a_model_of_other_weather_is_refused() -> None:
     from bench.drawn import FetchedInput
 
@@ -191,6 +198,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         assert {row["forecast"] for row in csv.DictReader(file)} >= {"ensemble", "regression", "climatology"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -78,6 +78,7 @@ def test_forecast_to_corrdiff(
         np.testing.assert_array_equal(ds["v10m"].values[0, lead, 0], ours[3].numpy())
 
 
+@pytest.mark.slow
 def test_conus_sized(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

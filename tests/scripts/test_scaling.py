@@ -5,10 +5,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from rank_kit import finish, start
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
@@ -34,6 +38,7 @@ def test_the_exponent_of_the_area(power: float) -> None:
     assert ex.exponent(runs) == pytest.approx(power)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("domain", [(1056, 1792), (448, 448), (900, 3000)])
 def test_patches_are_counted_as_physicsnemo_counts_them(domain: tuple[int, int]) -> None:
     from physicsnemo.diffusion.multi_diffusion import GridPatching2D
@@ -71,6 +76,19 @@ def test_a_small_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The runs in processes of their own, the table in this one."""
+
+    class Fork:
+        """In place of a process that imports everything anew."""
+
+        def __init__(self, words: list[str], env: dict[str, str], **_: Any) -> None:
+            self.process = start(tmp_path, env, (words[-1],), program="scaling_child")
+
+        def communicate(self) -> tuple[str, None]:
+            ended = finish(self.process)
+            self.returncode = ended.status
+            return ended.out, None
+
+    monkeypatch.setattr(scaling, "subprocess", SimpleNamespace(Popen=Fork, PIPE=subprocess.PIPE))
     options = "--domains 16x32 32x48 --members 2 --ranks 1 2 --steps 1 --device cpu --precision fp32".split()
     monkeypatch.setattr(sys, "argv", [str(SCRIPTS / "bench-scaling.py")])
     scaling.run(scaling.parser().parse_args([*options, "--json", str(tmp_path / "rows.json")]))

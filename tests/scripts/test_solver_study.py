@@ -200,6 +200,7 @@ def test_a_bench_to_the_end_and_again(
     assert "heun 18 (0.01–20)" in out and "euler 8 (0.01–20)" in out and "euler 2 (0.002–80)" in out
 
 
+@pytest.mark.slow
 def test_the_bench_scores_what_the_model_makes(
     kit: tuple[Path, list[str]], measured: tuple[Path, list[str]]
 ) -> None:
@@ -215,6 +216,7 @@ def test_the_bench_scores_what_the_model_makes(
         assert found["crps_by_time"]["t2m"][t] == pytest.approx(fair.mean().item(), rel=0.05)  # areas differ
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

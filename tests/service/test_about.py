@@ -27,6 +27,7 @@ KEY = "a key that nobody knows"
 # what it says of itself
 
 
+@pytest.mark.slow
 def test_health_while_loading_and_warming_up() -> None:
     go = threading.Event()
 
@@ -48,6 +49,7 @@ def test_health_while_loading_and_warming_up() -> None:
         assert service.infer(states(1)).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_service_whose_model_cannot_be_loaded_ends() -> None:
     def load() -> CorrDiff:
         raise InputError("there is no package folder x")
@@ -72,6 +74,7 @@ def test_metadata(service: Service) -> None:
             assert np.array_equal(np.load(io.BytesIO(data), allow_pickle=False), getattr(grid, axis))
 
 
+@pytest.mark.slow
 def test_metrics() -> None:
     with running() as service:
         for samples in (2, 3):
@@ -91,6 +94,7 @@ def test_metrics() -> None:
     assert float(numbers["corrdiff_members_per_second"]) > 0 and numbers["corrdiff_ready"] == "1.0"
 
 
+@pytest.mark.slow
 def test_one_line_for_each_request() -> None:
     from loguru import logger
 
@@ -152,6 +156,7 @@ def test_security_headers(service: Service) -> None:
         assert headers["referrer-policy"] == "no-referrer" and "server" not in headers
 
 
+@pytest.mark.slow
 def test_an_api_key(caplog: pytest.LogCaptureFixture) -> None:
     from loguru import logger
 
@@ -174,6 +179,7 @@ def test_an_api_key(caplog: pytest.LogCaptureFixture) -> None:
     assert KEY not in repr(Settings(api_key=KEY)) and KEY not in "".join(lines) + caplog.text
 
 
+@pytest.mark.slow
 def test_other_hosts_and_pages_of_other_sites() -> None:
     with running(Settings(hosts=("127.0.0.1", "[::1]"))) as service:
         get, post = service.client.get, service.client.post

@@ -38,6 +38,7 @@ ROOT = Path(__file__).parents[2]
 # the published client
 
 
+@pytest.mark.slow
 def test_the_published_benchmark_client(service: Service, tmp_path: Path) -> None:
     """Its request as NVIDIA's performance page has it; only its undefined name is put right."""
     requests = pytest.importorskip("requests")
@@ -66,6 +67,7 @@ def example() -> dict[str, Any]:
     return runpy.run_path(str(ROOT / "examples/infer_client.py"))
 
 
+@pytest.mark.slow
 def test_the_example_takes_members_as_they_come(service: Service, example: dict[str, Any]) -> None:
     url = f"http://127.0.0.1:{service.port}"
     example["wait_until_ready"](url)
@@ -76,6 +78,7 @@ def test_the_example_takes_members_as_they_come(service: Service, example: dict[
         list(example["infer"](url, states(1), samples=0))
 
 
+@pytest.mark.slow
 def test_the_example_notices_an_answer_that_breaks_off(example: dict[str, Any]) -> None:
     """Also where it ends exactly between two members, as a tar without its end."""
     exceptions = pytest.importorskip("urllib3.exceptions")
@@ -88,6 +91,7 @@ def test_the_example_notices_an_answer_that_breaks_off(example: dict[str, Any]) 
             list(members)
 
 
+@pytest.mark.slow
 def test_the_whole_example(tmp_path: Path, example: dict[str, Any]) -> None:
     """On the demo, as its first lines say; two members with few steps."""
     model = CorrDiff.load_model(demo.package())
@@ -131,6 +135,7 @@ def test_curl_as_the_documentation_has_it(service: Service, tmp_path: Path) -> N
 # the benchmark
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_and_refuses(service: Service) -> None:
     bench = runpy.run_path(str(ROOT / "scripts/bench-service.py"))
     url, model = f"http://127.0.0.1:{service.port}", make_model()

@@ -35,6 +35,7 @@ from earth2_corrdiff.service.errors import ServiceError
 # members
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["both", "regression", "diffusion"])
 @pytest.mark.parametrize("limit", [None, 3])
 def test_members_have_the_bits_of_the_downscaler(mode: str, limit: int | None) -> None:
@@ -48,6 +49,7 @@ def test_members_have_the_bits_of_the_downscaler(mode: str, limit: int | None) -
         assert np.array_equal(member.values, want[member.case, member.sample])
 
 
+@pytest.mark.slow
 def test_every_sampling_and_the_model_is_left_as_it_was() -> None:
     model = make_model()
     with owned(model) as (engine, valve):
@@ -91,6 +93,7 @@ def test_requests_share_blocks_on_a_gpu() -> None:
 # turns
 
 
+@pytest.mark.slow
 def test_one_sample_does_not_wait_for_many() -> None:
     with owned() as (engine, valve):
         many, first = submit(engine, request(6, seed=10))
@@ -103,6 +106,7 @@ def test_one_sample_does_not_wait_for_many() -> None:
     assert valve.seeds == [[10], [20], [30], [11], [31], [12], [13], [14], [15]]
 
 
+@pytest.mark.slow
 def test_a_block_is_shared_by_requests_with_the_same_sampling() -> None:
     other = replace(EULER, steps=3)
     with owned(max_batch=4) as (engine, valve):
@@ -120,6 +124,7 @@ def test_a_block_is_shared_by_requests_with_the_same_sampling() -> None:
     assert valve.seeds == [[99], [10], [20], [11, 12], [30, 31], [13, 14, 15]]
 
 
+@pytest.mark.slow
 def test_a_member_that_is_not_finite_is_not_sent() -> None:
     model = make_model()
     inner = model.downscaler.residual
@@ -145,6 +150,7 @@ def test_a_member_that_is_not_finite_is_not_sent() -> None:
         take_all(ticket, other)
 
 
+@pytest.mark.slow
 def test_a_slow_client_holds_up_nobody() -> None:
     """What it does not take is not made; others get their turns, and it goes on where it was."""
     with owned() as (engine, valve):
@@ -217,6 +223,7 @@ def test_steps_take_turns_with_members() -> None:
         take_all(ticket, inbox)
 
 
+@pytest.mark.slow
 def test_settings_of_a_job_are_its_own() -> None:
     """They go with its calls, in the middle of which a request is answered."""
     model, made, heun = make_model(), [], replace(EULER, solver="heun", steps=7)
@@ -267,6 +274,7 @@ def test_a_job_that_fails_and_one_that_is_cancelled() -> None:
 # warm-up
 
 
+@pytest.mark.slow
 def test_warm_up_makes_every_size_of_block() -> None:
     model = make_model(make_spec(sampling=replace(EULER, steps=9, solver="heun")))
     valve = Valve(model)

@@ -60,6 +60,7 @@ def lambert(shape: tuple[int, int] = (40, 60), spacing: float = 25e3) -> tuple[M
 # fields
 
 
+@pytest.mark.slow
 def test_members_are_the_stores_in_displayed_units(store: Path, ds: xr.Dataset) -> None:
     np.testing.assert_allclose(job_fields.values(store, "mrr", 1, "member-2"), ds.mrr[1, 2], rtol=1e-6)
     np.testing.assert_allclose(
@@ -71,6 +72,7 @@ def test_members_are_the_stores_in_displayed_units(store: Path, ds: xr.Dataset) 
         np.testing.assert_allclose(job_fields.values(store, name, 0, "mean"), ds[name], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_mean_spread_and_probability(store: Path, ds: xr.Dataset) -> None:
     stack = ds.t2m[1].values.astype(np.float64) - KELVIN
     np.testing.assert_allclose(job_fields.values(store, "t2m", 1, "mean"), stack.mean(0), rtol=1e-9)
@@ -82,6 +84,7 @@ def test_mean_spread_and_probability(store: Path, ds: xr.Dataset) -> None:
     assert 0 < share.mean() < 100
 
 
+@pytest.mark.slow
 def test_a_member_with_a_hole(tmp_path: Path, store: Path, ds: xr.Dataset) -> None:
     holed = ds.copy(deep=True)
     holed.t2m[0, 1, 3, 4] = np.nan
@@ -93,6 +96,7 @@ def test_a_member_with_a_hole(tmp_path: Path, store: Path, ds: xr.Dataset) -> No
     assert job_fields.point(path, "t2m", 3, 4)["values"][0][1] is None
 
 
+@pytest.mark.slow
 def test_the_coarse_input_is_the_nearest_cell(store: Path, ds: xr.Dataset) -> None:
     field = job_fields.values(store, "t2m", 0, "coarse")
     for row, column in ((0, 0), (11, 17), (23, 35), (5, 30)):
@@ -105,6 +109,7 @@ def test_the_coarse_input_is_the_nearest_cell(store: Path, ds: xr.Dataset) -> No
     np.testing.assert_allclose(turned.t2m_lowres.values[0][rows, columns] - KELVIN, field, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_point_is_a_column_of_the_fields(store: Path, ds: xr.Dataset) -> None:
     found = job_fields.point(store, "t2m", 20, 30)
     np.testing.assert_allclose(found["values"], ds.t2m[:, :, 20, 30] - KELVIN, atol=1e-3)
@@ -114,6 +119,7 @@ def test_a_point_is_a_column_of_the_fields(store: Path, ds: xr.Dataset) -> None:
     assert found["lon"] == pytest.approx(float(ds.lon[20, 30]), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_what_is_not_there(store: Path) -> None:
     for arguments, status in (
         (("x", 0, "mean"), 404),
@@ -133,6 +139,7 @@ def test_what_is_not_there(store: Path) -> None:
 # what a browser must know before
 
 
+@pytest.mark.slow
 def test_the_overview(store: Path, ds: xr.Dataset) -> None:
     about = overview(store)
     assert about["shape"] == [24, 36] and about["north_up"] and about["east_right"]
@@ -149,6 +156,7 @@ def test_the_overview(store: Path, ds: xr.Dataset) -> None:
     assert about["overlay"]["coast"]  # from the package's land fraction
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attributes", "words", "coarse"),
     [
@@ -169,6 +177,7 @@ def test_what_is_made_up_is_said(
     assert about["synthetic"] is None if words is None else about["synthetic"].startswith(words)
 
 
+@pytest.mark.slow
 def test_scales_hold_for_all_times(store: Path, ds: xr.Dataset) -> None:
     """The figures' scales, of all times together; the spread's covers nearly every cell."""
     temperature = overview(store)["quantities"][1]
@@ -272,6 +281,7 @@ def test_a_store_without_land_has_no_coast(tmp_path: Path) -> None:
     assert mesh_geometry.overlay(plotting.open_store(build(tmp_path / "s.zarr")))["coast"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not COASTLINES.is_dir(), reason="no Natural Earth shapefiles beside the checkout")
 def test_natural_earth_on_the_mesh(store: Path, ds: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each vertex, put back into degrees, lies on the coastline that it came from."""

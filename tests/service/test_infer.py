@@ -55,6 +55,7 @@ def test_members_have_the_bits_of_the_model(service: Service) -> None:
     assert untar(answer.content)[0, 0].shape == (1, 1, 2, 16, 24)
 
 
+@pytest.mark.slow
 def test_equal_requests_have_equal_bytes(service: Service) -> None:
     once, again = (service.infer(states(2), samples=2, seed=1).content for _ in range(2))
     assert once == again != service.infer(states(2), samples=2, seed=2).content
@@ -71,6 +72,7 @@ def test_the_same_fields_as_the_earth2studio_call(service: Service) -> None:
     assert all(np.array_equal(members[m, 0][0, 0], y[0, m].numpy()) for m in range(2))
 
 
+@pytest.mark.slow
 def test_with_times_the_seeds_are_those_of_a_run(service: Service) -> None:
     times = ("2024-07-24T12:00", "2024-07-25T00:00")
     answer = service.infer(states(2), samples=2, seed=3, time=", ".join(times))
@@ -81,6 +83,7 @@ def test_with_times_the_seeds_are_those_of_a_run(service: Service) -> None:
             assert np.array_equal(untar(answer.content)[m, b][0, 0], want[m])
 
 
+@pytest.mark.slow
 def test_a_package_whose_seeds_are_drawn() -> None:
     with running(model=make_model(make_spec(sampling=EULER, drawn_seeds=True))) as service:
         members = untar(service.infer(states(1), samples=2, seed=4).content)
@@ -102,6 +105,7 @@ def test_seeds_wrap_as_upstream_does(service: Service) -> None:
     check_members(answer.content, states(1), -1, 2)
 
 
+@pytest.mark.slow
 def test_each_member_is_sent_as_soon_as_it_is_done() -> None:
     model = make_model()
     with running(model=model) as service:
@@ -175,6 +179,7 @@ def test_bad_forms(service: Service) -> None:
     assert service.infer(states(1)).status_code == 200
 
 
+@pytest.mark.slow
 def test_bodies_that_are_too_large() -> None:
     requests = pytest.importorskip("requests")
     with running(Settings(max_body=20_000)) as service:
@@ -294,6 +299,7 @@ def late() -> Iterator[tuple[Service, Downscaler]]:
         yield service, make()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("time", [None, "2024-07-24T12:00,2024-07-24T12:00"])
 def test_lead_times_have_the_bits_of_the_downscaler(
     late: tuple[Service, Downscaler], time: str | None

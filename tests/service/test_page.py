@@ -72,6 +72,7 @@ def index(service: JobService) -> httpx.Response:
     return service.client.get("/")
 
 
+@pytest.mark.slow
 def test_the_page_and_all_that_it_names_is_served(service: JobService, index: httpx.Response) -> None:
     assert index.status_code == 200 and index.headers["content-type"] == "text/html; charset=utf-8"
     named = set(re.findall(r'(?:href|src)="(page/[^"]+)"', index.text))

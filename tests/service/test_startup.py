@@ -34,6 +34,7 @@ def opened() -> Iterator[tuple[StartupAnswers, str, socket.socket]]:
             yield door, f"http://127.0.0.1:{sock.getsockname()[1]}", sock
 
 
+@pytest.mark.slow
 def test_it_says_what_the_service_would() -> None:
     with opened() as (_, url, _), running(load=lambda: until_ready(), ready=False) as service:
         for path in ("/v1/health/live", "/v1/health/live?x=1", "/v1/health/ready", "/v1/metadata"):

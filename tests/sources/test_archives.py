@@ -108,6 +108,7 @@ def ncar_file(path: Path, field: np.ndarray, name: str, levels: int) -> None:
     array.to_dataset(name=name).to_netcdf(path, engine="h5netcdf")
 
 
+@pytest.mark.slow
 def test_ncar(tmp_path: Path) -> None:
     bucket = tmp_path / "bucket"
     ncar_file(

@@ -69,6 +69,7 @@ def value(name: str, time: Any, variable: str = "t2m", **options: Any) -> float:
 # units and missing values
 
 
+@pytest.mark.slow
 def test_units_of_a_file_are_converted(tmp_path: Path) -> None:
     told = {"u10m": (30.0, "knots", 15.4333), "z1000": (95.0, "gpm", 931.632), "r850": (0.85, "1", 85.0)}
     told |= {"t2m": (20.0, "degC", 293.15), "msl": (1013.0, "hPa", 101300.0), "tcwv": (40.0, "mm", 40.0)}
@@ -166,6 +167,7 @@ def test_times_kept_as_real_numbers_are_matched_to_the_minute(tmp_path: Path) ->
     )
 
 
+@pytest.mark.slow
 def test_runs_by_lead_time_give_the_shortest_one(tmp_path: Path, said: list[str]) -> None:
     """Runs at 00 and 06 UTC with lead times of 0, 6 and 12 h: t2m is 290 to 292, and 293 to 295."""
     runs, leads = START + np.arange(2) * 6 * HOUR, np.array([0, 6, 12])

@@ -110,6 +110,7 @@ def test_cut_out_copies_the_bits_in_any_convention(
     np.testing.assert_allclose(values, expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 @quick
 @given(boxes(), st.floats(0.1, 4.9))
 def test_interpolation_equals_scipy(box: tuple[np.ndarray, np.ndarray, np.ndarray], shift: float) -> None:

@@ -219,6 +219,7 @@ def test_two_processes(argv: tuple[object, ...], whole: Path, folder: Path) -> N
     same(folder / STORE, whole)
 
 
+@pytest.mark.slow
 def test_a_lossless_store_stays_one(
     argv: tuple[object, ...], package: Path, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -39,6 +39,7 @@ def asked(text: str) -> Compression:
     return compress
 
 
+@pytest.mark.slow
 def test_some_outputs_alone(package: Path, tmp_path: Path) -> None:
     """Named ones; a run without them is another run."""
     options = Options(seed=3, compress=asked("t2m=0.5"))
@@ -53,6 +54,7 @@ def test_some_outputs_alone(package: Path, tmp_path: Path) -> None:
     assert root["compression_error"].shape == (1, 2, 1) and "compression_abs_bound" not in root["mrr"].attrs
 
 
+@pytest.mark.slow
 def test_forecasts(package: Path, tmp_path: Path) -> None:
     """With lead times there is a chunk for each, and its valid time."""
     options = Options(seed=3, compress=asked("bounded"))
@@ -86,6 +88,7 @@ def layout_of(package: Path, text: str, folder: Path) -> Any:
     return run._layout(())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
 def test_a_member_that_cannot_be_kept_is_not_written(package: Path, tmp_path: Path, value: float) -> None:
     layout = layout_of(package, "bounded", tmp_path)
@@ -104,6 +107,7 @@ def test_a_member_that_cannot_be_kept_is_not_written(package: Path, tmp_path: Pa
     assert "compression_max_error" not in root["t2m"].attrs  # the store is not complete
 
 
+@pytest.mark.slow
 def test_an_error_beyond_the_bound_is_found(package: Path, tmp_path: Path) -> None:
     """A store whose codec is coarser than the bound, as one that somebody has changed."""
     layout = layout_of(package, "bounded", tmp_path)
@@ -133,6 +137,7 @@ def test_the_command_refuses(package: Path, capfd: pytest.CaptureFixture[str], t
     assert not output.exists()
 
 
+@pytest.mark.slow
 def test_other_backends(package: Path, tmp_path: Path) -> None:
     """Zarr in memory is compressed; codecs of one's own stay; what is no Zarr store is refused."""
     options = Options(seed=3, compress=asked("t2m=0.5"))

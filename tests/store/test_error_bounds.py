@@ -139,6 +139,7 @@ def test_the_bound_is_kept(name: str, blosc: bool, monkeypatch: pytest.MonkeyPat
         np.testing.assert_array_equal(read, (steps / bound.scale).astype(np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_the_smallest_bound_is_kept(name: str) -> None:
     """Two spacings of float32 at the largest number: below it is refused."""

@@ -51,6 +51,7 @@ def disk(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2 * free, free, free))
 
 
+@pytest.mark.slow
 def test_numbers_by_hand(package: Path, tmp_path: Path) -> None:
     """Two times of three members: what the store then holds is what was counted."""
     model = load(package, number_of_samples=3)
@@ -66,6 +67,7 @@ def test_numbers_by_hand(package: Path, tmp_path: Path) -> None:
     assert sum(not name.startswith(constant) for name in chunks) == size.files
 
 
+@pytest.mark.slow
 def test_a_store_that_cannot_fit_its_disk_is_refused(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
@@ -133,6 +135,7 @@ def test_backends_in_memory(package: Path, monkeypatch: pytest.MonkeyPatch, back
         downscale(TIMES, load(package, number_of_samples=5000), Weather(), backend())
 
 
+@pytest.mark.slow
 def test_what_is_large_says_its_size_and_goes_on(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
@@ -151,6 +154,7 @@ def test_steps(package: Path) -> None:
             load(package).number_of_steps = steps
 
 
+@pytest.mark.slow
 def test_many_lead_times_take_no_time(package: Path, tmp_path: Path) -> None:
     """As many as hours in eight years, which took 37 s; half as many take half as long."""
     start = time.monotonic()

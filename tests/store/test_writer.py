@@ -173,6 +173,7 @@ def test_seeds_of_members(store: Path) -> None:
         assert ds.member_seed[t].values.tolist() == [member_seed(SEED, time, i) for i in range(3)]
 
 
+@pytest.mark.slow
 def test_another_source_is_not_synthetic_and_has_no_refc(package: Path, tmp_path: Path) -> None:
     source = make_source(f"file:{weather_file(tmp_path / 'weather.nc')}")
     downscale(TIMES[0], load(package), source, tmp_path / "run.zarr")
@@ -182,6 +183,7 @@ def test_another_source_is_not_synthetic_and_has_no_refc(package: Path, tmp_path
     assert "refc_lowres" not in ds and "t2m_lowres" in ds
 
 
+@pytest.mark.slow
 def test_a_synthetic_package_is_enough(tmp_path: Path) -> None:
     path = make_package(tmp_path / "package", synthetic=True)
     downscale(TIMES[0], load(path), Weather(), tmp_path / "run.zarr")
@@ -190,6 +192,7 @@ def test_a_synthetic_package_is_enough(tmp_path: Path) -> None:
     assert about["title"] == "CorrDiff downscaling by a demo model trained on synthetic weather"
 
 
+@pytest.mark.slow
 def test_refc_that_a_source_should_have_but_has_not(package: Path, tmp_path: Path) -> None:
     """As with a mirror of GFS without it: Earth2Studio hands on NaN."""
     path = weather_file(tmp_path / "weather.nc", names=(*NAMES, "refc"))
@@ -201,6 +204,7 @@ def test_refc_that_a_source_should_have_but_has_not(package: Path, tmp_path: Pat
     assert opened(tmp_path / "other.zarr").refc_lowres.notnull().all()
 
 
+@pytest.mark.slow
 def test_a_rectilinear_grid(tmp_path: Path) -> None:
     grid = straight((20, 36))
     path = make_package(tmp_path / "package", grid)
@@ -213,6 +217,7 @@ def test_a_rectilinear_grid(tmp_path: Path) -> None:
     assert ds.sel(lat=24, lon=120, method="nearest").t2m.shape == (1, 3)
 
 
+@pytest.mark.slow
 def test_unwritten_cells_are_nan(package: Path, tmp_path: Path) -> None:
     """Of a run that was stopped after its second member; it opens without a warning, too."""
     run = iter(Downscaling(TIMES, load(package), Weather(), tmp_path / "run.zarr"))
@@ -226,6 +231,7 @@ def test_unwritten_cells_are_nan(package: Path, tmp_path: Path) -> None:
     assert ds.t2m_lowres[0].notnull().all() and ds.t2m_lowres[1].isnull().all()
 
 
+@pytest.mark.slow
 def test_earth2studio_reopens_and_writes_it(store: Path, tmp_path: Path) -> None:
     import shutil
 
@@ -242,6 +248,7 @@ def test_earth2studio_reopens_and_writes_it(store: Path, tmp_path: Path) -> None
     xr.testing.assert_identical(after, before)
 
 
+@pytest.mark.slow
 def test_downscale_returns_the_backend(package: Path, tmp_path: Path) -> None:
     io = downscale(TIMES[0], load(package), Weather(), str(tmp_path / "run.zarr"), number_of_samples=2)
     assert isinstance(io, ZarrBackend) and io["t2m"].shape == (1, 2, H, W)
@@ -254,6 +261,7 @@ def members(store: Path, name: str) -> Any:
     return opened(store)[name].values
 
 
+@pytest.mark.slow
 def test_own_zarr_backend(package: Path, store: Path, tmp_path: Path) -> None:
     """The same store, attributes and all, in a file and in memory."""
     options = Options(seed=SEED, command="python my_run.py")
@@ -266,6 +274,7 @@ def test_own_zarr_backend(package: Path, store: Path, tmp_path: Path) -> None:
     assert memory.root.attrs["seed"] == SEED
 
 
+@pytest.mark.slow
 def test_own_zarr_backend_that_is_not_empty(package: Path, tmp_path: Path) -> None:
     io = ZarrBackend(str(tmp_path / "own.zarr"))
     io.add_array(OrderedDict(time=np.arange(2)), "something")
@@ -293,6 +302,7 @@ def test_own_zarr_backend_is_resumed(package: Path, store: Path, tmp_path: Path)
     same(tmp_path, store)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", [bent(), straight((20, 36))], ids=["bent", "straight"])
 def test_other_backends(tmp_path: Path, grid: Any) -> None:
     """Fields and coordinates alone, with the values of the store."""

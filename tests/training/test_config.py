@@ -151,6 +151,7 @@ RUNNING: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("more", "message"), RUNNING.values(), ids=RUNNING.keys())
 def test_what_the_command_refuses(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], more: dict[str, Any], message: str
@@ -193,3 +194,18 @@ def test_help_answers_at_once() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.splitlines()[-1] == "False False" and "CONFIG.yaml" in done.stdout
+
+
+def test_a_configuration_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All keys with their meanings, which give the same configuration when they are read."""
+    path = write_config(tmp_path, tmp_path / "pairs.zarr", diffusion__patches={"shape": [8, 8], "overlap": 2})
+    assert main([str(path), "--show-config"]) == 0
+    text = capsys.readouterr().out
+    assert build(Config, yaml.safe_load(text)) == read_config(path)
+    assert main(["--show-config"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = lines.index("  missing: refuse")
+    assert (
+        lines[at - 2].startswith("  # Missing values of the pairs") and "    train: null  # needed" in lines
+    )
+    assert main([]) == 2 and "--show-config" in capsys.readouterr().err

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ def check(file: PairFile) -> None:
     assert file.channels.inputs == CHANNELS.inputs and file.channels.outputs == CHANNELS.outputs
 
 
+@pytest.mark.slow
 def test_the_coarse_source_is_cut_out_around_the_fine_one(files: tuple[Path, Path]) -> None:
     made, file = make(files)
     check(file)
@@ -89,6 +91,7 @@ def test_the_coarse_source_is_cut_out_around_the_fine_one(files: tuple[Path, Pat
     assert not file.synthetic
 
 
+@pytest.mark.slow
 def test_a_box_and_a_margin(files: tuple[Path, Path]) -> None:
     made, file = make(files, Area((16.0, 23.5, 115, 122.5), multiple=8, margin=2.5))
     check(file)
@@ -97,6 +100,7 @@ def test_a_box_and_a_margin(files: tuple[Path, Path]) -> None:
     assert (file.coarse_grid.lon.min(), file.coarse_grid.lon.max()) == (114, 124)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["path", "file:", "object"])
 def test_a_curvilinear_source(files: tuple[Path, Path], kind: str) -> None:
     grid = curved(19, 37)
@@ -120,6 +124,7 @@ def test_a_curvilinear_source(files: tuple[Path, Path], kind: str) -> None:
     assert np.array_equal(file.invariant_fields[0], hills(grid)[0, 1:17, 2:34])
 
 
+@pytest.mark.slow
 def test_another_grid(files: tuple[Path, Path]) -> None:
     """The fine source interpolated to a curvilinear grid; invariants are on that."""
     grid = curved(16, 24)
@@ -133,6 +138,7 @@ def test_another_grid(files: tuple[Path, Path]) -> None:
     assert "interpolated to" in made.notes[0]
 
 
+@pytest.mark.slow
 def test_across_the_meridian(files: tuple[Path, Path]) -> None:
     path = files[0].parent / "round.nc"
     regular(["mrr", "t2m"], FINE[0], np.arange(0, 360, 1.0)).to_netcdf(path)
@@ -171,6 +177,7 @@ def words(files: tuple[Path, Path], **more: str) -> list[str]:
     return [word for key, value in told.items() for word in (f"--{key}", value)]
 
 
+@pytest.mark.slow
 def test_times_that_fail_are_reported_and_tried_again(
     files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,11 +192,13 @@ def test_times_that_fail_are_reported_and_tried_again(
     assert "2020-01-01T18:00" in said[1] and "degrees Celsius" in said[1]
     assert said[2].startswith("make-pairs: error: 2 of 4 times could not be made") and len(said) == 3
     assert np.array_equal(PairFile(files[0].parent / "p.zarr").times, TIMES[:2])
+    gc.collect()  # closes the file that was read
     data.to_netcdf(files[1])
     assert main(words(files)) == 0 and "has 4 pairs" in capsys.readouterr().out
     check(PairFile(files[0].parent / "p.zarr"))
 
 
+@pytest.mark.slow
 def test_a_fine_file_in_its_own_units(files: tuple[Path, Path]) -> None:
     data = xr.load_dataset(files[1])
     data["t2m"] = (data["t2m"].astype("f8") - 273.15).assign_attrs(units="degC")
@@ -198,6 +207,7 @@ def test_a_fine_file_in_its_own_units(files: tuple[Path, Path]) -> None:
     check(PairFile(files[0].parent / "p.zarr"))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_made_leaves_nothing_behind(
     files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

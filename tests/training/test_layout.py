@@ -36,6 +36,7 @@ def is_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["regression", "diffusion", "patches"])
 def test_every_map_is_channels_last(tmp_path: Path, pairs: Path, which: str) -> None:
     """From the images on: a map in another layout is copied before its convolution, or normalised slowly."""

@@ -140,6 +140,7 @@ def test_a_gradient_that_is_not_finite_stops_it_too(tmp_path: Path, pairs: Path)
 # real stages
 
 
+@pytest.mark.slow
 def test_a_rate_that_is_far_too_high_stops_it(tmp_path: Path, pairs: Path) -> None:
     told = config(tmp_path, pairs, regression__lr="1e30", regression__warmup=0, checkpoint_every=1)
     with pytest.raises(InputError, match=r"regression became (nan|inf) at step 2; .*\.ckpt holds step 1"):

@@ -65,7 +65,9 @@ def test_diffusion_loss_equals_upstreams(training: bool) -> None:
         mean = regression(cond)
         residual = truth - mean
         noise = (theirs.seen["x"] - residual) / sigma.view(-1, 1, 1, 1)
-        got = DiffusionLoss(denoiser, EDMLoss())(Images(torch.cat([mean, cond], 1), residual, noise, sigma))
+        got = DiffusionLoss(denoiser, EDMLoss())(
+            Images(torch.cat([mean, cond], 1), residual, noise, sigma)
+        ).mean()
     assert got.ndim == 0 and float(got) == pytest.approx(float(want.detach()), rel=1e-5)
 
 
@@ -92,7 +94,7 @@ def test_patches_of_the_diffusion_loss_equal_upstreams(times: int) -> None:
         assert torch.allclose(theirs.seen["y"][:, :6], seen, atol=1e-5)
         sigma = theirs.seen["sigma"].flatten()
         noise = (theirs.seen["x"] - residual) / sigma.view(-1, 1, 1, 1)
-        got = DiffusionLoss(denoiser, EDMLoss())(Images(seen, residual, noise, sigma, corners))
+        got = DiffusionLoss(denoiser, EDMLoss())(Images(seen, residual, noise, sigma, corners)).mean()
     assert float(got) == pytest.approx(float(want.detach()), rel=1e-5)
 
 
@@ -107,17 +109,17 @@ def test_regression_loss_equals_upstreams() -> None:
             return theirs(x, y)  # type: ignore[no-any-return]
 
     want = Theirs()(Regress(), truth, cond).mean()
-    got = RegressionLoss(regression)(Images(cond, truth))
+    got = RegressionLoss(regression)(Images(cond, truth)).mean()
     assert float(got.detach()) == pytest.approx(float(want), rel=1e-5)
 
 
 def test_edm_loss_by_hand() -> None:
     residual, clean = fields(4, 2, 0), fields(4, 2, 1)
     sigma = torch.tensor([0.1, 0.7, 3.0, 40.0])
-    got = EDMLoss(sigma_data=0.6)(clean, residual, sigma)
+    got = EDMLoss(sigma_data=0.6)(clean, residual, sigma).mean(1)
     weight = 1 / sigma**2 + 1 / 0.6**2  # the same as (sigma² + sd²) / (sigma sd)²
     assert torch.allclose(got, weight * (clean - residual).square().mean((1, 2, 3)), rtol=1e-5)
-    assert torch.allclose(squared_error(clean, residual), (clean - residual).square().mean((1, 2, 3)))
+    assert torch.allclose(squared_error(clean, residual).mean(1), (clean - residual).square().mean((1, 2, 3)))
 
 
 def test_noise_levels_are_log_normal() -> None:

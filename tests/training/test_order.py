@@ -128,6 +128,7 @@ def normalised(file: PairFile, indices: list[int], kept: Path) -> Any:
     return normalisation(file, indices, Regridder(file.coarse_grid, file.fine_grid), 0.5, kept)
 
 
+@pytest.mark.slow
 def test_statistics_of_the_training_times(tmp_path: Path) -> None:
     file, indices = PairFile(write_pairs(tmp_path / "p.zarr")), [0, 2, 3, 7]
     made = normalised(file, indices, tmp_path / "s.json")
@@ -145,6 +146,7 @@ def test_statistics_of_the_training_times(tmp_path: Path) -> None:
     assert made.invariants.scale[0] == pytest.approx(file.invariant_fields.std(ddof=1), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_statistics_are_kept_for_the_same_times(tmp_path: Path) -> None:
     file, kept = PairFile(write_pairs(tmp_path / "p.zarr")), tmp_path / "s.json"
     made = normalised(file, [0, 1, 2], kept)

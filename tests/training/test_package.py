@@ -103,6 +103,7 @@ def test_the_residual_is_scaled_to_sigma_data(package: Path, pairs: Path) -> Non
     assert rest.transpose(0, 1).flatten(1).std(1).tolist() == pytest.approx([0.5, 0.5], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_balancing_leaves_the_physical_mean_as_it_is(tmp_path: Path, pairs: Path) -> None:
     told = config(tmp_path, pairs)
     (tmp_path / "work").mkdir()
@@ -175,6 +176,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("more", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_fine_tuning_that_is_refused(
     tmp_path: Path, pairs: Path, package: Path, more: dict[str, Any], message: str
@@ -195,6 +197,7 @@ def test_a_package_of_noise_levels_without_a_solver(tmp_path: Path, pairs: Path,
         train(fine_tuned(tmp_path, pairs, other))
 
 
+@pytest.mark.slow
 def test_a_package_of_the_other_layout_is_no_start(tmp_path: Path, pairs: Path) -> None:
     with pytest.raises(InputError):
         train(fine_tuned(tmp_path, pairs, make_taiwan(tmp_path / "taiwan")))

@@ -33,6 +33,7 @@ def check(file: PairFile, order: list[int], fine: Any = FLAT) -> None:
     assert got.coarse.dtype == got.fine.dtype == torch.float32 and len(got) == len(order)
 
 
+@pytest.mark.slow
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     file = PairFile(write_pairs(tmp_path / "pairs.zarr", 5))
     assert file.channels == CHANNELS and np.array_equal(file.times, hours(5))
@@ -45,13 +46,14 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert data["t2m_lowres"].dims == ("time", "lat_lowres", "lon_lowres")
 
 
+@pytest.mark.slow
 def test_a_writer_goes_on_where_it_was(tmp_path: Path) -> None:
     path, times, made = tmp_path / "pairs.zarr", hours(4), []
 
     def make(missing: Any) -> Any:
-        for time in missing:
-            made.append(time)
-            yield weather(int(np.flatnonzero(times == time)[0]))
+        for case in missing:
+            made.append(case.valid)
+            yield weather(int(np.flatnonzero(times == case.valid)[0]))
 
     started = fill(PairWriter(path, plan(times)), make)
     assert [next(started), next(started)] == [3, 2]
@@ -73,6 +75,7 @@ OTHERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS.keys())
 def test_a_writer_refuses_other_pairs(tmp_path: Path, other: Callable[[Any], Any]) -> None:
     write_pairs(tmp_path / "pairs.zarr", 4)
@@ -94,6 +97,7 @@ def test_a_writer_refuses_what_is_no_zarr(tmp_path: Path) -> None:
 # other people's files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["nc", "zarr", "zarr in chunks"])
 @pytest.mark.parametrize("bent", [False, True])
 def test_files_of_xarray(tmp_path: Path, kind: str, bent: bool) -> None:
@@ -205,6 +209,7 @@ class Counted(PairFile):
         self.most = max(getattr(self, "most", 0), len(self._kept))
 
 
+@pytest.mark.slow
 def test_only_some_chunks_stay_in_memory(tmp_path: Path) -> None:
     file = Counted(write_pairs(tmp_path / "p.zarr", 12), keep=3)
     for index in (0, 1, 2, 0, 1, 2):
@@ -218,6 +223,7 @@ def test_only_some_chunks_stay_in_memory(tmp_path: Path) -> None:
     assert len(file._kept) <= 3 and file.most <= 3 + 8
 
 
+@pytest.mark.slow
 def test_several_threads_may_read(tmp_path: Path) -> None:
     """The background reads ahead while the foreground validates."""
     file = PairFile(write_pairs(tmp_path / "p.zarr", 12), keep=1)

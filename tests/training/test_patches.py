@@ -15,6 +15,7 @@ from training_kit import UNET, config, write_pairs
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.training.config import Patches
+from earth2_corrdiff.training.cutter import Cutter
 from earth2_corrdiff.training.losses import EDMLoss, generator
 from earth2_corrdiff.training.means import Means
 from earth2_corrdiff.training.pairs import PairFile
@@ -22,7 +23,6 @@ from earth2_corrdiff.training.parallel import World
 from earth2_corrdiff.training.preparation import Material, open_material, start
 from earth2_corrdiff.training.stages import (
     Batch,
-    Cutter,
     DiffusionStage,
     Images,
     RegressionStage,
@@ -59,9 +59,10 @@ def batch(pairs: PairFile, indices: Sequence[int], keys: Sequence[tuple[int, ...
 
 def stages(model: Downscaler, material: Material) -> tuple[DiffusionStage, RegressionStage]:
     means = Means(model.regression, material.pairs)
-    return DiffusionStage(model, PATCHES, EDMLoss(), means), RegressionStage(model, PATCHES)
+    return DiffusionStage(model, Cutter(PATCHES), EDMLoss(), means), RegressionStage(model, Cutter(PATCHES))
 
 
+@pytest.mark.slow
 def test_patches_are_cut_out_of_all_fields_alike(folder: Path) -> None:
     model, material = patched(folder)
     diffusion, regression = stages(model, material)
@@ -99,8 +100,8 @@ def test_random_numbers_are_those_of_the_time_whatever_its_batch(folder: Path) -
 class Everywhere(Cutter):
     """Patches of 8 x 8 side by side."""
 
-    def corners(self, shape: tuple[int, int], keys: Sequence[tuple[int, ...]]) -> torch.Tensor:
-        return torch.tensor([(y, x) for y in (8, 0) for x in (16, 8, 0)])
+    def cuts(self, fine: torch.Tensor, keys: Sequence[tuple[int, ...]]) -> torch.Tensor:
+        return torch.tensor([(y, x, 0) for y in (8, 0) for x in (16, 8, 0)])
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -108,7 +109,9 @@ def test_a_patch_is_conditioned_as_at_sampling(folder: Path, whole: bool) -> Non
     """Conditioning, channels of the whole domain and embedding of place, to the bit."""
     model, material = patched(folder, (8, 8), whole=whole)
     assert model.domain.whole == whole
-    stage = DiffusionStage(model, Patches((8, 8), 6), EDMLoss(), Means(model.regression, material.pairs))
+    stage = DiffusionStage(
+        model, Cutter(Patches((8, 8), 6)), EDMLoss(), Means(model.regression, material.pairs)
+    )
     stage._cutter = Everywhere(Patches((8, 8), 6))
     images = stage.images(batch(material.pairs, [2], KEYS[:1]))
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -130,7 +133,7 @@ def test_a_patch_is_conditioned_as_at_sampling(folder: Path, whole: bool) -> Non
 
 def test_whole_domains(folder: Path) -> None:
     model, material = prepared(folder)
-    stage = DiffusionStage(model, None, EDMLoss(), Means(model.regression, material.pairs))
+    stage = DiffusionStage(model, Cutter(), EDMLoss(), Means(model.regression, material.pairs))
     images = stage.images(batch(material.pairs, [4, 0], KEYS[:2]))
     assert images.corner is None and images.cond.shape == (2, 6, 16, 24)
     assert torch.equal(images.cond[:, 2:], model.condition(material.pairs.read([4, 0]).coarse))

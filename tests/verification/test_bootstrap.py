@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap as scipy_bootstrap
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.verification.bootstrap import Bootstrap, Estimator, fitting_block, memory
@@ -41,6 +40,7 @@ def ar1(rng: np.random.Generator, n: int) -> np.ndarray:
     return values
 
 
+@pytest.mark.slow
 def test_blocks_hold_the_memory_of_the_weather() -> None:
     single, blocks = (
         coverage(Bootstrap(200, 0.9, block, "percentile"), ar1, 0.0, times=120, repeats=200)
@@ -49,9 +49,12 @@ def test_blocks_hold_the_memory_of_the_weather() -> None:
     assert single < 0.65 and blocks > single + 0.12
 
 
+@pytest.mark.slow
 def test_bca_against_scipy() -> None:
     values = np.random.default_rng(5).lognormal(size=30)
     low, high = Bootstrap(9000, method="bca").interval(mean_of(values), 30)
+    from scipy.stats import bootstrap as scipy_bootstrap
+
     theirs = scipy_bootstrap((values,), np.mean, n_resamples=9000, method="BCa", rng=1).confidence_interval
     width = theirs.high - theirs.low
     assert abs(low - theirs.low) < 0.04 * width and abs(high - theirs.high) < 0.04 * width

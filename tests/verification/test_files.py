@@ -80,6 +80,7 @@ def test_estimates() -> None:
     assert tables.percent(of(np.nan, np.nan, np.nan)) == "–"
 
 
+@pytest.mark.slow
 def test_text_for_the_terminal(result: Result) -> None:
     text = tables.report_text(result)
     start = "5 members on 20 x 28 points at 8 times from 2024-07-24T00:00 to 2024-07-25T18:00 (UTC)"
@@ -93,6 +94,7 @@ def test_text_for_the_terminal(result: Result) -> None:
     assert max(map(len, prose)) <= tables.TERMINAL
 
 
+@pytest.mark.slow
 def test_columns_are_aligned(result: Result) -> None:
     lines = tables.ensemble_table(result).text().splitlines()
     start = lines.index("") + 1
@@ -100,6 +102,7 @@ def test_columns_are_aligned(result: Result) -> None:
     assert len(lines[start:]) == 1 + len(result.targets)
 
 
+@pytest.mark.slow
 def test_intervals_in_words(result: Result) -> None:
     def said(how: Bootstrap) -> str:
         return tables.interval_text(replace(result, bootstrap=how))
@@ -111,6 +114,7 @@ def test_intervals_in_words(result: Result) -> None:
     )
 
 
+@pytest.mark.slow
 def test_tails(result: Result) -> None:
     table = tables.tail_table(result)
     truth = next(row for row in table.rows if row[:2] == ("t2m", "99 %"))
@@ -118,6 +122,7 @@ def test_tails(result: Result) -> None:
     assert not any("99.99" in row[1] for row in table.rows)  # 4480 values say nothing of it
 
 
+@pytest.mark.slow
 def test_what_is_found_in_words(result: Result, lone: Result) -> None:
     said = " ".join(captions.findings(result))
     assert "underdispersive (spread over error below 0.9): mrr, t2m, u10m, v10m, ws10m." in said
@@ -129,6 +134,7 @@ def test_what_is_found_in_words(result: Result, lone: Result) -> None:
 # files
 
 
+@pytest.mark.slow
 def test_csv_has_every_number_once(result: Result, tmp_path: Path) -> None:
     files.save(result, tmp_path / "new" / "scores.csv")
     with (tmp_path / "new" / "scores.csv").open(newline="") as file:
@@ -155,6 +161,7 @@ def test_csv_has_every_number_once(result: Result, tmp_path: Path) -> None:
     np.testing.assert_allclose(waves[: len(waves) // 2], result.domain.rings.wavelength, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_zarr_keeps_the_times(result: Result, tmp_path: Path) -> None:
     files.save(result, tmp_path / "scores.zarr")
     ds = xr.open_zarr(tmp_path / "scores.zarr")
@@ -189,6 +196,7 @@ def test_zarr_keeps_the_times(result: Result, tmp_path: Path) -> None:
     assert ds.attrs["bootstrap_replicates"] == 200 and ds.attrs["solver"] == "euler"
 
 
+@pytest.mark.slow
 def test_one_member_with_gaps_is_saved_too(lone: Result, tmp_path: Path) -> None:
     for name in ("scores.csv", "scores.zarr"):
         files.save(lone, tmp_path / name)
@@ -230,6 +238,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
 # figures and report
 
 
+@pytest.mark.slow
 def test_figures_show_the_numbers(result: Result) -> None:
     target = result.targets[0]
     panels = figures.portrait(result, target).axes
@@ -249,6 +258,7 @@ def test_figures_show_the_numbers(result: Result) -> None:
     np.testing.assert_allclose(dots, 100 * np.array(expected))
 
 
+@pytest.mark.slow
 def test_forecasts_keep_their_colours(result: Result) -> None:
     more = replace(
         result, forecasts=["ensemble", "regression", "mine", "yours", "interpolation", "climatology"]

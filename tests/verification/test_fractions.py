@@ -9,8 +9,6 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
-from earth2studio import statistics
-from scores.spatial import fss_2d_single_field
 
 from earth2_corrdiff.verification.fractions import Fractions, integral, odd_windows, window_sums
 
@@ -48,6 +46,8 @@ def test_sums_over_windows() -> None:
 @pytest.mark.parametrize("window", [1, 3, 7, 11])
 def test_one_field_against_scores(window: int) -> None:
     truth, field = smooth(seed=1), smooth(seed=2)
+    from scores.spatial import fss_2d_single_field
+
     theirs = fss_2d_single_field(
         field.numpy(), truth.numpy(), event_threshold=0.8, window_size=(window, window), zero_padding=False
     )
@@ -60,6 +60,8 @@ def test_an_ensemble_against_earth2studio() -> None:
     """Its windows are round; of three cells they are square (and of one cell it fails)."""
     truth, members = smooth(seed=3), smooth(4, seed=4)
     coords = OrderedDict(y=np.arange(H), x=np.arange(W))
+    from earth2studio import statistics  # takes seconds
+
     upstream = statistics.fss(["y", "x"], [3], [0.5, 1.5], ensemble_dimension="sample")
     theirs, _ = upstream(members, OrderedDict(sample=np.arange(4), **coords), truth, coords)
     ours, _ = score(truth, members, (0.5, 1.5), (3,))

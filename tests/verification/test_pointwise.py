@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from scipy.stats import chisquare
-from scores.probability import crps_for_ensemble, rank_histogram
 
 from earth2_corrdiff.verification.pointwise import crps, rank_weights
 
@@ -33,6 +31,8 @@ def arrays(x: torch.Tensor, y: torch.Tensor) -> tuple[xr.DataArray, xr.DataArray
 @pytest.mark.parametrize("M", [2, 3, 4, 17])
 @pytest.mark.parametrize("ties", [False, True])
 def test_crps_against_scores(M: int, ties: bool) -> None:
+    from scores.probability import crps_for_ensemble
+
     x, y = case(M, ties=ties)
     forecast, truth = arrays(x, y)
     for ours, method in zip(crps(x, y), ("fair", "ecdf"), strict=True):
@@ -89,6 +89,8 @@ def test_ranks_against_scores(ties: bool) -> None:
     x, y = case(4, ties=ties)
     weights = torch.rand(H, W, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     forecast, truth = arrays(x, y)
+    from scores.probability import rank_histogram
+
     theirs = rank_histogram(forecast, truth, "member", weights=xr.DataArray(weights.numpy(), dims=("y", "x")))
     ours = rank_weights(x, y, weights) / weights.sum()
     np.testing.assert_allclose(ours.numpy(), theirs.values, atol=1e-14)
@@ -113,6 +115,8 @@ def test_ranks_of_a_perfect_ensemble_are_flat(wet: bool) -> None:
     draws = draws.clamp(min=0.25) if wet else draws
     counts = rank_weights(draws[1:], draws[0], torch.ones(N).double())
     assert counts.sum().item() == pytest.approx(N)
+    from scipy.stats import chisquare
+
     assert chisquare(counts.numpy()).pvalue > 0.05
     narrow = rank_weights(0.7 * draws[1:] + 0.3 * draws[1:].mean(0), draws[0], torch.ones(N).double())
     assert chisquare(narrow.numpy()).pvalue < 1e-6  # the test can tell

@@ -9,7 +9,6 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
-from earth2studio import statistics
 from verification_kit import bent, flat, smooth
 
 from earth2_corrdiff.verification import case_statistics
@@ -68,6 +67,8 @@ def test_against_earth2studio() -> None:
     found, w = scored(x, y), cell_areas(bent())
     coords = OrderedDict(y=np.arange(y.shape[0]), x=np.arange(y.shape[1]))
     ensemble = OrderedDict(sample=np.arange(M), **coords)
+    from earth2studio import statistics  # takes seconds
+
     with pytest.warns(UserWarning, match="non-tuple sequence"):  # why its weights are not used
         for name, kind in (("absolute_error", statistics.mae), ("squared_error", statistics.rmse)):
             metric = kind(["y", "x"], weights=w, ensemble_dimension="sample")

@@ -26,6 +26,7 @@ from earth2_corrdiff.verification.case_statistics import POINTWISE
 from earth2_corrdiff.verification.result import Series
 
 
+@pytest.mark.slow
 def test_a_reliable_ensemble(tmp_path: Path) -> None:
     store, truth = build(tmp_path / "s.zarr", members=6)
     result = verify(store, truth, settings=QUICK)
@@ -42,6 +43,7 @@ def test_a_reliable_ensemble(tmp_path: Path) -> None:
     assert float(result.gain("crps", "ensemble", "interpolation", target).low) > 0.9  # 295 K against 0
 
 
+@pytest.mark.slow
 def test_ranks_where_there_is_rain(tmp_path: Path) -> None:
     """Flat for a reliable ensemble, whatever is chosen; of a narrow one the dry area hides nothing."""
     for spread, low, high in ((1.0, 0.85, 1.15), (0.5, 1.3, 9.9)):
@@ -54,6 +56,7 @@ def test_ranks_where_there_is_rain(tmp_path: Path) -> None:
     assert np.argmax(dry.score("rank", "ensemble", dry.targets[0]).value) == 0
 
 
+@pytest.mark.slow
 def test_a_narrow_ensemble(tmp_path: Path) -> None:
     store, truth = build(tmp_path / "s.zarr", members=6, spread=0.5)
     result = verify(store, truth, settings=replace(QUICK, variables=["mrr", "t2m"]))
@@ -62,6 +65,7 @@ def test_a_narrow_ensemble(tmp_path: Path) -> None:
     assert ranks.value[0] > 1.3 > ranks.value[3] and ranks.low[0] > 1
 
 
+@pytest.mark.slow
 def test_scores_by_hand(tmp_path: Path) -> None:
     """Against plain NumPy on the whole store."""
     store, truth = build(tmp_path / "s.zarr", flat(), members=3)
@@ -81,6 +85,7 @@ def test_scores_by_hand(tmp_path: Path) -> None:
     assert value(result, "mae", "ws10m") == pytest.approx((mae * w).mean(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_interpolation_is_that_of_the_coarse_input(tmp_path: Path) -> None:
     store, truth = build(tmp_path / "s.zarr")
     result = verify(store, truth, settings=QUICK)
@@ -107,6 +112,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, object, xr.Data
     return folder / "s.zarr", model, truth + 1.0
 
 
+@pytest.mark.slow
 def test_regression_and_climatology_of_the_package(run: tuple[Path, object, xr.Dataset]) -> None:
     store, model, truth = run
     downscaler = model.downscaler  # type: ignore[attr-defined]
@@ -124,6 +130,7 @@ def test_regression_and_climatology_of_the_package(run: tuple[Path, object, xr.D
         assert value(result, "mae", name, "climatology") == pytest.approx((error * w).mean(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_another_package_is_said_and_another_grid_refused(run: tuple[Path, object, xr.Dataset]) -> None:
     store, model, truth = run
     downscaler = model.downscaler  # type: ignore[attr-defined]
@@ -162,6 +169,7 @@ def test_the_regression_of_another_store(run: tuple[Path, object, xr.Dataset], t
         verify(store, truth, compare={"interpolation": tmp_path / "r.zarr"})
 
 
+@pytest.mark.slow
 def test_stores_that_cannot_be_compared(tmp_path: Path) -> None:
     store, truth = build(tmp_path / "s.zarr")
     build(tmp_path / "grid.zarr", flat())
@@ -174,6 +182,7 @@ def test_stores_that_cannot_be_compared(tmp_path: Path) -> None:
 # members and times
 
 
+@pytest.mark.slow
 def test_missing_members_are_refused_or_their_times_left_out(tmp_path: Path) -> None:
     store, truth = build(tmp_path / "s.zarr", unwritten=((2, 1), (2, 3), (5, 0)))
     with pytest.raises(
@@ -195,6 +204,7 @@ def test_no_complete_time(tmp_path: Path) -> None:
         verify(store, truth, settings=replace(QUICK, skip_incomplete=True))
 
 
+@pytest.mark.slow
 def test_broken_members_are_refused_or_their_times_left_out(tmp_path: Path) -> None:
     """Written, by the store's word, and yet not finite at one point of one variable."""
     store, truth = build(tmp_path / "s.zarr")
@@ -217,6 +227,7 @@ def test_broken_members_are_refused_or_their_times_left_out(tmp_path: Path) -> N
             assert mine[name].counts.sum() == pytest.approx(theirs[name].counts.sum())
 
 
+@pytest.mark.slow
 def test_one_member(tmp_path: Path) -> None:
     store, truth = build(tmp_path / "s.zarr", members=1)
     result = verify(store, truth, settings=QUICK)
@@ -225,6 +236,7 @@ def test_one_member(tmp_path: Path) -> None:
     assert not any(result.has(name, "ensemble", result.targets[0]) for name in ("spread_skill", "rank"))
 
 
+@pytest.mark.slow
 def test_one_lead_time_is_valid_when_it_is_valid(tmp_path: Path) -> None:
     """The truth of a forecast is that of its valid time."""
     store, truth = build(tmp_path / "s.zarr")
@@ -249,6 +261,7 @@ def test_one_lead_time_is_valid_when_it_is_valid(tmp_path: Path) -> None:
 # streaming
 
 
+@pytest.mark.slow
 def test_one_time_after_the_other_is_all_at_once(tmp_path: Path) -> None:
     """Of a time stay numbers, not fields; two halves hold the rows of the whole."""
     store, truth = build(tmp_path / "s.zarr")

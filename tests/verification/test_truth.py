@@ -20,6 +20,7 @@ from earth2_corrdiff.verification import Settings, verify
 from earth2_corrdiff.verification.truth import open_truth
 
 
+@pytest.mark.slow
 def test_truth_files_and_flipped_rows(tmp_path: Path) -> None:
     store, truth = build(tmp_path / "s.zarr", flat())
     settings = replace(QUICK, variables=["t2m"])
@@ -36,6 +37,7 @@ def test_truth_files_and_flipped_rows(tmp_path: Path) -> None:
         assert result.truth == str(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_a_source_is_interpolated(tmp_path: Path) -> None:
     """A field that is linear in latitude and longitude survives it; its file covers the globe."""
     store, truth = build(tmp_path / "s.zarr", bent())
@@ -66,6 +68,7 @@ def test_the_demo_as_truth(tmp_path: Path) -> None:
         truth.check_variables(["tcwv"])
 
 
+@pytest.mark.slow
 def test_gaps_in_the_truth(tmp_path: Path) -> None:
     """Masked where it is not known; a time or a variable without any truth is left out."""
     store, truth = build(tmp_path / "s.zarr")
@@ -87,6 +90,7 @@ def test_gaps_in_the_truth(tmp_path: Path) -> None:
     assert value(result, "crps", "t2m") == pytest.approx(value(rest, "crps", "t2m"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -105,6 +109,7 @@ def test_truths_that_do_not_fit(tmp_path: Path, spoil: object, message: str) -> 
         verify(store, spoil(truth), settings=QUICK)  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_some_times_and_other_names(tmp_path: Path) -> None:
     store, truth = build(tmp_path / "s.zarr")
     result = verify(
@@ -128,6 +133,7 @@ def test_truths_that_are_not_there(tmp_path: Path) -> None:
 # what a file says is what is verified
 
 
+@pytest.mark.slow
 def test_units_of_the_truth(tmp_path: Path) -> None:
     """Known units are converted; what is unknown, or another quantity's, is refused."""
     store, truth = build(tmp_path / "s.zarr", times=TIMES[:2])
@@ -153,6 +159,7 @@ def test_a_truth_without_units_that_cannot_be_right(tmp_path: Path) -> None:
         verify(store, truth.assign(t2m=truth["t2m"] - 273.15), settings=QUICK)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sentinel", [-999.0, -99.0, 9999.0, 1e20])
 def test_numbers_for_missing_values_are_no_truth(tmp_path: Path, sentinel: float) -> None:
     store, truth = build(tmp_path / "s.zarr", times=TIMES[:2])
@@ -167,6 +174,7 @@ def test_numbers_for_missing_values_are_no_truth(tmp_path: Path, sentinel: float
     )
 
 
+@pytest.mark.slow
 def test_times_of_the_truth(tmp_path: Path) -> None:
     """A valid time is one; a time that is there twice is refused."""
     store, truth = build(tmp_path / "s.zarr", times=TIMES[:2])
@@ -179,6 +187,7 @@ def test_times_of_the_truth(tmp_path: Path) -> None:
         verify(store, xr.concat([truth, truth], "time"), settings=few)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", [bent(), flat()], ids=["curvilinear", "rectilinear"])
 def test_a_larger_truth_is_cut_out(tmp_path: Path, grid: Grid) -> None:
     """Whichever way its axes run; half a cell off is another grid."""

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import logging
 import runpy
 import sys
@@ -27,9 +27,9 @@ from earth2_corrdiff.run.downscaling import Options
 from earth2_corrdiff.sources import make_forecast
 from earth2_corrdiff.workflows import DIRECTORY
 
-fakeredis = pytest.importorskip("fakeredis", reason="the workflow's tests need fakeredis")
-uvicorn = pytest.importorskip("uvicorn", reason="the workflow needs pip install 'earth2-corrdiff[workflow]'")
-rq = pytest.importorskip("rq", reason="the workflow needs pip install 'earth2-corrdiff[workflow]'")
+for needed in ("fakeredis", "uvicorn", "rq"):  # which take seconds to import
+    if importlib.util.find_spec(needed) is None:
+        pytest.skip(f"the workflow's tests need {needed}", allow_module_level=True)
 
 NAME = "corrdiff_downscaling"
 QUEUES = ("inference", "result_zip", "finalize_metadata")
@@ -90,10 +90,11 @@ class Server:
     """The API over HTTP, and its workers, which work when they are told to."""
 
     def __init__(self, main: ModuleType, patch: pytest.MonkeyPatch) -> None:
+        import fakeredis
         from earth2studio.serve.server import redis_factory
         from fastapi.testclient import TestClient
 
-        self.redis = fakeredis.FakeServer()
+        self.servers, self.redis = fakeredis, fakeredis.FakeServer()
         client = fakeredis.FakeRedis(server=self.redis, decode_responses=True)
         shared = fakeredis.FakeAsyncRedis(server=self.redis, decode_responses=True)
         patch.setattr(main, "create_sync_redis_client", lambda: client)
@@ -106,13 +107,15 @@ class Server:
 
     def work(self) -> None:
         """One worker for all queues, until they are empty."""
-        connection = fakeredis.FakeStrictRedis(server=self.redis)
+        import rq
+
+        connection = self.servers.FakeStrictRedis(server=self.redis)
         queues = [rq.Queue(name, connection=connection) for name in QUEUES]
         rq.SimpleWorker(queues, connection=connection).work(burst=True, logging_level="ERROR")
 
     def waiting(self) -> bool:
         """Whether a worker has something to do."""
-        connection = fakeredis.FakeStrictRedis(server=self.redis)
+        connection = self.servers.FakeStrictRedis(server=self.redis)
         return any(connection.llen(f"rq:queue:{name}") for name in QUEUES)
 
     def finished(self, **parameters: Any) -> dict[str, Any]:
@@ -212,6 +215,8 @@ def test_the_example_client(
     importlib.import_module("earth2studio.data")  # whole; but without all models, which take long:
     tiny.earth2studio_module("serve.client.e2client")
     program = runpy.run_path(str(ROOT / "examples" / "workflow_client.py"))
+    import uvicorn
+
     config = uvicorn.Config(main.app, port=0, lifespan="off", log_config=None)
     web, found = uvicorn.Server(config), list[xr.Dataset]()
 

@@ -20,6 +20,7 @@ from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.zarr_members import read_array
 from earth2_corrdiff.model.diffusion.patch_geometry import read_patching
 from earth2_corrdiff.model.packages.cmip6 import as_cmip6, is_cmip6
+from earth2_corrdiff.model.packages.extensions import read_extensions
 from earth2_corrdiff.model.packages.files import (
     Files,
     checksum,
@@ -34,7 +35,6 @@ from earth2_corrdiff.model.packages.loaded import Loaded, read_networks
 from earth2_corrdiff.model.packages.metadata import (
     check_entries,
     lead_times,
-    read_channels,
     read_sampling,
     table,
 )
@@ -145,12 +145,12 @@ def _read_generic(files: Files) -> Loaded:
         hr_mean_conditioning=meta.get("hr_mean_conditioning", True),
         patching=read_patching(meta.get("patching"), fine.shape),
         lead_time_hours=lead_times(meta.get("lead_time_hours")),
-        channels=read_channels(meta.get("channels")),
         inference_mode=meta.get("inference_mode", "both"),
         name=meta.get("name", ""),
         root=describe(files),
         sha256=checksum(used),
         synthetic=meta.get("synthetic", False),
+        **read_extensions(meta),
     )
     if is_cmip6(meta, stats):
         spec = as_cmip6(spec, meta, stats)

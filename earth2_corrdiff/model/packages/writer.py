@@ -12,7 +12,7 @@ import xarray as xr
 
 from earth2_corrdiff.base.errors import InputError, listed
 from earth2_corrdiff.model.diffusion.patch_geometry import write_patching
-from earth2_corrdiff.model.packages.metadata import write_channels
+from earth2_corrdiff.model.packages.extensions import write_extensions
 from earth2_corrdiff.model.spec import DEFAULT_SAMPLING, CorrDiffSpec, Sampling, Statistics
 from earth2_corrdiff.networks.architectures import EDM, REGRESSIONS
 from earth2_corrdiff.networks.mdlus import write_mdlus
@@ -51,12 +51,11 @@ def save_package(
     """
     if spec.beyond_generic:
         raise InputError(f"the generic layout has no entry for {listed(spec.beyond_generic)} of this package")
+    meta = _metadata(spec)
     if spec.regression_grid:
         raise InputError("the generic layout has no grid channels; this package stays in its own layout")
     if spec.sampling.schedule != "karras" or spec.sampling.rho != 7:
         raise InputError("the generic layout knows the schedule karras with a rho of 7 alone")
-    if spec.sampling.schedule != "karras" or spec.sampling.rho != 7:
-        raise InputError("the generic layout knows the schedule karras with rho 7 alone")
     if spec.sampling.solver not in ("euler", "heun") and spec.sampling != DEFAULT_SAMPLING:
         raise InputError(f"the generic layout knows the solvers euler and heun, not {spec.sampling.solver!r}")
     folder = Path(folder)
@@ -67,7 +66,7 @@ def save_package(
         origin, path = net.origin, folder / f"{name}.mdlus"
         write_mdlus(path, origin.name, _module(origin.name), origin.args, state, origin.version)
     _write_grids(folder, spec)
-    (folder / "metadata.json").write_text(json.dumps(_metadata(spec), indent=2) + "\n", encoding="utf-8")
+    (folder / "metadata.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
     stats = {"input": spec.inputs, "output": spec.outputs, "invariants": spec.invariants}
     tables = {key: _rows(value) for key, value in stats.items() if value.names}
     (folder / "stats.json").write_text(json.dumps(tables, indent=2) + "\n", encoding="utf-8")
@@ -116,13 +115,11 @@ def _metadata(spec: CorrDiffSpec) -> dict[str, Any]:
         meta["seed"] = spec.seed
     if spec.patching is not None:
         meta["patching"] = write_patching(spec.patching)
-    if spec.channels:
-        meta["channels"] = write_channels(spec.channels)
     if spec.lead_time_hours:
         meta["lead_time_hours"] = list(spec.lead_time_hours)
     if spec.invariants.names:
         meta["invariant_variables"] = list(spec.invariants.names)
-    return meta
+    return meta | write_extensions(spec)
 
 
 def _write_grids(folder: Path, spec: CorrDiffSpec) -> None:

@@ -169,13 +169,15 @@ def on_own_kernels(net: nn.Module, precision: str, device: torch.device) -> bool
 
 
 def _cast(net: DiT, dtype: torch.dtype) -> DiT:
-    """A DiT with its products in a type: itself in float32."""
+    """A DiT with its products in a type, all other weights shared: itself in float32."""
     if dtype is torch.float32:
         return net
+    cast = {id(value) for module in net.products() for value in module.parameters()}
+    shared = {id(value): value for value in (*net.parameters(), *net.buffers()) if id(value) not in cast}
     with torch.inference_mode(False), torch.no_grad():
-        made = copy.deepcopy(net)
+        made = copy.deepcopy(net, shared)
         made.cast(dtype)
-        return made.requires_grad_(False)
+        return made
 
 
 def executor_of(

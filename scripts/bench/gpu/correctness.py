@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""B: captured graphs against eager steps, host waits in the samplers' loops, and members in batches."""
+"""B: captured graphs against eager steps, DiTs, host waits in the samplers' loops, and members in batches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from torch import Tensor
 from earth2_corrdiff.model.diffusion.solvers import SOLVERS, karras_sigmas, sample
 from earth2_corrdiff.networks.fast.accelerate import FastDenoiser, accelerate
 from earth2_corrdiff.networks.fast.executors import TorchExecutor
-from earth2_corrdiff.networks.preconditioned import PRECISIONS
+from earth2_corrdiff.networks.mdlus import Checkpoint
+from earth2_corrdiff.networks.preconditioned import PRECISIONS, DiTDenoiser, create
 
 from ..cases import SIZES, Problem, make_problem
 from ..variants import Ours, step_inputs
@@ -41,6 +42,8 @@ def run(record: Record) -> None:
         record.attempt("default batch", default_batch, record, problem, least=8)
         del problem
         record.free()
+    for precision in ("fp32", "bf16", "fp16"):
+        record.attempt(f"DiT {precision}", transformer, record, precision, least=8)
     record.attempt("demo", demo.run, record, least=15)
 
 
@@ -77,6 +80,32 @@ def graph(record: Record, problem: Problem, precision: str) -> None:
     row |= {"error to eager": worst, "error to fp32": relative_l2(fast.given(cond)(x, 1.0), exact)}
     record.put("graph", precision, value=row)
     record.say(f"graph {precision}: {row}")
+
+
+DIT = {
+    **{"attention_backend": "natten2d_rope", "attn_kwargs": {"attn_kernel": 13}},
+    **{"in_channels": 16, "out_channels": 4, "patch_size": 2, "hidden_size": 256, "depth": 4, "num_heads": 4},
+}
+
+
+@torch.inference_mode()
+def transformer(record: Record, precision: str) -> None:
+    """Record the error of a DiT with rotary windows against the CPU's in float32, and its memory."""
+    size = (28, 36) if record.tiny else (192, 256)
+    with torch.inference_mode(False):
+        net: Any = create(Checkpoint("DiT", {"input_size": size, **DIT}, {}, ""), None, DiTDenoiser).eval()
+        generator = torch.Generator().manual_seed(0)
+        for value in net.requires_grad_(False).parameters():
+            value.add_(0.03 * torch.randn(value.shape, generator=generator))
+    x, cond = (torch.randn(1, c, *size, generator=generator) for c in (4, 12))
+    want = net.given(cond)(x, 1.0)
+    fast = accelerate(copy.deepcopy(net).to(record.device), precision)
+    given, x = fast.given(cond.to(record.device)), x.to(record.device)
+    row: dict[str, Any] = {"error to the CPU": relative_l2(given(x, 1.0).cpu(), want)}
+    peak = record.meter.peak(lambda: given(x, 1.0))
+    row |= {} if peak is None else {"peak GB": peak, "as predicted": peak * 1e9 / fast.member_bytes(size)}
+    record.put("DiT", precision, value=row)
+    record.say(f"DiT {precision}: {row}")
 
 
 def batches(record: Record, problem: Problem) -> None:

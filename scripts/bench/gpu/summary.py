@@ -110,6 +110,7 @@ def _errors_of(row: Found) -> list[float]:
 def _correctness(sections: Found) -> str:
     b: Found = sections.get("B", {})
     lines = [f"graph {name}: {_words(row)}" for name, row in b.get("graph", {}).items()]
+    lines += [f"DiT {name}: {_words(row)}" for name, row in b.get("DiT", {}).items()]
     if "batches" in b:
         lines.append(f"members in batches: {_words(b['batches'])}")
     if "host waits" in b:

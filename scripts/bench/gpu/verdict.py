@@ -54,6 +54,10 @@ def _unequal(found: Found) -> Iterator[str]:
             yield f"the captured graph differs from eager steps in {where}"
     if found.get("batches", {}).get("same run again, same bits") is False:
         yield "the same run has other bits again"
+    for precision, row in found.get("DiT", {}).items():
+        error = row["error to the CPU"]
+        if not error <= (1e-4 if precision == "fp32" else 3e-2):
+            yield f"a DiT in {precision} has an error of {error:.1e}"
     for way, row in found.get("demo", {}).items():
         if not row["error"] <= row["bound"]:  # nan, too
             yield f"the demo in {way} has an error of {row['error']:.1e}, more than {row['bound']:.0e}"

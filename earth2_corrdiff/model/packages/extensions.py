@@ -1,0 +1,81 @@
+# SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
+# SPDX-License-Identifier: Apache-2.0
+"""Entries of ``metadata.json`` for transforms, block means and missing inputs; Earth2Studio has none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.channels import Channel
+from earth2_corrdiff.model.outputs import OutputRule
+from earth2_corrdiff.model.packages.metadata import read_channels, write_channels
+from earth2_corrdiff.model.spec import CorrDiffSpec
+from earth2_corrdiff.model.transforms import Transform
+
+
+def write_extensions(spec: CorrDiffSpec) -> dict[str, Any]:
+    """The entries of a package, as far as they are not their defaults.
+
+    Raises
+    ------
+    InputError
+        If an output has a rule other than a transform
+    """
+    if any(rule != OutputRule(rule.transform) for rule in spec.rules):
+        raise InputError("the generic layout has transforms of outputs, and no other rules")
+    transforms = {channel.name: channel.transform for channel in spec.channels if channel.kind == "input"}
+    transforms |= {
+        n: rule.transform for n, rule in zip(spec.outputs.names, spec.rules, strict=bool(spec.rules))
+    }
+    entries = {
+        "channels": write_channels(spec.channels),
+        "transforms": {name: vars(own) for name, own in transforms.items() if own != Transform()},
+        "regridding": "" if spec.regridding == "bilinear" else spec.regridding,
+        "missing_inputs": spec.missing_inputs,
+    }
+    return {name: entry for name, entry in entries.items() if entry}
+
+
+def read_extensions(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of ``CorrDiffSpec`` from these entries.
+
+    Raises
+    ------
+    InputError
+        If an entry is not valid
+    """
+    transforms, outputs = _transforms(meta.get("transforms", {})), meta["output_variables"]
+    if unknown := [name for name in transforms if name not in (*meta["input_variables"], *outputs)]:
+        raise InputError(f"metadata.json: transforms names {unknown[0]!r:.80}, which is no variable")
+    missing, regridding = meta.get("missing_inputs", False), meta.get("regridding", "bilinear")
+    if not isinstance(missing, bool) or not isinstance(regridding, str):
+        raise InputError("metadata.json: missing_inputs must be true or false, and regridding a text")
+    channels = read_channels(meta.get("channels"))
+    if set(transforms) & set(meta["input_variables"]) and not channels:
+        raise InputError("metadata.json: transforms of inputs need the entry channels, too")
+    rules = [OutputRule(transforms.get(name, Transform())) for name in outputs]
+    return {
+        "channels": tuple(_with_transform(channel, transforms) for channel in channels),
+        "rules": tuple(rules) if set(transforms) & set(outputs) else (),
+        "missing_inputs": missing,
+        "regridding": regridding,
+    }
+
+
+def _with_transform(channel: Channel, transforms: Mapping[str, Transform]) -> Channel:
+    own = transforms.get(channel.name, Transform()) if channel.kind == "input" else Transform()
+    return replace(channel, transform=own)
+
+
+def _transforms(entry: Any) -> dict[str, Transform]:
+    try:
+        return {str(name): Transform(**own) for name, own in dict(entry).items()}
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            'metadata.json: transforms must be a mapping like {"tp": {"kind": "log_eps", "eps": 0.001}}'
+        ) from error
