@@ -816,9 +816,8 @@ def test_one_line_and_the_counters_of_each_job(model: CorrDiff, tmp_path: Path) 
         done, broken = service.done(), service.start(samples=1)
         service.ended(broken)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                job_runner.Inputs, "of", lambda *_: (_ for _ in ()).throw(InputError("no such day"))
-            )
+            lost = InputError("no such day")
+            patch.setattr(job_runner.Inputs, "fetch", lambda *_: (_ for _ in ()).throw(lost))
             failed = service.start()
             service.ended(failed)
         logger.remove(handler)
