@@ -120,7 +120,7 @@ def with_shifts() -> Iterator[tuple[Any, ...]]:
         yield from ((*case, n) for n in ((shifts[i % len(shifts)],) if INTERPRETED else shifts))
 
 
-@pytest.mark.parametrize(("dtype", "channels", "mode", "keep", "shifts"), with_shifts(), ids=str)
+@pytest.mark.parametrize(("dtype", "channels", "mode", "keep", "shifts"), list(with_shifts()), ids=str)
 def test_norms_of_maps(
     maps_on_triton: None, dtype: torch.dtype, channels: tuple[int, ...], mode: str, keep: bool, shifts: int
 ) -> None:
