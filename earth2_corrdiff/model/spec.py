@@ -406,6 +406,12 @@ class CorrDiffSpec:
         return times
 
     @property
+    def whole_inputs(self) -> tuple[str, ...]:
+        """Inputs that may have no missing values: those that no filter fills."""
+        filled = {name for chosen in self.filters for name in FILTERED[chosen]}
+        return tuple(name for name in self.inputs.names if name not in filled)
+
+    @property
     def needs_time(self) -> bool:
         """True if a case needs its valid time."""
         features = any(channel.needs_time for channel in self.channels)

@@ -25,7 +25,8 @@ from earth2_corrdiff.networks.kernels import cpu_norm
 from earth2_corrdiff.networks.neighbourhood import neighbourhood_attention, pair
 
 EPS = 1e-6
-ROWS, MOST_ROWS = {"cpu": 2048}, 2**14  # tokens in a perceptron at once, on other devices the latter
+Map = Callable[[Tensor], Tensor]
+ROWS, MOST_ROWS = {"cpu": 2048}, 2**14  # tokens at once, on other devices the latter
 
 
 class Tokens(NamedTuple):
@@ -66,6 +67,19 @@ def modulated(x: Tensor, scale: Tensor, shift: Tensor, eps: float = EPS) -> Tens
     if len(scale) == 1:
         return F.layer_norm(x, (D,), 1 + scale[0], shift[0], eps)
     return torch.addcmul(shift[:, None], F.layer_norm(x, (D,), eps=eps), 1 + scale[:, None])
+
+
+def in_parts(function: Map, x: Tensor) -> Tensor:
+    """``function`` of tokens ``x [B, L, D]``, some at a time where no gradient is asked for."""
+    rows = ROWS.get(x.device.type, MOST_ROWS)
+    if torch.is_grad_enabled() or x.shape[1] <= rows:
+        return function(x)
+    first = function(x[:, :rows])
+    whole = first.new_empty(*x.shape[:2], first.shape[-1])
+    whole[:, :rows] = first
+    for start in range(rows, x.shape[1], rows):
+        whole[:, start : start + rows] = function(x[:, start : start + rows])
+    return whole
 
 
 # embeddings of the noise level and of a condition
@@ -200,11 +214,15 @@ class SelfAttention(nn.Module):
         self.norm = last_norm(hidden)
         self.proj = Linear(hidden, hidden)
 
-    def forward(self, x: Tensor, grid: Tokens) -> Tensor:
-        q, k, v = self.qkv(x).view(*x.shape[:2], 3, self.heads, -1).unbind(2)  # [B, L, heads, dim]
-        y = self.attend(_wide(self.q_norm, q), _wide(self.k_norm, k), v, grid)
-        y = self.proj(_wide(self.norm, y.flatten(2)))
+    def forward(self, x: Tensor, grid: Tokens, norm: Map) -> Tensor:
+        """Attention of ``norm(x)``, without the whole of that."""
+        y = self._attended(in_parts(lambda part: self.qkv(norm(part)), x), grid)
+        y = self.proj(_wide(self.norm, y))
         return F.dropout(y, self.proj_drop, self.training)
+
+    def _attended(self, qkv: Tensor, grid: Tokens) -> Tensor:
+        q, k, v = qkv.view(*qkv.shape[:2], 3, self.heads, -1).unbind(2)  # [B, L, heads, dim]
+        return self.attend(_wide(self.q_norm, q), _wide(self.k_norm, k), v, grid).flatten(2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Tokens) -> Tensor:
         """``[B, L, heads, dim]``, four times."""
@@ -274,8 +292,8 @@ class TimmAttention(nn.Module):
         last = norm if scale_norm else _no_norm
         self.attn_op = SelfAttention(hidden, heads, drops, norm=norm, last_norm=last)
 
-    def forward(self, x: Tensor, grid: Tokens) -> Tensor:
-        return cast(Tensor, self.attn_op(x, grid))
+    def forward(self, x: Tensor, grid: Tokens, norm: Map) -> Tensor:
+        return cast(Tensor, self.attn_op(x, grid, norm))
 
 
 # blocks, and the layers at both ends
@@ -310,7 +328,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, c: Tensor, grid: Tokens) -> Tensor:
         """``x [B, L, D]``, written over where no gradient is asked for; ``c [1 or B, E]`` after its SiLU."""
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.adaptive_modulation[1](c).chunk(6, dim=1)
-        x = self._gated(x, gate, self.attention(modulated(x, scale, shift, self.eps), grid))
+        norm = partial(modulated, scale=scale, shift=shift, eps=self.eps)
+        x = self._gated(x, gate, self.attention(x, grid, norm))
         if torch.is_grad_enabled():
             return self._perceptron(x, mlp_scale, mlp_shift, mlp_gate)
         for part in torch.split(x, ROWS.get(x.device.type, MOST_ROWS), dim=1):  # less memory, warm caches

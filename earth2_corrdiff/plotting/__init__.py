@@ -5,6 +5,7 @@
 ========================  ===============================================================
 `style`                   a quantity's label, unit, colours, threshold
 `panels`                  values in displayed units and the scales that they share
+`grid_projection`         the projection that a curvilinear grid is made in
 `maps`                    projection, coastlines, grid lines, wind directions; no network
 `layout`, `figures`       the arrangement of maps and text, and the figures
 `animation`               the members, or the times, as a GIF

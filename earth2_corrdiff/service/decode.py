@@ -139,7 +139,8 @@ def read_array(data: bytes, spec: CorrDiffSpec, max_cases: int) -> NDArray[np.fl
     values = values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
     with np.errstate(over="ignore"):  # infinite then, and refused below
         result = np.array(values, dtype=np.float32, order="C").reshape(-1, *want)
-    bad = [name for c, name in enumerate(spec.inputs.names) if not np.isfinite(result[..., c, :, :]).all()]
+    places = [(c, name) for c, name in enumerate(spec.inputs.names) if name in spec.whole_inputs]
+    bad = [name for c, name in places if not np.isfinite(result[..., c, :, :]).all()]
     if bad:
         raise wrong(ARRAY, "finite everywhere", f"NaN or infinity in {', '.join(bad)}")
     return result
@@ -169,7 +170,7 @@ def check_weather(values: NDArray[np.float32], spec: CorrDiffSpec, times: Times 
     Parameters
     ----------
     values : np.ndarray
-        ``[B, C, h, w]``
+        ``[B, C, h, w]``, or of several hours ``[B, L, C, h, w]``
     spec : CorrDiffSpec
         Its inputs
     times : Times | None, optional
@@ -182,7 +183,8 @@ def check_weather(values: NDArray[np.float32], spec: CorrDiffSpec, times: Times 
     """
     expected = "weather in the units of /v1/metadata"
     try:
-        check_input(values, spec.inputs.names, "the request", times)
+        whole = [c for c, name in enumerate(spec.inputs.names) if name in spec.whole_inputs]
+        check_input(values[..., whole, :, :], spec.whole_inputs, "the request", times)
     except InputError as error:
         text = str(error).removeprefix("the input from the request").lstrip()
         raise ServiceError(422, f"{ARRAY} must be {expected}; {text}", ARRAY, expected) from None

@@ -91,10 +91,7 @@ class Inputs:
     @property
     def whole(self) -> list[str]:
         """Those of the model's variables that may have no gaps: not sea ice and snow, which it fills."""
-        from earth2_corrdiff.model.spec import FILTERED  # here, as it imports PyTorch
-
-        gaps = [] if self.spec is None else [name for f in self.spec.filters for name in FILTERED[f]]
-        return [name for name in self.variables if name not in gaps]
+        return list(self.variables if self.spec is None else self.spec.whole_inputs)
 
     def times(self, number: int) -> Times:
         """Times ``[L]`` of the fields that a case takes: valid times, of forecasts the reference time."""

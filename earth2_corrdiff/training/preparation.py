@@ -264,10 +264,6 @@ def _from_package(config: Config, material: Material) -> Downscaler:
         raise InputError(
             f"a package with {listed(spec.beyond_generic)} cannot be fine-tuned: pairs have none"
         )
-    if spec.needs_time:
-        raise InputError(
-            "a package with features of time cannot be fine-tuned: pairs come without"
-        )
     if spec.lead_time_hours:
         raise InputError("a package with lead times cannot be fine-tuned: pairs have none")
     sampling = _sampling(config.sampling, spec.sampling)

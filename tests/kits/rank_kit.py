@@ -22,7 +22,7 @@ os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as the command has it, 
 PRELOAD = ["torch", "torch._dynamo", "zarr", "earth2studio.io", "earth2_corrdiff.run.downscaling", "tqdm"]
 PRELOAD += ["earth2_corrdiff.cli.run", "earth2_corrdiff.demo", "earth2_corrdiff.model.earth2studio", "pint"]
 PRELOAD += ["dask.array", "dask.distributed", "psutil", "pyarrow.pandas_compat", "scipy.fftpack", "h5py"]
-PATIENCE = 120
+PATIENCE = 240  # seconds, of a machine that does much else
 
 
 @dataclass(frozen=True)

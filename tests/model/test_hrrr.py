@@ -21,6 +21,7 @@ from hrrr_kit import COLS, INPUTS, OUTPUTS, ROWS, SHAPE, TIMES, coarse, make_hrr
 from tiny import relerr
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.diffusion.solvers import SOLVERS
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.hrrr import CorrDiffEra5Hrrr
 from earth2_corrdiff.model.packages.files import Folder
@@ -120,6 +121,15 @@ def test_longitudes_in_either_convention_and_latitudes_either_way(package: Path)
     array = model(xr.DataArray(x[0].numpy(), labels, list(labels)).isel(variable=slice(None, None, -1)))
     assert array.dims == ("sample", "time", "variable", "hrrr_y", "hrrr_x") and array["lat"].shape == SHAPE
     np.testing.assert_array_equal(array, want[0])
+
+
+def test_all_solvers_run_on_rectified_flow(package: Path) -> None:
+    model, x = load(package, number_of_samples=1, number_of_steps=2), coarse(1)
+    fields = []
+    for model.solver in SOLVERS:
+        fields.append(model(x, coords(model, x))[0])
+        assert fields[-1].isfinite().all() and model.downscaler.sampling.schedule == "rectified_flow"
+    assert len({float(y.sum()) for y in fields}) == len(SOLVERS)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.networks.dit import DiT, turned, turns_of
 from earth2_corrdiff.networks.fast.accelerate import accelerate, resolve
-from earth2_corrdiff.networks.kernels import cpu_norm
+from earth2_corrdiff.networks.kernels import cpu_norm, cpu_window
 from earth2_corrdiff.networks.mdlus import Checkpoint
 from earth2_corrdiff.networks.memory_model import memory_of_dit
 from earth2_corrdiff.networks.preconditioned import DiTDenoiser, DiTFlow, DiTMean, build
@@ -101,6 +101,7 @@ def test_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_model(dtype: torch.dtype, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """What the model says holds what a call takes, as on a GPU: without the CPU's kernels."""
     monkeypatch.setattr(cpu_norm, "supports_residual", lambda x: False)
+    monkeypatch.setattr(cpu_window, "supports", lambda q, k, v: False)
     size = (48, 72)
     net = DiT(**{**ARGS, "input_size": size, **change}).requires_grad_(False)
     net.cast(dtype)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cartopy
 import numpy as np
@@ -52,8 +53,16 @@ PICTURES = {
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures are made, and written without being drawn."""
-    monkeypatch.setattr(Figure, "savefig", lambda self, path, **how: Path(path).touch())
+    """Pictures are made, and written without being drawn; frames of animations are drawn."""
+    draw = Figure.savefig
+
+    def save(self: Figure, target: Any, **how: Any) -> None:
+        if isinstance(target, str | Path):
+            Path(target).touch()
+        else:
+            draw(self, target, **how)
+
+    monkeypatch.setattr(Figure, "savefig", save)
 
 
 def plotted(store: Path, out: Path, *flags: str) -> list[str]:
@@ -183,13 +192,15 @@ def animation(folder: Path) -> tuple[list[str], int]:
         return [path.name for path in gifs], gif.n_frames
 
 
-def test_an_animation_over_lead_times(stores: dict[str, Path], tmp_path: Path) -> None:
+def test_an_animation_over_lead_times(undrawn: None, stores: dict[str, Path], tmp_path: Path) -> None:
     plotted(stores["forecasts"], tmp_path, "--samples", "1", "--animate", "times")
     spans = [f"2024-07-24T{s}00+000h-to-2024-07-24T{s}00+012h" for s in ("00", "06")]
     assert animation(tmp_path) == ([f"corrdiff-{span}-sample-1-animation.gif" for span in spans], 3)
 
 
-def test_animations_over_members_and_over_a_period(stores: dict[str, Path], tmp_path: Path) -> None:
+def test_animations_over_members_and_over_a_period(
+    undrawn: None, stores: dict[str, Path], tmp_path: Path
+) -> None:
     argv = ["--animate", str(stores["one lead time"]), "--output-dir", str(tmp_path / "members")]
     assert main(argv) == 0  # the bare option does not take the store for its word
     assert animation(tmp_path / "members") == (["corrdiff-2024-07-24T0000+006h-animation.gif"], 2)

@@ -24,6 +24,8 @@ from earth2_corrdiff.model.options import ModelOptions
 from earth2_corrdiff.model.packages.names import PUBLISHED, default_source, variant
 from earth2_corrdiff.plotting import open_store
 from earth2_corrdiff.run.packages import load_model, published
+from earth2_corrdiff.service.decode import check_weather, read_array
+from earth2_corrdiff.service.errors import ServiceError
 from earth2_corrdiff.service.job_runner import held
 from earth2_corrdiff.sources import Inputs, Source, make_source
 
@@ -240,3 +242,18 @@ def test_names_of_packages() -> None:
     classes = [published(name).__name__ for name in PUBLISHED]
     kinds = ["Taiwan", "CMIP6", "CosmoEra5", "CosmoEra5", "Era5Hrrr"]
     assert classes == [f"CorrDiff{kind}" for kind in kinds]
+
+
+def test_requests_of_the_service_may_have_gaps_where_files_may(climate: tuple[Path, Path]) -> None:
+    spec = load_model(ModelOptions(str(climate[0]), "cpu", "fp32")).spec
+    array = np.full((2, 3, 3, *COARSE), 280, dtype="f4")
+    array[:, :, INPUTS.index("siconc"), 0] = np.nan
+    for spoilt in (False, True):
+        array[1, 2, INPUTS.index("t2m"), 3, 4] = np.nan if spoilt else 280
+        file = io.BytesIO()
+        np.save(file, array)
+        if spoilt:
+            with pytest.raises(ServiceError, match="NaN or infinity in t2m"):
+                read_array(file.getvalue(), spec, 4)
+        else:
+            check_weather(read_array(file.getvalue(), spec, 4), spec)
