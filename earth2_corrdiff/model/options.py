@@ -167,20 +167,21 @@ class ModelOptions:
             "precision": self.precision,
             "accelerated": self.accelerated,
         }
-        if kind is not None:
-            return kind.load_model(package, **how)
-        layout = layout_of(self.package, package)
-        if layout == "cosmo":
-            from earth2_corrdiff.model.cosmo import CorrDiffCosmoEra5
+        from earth2_corrdiff.model.cosmo import CorrDiffCosmoEra5
 
+        layout = layout_of(self.package, package) if kind is None else ""
+        if layout == "cosmo" or (kind is not None and issubclass(kind, CorrDiffCosmoEra5)):
             how["resolution"] = variant(self.package) or only_variant(package)
             how["mode"] = self.mode or "diffusion"
-            return CorrDiffCosmoEra5.load_model(package, hub_heights=self.heights, **how)
+            how["hub_heights"] = self.heights
+            return (kind or CorrDiffCosmoEra5).load_model(package, **how)
         if self.mode is not None or self.hub_heights is not None:
             raise InputError(
                 f"the package {self.package} has neither modes nor hub heights; leave out --mode and "
                 "--hub-heights"
             )
+        if kind is not None:
+            return kind.load_model(package, **how)
         if layout == "hrrr":
             from earth2_corrdiff.model.hrrr import CorrDiffEra5Hrrr
 

@@ -20,6 +20,7 @@ from cosmo_kit import NATIVE, make_cosmo
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.cli import plot, run, verify
+from earth2_corrdiff.model.cosmo import CorrDiffCosmoEra5
 from earth2_corrdiff.model.options import ModelOptions
 from earth2_corrdiff.model.packages.names import PUBLISHED, default_source, variant
 from earth2_corrdiff.plotting import open_store
@@ -229,6 +230,26 @@ def test_options_that_do_not_fit_a_package(europe: tuple[Path, str], climate: tu
     ):
         with pytest.raises(InputError, match=says):
             load_model(ModelOptions(device="cpu", **options))
+
+
+class Europe(CorrDiffCosmoEra5):
+    """A subclass in a package of somebody else."""
+
+
+def test_a_subclass_gets_the_options_of_its_package(
+    europe: tuple[Path, str], climate: tuple[Path, Path]
+) -> None:
+    name = f"{__name__}:Europe"
+    model = load_model(
+        ModelOptions(f"{europe[0]}/rea6", "cpu", mode="diffusion", hub_heights="40", model=name)
+    )
+    assert type(model).__name__ == "Europe" and model.spec.inference_mode == "diffusion"
+    assert model.spec.output_variables[-2:] == ("u40m", "v40m")
+    assert load_model(ModelOptions(str(europe[0]), "cpu", model=name)).spec.inference_mode == "diffusion"
+    with pytest.raises(InputError, match="neither modes nor hub heights"):
+        load_model(ModelOptions(str(climate[0]), "cpu", mode="mean", model="earth2_corrdiff:CorrDiffCMIP6"))
+    with pytest.raises(InputError, match="has no folder of a model"):
+        load_model(ModelOptions(str(climate[0]), "cpu", model=name))
 
 
 def test_names_of_packages() -> None:

@@ -31,9 +31,11 @@ def only_variant(files: Files) -> str:
     Raises
     ------
     InputError
-        If it has two
+        If it has two, or none
     """
     found = variants(files)
+    if not found:
+        raise InputError(f"the package {describe(files)} has no folder of a model: {', '.join(VARIANTS)}")
     if len(found) > 1:
         raise InputError(
             f"the package {describe(files)} has the models {' and '.join(found)}; give the folder of one"
