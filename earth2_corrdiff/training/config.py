@@ -15,7 +15,7 @@ from earth2_corrdiff.model.spec import check_count
 from earth2_corrdiff.model.transforms import Transform
 from earth2_corrdiff.training.strict import build, read_yaml
 
-FLOW = "rectified_flow"
+FLOW = "rectified_flow"  # a formulation, and a schedule
 LAYOUT_SOLVERS = ("euler", "heun")  # that a package of the generic layout can name
 
 

@@ -238,9 +238,7 @@ def _network(
     if how.network.get("model_type") == "DiT":
         return _dit(stage, how, channels, spec)
     known = ["model_type", *(key for key in signature(SongUNet).parameters if key not in FROM_PAIRS)]
-    for key in how.network:
-        if key not in known:
-            raise InputError(unknown(f"{stage}.network", str(key), known))
+    _check_keys(stage, how, known)
     H, W = spec.output_grid.shape
     given = {"model_type": "SongUNet", **more, **how.network}
     lead_time = int(given.get("lead_time_channels") or 0)
@@ -260,20 +258,25 @@ def _network(
 def _dit(stage: str, how: StageConfig, channels: int, spec: CorrDiffSpec) -> Regression | Denoiser:
     """A fresh DiT; arguments that are not given are PhysicsNeMo's, but for windows and rotary positions."""
     known = ["model_type", *(key for key in signature(DiT).parameters if key not in NOT_OF_TRAINING)]
+    _check_keys(stage, how, known)
+    outputs, where = len(spec.outputs.names), f"{stage}.network"
+    args: dict[str, Any] = {"attention_backend": "natten2d_rope", **how.network}
+    args |= {"input_size": list(spec.output_grid.shape), "in_channels": channels, "out_channels": outputs}
+    del args["model_type"]
+    if not isinstance(how, DiffusionConfig):
+        return create(Checkpoint("DiT", args, {}, where))
+    args["in_channels"] += outputs  # the latent
+    if how.formulation == FLOW:
+        wrap = partial(DiTFlow, prediction=how.prediction)
+        return create(Checkpoint("DiT", args, {}, where), wrap=wrap)
+    joined = Nested(JOINED, {"model": Nested("DiT", args)})
+    return create(Checkpoint(EDM, {"model": joined, "sigma_data": how.sigma_data}, {}, where))
+
+
+def _check_keys(stage: str, how: StageConfig, known: list[str]) -> None:
     for key in how.network:
         if key not in known:
             raise InputError(unknown(f"{stage}.network", str(key), known))
-    args: dict[str, Any] = {"attention_backend": "natten2d_rope", **how.network}
-    del args["model_type"]
-    made = len(spec.outputs.names)
-    args |= {"input_size": list(spec.output_grid.shape), "out_channels": made}
-    args["in_channels"] = channels + (made if isinstance(how, DiffusionConfig) else 0)
-    name, where = "DiT", f"{stage}.network"
-    if not isinstance(how, DiffusionConfig) or how.formulation == FLOW:
-        wrap = partial(DiTFlow, prediction=how.prediction) if isinstance(how, DiffusionConfig) else None
-        return create(Checkpoint(name, args, {}, where), None, wrap)
-    joined = Nested(JOINED, {"model": Nested(name, args)})
-    return create(Checkpoint(EDM, {"model": joined, "sigma_data": how.sigma_data}, {}, where))
 
 
 def _check_patches(config: Config, model: Downscaler) -> None:

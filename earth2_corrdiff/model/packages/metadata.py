@@ -134,7 +134,7 @@ def _number(value: Any) -> float:
 def read_sampling(meta: dict[str, Any]) -> Sampling:
     """The sampler that upstream would run: with ``stochastic`` it is Heun, whatever ``solver`` is.
 
-    Metadata that name neither get :data:`DEFAULT_SAMPLING`.
+    Metadata that name neither get :data:`DEFAULT_SAMPLING`; upstream refuses those of rectified flow.
 
     Raises
     ------
