@@ -50,13 +50,13 @@ _IGNORED = ("checkpoint_level", "use_apex_gn", "profile_mode", "amp_mode", "use_
 _OUTSIDE = ("img_channels", "scale_cond_input", "sigma_data", "sigma_min", "sigma_max")
 
 # Classes of networks that hold a DiT, from the outside; the wrapper joins latent and conditioning.
-EDM, _JOINED, _DIT = "EDMPreconditioner", "ConcatConditionWrapper", "DiT"
+EDM, JOINED, _DIT = "EDMPreconditioner", "ConcatConditionWrapper", "DiT"
 _DIT_IGNORED = ("tokenizer", "layernorm_backend", "dit_initialization", "force_tokenization_fp32")
 
 
 def is_dit(checkpoint: Checkpoint) -> bool:
     """True if a checkpoint holds a DiT, with or without wrappers."""
-    return checkpoint.name in (EDM, _JOINED, _DIT)
+    return checkpoint.name in (EDM, JOINED, _DIT)
 
 
 def unwrapped(checkpoint: Checkpoint) -> tuple[Checkpoint, str]:
@@ -73,7 +73,7 @@ def unwrapped(checkpoint: Checkpoint) -> tuple[Checkpoint, str]:
     while isinstance(inner, Nested):
         names, args, version = [*names, inner.name], inner.args, inner.version
         inner = inner.args.get("model")
-    if names not in ([_DIT], [_JOINED, _DIT], [EDM, _JOINED, _DIT]):
+    if names not in ([_DIT], [JOINED, _DIT], [EDM, JOINED, _DIT]):
         raise ValueError(f"{' of '.join(name[:60] for name in names)} is no CorrDiff network")
     if version not in ("", "0.1.0", "0.2.0"):
         raise ValueError(f"version {version[:20]!r} of a DiT is not known; use 0.1.0 or 0.2.0")

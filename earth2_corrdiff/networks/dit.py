@@ -327,7 +327,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor, grid: Tokens) -> Tensor:
         """``x [B, L, D]``, written over where no gradient is asked for; ``c [1 or B, E]`` after its SiLU."""
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.adaptive_modulation[1](c).chunk(6, dim=1)
+        parts = self.adaptive_modulation[1](c).to(x.dtype).chunk(6, dim=1)
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = parts
         norm = partial(modulated, scale=scale, shift=shift, eps=self.eps)
         x = self._gated(x, gate, self.attention(x, grid, norm))
         if torch.is_grad_enabled():
@@ -377,7 +378,7 @@ class Projection(nn.Module):
         self.adaptive_modulation = _modulation(hidden, 2)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        shift, scale = self.adaptive_modulation[1](c).chunk(2, dim=1)
+        shift, scale = self.adaptive_modulation[1](c).to(x.dtype).chunk(2, dim=1)
         return cast(Tensor, self.output_projection(modulated(x, scale, shift)))
 
 
@@ -564,7 +565,7 @@ class DiT(nn.Module):
         h, w = (n // p for n, p in zip(x.shape[-2:], self.patch_size, strict=True))
         turns = None if self.theta is None else turns_of((h, w), self.head_dim, self.theta, x.device)
         grid = Tokens((h, w), turns)
-        tokens = self.tokenizer(x)
+        tokens = self.tokenizer(x).to(x.dtype)  # in a training, autocast has others
         c = F.silu(self.conditioning_embedder(t, condition))
         for block in self.blocks:
             tokens = block(tokens, c, grid)

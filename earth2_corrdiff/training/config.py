@@ -15,6 +15,7 @@ from earth2_corrdiff.model.spec import check_count
 from earth2_corrdiff.model.transforms import Transform
 from earth2_corrdiff.training.strict import build, read_yaml
 
+FLOW = "rectified_flow"  # a formulation, and a schedule
 LAYOUT_SOLVERS = ("euler", "heun")  # that a package of the generic layout can name
 
 
@@ -177,7 +178,8 @@ class StageConfig:
         Times in each step, over all processes
     network : Mapping[str, Any]
         Arguments of PhysicsNeMo's U-Net over the defaults: model_type, model_channels, channel_mult,
-        num_blocks, attn_resolutions, dropout, …
+        num_blocks, attn_resolutions, dropout, …; with the model_type DiT those of its DiT: patch_size,
+        hidden_size, depth, num_heads, attention_backend (by default natten2d_rope), attn_kwargs, …
     lr : float
         Peak learning rate of Adam, after a linear warm-up and before a cosine decay to zero
     warmup : int
@@ -217,18 +219,32 @@ class DiffusionConfig(StageConfig):
 
     Attributes
     ----------
+    formulation : {"edm", "rectified_flow"}
+        EDM, or for a DiT rectified flow; with ``start_from`` that of its package
+    prediction : {"x0", "flow"}
+        What a network of rectified flow makes: the clean residual, or the flow
     sigma_data : float
         Standard deviation of the residual in normalised units: outputs are scaled to it
     P_mean, P_std : float
-        Mean and standard deviation of the logarithm of the noise level (Karras et al. 2022, table 1)
+        Mean and standard deviation of the logarithm of the noise level (Karras et al. 2022, table 1), of
+        rectified flow the same, log(t / (1 - t))
     cache_means : bool
         Keep the regression's means in a file of the work folder, so that later epochs read them
     """
 
+    formulation: str = "edm"
+    prediction: str = "x0"
     sigma_data: float = 0.5
     P_mean: float = 0.0
     P_std: float = 1.2
     cache_means: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.formulation not in ("edm", FLOW) or self.prediction not in ("x0", "flow"):
+            raise InputError("diffusion.formulation must be edm or rectified_flow, its prediction x0 or flow")
+        if self.formulation == "edm" and self.prediction != "x0":
+            raise InputError("diffusion.prediction belongs to the formulation rectified_flow")
 
 
 @dataclass(frozen=True)
@@ -243,6 +259,8 @@ class SamplingConfig:
         Of the solver
     sigma_min, sigma_max : float | None
         Range of noise levels
+    t_max, shift : float | None
+        Of rectified flow: first time, and shift towards noise
     samples : int | None
         Members; by default 4
     """
@@ -251,6 +269,8 @@ class SamplingConfig:
     steps: int | None = None
     sigma_min: float | None = None
     sigma_max: float | None = None
+    t_max: float | None = None
+    shift: float | None = None
     samples: int | None = None
 
     def __post_init__(self) -> None:
@@ -341,6 +361,12 @@ class Config:
                 raise InputError(f"{name}.steps of 0 keep the network of a package; set start_from")
             if self.start_from is not None and stage.network:
                 raise InputError(f"the package of start_from has its own networks; leave out {name}.network")
+        if self.diffusion.formulation == "edm":
+            return
+        if self.start_from is not None:
+            raise InputError("the package of start_from has its own; leave out diffusion.formulation")
+        if self.diffusion.network.get("model_type") != "DiT":
+            raise InputError("diffusion.formulation rectified_flow needs a DiT; set network.model_type to it")
 
 
 def read_config(path: str | Path) -> Config:

@@ -47,6 +47,28 @@ class EDMLoss:
         return weight[:, None] * squared_error(clean, residual, known)
 
 
+@dataclass(frozen=True)
+class FlowLoss(EDMLoss):
+    """Squared error of the flow ``noise - residual``, whether the network makes it or the clean residual.
+
+    It is the error of the clean residual, divided by ``max(t, clip)²`` (Li and He, arXiv 2511.13720). Times t
+    are logit-normal, the best choice of Esser et al. (arXiv 2403.03206, section 3.1, there with a mean of 0
+    and a deviation of 1): as ``log(t / (1 - t))`` is ``log sigma``, these are the noise levels of EDM.
+
+    Attributes
+    ----------
+    clip : float
+        Smallest divisor; 0 for a network that makes the flow
+    """
+
+    clip: float = 0.0
+
+    def __call__(self, clean: Tensor, residual: Tensor, sigma: Tensor, known: Tensor | None = None) -> Tensor:
+        """As :class:`EDMLoss`."""
+        t = (sigma / (1 + sigma)).clamp(min=self.clip)
+        return squared_error(clean, residual, known) / t.square()[:, None]
+
+
 def generator(*key: int) -> torch.Generator:
     """Random numbers that depend on all parts of the key, and on nothing else."""
     import numpy as np

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from earth2_corrdiff.base.files import writing
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.spec import CorrDiffSpec
+from earth2_corrdiff.networks.dit import ConvDetokenizer, DiT
 from earth2_corrdiff.networks.fast.accelerate import accelerate
 from earth2_corrdiff.networks.preconditioned import Regression
-from earth2_corrdiff.networks.unet import Conv2d, SongUNet
+from earth2_corrdiff.networks.unet import SongUNet
 from earth2_corrdiff.training.pairs import PairFile
 from earth2_corrdiff.training.stages import normalised
 from earth2_corrdiff.training.statistics import Moments
@@ -97,15 +98,31 @@ def balance(model: Downscaler, scale: Sequence[float], sigma: float) -> Downscal
     """The same model with outputs scaled such that the residual's standard deviation is ``sigma``.
 
     The preconditioning of EDM (Karras et al. 2022, table 1) and the solver ``trigflow`` suppose that of
-    every channel. The regression's last layer is linear: its weights take up the change, and its physical
-    mean stays what it was.
+    every channel. The regression's last layers take up the change, and its physical mean stays what it was.
     """
     ratio = torch.tensor(scale) / sigma
-    last = cast(Conv2d, list(cast(SongUNet, model.regression.model).dec.values())[-1])
-    with torch.no_grad():
-        last.weight.div_(ratio.to(last.weight).view(-1, 1, 1, 1))
-        last.bias.div_(ratio.to(last.bias))
+    divide_output(cast(SongUNet | DiT, model.regression.model), ratio)
     old: CorrDiffSpec = model.spec
     scales = tuple(s * r for s, r in zip(old.outputs.scale, ratio.tolist(), strict=True))
     spec = replace(old, outputs=replace(old.outputs, scale=scales))
     return Downscaler(spec, model.regression, model.denoiser, "fp32", accelerated=False)
+
+
+@torch.no_grad()
+def divide_output(net: SongUNet | DiT, ratio: Tensor) -> None:
+    """Divide the output channels of a network by ``ratio [Co]``, in the weights of its last layers."""
+    if isinstance(net, SongUNet):
+        _divide(list(net.dec.values())[-1], ratio)
+        return
+    head, (p, q) = cast(Any, net.detokenizer), net.patch_size
+    whole = head.proj if isinstance(head, ConvDetokenizer) else head
+    _divide(whole.proj_layer.output_projection, ratio.repeat(p * q))
+    if isinstance(head, ConvDetokenizer):  # its convolutions see the image as it was
+        first: Any = head.conv_head[0]
+        first.weight.mul_(ratio.to(first.weight).view(1, -1, 1, 1))
+        _divide(head.conv_head[-1], ratio)
+
+
+def _divide(layer: Any, ratio: Tensor) -> None:
+    for value in (layer.weight, layer.bias):
+        value.div_(ratio.to(value).view(-1, *[1] * (value.ndim - 1)))

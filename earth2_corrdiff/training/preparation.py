@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any, cast
@@ -24,10 +25,20 @@ from earth2_corrdiff.model.packages.files import Folder
 from earth2_corrdiff.model.packages.reader import read_package
 from earth2_corrdiff.model.spec import DEFAULT_SAMPLING, CorrDiffSpec, Sampling
 from earth2_corrdiff.model.transforms import Transform
-from earth2_corrdiff.networks.mdlus import Checkpoint
-from earth2_corrdiff.networks.preconditioned import Denoiser, Regression, create
+from earth2_corrdiff.networks.architectures import EDM, JOINED
+from earth2_corrdiff.networks.dit import DiT
+from earth2_corrdiff.networks.mdlus import Checkpoint, Nested
+from earth2_corrdiff.networks.preconditioned import Denoiser, DiTFlow, Regression, create
 from earth2_corrdiff.networks.unet import SongUNet
-from earth2_corrdiff.training.config import LAYOUT_SOLVERS, Config, Data, SamplingConfig, StageConfig
+from earth2_corrdiff.training.config import (
+    FLOW,
+    LAYOUT_SOLVERS,
+    Config,
+    Data,
+    DiffusionConfig,
+    SamplingConfig,
+    StageConfig,
+)
 from earth2_corrdiff.training.demo_set import demo_plan, make_demo_fields
 from earth2_corrdiff.training.pair_writer import PairWriter, fill
 from earth2_corrdiff.training.pairs import PairFile
@@ -37,6 +48,8 @@ from earth2_corrdiff.training.statistics import Normalisation, normalisation
 from earth2_corrdiff.training.strict import unknown
 
 FROM_PAIRS = ("img_resolution", "in_channels", "out_channels")  # arguments that the pairs determine
+NOT_OF_TRAINING = ("input_size", "in_channels", "out_channels", "condition_dim", "use_nan_mask_tokens")
+FLOW_CLIP = 0.05  # smallest t that the error of x0 is divided by: Li and He, arXiv 2511.13720
 FIXED = (*PLACES, *SUN)  # features that belong to a place
 Names = tuple[str, ...]
 Report = Callable[[str, int], None]
@@ -124,6 +137,9 @@ def _fresh(config: Config, spec: CorrDiffSpec) -> Downscaler:
         spec,
         {"sigma_data": config.diffusion.sigma_data},
     )
+    for net in (regression, denoiser) if config.data.flips else ():
+        if isinstance(net.model, DiT) and net.model.tokenizer.pos_embed is not None:
+            raise InputError("data.flips cannot be used with a DiT that learns positions; use natten2d_rope")
     return Downscaler(spec, cast(Regression, regression), cast(Denoiser, denoiser), "fp32", accelerated=False)
 
 
@@ -142,7 +158,7 @@ def _spec(config: Config, material: Material, world: World) -> CorrDiffSpec:
         outputs=made.outputs,
         input_grid=pairs.coarse_grid,
         output_grid=pairs.fine_grid,
-        sampling=_sampling(config.sampling, DEFAULT_SAMPLING),
+        sampling=_sampling(config.sampling, _default_sampling(config.diffusion)),
         invariants=made.invariants,
         invariant_fields=pairs.invariant_fields,
         number_of_samples=4 if config.sampling.samples is None else config.sampling.samples,
@@ -192,9 +208,17 @@ def _check_names(config: Config, pairs: PairFile) -> None:
         raise InputError(f"data.flips cannot be used with {', '.join(placed)}, which flips would make wrong")
 
 
+def _default_sampling(how: DiffusionConfig) -> Sampling:
+    if how.formulation == "edm":
+        return DEFAULT_SAMPLING
+    return Sampling("heun", 12, schedule=FLOW, clip=FLOW_CLIP if how.prediction == "x0" else 0.0)
+
+
 def _sampling(how: SamplingConfig, default: Sampling) -> Sampling:
-    names = ("solver", "steps", "sigma_min", "sigma_max")
+    names = ("solver", "steps", "sigma_min", "sigma_max", "t_max", "shift")
     given = {name: value for name in names if (value := getattr(how, name)) is not None}
+    for name in given:
+        default.check_setting(name)
     if not given:
         return default
     return replace(default if default.solver in LAYOUT_SOLVERS else Sampling("heun", 12), **given)
@@ -211,10 +235,10 @@ def _network(
     name: str, stage: str, how: StageConfig, channels: int, spec: CorrDiffSpec, more: dict[str, Any]
 ) -> Regression | Denoiser:
     """A fresh network; arguments of PhysicsNeMo's U-Net that are not given are those of its ``SongUNet``."""
+    if how.network.get("model_type") == "DiT":
+        return _dit(stage, how, channels, spec)
     known = ["model_type", *(key for key in signature(SongUNet).parameters if key not in FROM_PAIRS)]
-    for key in how.network:
-        if key not in known:
-            raise InputError(unknown(f"{stage}.network", str(key), known))
+    _check_keys(stage, how, known)
     H, W = spec.output_grid.shape
     given = {"model_type": "SongUNet", **more, **how.network}
     lead_time = int(given.get("lead_time_channels") or 0)
@@ -229,6 +253,30 @@ def _network(
     if not isinstance(net.model, SongUNet):
         raise InputError(f"{stage}.network: this package cannot train a {given['model_type']}")
     return net
+
+
+def _dit(stage: str, how: StageConfig, channels: int, spec: CorrDiffSpec) -> Regression | Denoiser:
+    """A fresh DiT; arguments that are not given are PhysicsNeMo's, but for windows and rotary positions."""
+    known = ["model_type", *(key for key in signature(DiT).parameters if key not in NOT_OF_TRAINING)]
+    _check_keys(stage, how, known)
+    outputs, where = len(spec.outputs.names), f"{stage}.network"
+    args: dict[str, Any] = {"attention_backend": "natten2d_rope", **how.network}
+    args |= {"input_size": list(spec.output_grid.shape), "in_channels": channels, "out_channels": outputs}
+    del args["model_type"]
+    if not isinstance(how, DiffusionConfig):
+        return create(Checkpoint("DiT", args, {}, where))
+    args["in_channels"] += outputs  # the latent
+    if how.formulation == FLOW:
+        wrap = partial(DiTFlow, prediction=how.prediction)
+        return create(Checkpoint("DiT", args, {}, where), wrap=wrap)
+    joined = Nested(JOINED, {"model": Nested("DiT", args)})
+    return create(Checkpoint(EDM, {"model": joined, "sigma_data": how.sigma_data}, {}, where))
+
+
+def _check_keys(stage: str, how: StageConfig, known: list[str]) -> None:
+    for key in how.network:
+        if key not in known:
+            raise InputError(unknown(f"{stage}.network", str(key), known))
 
 
 def _check_patches(config: Config, model: Downscaler) -> None:

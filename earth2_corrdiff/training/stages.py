@@ -144,7 +144,7 @@ class RegressionLoss(nn.Module):
     def forward(self, images: Images) -> Tensor:
         """``[Co]``: the mean over all images."""
         cond, net = images.cond, self.net
-        latent = _last(cond.new_zeros(len(cond), net.out_channels, *cond.shape[2:]))
+        latent = _last(cond.new_zeros(len(cond), net.latent_channels, *cond.shape[2:]))
         labels = torch.zeros(1, dtype=torch.float32, device=cond.device)
         position = position_of(net, images.corner, cond.shape[2:])
         mean = net.model(torch.cat([latent, cond], dim=1), labels, position)

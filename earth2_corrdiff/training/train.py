@@ -13,11 +13,12 @@ from earth2_corrdiff.base.errors import InputError, listed
 from earth2_corrdiff.base.files import make_folder
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.packages.writer import save_package
+from earth2_corrdiff.networks.preconditioned import DiTFlow
 from earth2_corrdiff.training import checkpoints
 from earth2_corrdiff.training.config import Config, StageConfig
 from earth2_corrdiff.training.cutter import Cutter
 from earth2_corrdiff.training.log import draw
-from earth2_corrdiff.training.losses import EDMLoss
+from earth2_corrdiff.training.losses import EDMLoss, FlowLoss
 from earth2_corrdiff.training.means import Means, balance, checksum, residual_scale
 from earth2_corrdiff.training.parallel import World
 from earth2_corrdiff.training.preparation import Material, open_material, start
@@ -125,8 +126,10 @@ class Training:
         how = self.config.diffusion
         folder = Path(self.config.work) if how.cache_means else None
         means = Means(model.regression, material.pairs, folder)
-        edm = EDMLoss(model.denoiser.sigma_data, how.P_mean, how.P_std)
-        return DiffusionStage(model, self._cutter(how, model), edm, means)
+        settings = model.denoiser.sigma_data, how.P_mean, how.P_std
+        flow = isinstance(model.denoiser, DiTFlow)
+        loss = FlowLoss(*settings, model.spec.sampling.clip) if flow else EDMLoss(*settings)
+        return DiffusionStage(model, self._cutter(how, model), loss, means)
 
     def _balanced(self, model: Downscaler, material: Material) -> Downscaler:
         """The model with outputs scaled to the residual of its regression."""

@@ -19,7 +19,7 @@ from earth2_corrdiff.base.background import prefetched
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.networks.fast.accelerate import compile_network, fuse
 from earth2_corrdiff.training import checkpoints
-from earth2_corrdiff.training.config import Config, StageConfig
+from earth2_corrdiff.training.config import Config, DiffusionConfig, StageConfig
 from earth2_corrdiff.training.log import Log
 from earth2_corrdiff.training.losses import generator
 from earth2_corrdiff.training.order import Order
@@ -118,6 +118,8 @@ class Trainer:
         sizes = f"{sum(p.numel() for p in self.net.parameters())} weights, {len(self.splits[0])} times"
         rates = f"lr {h.lr:g}, warm-up {h.warmup}, clip {h.clip:g}, EMA {h.ema_halflife}"
         what = f"{h.patches}" if h.patches else "whole domains"
+        if isinstance(h, DiffusionConfig) and h.formulation != "edm":
+            what += f", {h.formulation} of {h.prediction}"
         return f"{h.steps} steps of {h.batch}, {sizes}, {what}, {rates}, seed {self.config.seed}"
 
     def __iter__(self) -> Iterator[Progress]:

@@ -16,7 +16,7 @@ from tiny import make_networks, make_spec
 from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.model.diffusion.rectified_flow import flow_pair, flow_sigmas
+from earth2_corrdiff.model.diffusion.rectified_flow import flow_sigmas
 from earth2_corrdiff.model.diffusion.solvers import SOLVERS, Churn, network_calls, sample
 from earth2_corrdiff.model.packages.writer import save_package
 from earth2_corrdiff.model.spec import Sampling
@@ -159,21 +159,3 @@ def test_all_solvers_find_the_same_field() -> None:
         gaussian(0.8), draw(), flow_sigmas(60, 0.99, 4.0), "stochastic", churn=Churn(15), draw=draw
     )
     assert float(churned.std()) == pytest.approx(0.8, abs=0.03)
-
-
-# training
-
-
-@pytest.mark.parametrize("prediction", ["x0", "flow"])
-def test_a_perfect_prediction_has_no_loss(prediction: str) -> None:
-    clean, eps, t = noise(1), noise(2), torch.tensor([0.2, 0.9], dtype=torch.float64)
-    x, target = flow_pair(clean, eps, t, prediction)
-    at = t.view(-1, 1, 1, 1)
-    perfect = clean if prediction == "x0" else (x - clean) / at
-    assert float((target - perfect).square().mean()) < 1e-25
-    assert torch.allclose(x / (1 - at), clean + at / (1 - at) * eps)  # y = x0 + sigma noise
-    assert torch.allclose((x - clean) / at, flow_pair(clean, eps, t, "flow")[1])
-    ends = [flow_pair(clean, eps, torch.full((2,), float(end)), prediction)[0] for end in (0, 1)]
-    assert torch.equal(ends[0], clean) and torch.equal(ends[1], eps)
-    with pytest.raises(InputError, match="prediction"):
-        flow_pair(clean, eps, t, "score")

@@ -53,7 +53,7 @@ def test_bfloat16_keeps_the_error_rule() -> None:
     net = accelerate(build(Checkpoint("DiT", args, theirs.state_dict(), ""), None, DiTFlow), "bf16")
     x, vector, t = fields(CHANNELS), fields(CONDITION)[:1, :, 0, 0], torch.full((2,), 299.7)
     with torch.no_grad(), plain_attention():
-        ours = net(x[:, :OUT], 0.3, x[:, OUT:], None, vector)
+        ours = net(x[:, :OUT] / 0.7, 0.3 / 0.7, x[:, OUT:], None, vector)
         with torch.autocast("cpu", torch.bfloat16):
             stock = theirs(x, t, vector)
         want = theirs.double()(x.double(), t.double(), vector.double())

@@ -103,35 +103,3 @@ def integrate_flow(
 def _slope(denoise: Callable[[Tensor, float], Tensor], x: Tensor, t: float, clip: float) -> Tensor:
     """dx/dt at one time."""
     return (x - denoise(x / (1 - t), t / (1 - t))).div_(max(t, clip))
-
-
-def flow_pair(clean: Tensor, noise: Tensor, t: Tensor, prediction: str = "x0") -> tuple[Tensor, Tensor]:
-    """What a network of rectified flow is trained on: its noisy input x_t, and what it shall predict.
-
-    The loss of a network that predicts the flow is the mean squared error. For one that predicts x0 it is the
-    same error of the flow that follows from it: the squared error of x0 times ``1 / max(t, clip)²``
-    (Li and He, arXiv 2511.13720). Times are drawn from (0, 1), as the logistic function of normal numbers.
-
-    Parameters
-    ----------
-    clean, noise : Tensor
-        Normalised fields and standard normal noise, each ``[B, C, H, W]``
-    t : Tensor
-        Time of each image ``[B]``, in [0, 1]
-    prediction : {"x0", "flow"}, optional
-        What the network predicts, by default "x0"
-
-    Returns
-    -------
-    tuple[Tensor, Tensor]
-        x_t and the target, each ``[B, C, H, W]``
-
-    Raises
-    ------
-    InputError
-        If there is no such prediction
-    """
-    if prediction not in ("x0", "flow"):
-        raise InputError(f"{prediction!r:.60} is not a valid prediction; use x0 or flow")
-    at = t.view(-1, 1, 1, 1)
-    return (1 - at) * clean + at * noise, clean if prediction == "x0" else noise - clean

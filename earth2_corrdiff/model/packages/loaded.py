@@ -5,13 +5,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.spec import CorrDiffSpec
 from earth2_corrdiff.networks.architectures import DENOISERS, REGRESSIONS
 from earth2_corrdiff.networks.mdlus import Checkpoint
-from earth2_corrdiff.networks.preconditioned import Denoiser, Regression, build
+from earth2_corrdiff.networks.preconditioned import Denoiser, DiTFlow, Regression, Wrap, build
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,9 @@ class Loaded:
 
 
 def read_networks(
-    regression: Checkpoint, diffusion: Checkpoint, domain: tuple[int, int]
+    regression: Checkpoint, diffusion: Checkpoint, domain: tuple[int, int], flow: Wrap | None = None
 ) -> tuple[Regression, Denoiser]:
-    """The networks of two checkpoints for a domain (H, W).
+    """The networks of two checkpoints for a domain (H, W); ``flow`` makes that of rectified flow.
 
     Raises
     ------
@@ -41,4 +40,10 @@ def read_networks(
         other = DENOISERS if known is REGRESSIONS else REGRESSIONS
         if checkpoint.name in other:
             raise InputError(f"{checkpoint.source} holds a {checkpoint.name}; are the checkpoints exchanged?")
-    return cast(Regression, build(regression, domain)), cast(Denoiser, build(diffusion, domain))
+    mean, denoiser = build(regression, domain), build(diffusion, domain, flow)
+    if not isinstance(mean, Regression):
+        raise InputError(f"{regression.source} holds a {regression.name}, and no regression")
+    if not isinstance(denoiser, DiTFlow if flow else Denoiser):
+        kind = "a package of rectified flow needs a DiT" if flow else "it needs metadata of rectified flow"
+        raise InputError(f"{diffusion.source} holds a {diffusion.name}; {kind}")
+    return mean, denoiser

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -15,6 +15,8 @@ from earth2_corrdiff.model.spec import DEFAULT_SAMPLING, Sampling, Statistics
 
 # Noise range of the path that a package names, where its metadata give none (upstream's defaults).
 _SIGMA_MAX = {"stochastic": 800.0, "deterministic": 80.0}
+FLOW = "rectified_flow"
+_FLOW = {"prediction": "x0", "time_scale": 999.0, "t_max": 0.99, "shift": 1.0, "clip": 0.05}
 _MOST = {"number_of_steps": 10_000, "number_of_samples": 100_000}
 _MOST_CHANNELS = 10_000
 
@@ -132,7 +134,7 @@ def _number(value: Any) -> float:
 def read_sampling(meta: dict[str, Any]) -> Sampling:
     """The sampler that upstream would run: with ``stochastic`` it is Heun, whatever ``solver`` is.
 
-    Metadata that name neither get :data:`DEFAULT_SAMPLING`.
+    Metadata that name neither get :data:`DEFAULT_SAMPLING`; upstream refuses those of rectified flow.
 
     Raises
     ------
@@ -142,6 +144,9 @@ def read_sampling(meta: dict[str, Any]) -> Sampling:
     if not {"sampler_type", "solver", "number_of_steps"} & meta.keys():
         return replace(DEFAULT_SAMPLING, **{k: meta[k] for k in ("sigma_min", "sigma_max") if meta.get(k)})
     kind = meta.get("sampler_type", "stochastic")
+    if flow := read_flow(meta):
+        times = {name: flow[name] for name in ("t_max", "shift", "clip")}
+        return Sampling(meta.get("solver", "heun"), meta.get("number_of_steps", 18), schedule=FLOW, **times)
     if kind not in _SIGMA_MAX:
         raise InputError(f"metadata.json: sampler_type {kind!r} is none of {', '.join(_SIGMA_MAX)}")
     solver = "heun" if kind == "stochastic" else meta.get("solver", "euler")
@@ -153,3 +158,20 @@ def read_sampling(meta: dict[str, Any]) -> Sampling:
         sigma_max=_SIGMA_MAX[kind] if high is None else float(high),
         double=kind == "deterministic",
     )
+
+
+def read_flow(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry ``rectified_flow``: what its network makes, and its times; empty for a package of EDM.
+
+    Raises
+    ------
+    InputError
+        If it is not complete, or does not go with the entry ``sampler_type``
+    """
+    flow = meta.get(FLOW, {})
+    if (meta.get("sampler_type") == FLOW) != (FLOW in meta):
+        raise InputError(f"metadata.json: the sampler_type {FLOW} goes with an entry {FLOW}")
+    numbers = isinstance(flow, dict) and all(type(flow.get(n, 0)) in (int, float) for n in [*_FLOW][1:])
+    if FLOW in meta and (not numbers or flow.keys() != _FLOW.keys()):
+        raise InputError(f"metadata.json: {FLOW} must be an object like {_FLOW}, got {repr(flow)[:80]}")
+    return dict(flow)

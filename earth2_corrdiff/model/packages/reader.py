@@ -8,6 +8,7 @@ published CorrDiff-Taiwan weights (one zip archive, read in place).
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,13 @@ from earth2_corrdiff.model.packages.loaded import Loaded, read_networks
 from earth2_corrdiff.model.packages.metadata import (
     check_entries,
     lead_times,
+    read_flow,
     read_sampling,
     table,
 )
 from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, Statistics
 from earth2_corrdiff.networks.mdlus import check_finite, read_mdlus
-from earth2_corrdiff.networks.preconditioned import round_to_half
+from earth2_corrdiff.networks.preconditioned import DiTFlow, round_to_half
 
 TAIWAN_ZIP = "corrdiff_inference_package.zip"
 _TAIWAN = "corrdiff_inference_package"
@@ -155,7 +157,9 @@ def _read_generic(files: Files) -> Loaded:
     if is_cmip6(meta, stats):
         spec = as_cmip6(spec, meta, stats)
     regression, diffusion = map(read_mdlus, checkpoints)
-    return Loaded(spec, *read_networks(regression, diffusion, spec.domain))
+    flow = read_flow(meta)
+    wrap = partial(DiTFlow, **{name: flow[name] for name in ("prediction", "time_scale")}) if flow else None
+    return Loaded(spec, *read_networks(regression, diffusion, spec.domain, wrap))
 
 
 # Taiwan layout

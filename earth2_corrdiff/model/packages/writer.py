@@ -13,10 +13,11 @@ import xarray as xr
 from earth2_corrdiff.base.errors import InputError, listed
 from earth2_corrdiff.model.diffusion.patch_geometry import write_patching
 from earth2_corrdiff.model.packages.extensions import write_extensions
+from earth2_corrdiff.model.packages.metadata import FLOW
 from earth2_corrdiff.model.spec import DEFAULT_SAMPLING, CorrDiffSpec, Sampling, Statistics
 from earth2_corrdiff.networks.architectures import EDM, REGRESSIONS
 from earth2_corrdiff.networks.mdlus import write_mdlus
-from earth2_corrdiff.networks.preconditioned import Denoiser, Regression
+from earth2_corrdiff.networks.preconditioned import Denoiser, DiTFlow, Regression
 
 
 def save_package(
@@ -25,7 +26,8 @@ def save_package(
     """Write the generic layout, which the stock class loads too.
 
     Stock refuses one combination: Euler with the mean as conditioning. It does not read the entry
-    ``patching``: there such a denoiser sees the whole domain.
+    ``patching``: there such a denoiser sees the whole domain. It calls networks as U-Nets, which fails for a
+    DiT, and refuses the ``sampler_type`` of rectified flow: run such packages with this project.
 
     Parameters
     ----------
@@ -51,11 +53,13 @@ def save_package(
     """
     if spec.beyond_generic:
         raise InputError(f"the generic layout has no entry for {listed(spec.beyond_generic)} of this package")
-    meta = _metadata(spec)
+    meta = _metadata(spec) | (_flow(spec.sampling, denoiser) if isinstance(denoiser, DiTFlow) else {})
     if spec.regression_grid:
         raise InputError("the generic layout has no grid channels; this package stays in its own layout")
-    if spec.sampling.schedule != "karras" or spec.sampling.rho != 7:
-        raise InputError("the generic layout knows the schedule karras with a rho of 7 alone")
+    flow = isinstance(denoiser, DiTFlow)
+    if spec.sampling.schedule != (FLOW if flow else "karras") or spec.sampling.rho != 7:
+        own = f"{FLOW} for a network of rectified flow" if flow else "karras with a rho of 7 alone"
+        raise InputError(f"the generic layout knows the schedule {own}")
     if spec.sampling.solver not in ("euler", "heun") and spec.sampling != DEFAULT_SAMPLING:
         raise InputError(f"the generic layout knows the solvers euler and heun, not {spec.sampling.solver!r}")
     folder = Path(folder)
@@ -94,6 +98,13 @@ def _sampling(s: Sampling, conditioned: bool) -> dict[str, Any]:
         "sigma_min": s.sigma_min,
         "sigma_max": s.sigma_max,
     }
+
+
+def _flow(s: Sampling, net: DiTFlow) -> dict[str, Any]:
+    """The metadata entries of rectified flow, which upstream has not."""
+    times = {"t_max": s.t_max, "shift": s.shift, "clip": s.clip}
+    entry = {"prediction": net.prediction, "time_scale": net.time_scale, **times}
+    return {"number_of_steps": s.steps, "solver": s.solver, "sampler_type": FLOW, FLOW: entry}
 
 
 def _metadata(spec: CorrDiffSpec) -> dict[str, Any]:
