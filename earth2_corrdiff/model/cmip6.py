@@ -127,6 +127,7 @@ class CorrDiffCMIP6(TimedCorrDiff):
             ``[batch, sample, time, lead_time, variable, H, W]`` float32, and its coordinates
         """
         output_coords = self.output_coords(coords)
+        self.check_times(x, coords)
         self._check_label(output_coords["time"])
         if match_coords(coords, self.input_coords()):
             x = x.flip(-2)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from itertools import groupby
 
 import numpy as np
@@ -18,6 +19,8 @@ from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.model.channels import Channel, feature, vector
 from earth2_corrdiff.model.spec import CorrDiffSpec
 from earth2_corrdiff.model.transforms import Transform
+
+_TIMES = (datetime, np.datetime64, str, type(None))
 
 
 class Conditioning(nn.Module):
@@ -111,10 +114,12 @@ class Conditioning(nn.Module):
         Raises
         ------
         InputError
-            If they are needed and missing, or are not as many as the cases
+            If they are needed and missing, are not as many as the cases, or are no times, like numbers
         """
-        times: Times = np.full(cases, "NaT") if valid is None else np.asarray(valid)
-        times = times.astype("datetime64[ns]").reshape(-1)
+        given = np.full(cases, "NaT", "datetime64[ns]") if valid is None else np.asarray(valid)
+        if given.dtype.kind not in "MU" and not all(isinstance(time, _TIMES) for time in given.ravel()):
+            raise InputError(f"valid times must be datetimes of UTC, got {given.ravel()[0]}")
+        times: Times = given.astype("datetime64[ns]").reshape(-1)
         if len(times) != cases:
             raise InputError(f"{cases} cases need as many valid times, got {len(times)}")
         if self.spec.needs_time and np.isnat(times).any():

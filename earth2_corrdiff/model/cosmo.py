@@ -74,7 +74,7 @@ class CorrDiffCosmoEra5(TimedCorrDiff):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _FIXED:
-            advice = 'use precision="bf16"' if name == "amp" else "another package, mode or resolution"
+            advice = 'precision="bf16"' if name == "amp" else "another package, mode or resolution"
             raise InputError(f"{name} cannot be set: load the model again, with {advice}")
         super().__setattr__(name, value)
 

@@ -22,6 +22,7 @@ from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.packages.loaded import Loaded
+from earth2_corrdiff.model.prepared import Prepared
 from earth2_corrdiff.model.spec import CorrDiffSpec
 
 STEPS = ("normalize_input", "_interpolate")
@@ -45,6 +46,7 @@ class StockHooks(nn.Module):
 
     downscaler: Downscaler
     not_called: ClassVar[tuple[str, ...]] = NOT_CALLED
+    _case: Prepared | None = None  # whose fields postprocess_output gets: solar gates need its time
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -76,7 +78,7 @@ class StockHooks(nn.Module):
 
     def postprocess_output(self, x: Tensor) -> Tensor:
         """Physical fields of normalised ones: ``[m, Co, H, W]``."""
-        return Downscaler.physical(self.downscaler, x)
+        return Downscaler.physical(self.downscaler, x, self._case)
 
     def _inference_context(self) -> AbstractContextManager[Any]:
         """Context of the networks' calls."""
@@ -101,15 +103,17 @@ class StockHooks(nn.Module):
         return getattr(cls, name) is not getattr(StockHooks, name)
 
     def _condition(self, coarse: Tensor, valid: Times | None = None) -> Tensor:
-        """As :meth:`Downscaler.condition`, of one case ``[1, C, h, w]``."""
+        """As :meth:`Downscaler.condition`, of one case ``[1, C, h, w]``; with several hours in its batch."""
+        one = coarse[0] if coarse.ndim == 4 else coarse
         time = None if valid is None or np.isnat(valid[0]) else valid[0].astype("datetime64[us]").item()
-        cond, spec = self.preprocess_input(coarse[0], time), self.downscaler.spec
+        cond, spec = self.preprocess_input(one, time), self.downscaler.spec
         want = (1, spec.condition_channels, *spec.domain)
         if tuple(cond.shape) != want:
             raise InputError(f"preprocess_input must give the shape {list(want)}, it gave {list(cond.shape)}")
         return cond.to(torch.float32).contiguous(memory_format=torch.channels_last)
 
-    def _physical(self, normalised: Tensor, case: object = None) -> Tensor:
+    def _physical(self, normalised: Tensor, case: Prepared | None = None) -> Tensor:
+        self._case = case
         return self.postprocess_output(normalised).to(torch.float32)
 
     @classmethod

@@ -51,6 +51,12 @@ class TimedCorrDiff(CorrDiff):
     def check_fields(self, x: Tensor) -> None:
         """Check the fields of a call before anything is computed; here nothing is checked."""
 
+    def check_times(self, x: Tensor, coords: CoordSystem) -> None:
+        """Refuse an input without cases, or whose ``time`` does not hold times."""
+        if not x.shape[0] * x.shape[1]:
+            raise InputError(f"the input must have a time, got the shape {list(x.shape)}")
+        self.downscaler.conditioning.times(coords["time"], x.shape[1])
+
     @folded
     def __call__(self, x: Tensor, coords: CoordSystem) -> tuple[Tensor, CoordSystem]:
         """Downscale ``x [batch, time, variable, lat, lon]``, or a labelled array: ``model(DataArray)``.
@@ -64,8 +70,7 @@ class TimedCorrDiff(CorrDiff):
             ``[batch, sample, time, variable, H, W]`` float32 on the device of ``x``, and its coordinates
         """
         output_coords = self.output_coords(coords)
-        if not x.shape[0] * x.shape[1]:
-            raise InputError(f"the input must have a time, got the shape {list(x.shape)}")
+        self.check_times(x, coords)
         if match_coords(coords, self.input_coords()):
             x = x.flip(-2)
         self.check_fields(x)

@@ -197,6 +197,11 @@ def of_files(times: Times) -> Days | Listed:
     return Days(times) if daily else Listed(times)
 
 
+def within_days(times: Times) -> bool:
+    """True if there are several times in a day: not those of daily means."""
+    return bool((np.diff(np.unique(times)) < 24 * HOUR).any())
+
+
 def _listed(texts: list[str]) -> str:
     return ", ".join(texts) if len(texts) <= 4 else f"{texts[0]} to {texts[-1]} ({len(texts)} of them)"
 

@@ -82,6 +82,7 @@ FAMILIES: tuple[tuple[str, Plausible], ...] = (
     (r"r(2m|[7-9]\d\d|1\d\d\d)", Plausible(-10, 180, "%", least=1.2, small="a fraction instead of %")),
     (r"r\d+m?", Plausible(-10, 180, "%")),
     (r"refc|mrr", Plausible(-120, 100, "dBZ")),
+    (r"siconc|snc", Plausible(-1, 101, "%")),
     (r"w\d+", Plausible(-100, 100, "Pa s-1")),
 )
 """Earth2Studio's names as regular expressions, and their ranges. Others are only checked to be finite."""
@@ -178,6 +179,30 @@ def check_input(
         fault = _fault(fields[index], [str(variable) for variable in variables])
         if fault:
             raise InputError(f"the input from {name}{when} cannot be used: {fault}")
+
+
+def check_gappy(field: NDArray[Any], variable: str, source: str, time: np.datetime64) -> None:
+    """Refuse a field that may have gaps, like sea ice, where it has no values, or implausible ones.
+
+    Of a percentage that is nowhere above 1, which may be right, a warning is logged.
+
+    Raises
+    ------
+    InputError
+        Names the variable, its values, and the range that is expected
+    """
+    finite, known = field[np.isfinite(field)], plausible(variable)
+    fault = (
+        None if finite.size else f"it has no {variable} (NaN everywhere); the source lacks it at this time"
+    )
+    if finite.size and known is not None:
+        verdict = known.verdict(float(finite.min()), float(finite.max()))
+        fault = verdict and f"{variable} is {verdict}"
+        if known.unit == "%" and 0 < finite.max() <= 1:
+            text = "{}: {} at {} is at most {:.3g} %; it looks like a fraction"
+            logger.warning(text, source, variable, time_text(time), float(finite.max()))
+    if fault:
+        raise InputError(f"the input from {source} at {time_text(time)} cannot be used: {fault}")
 
 
 def cleaned(

@@ -14,7 +14,7 @@ import numpy as np
 from earth2_corrdiff.base.cases import Cases
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.times import Times
-from earth2_corrdiff.sources.checks import check_input
+from earth2_corrdiff.sources.checks import check_gappy, check_input
 from earth2_corrdiff.sources.fetch import fetch
 from earth2_corrdiff.sources.forecasts import Forecast
 from earth2_corrdiff.sources.source import Source
@@ -68,7 +68,7 @@ class Inputs:
         if spec.daily_hour is not None and source.daily is False:
             raise InputError(
                 f"the package takes daily means, and the source {source.name} has fields of an hour; use "
-                "cmip6:MODEL,SCENARIO,MEMBER or file:PATH"
+                "cmip6:MODEL,SCENARIO,MEMBER, or file:PATH with daily means"
             )
         if spec.daily_hour is None and source.daily:
             raise InputError(
@@ -148,6 +148,9 @@ class Inputs:
         x, coords = fetch(source, time, names, self.grid.lat, self.grid.lon)
         whole = [i for i, name in enumerate(self.variables) if name in self.whole]
         check_input(x[:, whole], self.whole, source, coords["time"])
+        for i, name in enumerate(self.variables):
+            if i not in whole:
+                check_gappy(x[0, i].numpy(), name, source.name, time)
         return x[0]
 
     def _kept_day(self, source: Source, time: np.datetime64, names: tuple[str, ...]) -> Tensor:

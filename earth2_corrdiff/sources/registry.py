@@ -257,7 +257,8 @@ def _file_source(name: str, path: str, rename: Rename) -> Source:
 
     data = FileAnalyses(path, rename)
     name += renamed(rename)
-    return Source(name, lambda: data, lambda: data.variables, calendars.of_files(data.times))
+    daily = False if calendars.within_days(data.times) else None
+    return Source(name, lambda: data, lambda: data.variables, calendars.of_files(data.times), daily=daily)
 
 
 def _file_forecast(name: str, path: str, coarse: tuple[int, ...] | None, rename: Rename) -> Forecast:

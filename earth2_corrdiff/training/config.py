@@ -66,8 +66,8 @@ class Data:
     window : int
         Chunks of times among which the order is drawn; the reader keeps twice as many in memory
     missing : {"refuse", "mask"}
-        Missing values of the pairs: refuse them, or leave them out of losses and statistics; inputs that are
-        missing count as the mean
+        Missing values of the pairs: refuse them, or mask them, which leaves them out of losses and
+        statistics; inputs that are missing count as the mean
     flips : bool
         Flip images at random, and turn square ones: for scalars without a place or a direction of their own
     transforms : Mapping[str, Transform]

@@ -78,7 +78,7 @@ def normalisation(
     Raises
     ------
     InputError
-        If a channel never varies: the message names it
+        If a channel never varies, or has values that its transform does not take: the message names it
     """
     key = _key(pairs, indices, sigma, transforms)
     if (found := _read(kept, key)) is not None:
@@ -90,8 +90,8 @@ def normalisation(
     of, to = [c for _, c in twins], [o for o, _ in twins]
     for part in _parts(indices):
         some = pairs.read(part)
-        coarse.add(transformed(some.coarse, low))
-        truth = transformed(some.fine, high)
+        coarse.add(_transformed(some.coarse, low, inputs))
+        truth = _transformed(some.fine, high, outputs)
         fine.add(truth)
         left = truth.clone()
         if twins:
@@ -106,6 +106,19 @@ def normalisation(
         _named(pairs.channels.invariants, still.mean, still.std),
     )
     _write(kept, key, made)
+    return made
+
+
+def _transformed(x: Tensor, transforms: Sequence[Transform], names: Sequence[str]) -> Tensor:
+    """Transformed fields ``[B, C, H, W]``; their missing values are those of ``x``."""
+    made = transformed(x, transforms)
+    for c, (transform, name) in enumerate(zip(transforms, names, strict=True)):
+        if bool((x[:, c].isfinite() & ~made[:, c].isfinite()).any()):
+            known = x[:, c][x[:, c].isfinite()]
+            raise InputError(
+                f"{name} has values from {known.min():.4g} to {known.max():.4g}, and the transform "
+                f"{transform.kind} takes {transform.bounds[0]:g} to {transform.bounds[1]:g}; use another one"
+            )
     return made
 
 

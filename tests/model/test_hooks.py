@@ -15,9 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cmip6_kit import days, make_cmip6
+from cosmo_kit import make_cosmo
 from tiny import COARSE, INPUTS, make_downscaler, make_networks, make_spec, relerr, weather
 
-from earth2_corrdiff import CorrDiff, CorrDiffTaiwan, InputError, save_package
+from earth2_corrdiff import (
+    CorrDiff,
+    CorrDiffCMIP6,
+    CorrDiffCosmoEra5,
+    CorrDiffTaiwan,
+    InputError,
+    save_package,
+)
 from earth2_corrdiff.model.domain_denoiser import Shard
 from earth2_corrdiff.model.spec import Sampling
 
@@ -122,6 +131,33 @@ def test_a_conditioning_of_another_shape_is_refused(tmp_path: Path) -> None:
     coords = OrderedDict(time=TIMES, variable=np.array(INPUTS.names), lat=COARSE.lat, lon=COARSE.lon)
     with pytest.raises(InputError, match=r"preprocess_input must give the shape \[1, 4, 16, 24\]"):
         wrong.load_model(package)(weather(2), coords)
+
+
+def test_hooks_of_newer_models(tmp_path: Path) -> None:
+    """Solar gates have their time in ``postprocess_output``; three days stand in a batch, as in stock."""
+    from earth2studio.models.auto import Package
+
+    seen = []
+
+    class Warmer(CorrDiffCosmoEra5):
+        def postprocess_output(self, x: Any) -> Any:
+            return super().postprocess_output(x) + 1
+
+    class Watched(CorrDiffCMIP6):
+        def preprocess_input(self, x: Any, valid_time: Any = None) -> Any:
+            seen.append((tuple(x.shape), valid_time))
+            return super().preprocess_input(x, valid_time)
+
+    package = Package(str(make_cosmo(tmp_path / "cosmo")))
+    models = [kind.load_model(package, mode="mean", precision="fp32") for kind in (CorrDiffCosmoEra5, Warmer)]
+    coords = OrderedDict(models[0].input_coords(), batch=np.arange(1), time=TIMES)
+    x = torch.zeros([len(values) for values in coords.values()])
+    plain, warmer = (model(x, coords)[0] for model in models)
+    torch.testing.assert_close(warmer, plain + 1)
+    climate = Watched.load_model(Package(str(make_cmip6(tmp_path / "cmip6"))), precision="fp32")
+    climate.inference_mode = "regression"
+    climate(*days(climate))
+    assert seen[0] == ((1, *climate.spec.input_shape), datetime(2024, 7, 24)) and len(seen) == 2
 
 
 def test_other_models_of_the_same_networks_stay_as_they_are() -> None:

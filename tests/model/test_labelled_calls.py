@@ -78,6 +78,8 @@ def test_models_with_times_of_their_own(kit: str, tmp_path: Path) -> None:
     for name, values in out.items():
         np.testing.assert_array_equal(got[name].values, values)
     assert got["lat"].shape == got["lon"].shape == want.shape[-2:]
+    with pytest.raises(InputError, match="valid times must be datetimes of UTC, got 0"):
+        model(x.assign_coords(time=np.arange(len(TIMES))))
 
 
 CHANGES: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {

@@ -163,6 +163,18 @@ def test_sources_that_do_not_fit_daily_means(
         Inputs.of(made, made.cases(times), load_model(ModelOptions(str(package), "cpu", "fp32")).spec)
 
 
+def test_a_file_of_hours_holds_no_daily_means(climate: tuple[Path, Path], tmp_path: Path) -> None:
+    package, days = climate
+    with xr.open_dataset(days) as file:
+        hours = xr.concat([file, file.assign_coords(time=file.time + np.timedelta64(6, "h"))], "time")
+        hours.to_netcdf(tmp_path / "hours.nc")
+    source, spec = make_source(f"file:{tmp_path / 'hours.nc'}"), load_model(ModelOptions(str(package))).spec
+    with pytest.raises(
+        InputError, match=r"takes daily means, and the source .*hours.nc has fields of an hour"
+    ):
+        Inputs.of(source, source.cases("2037-09-06T12"), spec)
+
+
 @pytest.fixture(scope="module")
 def europe(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A package of COSMO-REA6, and the name of a source with one time of its input."""

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from loguru import logger
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.sources import check_input
-from earth2_corrdiff.sources.checks import sentinels_to_nan
+from earth2_corrdiff.sources.checks import check_gappy, sentinels_to_nan
 
 
 @pytest.mark.parametrize("number", [-99.0, -999.0, -9999.0, 9999.0, 1e20, -1e20, 9.96921e36, np.inf])
@@ -56,3 +57,20 @@ def test_one_missing_number_among_weather_is_found() -> None:
 def test_dry_air_aloft_is_weather() -> None:
     check_input(np.full((1, 1, 3, 4), 0.9, dtype=np.float32), ["r100"], "gfs")
     check_input(np.full((1, 1, 3, 4), 3.0, dtype=np.float32), ["r850"], "gfs")
+
+
+def test_fields_with_gaps() -> None:
+    time, field = np.datetime64("2037-09-05T12"), np.array([[np.nan, 80.0], [0.0, 100.0]])
+    check_gappy(field, "siconc", "file:x.nc", time)
+    check_gappy(0 * field, "snc", "file:x.nc", time)
+    for wrong, says in ((field * np.nan, "has no siconc"), (field - 99, "siconc is -99 to 1, expected")):
+        with pytest.raises(InputError, match=f"file:x.nc at 2037-09-05T12:00 cannot be used: .*{says}"):
+            check_gappy(wrong, "siconc", "file:x.nc", time)
+
+
+def test_a_fraction_for_a_percentage_is_warned_of() -> None:
+    said: list[str] = []
+    handle = logger.add(said.append, level="WARNING", format="{message}")
+    check_gappy(np.array([[np.nan, 0.97]]), "snc", "file:x.nc", np.datetime64("2037-09-05T12"))
+    logger.remove(handle)
+    assert said == ["file:x.nc: snc at 2037-09-05T12:00 is at most 0.97 %; it looks like a fraction\n"]

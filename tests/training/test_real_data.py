@@ -154,6 +154,10 @@ POS = {"model_type": "SongUNetPosEmbd", "model_channels": 8, "N_grid_channels": 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "gaps": ({}, "missing values"),
     "a transform of nothing": ({**SKEWED, "data__transforms": {"mrr": {}}}, "mrr, which is no input"),
+    "a transform that does not take the values": (
+        {**SKEWED, "data__transforms": {"t2m": {"kind": "logit_eps", "eps": 0.01}}},
+        r"t2m has values from 28\d.* to 29\d.*, and the transform logit_eps takes 0 to 1; use another one",
+    ),
     "flips with a place": ({**SKEWED, "data__flips": True, "data__features": ["sin_lat"]}, "sin_lat"),
     "flips with positions": (
         {**SKEWED, "data__flips": True, "regression__network": POS},
