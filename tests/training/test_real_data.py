@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from earth2studio.models.auto import Package
+from earth2studio.models.dx.corrdiff import CorrDiff as Stock
 from training_kit import config, hours, rows, train
 
 from earth2_corrdiff.base.errors import InputError
@@ -94,6 +96,10 @@ def test_a_whole_training(pairs: Path, tmp_path: Path) -> None:
     entries = json.loads((tmp_path / "package" / "metadata.json").read_text())
     assert [row["name"] for row in entries["channels"]] == ["tp", "t2m", "sin_hour", "cos_hour"]
     assert entries["missing_inputs"] is True
+    stats = json.loads((tmp_path / "package" / "stats.json").read_text())
+    assert list(stats["output"]) == ["log_eps(tp)"] and list(stats["input"]) == ["log_eps(tp)", "t2m"]
+    with pytest.raises(KeyError):  # the stock class does not undo transforms
+        Stock.load_model(Package(str(tmp_path / "package")))
     assert spec.regridding == "index" and spec.missing_inputs and spec.rules[0].transform == RAIN
     assert [(c.name, c.transform.kind) for c in spec.channels[:2]] == [("tp", "log_eps"), ("t2m", "identity")]
     split = PairFile(pairs, gaps=True).read(range(8))

@@ -39,6 +39,30 @@ def write_extensions(spec: CorrDiffSpec) -> dict[str, Any]:
     return {name: entry for name, entry in entries.items() if entry}
 
 
+def statistics_name(meta: Mapping[str, Any], name: str) -> str:
+    """Name of a variable in ``stats.json``: ``log_eps(tp)`` where its values are transformed.
+
+    So Earth2Studio's class, which would not undo the transform, refuses the package.
+    """
+    own = meta.get("transforms", {}).get(name)
+    return name if own is None else f"{own['kind']}({name})"
+
+
+def plain_names(meta: Mapping[str, Any], stats: dict[str, Any]) -> dict[str, Any]:
+    """``stats.json`` with the names of variables alone."""
+    own = {statistics_name(meta, name): name for name in meta.get("transforms", {})}
+    return {
+        part: {
+            own.get(name, name): row
+            for name, row in rows.items()
+            if own.get(name) or name not in own.values()
+        }
+        if isinstance(rows, dict)
+        else rows
+        for part, rows in stats.items()
+    }
+
+
 def read_extensions(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of ``CorrDiffSpec`` from these entries.
 

@@ -21,7 +21,7 @@ from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.zarr_members import read_array
 from earth2_corrdiff.model.diffusion.patch_geometry import read_patching
 from earth2_corrdiff.model.packages.cmip6 import as_cmip6, is_cmip6
-from earth2_corrdiff.model.packages.extensions import read_extensions
+from earth2_corrdiff.model.packages.extensions import plain_names, read_extensions
 from earth2_corrdiff.model.packages.files import (
     Files,
     checksum,
@@ -124,6 +124,8 @@ def _read_generic(files: Files) -> Loaded:
     if lacking:
         raise MissingEntryError(f"{paths[0]} names no {' and no '.join(lacking)}")
     check_entries(meta)
+    more = read_extensions(meta)
+    stats = plain_names(meta, stats)
     coarse_path = find(files, "input_latlon_grid.nc")
     if coarse_path is None and "latlon_res" not in meta:
         raise MissingFileError(
@@ -152,7 +154,7 @@ def _read_generic(files: Files) -> Loaded:
         root=describe(files),
         sha256=checksum(used),
         synthetic=meta.get("synthetic", False),
-        **read_extensions(meta),
+        **more,
     )
     if is_cmip6(meta, stats):
         spec = as_cmip6(spec, meta, stats)

@@ -12,7 +12,7 @@ import xarray as xr
 
 from earth2_corrdiff.base.errors import InputError, listed
 from earth2_corrdiff.model.diffusion.patch_geometry import write_patching
-from earth2_corrdiff.model.packages.extensions import write_extensions
+from earth2_corrdiff.model.packages.extensions import statistics_name, write_extensions
 from earth2_corrdiff.model.packages.metadata import FLOW
 from earth2_corrdiff.model.spec import DEFAULT_SAMPLING, CorrDiffSpec, Sampling, Statistics
 from earth2_corrdiff.networks.architectures import EDM, REGRESSIONS
@@ -72,7 +72,7 @@ def save_package(
     _write_grids(folder, spec)
     (folder / "metadata.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
     stats = {"input": spec.inputs, "output": spec.outputs, "invariants": spec.invariants}
-    tables = {key: _rows(value) for key, value in stats.items() if value.names}
+    tables = {key: _rows(value, meta) for key, value in stats.items() if value.names}
     (folder / "stats.json").write_text(json.dumps(tables, indent=2) + "\n", encoding="utf-8")
     return folder
 
@@ -82,9 +82,9 @@ def _module(name: str) -> str:
     return known.get(name, "physicsnemo.diffusion.preconditioners.legacy")
 
 
-def _rows(stats: Statistics) -> dict[str, dict[str, float]]:
+def _rows(stats: Statistics, meta: dict[str, Any]) -> dict[str, dict[str, float]]:
     rows = zip(stats.names, stats.center, stats.scale, strict=True)
-    return {name: {"mean": center, "std": scale} for name, center, scale in rows}
+    return {statistics_name(meta, name): {"mean": center, "std": scale} for name, center, scale in rows}
 
 
 def _sampling(s: Sampling, conditioned: bool) -> dict[str, Any]:
