@@ -187,7 +187,7 @@ def dit(size: tuple[int, int], given: int, made: int, patch: int, **more: Any) -
 def dump(folder: Path, **documents: Any) -> None:
     """Write JSON files."""
     for name, content in documents.items():
-        (folder / f"{name}.json").write_text(json.dumps(content, indent=1))
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def fit(options: ModelOptions, source: str, stats: Path, table: str, names: Sequence[str]) -> None:
@@ -201,12 +201,12 @@ def fit(options: ModelOptions, source: str, stats: Path, table: str, names: Sequ
         sampled = pipeline.residual(case.cond, case.mean, [0], vector=case.vector)
         made = sampled if made is None else made + sampled
     assert made is not None
-    content = json.loads(stats.read_text())
+    content = json.loads(stats.read_text(encoding="utf-8"))
     for name, field in zip(names, made[0].double(), strict=True):
         (mean, spread), deviation = CLIMATE[name], float(field.std())
         scale = spread / deviation
         content[table][name] = {"mean": mean - scale * float(field.mean()), "std": scale}
-    stats.write_text(json.dumps(content, indent=1))
+    stats.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,8 @@ def test_the_log_knows_every_archive() -> None:
     """Importing them replaces the sinks of loguru: a command imports them before it logs."""
     from earth2_corrdiff.sources import registry
 
-    assert {*registry.KINDS, *registry.FORECASTS} - {"demo", "demo_fx"} == set(log.ARCHIVES)
+    known = {*registry.KINDS, *registry.FORECASTS, "cmip6"}
+    assert known - {"demo", "demo_fx"} == set(log.ARCHIVES)
     assert log.is_archive("gfs:/data/mirror") and not log.is_archive("file:gfs.grib")
 
 

@@ -574,7 +574,7 @@ WRONG: dict[str, tuple[list[Any], str]] = {
     "meta": ([TIMES[0], "--device", "meta"], "the device meta cannot be used here ("),
     "no package": (
         [TIMES[0], "--package", "none"],
-        "there is no package folder none; give taiwan, demo, a folder or",
+        "there is no package folder none; give taiwan, cmip6, cosmo-rea6, cosmo-rea2, hrrr, demo, a folder",
     ),
     "protocol": (
         [TIMES[0], "--package", "abc://x"],

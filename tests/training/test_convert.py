@@ -18,7 +18,7 @@ from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.cli.make_pairs import main
 from earth2_corrdiff.sources.windows import around, fine_window
-from earth2_corrdiff.training.convert import Area, Conversion, make_pairs
+from earth2_corrdiff.training.convert import Area, Conversion, TwoSources, make_pairs
 from earth2_corrdiff.training.demo_set import demo_plan, make_demo_fields
 from earth2_corrdiff.training.pair_writer import PairWriter, fill
 from earth2_corrdiff.training.pairs import Channels, PairFile
@@ -230,8 +230,10 @@ def test_what_is_there_is_kept(files: tuple[Path, Path], monkeypatch: pytest.Mon
     assert [next(first), next(first)] == [3, 2]
     first.close()  # type: ignore[attr-defined]
     again, wanted = make_pairs(*told), []
-    real = Conversion.fields
-    monkeypatch.setattr(Conversion, "fields", lambda self, time: wanted.append(time) or real(self, time))
+    real = TwoSources.fields
+    monkeypatch.setattr(
+        TwoSources, "fields", lambda self, case: wanted.append(case.valid) or real(self, case)
+    )
     assert len(again) == 2 and list(again) == [1, 0] and wanted == list(TIMES[2:])
     check(PairFile(files[0].parent / "p.zarr"))
     with pytest.raises(InputError, match="holds other pairs"):

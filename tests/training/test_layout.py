@@ -16,6 +16,7 @@ from training_kit import UNET, Watch, config, train, write_pairs
 from earth2_corrdiff.networks.fast.accelerate import fuse
 from earth2_corrdiff.networks.mdlus import read_mdlus
 from earth2_corrdiff.networks.unet import Conv2d, GroupNorm
+from earth2_corrdiff.training.cutter import Cutter
 from earth2_corrdiff.training.losses import EDMLoss
 from earth2_corrdiff.training.means import Means
 from earth2_corrdiff.training.parallel import World
@@ -48,10 +49,10 @@ def test_every_map_is_channels_last(tmp_path: Path, pairs: Path, which: str) -> 
     # as the trainer has it
     net = model.regression if which == "regression" else model.denoiser
     fuse(net.train().requires_grad_(True).to(memory_format=torch.channels_last))
-    stage: RegressionStage | DiffusionStage = RegressionStage(model, None)
+    stage: RegressionStage | DiffusionStage = RegressionStage(model, Cutter())
     if which != "regression":
         means = Means(model.regression, material.pairs)
-        stage = DiffusionStage(model, told.diffusion.patches, EDMLoss(), means)
+        stage = DiffusionStage(model, Cutter(told.diffusion.patches), EDMLoss(), means)
     seen: list[tuple[str, bool]] = []
     for name, module in net.named_modules():
         if isinstance(module, Conv2d | GroupNorm):
@@ -114,11 +115,11 @@ def test_noise_drawn_beforehand_is_the_same(tmp_path: Path, pairs: Path) -> None
     material = open_material(told, World(), lambda what, left: None)
     model = start(told, material, World())
     means = Means(model.regression, material.pairs)
-    stage = DiffusionStage(model, told.diffusion.patches, EDMLoss(), means)
+    stage = DiffusionStage(model, Cutter(told.diffusion.patches), EDMLoss(), means)
     plain = Batch([0, 1], material.pairs.read([0, 1]), [(0, 0), (0, 1)])
     drawn = stage.draw(plain.keys)
     assert drawn.noise.shape == (6, 2, 8, 12) and drawn.level.shape == (6,)
     shown = [vars(stage.images(batch)).values() for batch in (plain, replace(plain, drawn=drawn))]
     for one, other in zip(*shown, strict=True):
         assert torch.equal(one, other)
-    assert RegressionStage(model, None).draw(plain.keys) is None
+    assert RegressionStage(model, Cutter()).draw(plain.keys) is None
