@@ -167,11 +167,11 @@ class DiffusionLoss(nn.Module):
         return self.edm(clean, images.target, sigma, images.known).mean(0)
 
 
-def without_gaps(target: Tensor) -> tuple[Tensor, Tensor | None]:
+def without_gaps(model: Downscaler, target: Tensor) -> tuple[Tensor, Tensor | None]:
     """A target with 0 where it has no value, and where it has one; None for everywhere."""
-    known = torch.isfinite(target)
-    if known.all():
+    if not model.spec.missing_inputs:
         return target, None
+    known = torch.isfinite(target)
     return torch.where(known, target, 0), known.to(target.dtype)
 
 
@@ -209,7 +209,7 @@ class RegressionStage:
         cond, truth = normalised(self._model, batch.pairs)
         cutter = self._cutter
         cuts = cutter.cuts(batch.pairs.fine, batch.keys)
-        target, known = without_gaps(cutter.cut(truth, cuts))
+        target, known = without_gaps(self._model, cutter.cut(truth, cuts))
         return Images(_last(cutter.cut(cond, cuts)), target, corner=corners_of(cuts), known=known)
 
 
@@ -256,7 +256,7 @@ class DiffusionStage:
         parts = [cutter.cut(seen, cuts)]
         if cutter.patches is not None and model.domain.whole:
             parts.append(cutter.shrunk(cond))
-        target, known = without_gaps(cutter.cut(truth - mean, cuts))
+        target, known = without_gaps(model, cutter.cut(truth - mean, cuts))
         drawn = batch.drawn or self.draw(batch.keys)
         noise, level = (x.to(target.device, non_blocking=True) for x in (drawn.noise, drawn.level))
         sigma = self._edm.sigma(level)

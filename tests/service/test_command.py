@@ -330,7 +330,7 @@ def refused(capfd: pytest.CaptureFixture[str], *argv: object) -> str:
         (("--sampels", "3"), "unrecognized arguments: --sampels 3"),
         (
             ("--package", "missing"),
-            "there is no package folder missing; give taiwan, cmip6, cosmo-rea6, cosmo-rea2, hrrr, demo, a folder",
+            "there is no package folder missing; give taiwan, cmip6, cosmo-rea6, cosmo-rea2, hrrr",
         ),
         (("--package", "demo", "--device", "cuda:99"), "there is no device cuda:99"),
         (("--package", "demo", "--precision", "int4"), "unknown precision 'int4'"),

@@ -98,8 +98,7 @@ def test_refusing_a_time_loads_nothing_heavy(tmp_path: Path) -> None:
 def test_unknown_sources(name: str) -> None:
     message = refused(make_source, name)
     assert (
-        "choose one of gfs, arco, ncar, wb2, cds, demo, cmip6:MODEL,SCENARIO,MEMBER, gfs:DIR, file:PATH, or for forecasts gfs_fx"
-        in message
+        "wb2, cds, demo, cmip6:MODEL,SCENARIO,MEMBER, gfs:DIR, file:PATH, or for forecasts gfs_fx" in message
     )
 
 
