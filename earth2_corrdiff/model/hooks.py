@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import replace
 from datetime import datetime
+from inspect import signature
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,11 +29,28 @@ from earth2_corrdiff.model.spec import CorrDiffSpec
 STEPS = ("normalize_input", "_interpolate")
 """Parts of ``preprocess_input``, for packages of the stock class's layout."""
 HOOKS = ("preprocess_input", *STEPS, "postprocess_output", "_inference_context")
+CALLED = {
+    "preprocess_input": ("x", "valid_time"),
+    "normalize_input": ("x",),
+    "_interpolate": ("x",),
+    "postprocess_output": ("x",),
+    "_inference_context": (),
+}
+"""Their arguments; those of some stock classes have more."""
 # Methods of the stock class that have no counterpart here
 NOT_CALLED = (
     *("_forward", "_setup_sampler", "_register_buffers", "_check_latlon_grid", "_check_grid_spacing"),
     *("_check_grid_bounds", "_validate_grid_format", "_infer_input_latlon_grid", "_load_json_from_package"),
 )
+
+
+def _takes(method: Any, arguments: int) -> bool:
+    """True if a function of a class can be called with so many arguments beside ``self``."""
+    try:
+        signature(method).bind(None, *[None] * arguments)
+    except TypeError:
+        return False
+    return True
 
 
 class StockHooks(nn.Module):
@@ -41,7 +59,7 @@ class StockHooks(nn.Module):
     Raises
     ------
     InputError
-        If a subclass replaces a method that is not called here
+        If a subclass replaces a method that is not called here, or one that takes other arguments here
     """
 
     downscaler: Downscaler
@@ -56,6 +74,12 @@ class StockHooks(nn.Module):
                 f"{cls.__name__} replaces {', '.join(replaced)}, which this CorrDiff does not call; leave it "
                 "out, or replace preprocess_input, normalize_input, postprocess_output or _inference_context"
             )
+        for name, arguments in CALLED.items():
+            if name in cls.__dict__ and not _takes(cls.__dict__[name], len(arguments)):
+                raise InputError(
+                    f"{cls.__name__}.{name} takes other arguments than this CorrDiff gives it; use "
+                    f"{name}({', '.join(('self', *arguments))})"
+                )
 
     def preprocess_input(self, x: Tensor, valid_time: datetime | None = None) -> Tensor:
         """Conditioning of cases: ``[C, h, w]`` or ``[B, C, h, w]`` → ``[B, Cc, H, W]``, normalised."""

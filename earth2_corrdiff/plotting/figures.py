@@ -159,9 +159,10 @@ def _when(case: Case) -> str:
 
 
 def _provenance(ds: xr.Dataset) -> list[str]:
-    """Package, source, solver and steps, as far as the store has them."""
-    solver = _attribute(ds, "solver")
-    if solver and "number_of_steps" in ds.attrs:
+    """Package, source, solver and steps, as far as the store has them and they were used."""
+    sampled = ds.attrs.get("stages") != "regression"
+    solver = _attribute(ds, "solver") if sampled else ["regression alone"]
+    if sampled and solver and "number_of_steps" in ds.attrs:
         solver = [f"{solver[0]}, {ds.attrs['number_of_steps']} steps"]
     return [*_attribute(ds, "package"), *_attribute(ds, "source"), *solver]
 

@@ -175,3 +175,14 @@ def test_a_subclass_with_a_method_that_is_not_called(kind: type[CorrDiff], name:
     with pytest.raises(InputError, match=f"Zenith replaces {name}, which this CorrDiff does not call"):
         type("Zenith", (kind,), {name: lambda self, x: x})
     assert type("Harmless", (kind,), {"more": 1}).more == 1  # type: ignore[attr-defined]
+
+
+def test_a_hook_with_the_arguments_of_another_class() -> None:
+    """The stock COSMO class gives its hooks latitudes and longitudes; here the class is refused, not the run."""
+    for name, hook in (
+        ("postprocess_output", lambda self, x, valid_time, lat2d, lon2d: x),
+        ("preprocess_input", lambda self, era5, valid_time, lat2d, lon2d: era5),
+    ):
+        with pytest.raises(InputError, match=f"takes other arguments .* use {name}\\(self, x"):
+            type("Sub", (CorrDiffCosmoEra5,), {name: hook})
+    assert type("Sub", (CorrDiff,), {"preprocess_input": lambda self, x, valid_time=None, more=1: x})
