@@ -178,7 +178,7 @@ def test_a_subclass_with_a_method_that_is_not_called(kind: type[CorrDiff], name:
 
 
 def test_a_hook_with_the_arguments_of_another_class() -> None:
-    """The stock COSMO class gives its hooks latitudes and longitudes; here the class is refused, not the run."""
+    """The stock COSMO class gives its hooks latitudes and longitudes: here the class is refused at once."""
     for name, hook in (
         ("postprocess_output", lambda self, x, valid_time, lat2d, lon2d: x),
         ("preprocess_input", lambda self, era5, valid_time, lat2d, lon2d: era5),
