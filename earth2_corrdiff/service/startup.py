@@ -103,8 +103,10 @@ async def _serve(sock: socket.socket, line: socket.socket) -> None:
     with contextlib.suppress(OSError):
         await loop.sock_recv(line, 1)  # nothing is ever sent: the other end was closed
     server.close()
-    if others := asyncio.all_tasks() - {asyncio.current_task()}:
-        await asyncio.wait(others, timeout=SECONDS)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(SECONDS):  # a connection that was just accepted becomes a task of its own
+            while others := asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.wait(others)
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -71,19 +71,20 @@ def read_extensions(meta: Mapping[str, Any]) -> dict[str, Any]:
     InputError
         If an entry is not valid
     """
-    transforms, outputs = _transforms(meta.get("transforms", {})), meta["output_variables"]
-    if unknown := [name for name in transforms if name not in (*meta["input_variables"], *outputs)]:
+    transforms = _transforms(meta.get("transforms", {}))
+    inputs, outputs = meta["input_variables"], meta["output_variables"]
+    if unknown := [name for name in transforms if name not in (*inputs, *outputs)]:
         raise InputError(f"metadata.json: transforms names {unknown[0]!r:.80}, which is no variable")
     missing, regridding = meta.get("missing_inputs", False), meta.get("regridding", "bilinear")
     if not isinstance(missing, bool) or not isinstance(regridding, str):
         raise InputError("metadata.json: missing_inputs must be true or false, and regridding a text")
     channels = read_channels(meta.get("channels"))
-    if set(transforms) & set(meta["input_variables"]) and not channels:
+    if any(name in inputs for name in transforms) and not channels:
         raise InputError("metadata.json: transforms of inputs need the entry channels, too")
-    rules = [OutputRule(transforms.get(name, Transform())) for name in outputs]
+    rules = [OutputRule(transforms.get(str(name), Transform())) for name in outputs]
     return {
         "channels": tuple(_with_transform(channel, transforms) for channel in channels),
-        "rules": tuple(rules) if set(transforms) & set(outputs) else (),
+        "rules": tuple(rules) if any(name in outputs for name in transforms) else (),
         "missing_inputs": missing,
         "regridding": regridding,
     }
