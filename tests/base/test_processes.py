@@ -242,6 +242,7 @@ def test_the_first_process_has_gone() -> None:
     Steps(second, lambda steps: None)(1)  # nobody looks, nothing happens
 
 
+@pytest.mark.slow
 def test_nobody_to_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     from datetime import timedelta
 
@@ -251,6 +252,7 @@ def test_nobody_to_meet(monkeypatch: pytest.MonkeyPatch) -> None:
         meet(Processes(1, 2), environ)
 
 
+@pytest.mark.slow
 def test_only_a_store_on_disk_is_shared(argv: tuple[object, ...]) -> None:
     from earth2studio.io import XarrayBackend
 

@@ -105,6 +105,7 @@ def test_a_time_with_one_member_has_no_ensemble(tmp_path: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize("first", [True, False])
+@pytest.mark.slow
 def test_one_sample(tmp_path: Path, first: bool) -> None:
     """``--sample N`` takes one number: the store may come after it."""
     store, out = build(tmp_path / "s.zarr"), tmp_path / "out"

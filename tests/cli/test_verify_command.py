@@ -50,6 +50,7 @@ def test_tables_report_and_scores(kit: tuple[Path, Path], capsys: pytest.Capture
     assert output.read_text().startswith("variable,units,forecast,baseline,score")
 
 
+@pytest.mark.slow
 def test_choices(kit: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     store, truth = kit
     flags = ["--variables", "mrr", "--threshold", "mrr=10,30", "--scales", "0", "150", "--bootstrap", "0"]

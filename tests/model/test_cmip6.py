@@ -82,6 +82,7 @@ def test_call(ours: CorrDiffCMIP6) -> None:
         ours(x, OrderedDict(coords, lead_time=LEADS[[0, 0, 0]]))
 
 
+@pytest.mark.slow
 def test_patches_see_the_padded_domain(package: Package, ours: CorrDiffCMIP6) -> None:
     """Patches of the size of the domain give its bits; smaller ones a field near it."""
     ours.inference_mode, ours.seed, ours.number_of_samples, ours.output_lead_times = "both", 1, 1, LEADS[:1]
@@ -117,6 +118,7 @@ def test_settings(ours: CorrDiffCMIP6, package: Package) -> None:
     assert ours.spec.beyond_generic and ours.spec.filters == ("sea_ice",) and ours.spec.needs_time
 
 
+@pytest.mark.slow
 def test_packages(tmp_path: Path) -> None:
     """Without sea ice; with entries that do not fit; that of another layout."""
     folder = make_cmip6(tmp_path / "dry", ["t2m", "u10m"], inference_mode="regression")

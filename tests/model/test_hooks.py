@@ -66,6 +66,7 @@ class Nearest:
 
 
 @pytest.mark.parametrize(("hooks", "channels"), [(Hour, 1), (Roots, 0), (Nearest, 0)])
+@pytest.mark.slow
 def test_fields_are_those_of_the_stock_subclass(
     stock: Any, tmp_path: Path, hooks: type, channels: int
 ) -> None:
@@ -133,6 +134,7 @@ def test_a_conditioning_of_another_shape_is_refused(tmp_path: Path) -> None:
         wrong.load_model(package)(weather(2), coords)
 
 
+@pytest.mark.slow
 def test_hooks_of_newer_models(tmp_path: Path) -> None:
     """Solar gates have their time in ``postprocess_output``; three days stand in a batch, as in stock."""
     from earth2studio.models.auto import Package

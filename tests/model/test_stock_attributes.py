@@ -80,6 +80,7 @@ def test_values_are_those_of_the_stock_class(stock: Any, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("hr_mean", [True, False])
 @pytest.mark.parametrize("sampler_type", ["stochastic", "deterministic"])
+@pytest.mark.slow
 def test_construction_from_networks_and_tensors(
     stock: Any, tmp_path: Path, sampler_type: str, hr_mean: bool
 ) -> None:

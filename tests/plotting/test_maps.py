@@ -136,6 +136,7 @@ def test_a_grid_of_no_projection_is_on_a_map_about_its_middle() -> None:
         )
 
 
+@pytest.mark.slow
 def test_the_globe_is_drawn_from_its_left_edge_on(tmp_path: Path) -> None:
     """A store from 0 to 360 E on a map about Greenwich: each cell where its coordinates are."""
     lat, lon = np.linspace(90, -90, 19), np.arange(0, 360, 15.0)

@@ -81,6 +81,7 @@ def classes(monkeypatch: pytest.MonkeyPatch, stock: Any) -> None:
 
 
 @pytest.mark.usefixtures("classes")
+@pytest.mark.slow
 def test_the_stock_class_runs_is_stored_and_resumed(
     package: Path, stock: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,6 +121,7 @@ def test_the_stock_class_runs_is_stored_and_resumed(
 
 
 @pytest.mark.usefixtures("classes")
+@pytest.mark.slow
 def test_a_subclass_runs_in_the_pipeline(
     package: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

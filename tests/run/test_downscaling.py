@@ -245,6 +245,7 @@ def killed_after(members: int, model: CorrDiff, store: Path, **options: Any) -> 
 
 
 @pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.slow
 def test_only_missing_members_are_recomputed(
     package: Path, whole: Path, tmp_path: Path, members: int, evaluations: list[int]
 ) -> None:

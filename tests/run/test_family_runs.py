@@ -58,6 +58,7 @@ def climate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return package, folder / "days.nc"
 
 
+@pytest.mark.slow
 def test_hours_of_days_from_daily_means(climate: tuple[Path, Path], tmp_path: Path) -> None:
     """Valid times of two days: each equal to the model's own call on three days around its own."""
     package, days = climate
@@ -195,6 +196,7 @@ def europe(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 @pytest.mark.parametrize(
     ("mode", "region"), [("mean", None), ("diffusion", None), ("diffusion", "47.8,49.7,9.1,10.9")]
 )
+@pytest.mark.slow
 def test_cosmo_in_both_modes_and_in_a_region(
     europe: tuple[Path, str], tmp_path: Path, mode: str, region: str | None
 ) -> None:

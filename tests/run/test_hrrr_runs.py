@@ -71,6 +71,7 @@ def test_a_store_on_y_and_x(store: Path, model: CorrDiffEra5Hrrr, weather: Path)
             np.testing.assert_allclose(ds[name][case], want[:, i], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_lost_parts_are_made_again_and_other_settings_are_refused(
     store: Path, model: CorrDiffEra5Hrrr, weather: Path
 ) -> None:
@@ -87,6 +88,7 @@ def test_lost_parts_are_made_again_and_other_settings_are_refused(
     model.shift = 32.0
 
 
+@pytest.mark.slow
 def test_pictures_and_scores(store: Path, tmp_path: Path) -> None:
     from earth2_corrdiff.cli import plot, verify
 

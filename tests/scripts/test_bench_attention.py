@@ -16,6 +16,7 @@ if sys.platform != "linux":
     pytest.skip("memory is measured by /proc", allow_module_level=True)
 
 
+@pytest.mark.slow
 def test_attention(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = [
         "--tokens",

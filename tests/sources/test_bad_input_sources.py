@@ -251,6 +251,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ("name", "local"),
     [("gfs", "gfs:DIR"), ("arco", "file:PATH"), ("ncar", "file:PATH"), ("wb2", "file:PATH")],
 )
+@pytest.mark.slow
 def test_without_network(name: str, local: str, no_network: None, capfd: pytest.CaptureFixture[str]) -> None:
     source = make_source(name)
     source.check_times("2022-07-24T12:00")

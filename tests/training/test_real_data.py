@@ -82,6 +82,7 @@ def test_losses_leave_out_missing_values() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_whole_training(pairs: Path, tmp_path: Path) -> None:
     """Losses of known pixels, statistics of transformed values, and a package that applies it all."""
     told = config(
@@ -108,6 +109,7 @@ def test_a_whole_training(pairs: Path, tmp_path: Path) -> None:
     assert all(np.isfinite(float(row["loss_tp"])) for row in rows(tmp_path / "work" / "diffusion.csv"))
 
 
+@pytest.mark.slow
 def test_the_package_runs(pairs: Path, tmp_path: Path) -> None:
     """Rain is not negative, inputs that are missing count as the mean, and the hour is needed."""
     loaded = read_package(Folder(train(config(tmp_path, pairs, **SKEWED, data__features=("sin_hour",)))))

@@ -69,6 +69,7 @@ def test_one_process_in_a_shell_of_a_larger_allocation(tmp_path: Path, pairs: Pa
     assert status == 0 and "the package is in" in told.read_text(), told.read_text()
 
 
+@pytest.mark.slow
 def test_a_task_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("earth2_corrdiff.base.processes.MEETING", 1)
     first = meet(Processes(0, 3), task(0, 3, free_job()))

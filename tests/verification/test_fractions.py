@@ -44,6 +44,7 @@ def test_sums_over_windows() -> None:
 
 
 @pytest.mark.parametrize("window", [1, 3, 7, 11])
+@pytest.mark.slow
 def test_one_field_against_scores(window: int) -> None:
     truth, field = smooth(seed=1), smooth(seed=2)
     from scores.spatial import fss_2d_single_field
