@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # All checks: style, types, tests. Arguments go to pytest.
 #
-#   ./scripts/test.sh              everything: some ten minutes on two cores
-#   ./scripts/test.sh --quick      a minute or so: not what is slow, starts processes or needs a browser
+#   ./scripts/test.sh              everything: a quarter of an hour on two cores
+#   ./scripts/test.sh --quick      a minute and a half: not what is slow, starts processes or needs a browser
 #   ./scripts/test.sh -k solver    the tests of that name; likewise -m gpu, tests/store, --durations 20
 #
 # Markers: slow, process, browser, gpu (pyproject.toml says what each means).
