@@ -18,7 +18,7 @@ from earth2_corrdiff.model.earth2studio import _sampled
 from earth2_corrdiff.model.packages.cosmo import Variant, read_cosmo
 from earth2_corrdiff.model.packages.files import Files
 from earth2_corrdiff.model.region import Box, cut
-from earth2_corrdiff.model.timed import TimedCorrDiff
+from earth2_corrdiff.model.timed import TimedCorrDiff, published
 
 # Attributes of the stock class that are fixed here, which nothing would use if they could be set
 _FIXED: tuple[str, ...] = ("era5_variables", "output_variables", "background_variables", "static_invariants")
@@ -164,15 +164,7 @@ class CorrDiffCosmoEra5(TimedCorrDiff):
     @classmethod
     def load_default_package(cls) -> Package:
         """The published weights of both resolutions, cached by Earth2Studio."""
-        from fsspec.implementations.cache_mapper import BasenameCacheMapper  # type: ignore[import-untyped]
-
-        return Package(
-            PACKAGE,
-            cache_options={
-                "cache_storage": Package.default_cache("corrdiff_cosmo_era5"),
-                "cache_mapper": BasenameCacheMapper(directory_levels=1),  # both have a metadata.json
-            },
-        )
+        return published(PACKAGE, "corrdiff_cosmo_era5")
 
     @classmethod
     def load_model(  # type: ignore[override]

@@ -20,7 +20,7 @@ from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.earth2studio import _sampled
 from earth2_corrdiff.model.packages.files import Files
 from earth2_corrdiff.model.packages.hrrr import VARIANTS, read_hrrr
-from earth2_corrdiff.model.timed import TimedCorrDiff
+from earth2_corrdiff.model.timed import TimedCorrDiff, published
 from earth2_corrdiff.networks.preconditioned import Denoiser, DiTFlow
 
 # Attributes of the stock class that are fixed here, which nothing would use if they could be set
@@ -152,13 +152,7 @@ class CorrDiffEra5Hrrr(TimedCorrDiff):
     @classmethod
     def load_default_package(cls) -> Package:
         """The published weights on Hugging Face, cached by Earth2Studio."""
-        from fsspec.implementations.cache_mapper import BasenameCacheMapper  # type: ignore[import-untyped]
-
-        options = {
-            "cache_storage": Package.default_cache("corrdiff_era5_hrrr"),
-            "cache_mapper": BasenameCacheMapper(directory_levels=1),  # the variants' folders
-        }
-        return Package(PACKAGE, cache_options=options)
+        return published(PACKAGE, "corrdiff_era5_hrrr")
 
     @classmethod
     def load_model(  # type: ignore[override]

@@ -10,8 +10,20 @@ import numpy as np
 from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.studio import Package
 from earth2_corrdiff.model.coordinates import CoordSystem, folded, match_coords, split_leading
 from earth2_corrdiff.model.earth2studio import CorrDiff
+
+
+def published(address: str, folder: str) -> Package:
+    """A package of several models, each in a folder of its own, kept in a folder of Earth2Studio's cache."""
+    from fsspec.implementations.cache_mapper import BasenameCacheMapper  # type: ignore[import-untyped]
+
+    options = {
+        "cache_storage": Package.default_cache(folder),
+        "cache_mapper": BasenameCacheMapper(directory_levels=1),  # files of the models have the same names
+    }
+    return Package(address, cache_options=options)
 
 
 class TimedCorrDiff(CorrDiff):

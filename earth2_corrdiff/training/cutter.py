@@ -76,21 +76,21 @@ class Cutter:
 
     def _chosen(self, field: Tensor, high: list[int], source: torch.Generator) -> tuple[int, int]:
         """A patch that is covered and, but for some, wet; the best of ``TRIES`` if there is none."""
-        patches, best, most = cast(Patches, self.patches), (0, 0), -1.0
+        patches, tried = cast(Patches, self.patches), []
         h, w = patches.shape
-        dry = patches.wet is None or float(torch.rand((), generator=source)) < patches.wet.dry
+        wet = patches.wet
+        if wet is not None and float(torch.rand((), generator=source)) < wet.dry:
+            wet = None
         for _ in range(TRIES):
             y, x = (int(torch.randint(n, (), generator=source)) for n in high)
             part = field[self.wet_channel, y : y + h, x : x + w]
-            covered = float(torch.isfinite(part).float().mean())
-            wet = 1.0 if dry or patches.wet is None else patches.wet.part_of(part)
-            enough = 0.0 if dry or patches.wet is None else patches.wet.share
-            if covered >= patches.coverage and wet >= enough:
+            lack = 10 * max(patches.coverage - float(torch.isfinite(part).float().mean()), 0.0)
+            if wet is not None:
+                lack += max(wet.share - wet.part_of(part), 0.0)
+            if not lack:
                 return y, x
-            worth = min(covered - patches.coverage, 0) * 10 + min(wet - enough, 0)
-            if most < 0 and (best == (0, 0) or worth > most):
-                best, most = (y, x), worth
-        return best
+            tried.append((lack, (y, x)))
+        return min(tried)[1]
 
     def cut(self, fields: Tensor, cuts: Tensor | None) -> Tensor:
         """``[N, C, H, W] → [N · per_time, C, h, w]``; whole domains as they are."""

@@ -11,8 +11,8 @@ from typing import Any
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.channels import Channel
 from earth2_corrdiff.model.outputs import OutputRule
-from earth2_corrdiff.model.packages.metadata import read_channels, write_channels
-from earth2_corrdiff.model.spec import CorrDiffSpec
+from earth2_corrdiff.model.packages.metadata import read_channels, table, write_channels
+from earth2_corrdiff.model.spec import CorrDiffSpec, Statistics
 from earth2_corrdiff.model.transforms import Transform
 
 
@@ -44,23 +44,21 @@ def statistics_name(meta: Mapping[str, Any], name: str) -> str:
 
     So Earth2Studio's class, which would not undo the transform, refuses the package.
     """
-    own = meta.get("transforms", {}).get(name)
+    own = meta.get("transforms", {}).get(name) if isinstance(name, str) else None
     return name if own is None else f"{own['kind']}({name})"
 
 
-def plain_names(meta: Mapping[str, Any], stats: dict[str, Any]) -> dict[str, Any]:
-    """``stats.json`` with the names of variables alone."""
-    own = {statistics_name(meta, name): name for name in meta.get("transforms", {})}
-    return {
-        part: {
-            own.get(name, name): row
-            for name, row in rows.items()
-            if own.get(name) or name not in own.values()
-        }
-        if isinstance(rows, dict)
-        else rows
-        for part, rows in stats.items()
-    }
+def read_statistics(meta: Mapping[str, Any], stats: dict[str, Any], kind: str) -> Statistics:
+    """Statistics of the ``input`` or the ``output`` variables, under their own names.
+
+    Raises
+    ------
+    InputError
+        If ``stats.json`` lacks one
+    """
+    names = meta[f"{kind}_variables"]
+    made = table([statistics_name(meta, name) for name in names], stats.get(kind, {}), kind)
+    return replace(made, names=tuple(names))
 
 
 def read_extensions(meta: Mapping[str, Any]) -> dict[str, Any]:

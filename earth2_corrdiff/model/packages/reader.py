@@ -21,7 +21,7 @@ from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.zarr_members import read_array
 from earth2_corrdiff.model.diffusion.patch_geometry import read_patching
 from earth2_corrdiff.model.packages.cmip6 import as_cmip6, is_cmip6
-from earth2_corrdiff.model.packages.extensions import plain_names, read_extensions
+from earth2_corrdiff.model.packages.extensions import read_extensions, read_statistics
 from earth2_corrdiff.model.packages.files import (
     Files,
     checksum,
@@ -125,7 +125,6 @@ def _read_generic(files: Files) -> Loaded:
         raise MissingEntryError(f"{paths[0]} names no {' and no '.join(lacking)}")
     check_entries(meta)
     more = read_extensions(meta)
-    stats = plain_names(meta, stats)
     coarse_path = find(files, "input_latlon_grid.nc")
     if coarse_path is None and "latlon_res" not in meta:
         raise MissingFileError(
@@ -136,8 +135,8 @@ def _read_generic(files: Files) -> Loaded:
     checkpoints = [need(files, name) for name in ("regression.mdlus", "diffusion.mdlus")]
     used = [*paths, *checkpoints, *(p for p in (coarse_path, find(files, "invariants.nc")) if p)]
     spec = CorrDiffSpec(
-        inputs=table(meta["input_variables"], stats.get("input", {}), "input"),
-        outputs=table(meta["output_variables"], stats.get("output", {}), "output"),
+        inputs=read_statistics(meta, stats, "input"),
+        outputs=read_statistics(meta, stats, "output"),
         input_grid=coarse,
         output_grid=fine,
         sampling=read_sampling(meta),
