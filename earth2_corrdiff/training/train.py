@@ -73,7 +73,8 @@ class Training:
     def run(self) -> Path:
         """Train both stages and write the package; returns its folder.
 
-        Each part goes on where an earlier run of the same configuration was stopped.
+        Each part goes on where an earlier run of the same configuration was stopped. A finished stage whose
+        ``steps`` were raised goes on with those that were added (see ``schedule.rate``).
 
         Raises
         ------
@@ -85,6 +86,7 @@ class Training:
             world.check_batch(name, getattr(config, name).batch)
         for folder in (config.output, config.work):  # before days of work, not after them
             make_folder(Path(folder))
+        self._check_checkpoints()
         material = open_material(config, world, self.watch.left)
         model = start(config, material, world).to(find_device(config.device, world.local))
         self._train(
@@ -95,18 +97,29 @@ class Training:
         )
         fresh = config.start_from is None
         model = self._balanced(model, material) if fresh else model
-        self._train("diffusion", self._residual_stage(model, material), config.diffusion, material)
+        base = f"regression {checksum(model.regression)}"
+        self._train("diffusion", self._residual_stage(model, material), config.diffusion, material, base)
         if world.first:
             model.cpu()
             save_package(config.output, model.spec, model.regression, model.denoiser, half=config.half)
         world.wait()
         return Path(config.output)
 
-    def _train(self, name: str, stage: Stage, how: StageConfig, material: Material) -> None:
+    def _check_checkpoints(self) -> None:
+        """Refuse a residual's checkpoint whose regression is going to change."""
+        first, second = (Path(self.config.work) / f"{name}.ckpt" for name in ("regression", "diffusion"))
+        steps = self.config.regression.steps
+        if steps and second.exists() and (not first.exists() or checkpoints.about(first)[1] < steps):
+            raise InputError(
+                f"{second} was trained on the residual of a regression that these steps would change; remove "
+                "it to train the diffusion again from its start after them, or leave regression.steps alone"
+            )
+
+    def _train(self, name: str, stage: Stage, how: StageConfig, material: Material, base: str = "") -> None:
         if not how.steps:
             return
         splits = (material.splits.train, material.splits.validation)
-        trainer = Trainer(name, stage, how, self.config, material.pairs, splits, self.world)
+        trainer = Trainer(name, stage, how, self.config, material.pairs, splits, self.world, base)
         self.watch.stage(name, how)
         for progress in trainer:
             self.watch.step(progress)
