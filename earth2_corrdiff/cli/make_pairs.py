@@ -19,6 +19,8 @@ from earth2_corrdiff.cli.common import (
 from earth2_corrdiff.cli.log import Log
 
 NAME = "make-pairs"
+MOST_HOURS = 24 * 366
+"""Longest lead time that ``--every-run`` takes: of seasonal forecasts."""
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -30,6 +32,13 @@ def _box(text: str) -> tuple[float, ...]:
     if len(numbers) != 4:
         raise ValueError
     return numbers
+
+
+def _hours(text: str) -> float:
+    hours = float(text)
+    if not 0 <= hours <= MOST_HOURS:
+        raise argparse.ArgumentTypeError(f"needs a lead time of 0 hours or more, got {text}")
+    return hours
 
 
 def _parser() -> ArgumentParser:
@@ -59,7 +68,7 @@ def _parser() -> ArgumentParser:
     )
     add(
         "--every-run",
-        type=float,
+        type=_hours,
         metavar="HOURS",
         help="a pair of every run in a file of forecasts, from this lead time on (default: one of each time)",
     )

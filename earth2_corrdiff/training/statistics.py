@@ -23,6 +23,10 @@ from earth2_corrdiff.training import checkpoints
 from earth2_corrdiff.training.pairs import PairFile
 
 
+class ConstantError(InputError):
+    """A channel that never varies."""
+
+
 class Moments:
     """Mean and variance of each channel of many fields; merged pairwise, so that nothing is lost to rounding.
 
@@ -152,7 +156,7 @@ def _named(names: Sequence[str], center: Tensor, scale: Tensor) -> Statistics:
     least = torch.finfo(torch.float32).eps * center.abs()  # what is below it is rounding
     flat = [name for name, varies in zip(names, (scale > least).tolist(), strict=True) if not varies]
     if flat:
-        raise InputError(f"{', '.join(flat)} never varies in the training times; leave it out")
+        raise ConstantError(f"{', '.join(flat)} never varies in the training times; leave it out")
     return Statistics(tuple(names), tuple(center.tolist()), tuple(scale.tolist()))
 
 

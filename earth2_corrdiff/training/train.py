@@ -86,27 +86,22 @@ class Training:
             world.check_batch(name, getattr(config, name).batch)
         for folder in (config.output, config.work):  # before days of work, not after them
             make_folder(Path(folder))
-        self._check_checkpoints()
+        self.check_checkpoints()
         material = open_material(config, world, self.watch.left)
         model = start(config, material, world).to(find_device(config.device, world.local))
-        self._train(
-            "regression",
-            RegressionStage(model, self._cutter(config.regression, model)),
-            config.regression,
-            material,
-        )
+        self._train("regression", self.regression_stage(model), config.regression, material)
         fresh = config.start_from is None
         model = self._balanced(model, material) if fresh else model
         base = f"regression {checksum(model.regression)}"
-        self._train("diffusion", self._residual_stage(model, material), config.diffusion, material, base)
+        self._train("diffusion", self.residual_stage(model, material), config.diffusion, material, base)
         if world.first:
             model.cpu()
             save_package(config.output, model.spec, model.regression, model.denoiser, half=config.half)
         world.wait()
         return Path(config.output)
 
-    def _check_checkpoints(self) -> None:
-        """Refuse a residual's checkpoint whose regression is going to change."""
+    def check_checkpoints(self) -> None:
+        """Refuse a residual's checkpoint whose regression is going to change; InputError."""
         first, second = (Path(self.config.work) / f"{name}.ckpt" for name in ("regression", "diffusion"))
         steps = self.config.regression.steps
         if steps and second.exists() and (not first.exists() or checkpoints.about(first)[1] < steps):
@@ -135,7 +130,12 @@ class Training:
             )
         return Cutter(how.patches, self.config.data.flips, names.index(wet.variable) if wet else 0)
 
-    def _residual_stage(self, model: Downscaler, material: Material) -> DiffusionStage:
+    def regression_stage(self, model: Downscaler) -> RegressionStage:
+        """The first stage of a model."""
+        return RegressionStage(model, self._cutter(self.config.regression, model))
+
+    def residual_stage(self, model: Downscaler, material: Material) -> DiffusionStage:
+        """The second stage of a model, whose regression is trained."""
         how = self.config.diffusion
         folder = Path(self.config.work) if how.cache_means else None
         means = Means(model.regression, material.pairs, folder)
