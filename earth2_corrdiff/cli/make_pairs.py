@@ -95,6 +95,11 @@ def _parser() -> ArgumentParser:
         help="the pairs; completed if incomplete",
     )
     add(
+        "--append",
+        action="store_true",
+        help="add the times to pairs that exist, of the same grids, variables and options",
+    )
+    add(
         "--box",
         type=_box,
         metavar="S,N,W,E",
@@ -143,6 +148,7 @@ def make_pairs(args: argparse.Namespace) -> None:
         conversion = make_own_pairs(args.fine, every, channels, args.output, blocks, area, lead)
     else:
         conversion = prepare(args.coarse, args.fine, args.times, channels, args.output, area)
+    conversion.append = args.append
     for line in conversion.notes:
         print(line, flush=True)
     for _ in progress_bar(conversion, total=len(conversion), desc="pairs", unit="time", delay=1):
@@ -161,7 +167,7 @@ def make_pairs(args: argparse.Namespace) -> None:
             f"{len(conversion.failed)} of {total} times could not be made, as said above; a training leaves "
             "them out, and the same command tries them again"
         )
-    print(f"{args.output} has {total - len(conversion.empty)} pairs")
+    print(f"{args.output} has {conversion.complete} pairs")
 
 
 main = entry_point(NAME, _parser, make_pairs)
