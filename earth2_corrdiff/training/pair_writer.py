@@ -137,7 +137,8 @@ class PairWriter:
             about, same = ({k: _kind_of(k, v) for k, v in some.items()} for some in (about, same))
         if about != same:
             differ = ", ".join(sorted(k for k in {*about, *same} if about.get(k) != same.get(k)))
-            raise InputError(f"{self.path} holds other pairs, with another {differ}; use another path")
+            more = "" if append else "; times of a further file are added with --append"
+            raise InputError(f"{self.path} holds other pairs, with another {differ}; use another path{more}")
         if not append and not all(np.array_equal(self._values(n), v) for n, v in plan.along_time.items()):
             raise InputError(f"{self.path} holds other pairs: its times differ; add times with --append")
 
