@@ -1,31 +1,23 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Packages of block means, run on an agency's fine files as they are; gaps; attribution; names of packages."""
+"""Packages of block means, run on an agency's fine files as they are: grids, gaps, attribution, names."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 import zarr
 from tiny import curved, make_networks, straight
 
 from earth2_corrdiff.base.block_means import Blocks
-from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.cli.run import main
-from earth2_corrdiff.model.earth2studio import CorrDiff
-from earth2_corrdiff.model.options import ModelOptions
-from earth2_corrdiff.model.packages import names
-from earth2_corrdiff.model.packages.files import Folder
 from earth2_corrdiff.model.packages.writer import save_package
 from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, Statistics
-from earth2_corrdiff.run.packages import load_model
 from earth2_corrdiff.training.block_means import make_own_pairs
 from earth2_corrdiff.training.convert import Area
 from earth2_corrdiff.training.pairs import Channels, PairFile
