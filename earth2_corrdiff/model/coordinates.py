@@ -69,14 +69,14 @@ def match_coords(coords: CoordSystem, want: CoordSystem) -> bool:
         if same_points(north, east, lat, lon):
             return flipped
     raise InputError(
-        f"the model takes latitudes, {_range(lat)}, and longitudes, {_range(lon)}; got {_range(got_lat)} and "
-        f"{_range(got_lon)}; cut them out first"
+        f"the model takes {_range(lat, ' latitudes')} and {_range(lon, ' longitudes')}; "
+        f"got {_range(got_lat)} and {_range(got_lon)}; cut them out first"
     )
 
 
-def _range(axis: Any) -> str:
+def _range(axis: Any, what: str = "") -> str:
     flat, shape = axis.ravel(), " x ".join(map(str, axis.shape))
-    return f"{shape} from {flat[0]:g} to {flat[-1]:g}" if axis.size else "none"
+    return f"{shape}{what} from {flat[0]:g} to {flat[-1]:g}" if axis.size else "none"
 
 
 def folded(call: Callable[..., tuple[Tensor, CoordSystem]]) -> Callable[..., Any]:
