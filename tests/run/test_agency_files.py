@@ -231,6 +231,7 @@ def test_pictures_and_scores(folder: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_packages_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shipped package has a name, and no default source; its folder of the same name is no package."""
     _, pairs = prepared(tmp_path, straight(16, 24), Blocks(4), False)
