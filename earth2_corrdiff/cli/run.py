@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.errors import InputError, renamed
 from earth2_corrdiff.cli.common import INPUT_ERROR, progress_bar, run_command
+from earth2_corrdiff.cli.loading import make_input, model_options
 from earth2_corrdiff.cli.log import Log
 from earth2_corrdiff.cli.measure import trace_path, traced
 from earth2_corrdiff.cli.run_options import NAME, run_parser
@@ -88,7 +89,7 @@ def run(args: argparse.Namespace, processes: Processes) -> int:
 
     _check(args)
     log = Log(NAME, "INFO" if processes.first else "WARNING", args.debug, held=True)
-    source = _source(args)
+    source = make_input(args)
     cases = source.cases(args.times, args.lead)
     args.output = args.output or Path("outputs") / f"corrdiff-{_label(cases)}.zarr"
     if args.package != OWN:
@@ -99,7 +100,6 @@ def run(args: argparse.Namespace, processes: Processes) -> int:
     if sys.stderr.isatty() and processes.first:  # not in a log file, where an error shall be one line
         print(f"{NAME}: loading the package {args.package} …", file=sys.stderr, flush=True)
     log.import_earth2studio(args.source)
-    from earth2_corrdiff.cli.loading import model_options
     from earth2_corrdiff.run.packages import load_model
 
     if not processes.first and (args.package == OWN or is_remote(args.package)):
@@ -142,17 +142,6 @@ def _check(args: argparse.Namespace) -> None:
     args.compress = Compression.parse(args.compress)
     if args.model is not None and args.shard_patches:
         raise InputError("--model runs the class as it is; leave out --shard-patches")
-    if args.coarse_members is not None and args.lead is None:
-        raise InputError("--coarse-members goes with --lead: only forecasts have them")
-
-
-def _source(args: argparse.Namespace) -> Any:
-    from earth2_corrdiff.sources import make_forecast, make_source, parse_rename
-
-    rename = parse_rename(args.rename or ())
-    if args.lead is None:
-        return make_source(args.source, rename=rename)
-    return make_forecast(args.source, args.coarse_members, rename=rename)
 
 
 def _label(cases: Cases) -> str:
@@ -178,7 +167,7 @@ def _follows(model: CorrDiff, processes: Processes) -> bool:
     """Compute what the first process sends; False in the first process itself."""
     from earth2_corrdiff.run.patch_parallel import check_shares, follow
 
-    check_shares(model.patching, processes.size)
+    check_shares(model.downscaler.domain.patches, processes.size)
     if processes.first:
         return False
     if "refused" in (message := processes.message()):

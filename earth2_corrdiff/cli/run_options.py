@@ -30,18 +30,8 @@ def run_parser() -> ArgumentParser:
         "Several processes of torchrun or srun share one run; with --resume several commands can, too.",
         debug="show debug messages, and the traceback of an error",
     )
+    add_input(parser)
     add = parser.add_argument
-    add("times", nargs="+", metavar="TIME", help=f"{TIMES}; with --lead the times that forecasts start from")
-    add(
-        "--lead",
-        metavar="LEADS",
-        help="lead times of forecasts, like 24h, 0/48/6h (first, last, step) or 6,12",
-    )
-    add(
-        "--coarse-members",
-        metavar="N",
-        help="members of a coarse ensemble, like 0-4: each is downscaled into --samples members of its own",
-    )
     add("--samples", type=int, metavar="N", help="ensemble members (default: the package's)")
     add("--steps", type=int, metavar="N", help="steps of the solver (default: the package's)")
     add("--solver", help="euler, heun, stochastic, dpmpp_2m or trigflow (default: the package's)")
@@ -53,13 +43,6 @@ def run_parser() -> ArgumentParser:
         help="another diagnostic model of Earth2Studio with a sample dimension, like "
         "earth2studio.models.dx:CorrDiffTaiwan, as it is, without acceleration; --package is its package "
         "(default: its own)",
-    )
-    add("--source", metavar="NAME", help=SOURCES)
-    add(
-        "--rename",
-        action="append",
-        metavar="OWN=NAME",
-        help="Earth2Studio's name of a variable of file:PATH, like wind_u=u10m,wind_v=v10m",
     )
     add_model_options(parser)
     add(
@@ -90,9 +73,33 @@ def run_parser() -> ArgumentParser:
     add("--keep-going", action="store_true", help="report times that fail at the end, and do the others")
     add("--demo", action="store_true", help="synthetic weather and the embedded model: needs no network")
     add("--profile", action="store_true", help="write a trace of PyTorch's profiler beside the output")
+    parser.add_config_options()
     add_variant_options(parser)
     _add_domain(parser)
     return parser
+
+
+def add_input(parser: ArgumentParser) -> None:
+    """Options of the coarse weather."""
+    add = parser.add_argument
+    add("times", nargs="+", metavar="TIME", help=f"{TIMES}; with --lead the times that forecasts start from")
+    add(
+        "--lead",
+        metavar="LEADS",
+        help="lead times of forecasts, like 24h, 0/48/6h (first, last, step) or 6,12",
+    )
+    add(
+        "--coarse-members",
+        metavar="N",
+        help="members of a coarse ensemble, like 0-4: each is downscaled into --samples members of its own",
+    )
+    add("--source", metavar="NAME", help=SOURCES)
+    add(
+        "--rename",
+        action="append",
+        metavar="OWN=NAME",
+        help="Earth2Studio's name of a variable of file:PATH, like wind_u=u10m,wind_v=v10m",
+    )
 
 
 def _add_domain(parser: ArgumentParser) -> None:

@@ -77,6 +77,7 @@ def _parser() -> ArgumentParser:
         help="write an input for /v1/infer as a npy file, from the first --source (default: demo), and exit",
     )
     add("--time", default="2024-07-24T12:00", help="valid time of that example (default: 2024-07-24T12:00)")
+    parser.add_config_options()
     add_variant_options(parser)
     return parser
 

@@ -297,9 +297,9 @@ class Downscaling:
 
     def _layout(self, lowres: tuple[str, ...]) -> Layout:
         spec = self.model.spec
-        fields = () if spec.invariant_fields is None else spec.inner(spec.invariant_fields)
-        if spec.flip:  # they are kept as the networks see them
-            fields = [field[::-1].copy() for field in fields]
+        fields = spec.invariant_fields
+        if fields is not None and spec.flip:  # they are kept as the networks see them
+            fields = fields[:, ::-1].copy()
         return Layout(
             cases=self.cases,
             seeds=self._seeds(),
@@ -313,7 +313,9 @@ class Downscaling:
             )
             | _class(self.model)
             | compression(self._bounds),
-            static=dict(zip(spec.invariants.names, fields, strict=True)),
+            static={}
+            if fields is None
+            else dict(zip(spec.invariants.names, spec.inner(fields), strict=True)),
             bounds=self._bounds,
             projected=spec.projected,
         )

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.processes import CONTACT, Processes
-from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.domain_denoiser import Shard
 from earth2_corrdiff.model.downscaler import Downscaler, Leads, Progress, ValidTimes
 from earth2_corrdiff.model.spec import Sampling
@@ -31,7 +30,7 @@ PATIENCE = timedelta(minutes=30)
 """Within which a process must have done its patches of one step."""
 
 
-def check_shares(patching: PatchGeometry | None, world: int) -> None:
+def check_shares(patches: int, world: int) -> None:
     """Check that ``world`` processes can share the patches.
 
     Raises
@@ -39,7 +38,6 @@ def check_shares(patching: PatchGeometry | None, world: int) -> None:
     InputError
         If there is one process, or fewer patches than processes
     """
-    patches = 1 if patching is None else len(patching.patches)
     if world == 1:
         raise InputError("--shard-patches is for several processes of torchrun or srun; this is the only one")
     if patches == 1:

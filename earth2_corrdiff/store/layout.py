@@ -40,6 +40,7 @@ IDENTITY = (
     "precision",
     "kernels",
     "stages",
+    "variables",
     COMPRESSION,
 )
 """Attributes that must not differ between the runs that fill one store."""
@@ -48,6 +49,7 @@ UNSET = {
     COMPRESSION: LOSSLESS,
     "patches": "none",
     "stages": "both",
+    "variables": "all",
     "kernels": "the defaults",
 }
 """Meaning of attributes that a store lacks."""
