@@ -119,7 +119,8 @@ def make_pairs(args: argparse.Namespace) -> None:
     with quiet_imports():
         import numpy as np
 
-        from earth2_corrdiff.training.block_means import Blocks, make_own_pairs
+        from earth2_corrdiff.base.block_means import Blocks
+        from earth2_corrdiff.training.block_means import make_own_pairs
         from earth2_corrdiff.training.convert import Area, Conversion
         from earth2_corrdiff.training.convert import make_pairs as prepare
         from earth2_corrdiff.training.pairs import Channels
