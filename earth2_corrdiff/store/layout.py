@@ -23,6 +23,8 @@ ERROR = "compression_error"
 MAX_ERROR = "compression_max_error"
 COMPRESSION = "compression"
 VALID = "valid_time"
+MEAN, SPREAD = "_mean", "_spread"
+"""Ends of the names of ensemble means and standard deviations."""
 OUTPUT = "output"
 IDENTITY = (
     "model",
@@ -41,6 +43,7 @@ IDENTITY = (
     "kernels",
     "stages",
     "variables",
+    "keep",
     COMPRESSION,
 )
 """Attributes that must not differ between the runs that fill one store."""
@@ -50,6 +53,7 @@ UNSET = {
     "patches": "none",
     "stages": "both",
     "variables": "all",
+    "keep": "all",
     "kernels": "the defaults",
 }
 """Meaning of attributes that a store lacks."""
@@ -68,8 +72,8 @@ class Layout:
         Times of analyses, or times, lead times and coarse members of forecasts: S axes
     seeds : np.ndarray
         ``[*S, M]`` int64, of each member
-    outputs, lowres : tuple[str, ...]
-        Variables of the output, and of the coarse input
+    outputs, lowres, means : tuple[str, ...]
+        Variables of the output, of the coarse input, and those whose mean over the members is kept
     output_grid, input_grid : Grid
         Their grids, fine and coarse
     attributes : dict
@@ -92,6 +96,7 @@ class Layout:
     static: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     bounds: dict[str, Bound] = field(default_factory=dict)
     projected: tuple[NDArray[Any], NDArray[Any]] | None = None
+    means: tuple[str, ...] = ()
 
     @property
     def members(self) -> int:
