@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 import xarray as xr
 import zarr
@@ -69,6 +68,7 @@ class States:
         self.store, self.keep, self.scorer = store, keep, scorer
         self.layout = replace(store.layout, outputs=outputs)
         self.coarse = len(self.layout.cases.coarse or (None,))  # cases of a state
+        self.io = store.io
         self._held: dict[int, dict[int, Tensor]] = {}
         need = self.coarse * self.layout.members * len(outputs) * self.layout.output_grid.shape[0]
         need *= FLOAT * self.layout.output_grid.shape[1]
@@ -149,7 +149,7 @@ class States:
                 self._write_mean(state, fields)
             for case in self.cases(state):
                 where = self.layout.cases.index(case)
-                self.store.io.root[SEED][where] = self.layout.case_seeds(case)
+                self.io.root[SEED][where] = self.layout.case_seeds(case)
         self._held = {}
 
     def _write_mean(self, state: int, fields: Tensor) -> None:
@@ -157,7 +157,7 @@ class States:
         where = self.layout.cases.index(self.cases(state)[0])[: 1 + self.layout.forecasts]
         for end, values in ((MEAN, fields.mean(0)), (SPREAD, fields.std(0))):
             for name, field in zip(self.layout.outputs, values, strict=True):
-                self.store.io.root[name + end][where] = field.numpy()
+                self.io.root[name + end][where] = field.numpy()
 
     def _score(self, state: int, ds: xr.Dataset, fields: Tensor | None = None) -> None:
         """Score a state, unless that has been done."""
@@ -167,7 +167,7 @@ class States:
             M, (H, W) = self.layout.members, self.layout.output_grid.shape
             shape = (1,) * (1 + self.layout.forecasts)
             shape += (M,) if self.layout.cases.coarse is None else (self.coarse, M)
-            dims = (*self.layout.cases.axes, "sample", *self.layout.plane)
+            dims = (*self.layout.cases.axes, "sample", *reader.horizontal_dims(ds))
             for name, values in zip(self.layout.outputs, fields.unbind(1), strict=True):
                 ds = ds.assign({name: (dims, values.reshape(*shape, H, W).numpy())})
         sums = self.scorer(ds)
@@ -176,11 +176,12 @@ class States:
 
     @cached_property
     def _scores(self) -> zarr.Group:
-        return self.store.io.root.require_group(SCORES)
+        group: zarr.Group = self.io.root.require_group(SCORES)
+        return group
 
     @cached_property
     def _template(self) -> xr.Dataset:
-        store = self.store.io.root.store
+        store = self.io.root.store
         return reader.with_coordinates(xr.open_zarr(store, chunks=None)).drop_vars(SEED)
 
     def _part(self, state: int) -> xr.Dataset:
@@ -201,9 +202,9 @@ class States:
 def read_sums(path: str | Path) -> dict[int, str]:
     """Sums by state of a store; empty where it has none."""
     root = zarr.open_group(str(path), mode="r", use_consolidated=False)
-    if SCORES not in root:
-        return {}
-    return {int(name): str(group.attrs[SUMS]) for name, group in root[SCORES].groups()}
+    group = root.get(SCORES)
+    states = group.groups() if isinstance(group, zarr.Group) else ()
+    return {int(name): str(state.attrs[SUMS]) for name, state in states}
 
 
 def check_keep(keep: str) -> None:

@@ -21,7 +21,7 @@ import xarray as xr
 from loguru import logger
 from torch import Tensor
 
-from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.errors import InputError, renamed
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.store import reader
@@ -68,7 +68,10 @@ class Scorer:
         wanted = list(self.settings.variables or variables)
         if unknown := [name for name in wanted if name not in variables]:
             raise InputError(f"there is no {', '.join(unknown)} to score; there is {', '.join(variables)}")
-        known.check_variables(wanted)
+        try:
+            known.check_variables(wanted)
+        except InputError as error:
+            raise renamed(error, str(error).replace("--variables", "--score-variables")) from error
         self._opened = known, Domain.of(grid, self.settings.scales, self.settings.tile)
 
     def __call__(self, ds: xr.Dataset) -> str:
@@ -96,7 +99,7 @@ class Scorer:
 def _static(verification: Verification) -> Sums:
     """What is the same for all states of a run."""
     settings, forecasts = verification.settings, verification.forecasts
-    thresholds = {target.name: list(target.thresholds) for target in verification.targets if target.thresholds}
+    thresholds = {t.name: list(t.thresholds) for t in verification.targets if t.thresholds}
     note = verification.truth.note
     return {
         "note": note,
