@@ -9,7 +9,7 @@ the other computes. A task may run again on another worker: what is written is n
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -125,7 +125,7 @@ class Receipt:
     device: str
 
 
-class Work(WorkerPlugin):
+class Work(WorkerPlugin):  # type: ignore[misc]
     """A run in a worker process.
 
     Parameters
@@ -163,8 +163,7 @@ class Work(WorkerPlugin):
         """The run, and the store that a worker has made for it."""
         with self._loading:
             if self._joined is None:
-                how = {"seed": seed, "resume": True, "overwrite": False}
-                run = self._run(replace(self.recipe.options, **how))
+                run = self._run(replace(self.recipe.options, seed=seed, resume=True, overwrite=False))
                 self._joined = run, run.join()
             return self._joined
 
@@ -291,18 +290,10 @@ class ClusterRun:
         self._advance(self.found)
         tasks = blocks(opening.missing, max(1, len(self.client.ncores())), opening.batch)
         keys = [f"downscale-{self._name}-{task.case}-{task.members[0]}" for task in tasks]
-        how = {"name": self._name, "seed": opening.seed, "pure": False, "retries": RETRIES}
-        futures = self.client.map(_compute, tasks, key=keys, **how)
         try:
-            for future in as_completed(futures):
-                with _lost():
-                    receipt = future.result()
-                future.release()  # or the scheduler would keep all receipts
+            for receipt in results(self.client, _compute, tasks, keys, name=self._name, seed=opening.seed):
                 yield from self._counted(receipt)
             self.kept = self._on_a_worker("finish", opening.seed)
-        except BaseException:
-            self.client.cancel(futures)
-            raise
         finally:
             self._forget()
 
@@ -330,6 +321,28 @@ class ClusterRun:
     def _forget(self) -> None:
         """Let the workers free the model."""
         self.client.unregister_worker_plugin(self._name)
+
+
+def results(
+    client: Client, function: Callable[..., Any], tasks: Sequence[Any], keys: Sequence[str], **values: Any
+) -> Iterator[Any]:
+    """What a function returns for each task on the workers, as they are done; none is kept.
+
+    Raises
+    ------
+    InputError
+        If several workers have died of a task
+    """
+    futures = client.map(function, tasks, key=list(keys), pure=False, retries=RETRIES, **values)
+    try:
+        for future in as_completed(futures):
+            with _lost():
+                found = future.result()
+            future.release()
+            yield found
+    except BaseException:
+        client.cancel(futures)
+        raise
 
 
 @contextmanager
