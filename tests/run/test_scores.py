@@ -4,20 +4,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
+from distributed import Client, LocalCluster
 from forecast_kit import Forecasts
 from run_kit import Weather, load, make_package
 
 from earth2_corrdiff import CorrDiff, downscale
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.cli.verify import main as verify_main
+from earth2_corrdiff.model.options import ModelOptions
 from earth2_corrdiff.run import Options
+from earth2_corrdiff.run.cluster import ClusterRun, Recipe
 from earth2_corrdiff.run.tasks import Part
+from earth2_corrdiff.sources import make_forecast, make_source
 from earth2_corrdiff.store.states import read_sums
 from earth2_corrdiff.verification import Bootstrap, Result, Settings, verify
 from earth2_corrdiff.verification.files import records
@@ -25,12 +31,18 @@ from earth2_corrdiff.verification.sums import Scorer, scored
 
 pytestmark = pytest.mark.slow
 START, LEADS = "2024-07-24T00", "0/12/6h"
+PERIOD = "2024-07-24T00/2024-07-24T06/6h"
 FEW = Settings(variables=["t2m", "mrr"], bootstrap=Bootstrap(0))
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> CorrDiff:
-    return load(make_package(tmp_path_factory.mktemp("package"), number_of_samples=2))
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_package(tmp_path_factory.mktemp("package"), number_of_samples=2)
+
+
+@pytest.fixture(scope="module")
+def model(package: Path) -> CorrDiff:
+    return load(package)
 
 
 def run(model: CorrDiff, store: Path, parts: int = 1, **how: Any) -> Path:
@@ -116,6 +128,20 @@ def test_a_state_is_scored_once(
     store = run(model, tmp_path / "out.zarr", keep=keep, scorer=counting, resume=True)
     assert len(calls) == 4 and len(set(calls)) == 3
     assert_same(scored(store, Bootstrap(0)), verify(whole, truth, settings=FEW))
+
+
+def test_scores_on_a_cluster(package: Path, tmp_path: Path) -> None:
+    options = Options(seed=1, keep="none", scorer=Scorer("demo", settings=FEW))
+    chosen = ModelOptions(str(package), "cpu", "fp32", accelerated=False)
+    how = {"processes": False, "protocol": "tcp://", "host": "127.0.0.1", "dashboard_address": None}
+    with LocalCluster(n_workers=2, threads_per_worker=2, **how) as workers, Client(workers) as client:
+        for name, each in (("none", options), ("all", replace(options, keep="all", scorer=None))):
+            recipe = Recipe(PERIOD, chosen, partial(make_source, "demo"), tmp_path / name, each)
+            assert len(list(ClusterRun(client, recipe))) == 4
+    assert_same(scored(tmp_path / "none", Bootstrap(0)), verify(tmp_path / "all", "demo", settings=FEW))
+    with pytest.raises(InputError, match="coarse members are computed apart"):
+        source = partial(make_forecast, "demo_fx", "0,1")
+        ClusterRun(client, Recipe(PERIOD, chosen, source, tmp_path / "b", options, "6h"))
 
 
 def test_a_store_of_sums_alone(
