@@ -130,15 +130,17 @@ def test_a_state_is_scored_once(
     assert_same(scored(store, Bootstrap(0)), verify(whole, truth, settings=FEW))
 
 
-def test_scores_on_a_cluster(package: Path, tmp_path: Path) -> None:
-    options = Options(seed=1, keep="none", scorer=Scorer("demo", settings=FEW))
+def test_scores_on_a_cluster(package: Path, truth: xr.Dataset, tmp_path: Path) -> None:
+    truth.to_netcdf(tmp_path / "truth.nc")
+    options = Options(seed=1, keep="none", scorer=Scorer(tmp_path / "truth.nc", settings=FEW))
     chosen = ModelOptions(str(package), "cpu", "fp32", accelerated=False)
     how = {"processes": False, "protocol": "tcp://", "host": "127.0.0.1", "dashboard_address": None}
     with LocalCluster(n_workers=2, threads_per_worker=2, **how) as workers, Client(workers) as client:
         for name, each in (("none", options), ("all", replace(options, keep="all", scorer=None))):
             recipe = Recipe(PERIOD, chosen, partial(make_source, "demo"), tmp_path / name, each)
             assert len(list(ClusterRun(client, recipe))) == 4
-    assert_same(scored(tmp_path / "none", Bootstrap(0)), verify(tmp_path / "all", "demo", settings=FEW))
+    wanted = verify(tmp_path / "all", tmp_path / "truth.nc", settings=FEW)
+    assert_same(scored(tmp_path / "none", Bootstrap(0)), wanted)
     with pytest.raises(InputError, match="coarse members are computed apart"):
         source = partial(make_forecast, "demo_fx", "0,1")
         ClusterRun(client, Recipe(PERIOD, chosen, source, tmp_path / "b", options, "6h"))
