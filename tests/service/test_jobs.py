@@ -83,7 +83,13 @@ def folders(folder: Path) -> list[str]:
 
 def test_a_job_on_a_cluster(model: CorrDiff, package: Path, tmp_path: Path) -> None:
     """The same bytes as here; the service's own device is not used."""
-    where = {"processes": False, "protocol": "tcp://", "host": "127.0.0.1", "dashboard_address": None}
+    where = {
+        "processes": False,
+        "protocol": "tcp://",
+        "host": "127.0.0.1",
+        "dashboard_address": None,
+        "memory_limit": None,
+    }
     options = ModelOptions(str(package), "cpu", "fp32", accelerated=False)
     with LocalCluster(n_workers=2, threads_per_worker=2, **where) as cluster:
         how = {"scheduler": cluster.scheduler_address, "options": options}
