@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter, sleep
+from typing import Any
 
 import psutil
 from distributed import Client, LocalCluster
@@ -54,8 +55,8 @@ class Simulation:
 
 @contextmanager
 def _cluster(workers: int, threads: int) -> Iterator[Client]:
-    how = {"processes": False, "dashboard_address": None, "n_workers": workers, "threads_per_worker": threads}
-    with LocalCluster(**how) as cluster, Client(cluster) as client:
+    how = {"processes": False, "dashboard_address": None, "memory_limit": None, "n_workers": workers}
+    with LocalCluster(threads_per_worker=threads, **how) as cluster, Client(cluster) as client:
         yield client
 
 
@@ -84,7 +85,7 @@ def overhead() -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder, _cluster(1, 2) as client:
         for number in range(ROUNDS):
             path = Path(folder) / str(number)
-            runs = (
+            runs: tuple[Any, ...] = (
                 Downscaling(TIMES, model, source(), f"{path}-one.zarr", Options(0)),
                 ClusterRun(client, Recipe(TIMES, options, source, f"{path}-dask.zarr", Options(0))),
             )
