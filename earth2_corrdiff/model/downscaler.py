@@ -288,7 +288,7 @@ class Downscaler(nn.Module):
     def mean(self, coarse: Tensor, lead_hours: Leads = None, valid_times: ValidTimes = None) -> Tensor:
         """The regression alone in physical units: ``[B, C, h, w] → [B, Co, H, W]``."""
         cases = [self._prepared(*case) for case in self._cases(coarse, lead_hours, valid_times)]
-        return torch.cat([self.physical(self.mean_of(case), case) for case in cases])
+        return torch.cat([self.spec.kept(self.physical(self.mean_of(case), case)) for case in cases])
 
     @torch.inference_mode()
     def members(
@@ -481,13 +481,15 @@ class Downscaler(nn.Module):
         case, seeds = joined([case for case, _ in rows]), [seed for _, seed in rows]
         mode = self.spec.inference_mode
         if mode == "regression":
-            return self.physical(self.mean_of(case).expand(len(seeds), -1, -1, -1), case)
+            fields = self.mean_of(case).expand(len(seeds), -1, -1, -1)
+            return self.spec.kept(self.physical(fields, case))  # type: ignore[no-any-return]
         if noise is not None and len(noise.generators) != len(seeds):  # the batch has changed since
             noise = None
         cond, mean, label, vector, *_ = case
         with self.context():
             residual = self.residual(cond, mean, seeds, progress, label, noise, sampling, vector)
-        return self.physical(residual if mode == "diffusion" else self.mean_of(case) + residual, case)
+        sampled = residual if mode == "diffusion" else self.mean_of(case) + residual
+        return self.spec.kept(self.physical(sampled, case))  # type: ignore[no-any-return]
 
     def mean_of(self, case: Prepared) -> Tensor:
         """The regression of a case, normalised ``[1, Co, H', W']``; InputError where there is none."""

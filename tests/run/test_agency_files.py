@@ -181,6 +181,21 @@ def test_a_run_with_gaps_is_resumed(folder: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.slow
+def test_means_and_scores_of_members_with_gaps(folder: Path) -> None:
+    """What is kept of members that are not written is missing where they are; scores leave it out."""
+    truth = folder / "pairs.zarr"
+    more = ("--keep", "mean", "--score", str(truth), "--score-variables", "t2m", "--variables", "t2m")
+    assert run(folder, "mean.zarr", *more, leads="6h") == 0
+    kept, whole = open_store(folder / "mean.zarr"), open_store(folder / "run.zarr")
+    members = whole["t2m"].isel(lead_time=[0])
+    for end, want in (
+        ("mean", members.mean("sample", skipna=False)),
+        ("spread", members.std("sample", ddof=1, skipna=False)),
+    ):
+        assert np.allclose(kept[f"t2m_{end}"].values, want.values, equal_nan=True, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_other_grids(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Coarse fields on the package's cells are taken as they are, in rows of either order; others refused."""
     low = as_sources(folder, 2)
