@@ -34,6 +34,7 @@ from earth2_corrdiff.service.jobs import Jobs
 from earth2_corrdiff.service.metrics import Metrics
 from earth2_corrdiff.service.settings import Settings
 from earth2_corrdiff.sources import Forecast, Inputs, Source, make_forecast, make_source
+from earth2_corrdiff.sources.parts import labelled
 
 if TYPE_CHECKING:
     from earth2_corrdiff.model.options import ModelOptions
@@ -173,13 +174,13 @@ def held(source: Source | Forecast, job: Job, spec: CorrDiffSpec, metrics: Metri
             metrics.fetch(source.name, worked=False)
             raise
         metrics.fetch(source.name, worked=True)
-    plane = {"variable": wanted, "lat": grid.lat, "lon": grid.lon}
-    axes: dict[str, Any] = {**cases.axes, **plane}
+    axes: dict[str, Any] = {**cases.axes, "variable": wanted}
     values = np.stack(fields)
     if cases.leads is None:  # several cases may share a time, and each may have several
         axes["time"], first = np.unique(np.concatenate(times), return_index=True)
         values = values.reshape(-1, *values.shape[-3:])[first]
-    array = xr.DataArray(values.reshape([len(axis) for axis in axes.values()]), axes, tuple(axes))
+    values = values.reshape(*map(len, axes.values()), *grid.shape)
+    array = labelled(values, axes, grid.lat, grid.lon)
 
     def analysis(time: Any, variable: Sequence[str]) -> xr.DataArray:
         return array.sel(time=np.atleast_1d(time), variable=list(variable))

@@ -112,13 +112,16 @@ class Mirror:
         axes: dict[str, Any] = {"time": [time]}
         axes |= {} if case.lead is None else {"lead_time": [case.lead]}
         axes |= {} if case.coarse is None else {"ensemble": [case.coarse]}
-        shape, dims = (1,) * len(axes), (*axes, "lat", "lon")
+        grid = self.inputs.grid
+        plane = ("y", "x") if grid.curvilinear else ("lat", "lon")
+        lat, lon = (plane, plane) if grid.curvilinear else (plane[:1], plane[1:])
+        shape, dims = (1,) * len(axes), (*axes, *plane)
         data = xr.Dataset(
             {
                 name: (dims, field.reshape(*shape, *field.shape), cf_attributes(name))
                 for name, field in zip(self.inputs.kept, fields, strict=True)
             },
-            {**axes, "lat": self.inputs.grid.lat, "lon": self.inputs.grid.lon},
+            {**axes, "lat": (lat, grid.lat), "lon": (lon, grid.lon)},
             self._identity,
         )
         path = self._path(label)

@@ -122,13 +122,6 @@ class Parts:
                 found[row, name] = part.own_units(name, raw)
         return found
 
-    def labelled(self, values: Field, leading: Mapping[str, Any]) -> xr.DataArray:
-        """Fields ``[…, h, w]`` with the coordinates of their leading dimensions, lat and lon."""
-        plane = ("lat", "lon") if self.lat.ndim == 1 else ("y", "x")
-        own = [plane[i : i + 1] if self.lat.ndim == 1 else plane for i in (0, 1)]
-        coords = {**leading, "lat": (own[0], self.lat), "lon": (own[1], self.lon)}
-        return xr.DataArray(values, coords, (*leading, *plane))
-
     def _first_rows(self) -> Iterable[int]:
         """Rows that between them have every variable: of a file whose rows are alike, one."""
         starts = np.flatnonzero(self._row == 0)
@@ -161,3 +154,11 @@ class Parts:
         paths = list(dict.fromkeys(str(self.path(row)) for row in (first, second)))
         where = f"{paths[0]} has" if len(paths) == 1 else f"{paths[0]} and {paths[1]} have"
         return f"{where} {name} for {when} {count} times; keep one of them"
+
+
+def labelled(values: Field, leading: Mapping[str, Any], lat: NDArray[Any], lon: NDArray[Any]) -> xr.DataArray:
+    """Fields ``[…, h, w]`` with the coordinates of their leading dimensions, and 1-D or 2-D lat and lon."""
+    plane = ("lat", "lon") if lat.ndim == 1 else ("y", "x")
+    own = (plane[:1], plane[1:]) if lat.ndim == 1 else (plane, plane)
+    coords = {**leading, "lat": (own[0], lat), "lon": (own[1], lon)}
+    return xr.DataArray(values, coords, (*leading, *plane))
