@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.files import check_file
@@ -23,7 +23,7 @@ from earth2_corrdiff.model.packages.names import NAMES as PACKAGES
 
 if TYPE_CHECKING:
     from earth2_corrdiff.model.downscaler import Downscaler
-    from earth2_corrdiff.verification import Result, Settings
+    from earth2_corrdiff.verification import Result, Settings, Training
 
 NAME = "verify-corrdiff"
 
@@ -39,8 +39,14 @@ def _parser() -> ArgumentParser:
     add("store", type=Path, metavar="STORE", help="the Zarr folder that run-corrdiff wrote")
     add(
         "--truth",
-        required=True,
-        help="demo, a Zarr or NetCDF on the same grid, or a source to interpolate: gfs, arco, file:PATH, …",
+        help="demo, a Zarr or NetCDF on the same grid, or a source to interpolate: gfs, arco, file:PATH, … "
+        "(default: the scores that run-corrdiff --score has kept in the store)",
+    )
+    add(
+        "--stations",
+        metavar="FILE",
+        help="verify at weather stations, too, or instead of --truth: a CSV with time, lat, lon, station and "
+        "columns like t2m or tp [mm], or isd, ghcn (from NOAA's archives)",
     )
     add(
         "--package",
@@ -59,6 +65,14 @@ def _parser() -> ArgumentParser:
         metavar="NAME=STORE",
         help="add another store of the same grid and times, as NAME; repeatable",
     )
+    add(
+        "--baselines",
+        metavar="PAIRS",
+        help="pairs of a training to fit baselines on: residual climatology, ridge regression of each pixel "
+        "and, with --package, the regression plus noise",
+    )
+    add("--fit", metavar="FIRST/LAST", help="times of PAIRS to fit on (default: all before those verified)")
+    add("--noise", metavar="FIRST/LAST", help="times of PAIRS for the noise's variance (default: as --fit)")
     add(
         "--lead",
         metavar="LEADS",
@@ -95,6 +109,13 @@ def _add_scores(parser: ArgumentParser) -> None:
         help="windows of FSS (default: 0 25 50 100 200)",
     )
     add(
+        "--tiles",
+        type=int,
+        default=0,
+        metavar="N",
+        help="take spectra of squares of N x N points without gaps (default: of the whole domain)",
+    )
+    add(
         "--bootstrap",
         type=int,
         default=2000,
@@ -129,25 +150,35 @@ def verify(args: argparse.Namespace) -> None:
     with quiet_imports():
         from earth2_corrdiff.verification import files, open_verification, report, tables
     settings = _settings(args)
-    path = None if args.no_report else args.report or _beside(args.store)
+    from_sums = args.truth is None and args.stations is None
+    path = None
+    if not args.no_report and (args.truth is not None or from_sums):
+        path = args.report or _beside(args.store)
     if args.output is not None:
         files.check_output(args.output, args.overwrite)
     if path is not None:
         check_file(path)
-    log.import_earth2studio(args.truth)
-    verification = open_verification(
-        args.store,
-        args.truth,
-        settings=settings,
-        downscaler=_downscaler(args),
-        compare=pairs("--compare", args.compare, Path),
-        truth_names=pairs("--truth-name", args.truth_name, str),
-        leads=args.lead,
-    )
-    cases = progress_bar(verification, total=len(verification.times), desc="verifying", unit="time", delay=1)
-    for _ in cases:
-        pass
-    result = verification.result()
+    log.import_earth2studio(args.truth or "", args.stations or "")
+    how: dict[str, Any] = {
+        "settings": settings,
+        "downscaler": _downscaler(args),
+        "compare": pairs("--compare", args.compare, Path),
+        "leads": args.lead,
+        "training": _training(args),
+    }
+    if args.stations is not None:
+        _verify_at_stations(args, how)
+    if args.truth is None and not from_sums:
+        return
+    if from_sums:
+        result = _scored(args, settings)
+    else:
+        names = pairs("--truth-name", args.truth_name, str)
+        verification = open_verification(args.store, args.truth, truth_names=names, **how)
+        about = {"total": len(verification.times), "desc": "verifying", "unit": "time", "delay": 1}
+        for _ in progress_bar(verification, **about):
+            pass
+        result = verification.result()
     if args.output is not None:  # saved first: what follows may end with the terminal
         files.save(result, args.output)
     if path is not None:
@@ -155,6 +186,30 @@ def verify(args: argparse.Namespace) -> None:
     print(tables.report_text(result))
     for number, written in enumerate(place for place in (args.output, path) if place is not None):
         print(f"wrote {written}" if number else f"\nwrote {written}")
+
+
+def _scored(args: argparse.Namespace, settings: Settings) -> Result:
+    """The result of the sums that ``run-corrdiff --score`` has left in the store."""
+    from earth2_corrdiff.verification.sums import scored
+
+    fixed = ("variables", "threshold", "scales", "tiles", "package", "compare", "baselines", "lead")
+    if given := [f"--{name}" for name in (*fixed, "truth_name") if getattr(args, name)]:
+        raise InputError(f"{given[0].replace('_', '-')} needs the fields; give the truth with --truth")
+    return scored(args.store, settings.bootstrap, settings.skip_incomplete)
+
+
+def _verify_at_stations(args: argparse.Namespace, how: dict[str, Any]) -> None:
+    """Print the tables, and write them beside ``--output`` as ``NAME-stations.csv``."""
+    from earth2_corrdiff.base.times import lead_text
+    from earth2_corrdiff.verification import verify_at_stations
+
+    for lead, found in verify_at_stations(args.store, args.stations, **how):
+        ending = "" if lead is None else f"-{lead_text(lead).replace(' ', '')}"
+        print(("" if lead is None else f"Lead time {lead_text(lead)}\n") + found.text() + "\n")
+        if args.output is not None:
+            path = args.output.with_name(f"{args.output.stem}-stations{ending}.csv")
+            found.save(path)
+            print(f"wrote {path}\n")
 
 
 def _settings(args: argparse.Namespace) -> Settings:
@@ -165,9 +220,20 @@ def _settings(args: argparse.Namespace) -> Settings:
         variables=args.variables,
         thresholds=pairs("--threshold", args.threshold, _numbers),
         scales=SCALES_KM if args.scales is None else args.scales,
+        tile=args.tiles,
         bootstrap=Bootstrap(args.bootstrap, args.level, args.block, args.interval, args.seed),
         skip_incomplete=args.skip_incomplete,
     )
+
+
+def _training(args: argparse.Namespace) -> Training | None:
+    if args.baselines is None:
+        if args.fit or args.noise:
+            raise InputError("--fit and --noise go with --baselines")
+        return None
+    from earth2_corrdiff.verification import Training
+
+    return Training(args.baselines, args.fit, args.noise)
 
 
 def _numbers(text: str) -> list[float]:

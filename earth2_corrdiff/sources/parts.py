@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.errors import InputError
@@ -153,3 +154,11 @@ class Parts:
         paths = list(dict.fromkeys(str(self.path(row)) for row in (first, second)))
         where = f"{paths[0]} has" if len(paths) == 1 else f"{paths[0]} and {paths[1]} have"
         return f"{where} {name} for {when} {count} times; keep one of them"
+
+
+def labelled(values: Field, leading: Mapping[str, Any], lat: NDArray[Any], lon: NDArray[Any]) -> xr.DataArray:
+    """Fields ``[…, h, w]`` with the coordinates of their leading dimensions, and 1-D or 2-D lat and lon."""
+    plane = ("lat", "lon") if lat.ndim == 1 else ("y", "x")
+    own = (plane[:1], plane[1:]) if lat.ndim == 1 else (plane, plane)
+    coords = {**leading, "lat": (own[0], lat), "lon": (own[1], lon)}
+    return xr.DataArray(values, coords, (*leading, *plane))

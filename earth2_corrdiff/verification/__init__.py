@@ -8,7 +8,9 @@
 =================================  ============================================================
 `from_store`, `comparison`         a store with its baselines; forecasts against a truth
 `forecasts`                        a store's ensemble, regression, interpolation, climatology
+`baselines`                        what is fitted on training pairs: climatology, ridge regression, noise
 `truth`                            the truth: a file, the demo, a data source
+`stations`, `reports`              scores at weather stations, and what these report
 `targets`, `case_statistics`       quantities and events; statistics of a quantity at one time
 `pointwise`, `spectrum`            CRPS and ranks; radially averaged spectra
 `fractions`, `distribution`        fractions skill score; histograms of a stream
@@ -18,9 +20,15 @@
 =================================  ============================================================
 """
 
+from earth2_corrdiff.verification.baselines import Training
 from earth2_corrdiff.verification.bootstrap import Bootstrap
 from earth2_corrdiff.verification.comparison import Settings, Verification
-from earth2_corrdiff.verification.from_store import VerificationByLead, open_verification, verify
+from earth2_corrdiff.verification.from_store import (
+    VerificationByLead,
+    open_verification,
+    verify,
+    verify_at_stations,
+)
 from earth2_corrdiff.verification.result import Estimate, Result
 
 __all__ = [
@@ -28,8 +36,10 @@ __all__ = [
     "Estimate",
     "Result",
     "Settings",
+    "Training",
     "Verification",
     "VerificationByLead",
     "open_verification",
     "verify",
+    "verify_at_stations",
 ]
