@@ -15,6 +15,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from earth2_corrdiff.base.block_means import mean_grid
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.regrid import IndexRegridder, Regridder
 from earth2_corrdiff.base.times import Times, time_text
@@ -23,7 +24,6 @@ from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.prepared import Prepared
 from earth2_corrdiff.store import reader
 from earth2_corrdiff.store.paths import UNWRITTEN
-from earth2_corrdiff.training.block_means import mean_grid
 
 COARSE_TWINS = {"mrr": "refc"}  # variables whose coarse counterpart has another name
 Coarse = Callable[[np.datetime64], Tensor]
