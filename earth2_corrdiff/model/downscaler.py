@@ -273,6 +273,11 @@ class Downscaler(nn.Module):
         fields: Tensor = self.fields(unframed(self.spec, normalised), sun)
         return fields
 
+    def _physical(self, normalised: Tensor, case: Prepared) -> Tensor:
+        """The same, NaN where the case has no input."""
+        fields = self.physical(normalised, case)
+        return fields if case.missing is None else fields.masked_fill(case.missing, torch.nan)
+
     def batch_size(self, max_batch: int | None = None) -> int:
         """Members in a block: ``max_batch``, by default what suits the device; fewer once memory ran out."""
         return self.domain.members(
@@ -287,9 +292,9 @@ class Downscaler(nn.Module):
 
     @torch.inference_mode()
     def mean(self, coarse: Tensor, lead_hours: Leads = None, valid_times: ValidTimes = None) -> Tensor:
-        """The regression alone in physical units: ``[B, C, h, w] → [B, Co, H, W]``."""
+        """The regression alone in physical units: ``[B, C, h, w] → [B, Co, H, W]``; NaN as in members."""
         cases = [self._prepared(*case) for case in self._cases(coarse, lead_hours, valid_times)]
-        return torch.cat([self.physical(self.mean_of(case), case) for case in cases])
+        return torch.cat([self._physical(self.mean_of(case), case) for case in cases])
 
     @torch.inference_mode()
     def members(
@@ -326,7 +331,8 @@ class Downscaler(nn.Module):
         Yields
         ------
         tuple[int, int, Tensor]
-            Index of the case, index of the block's first member, and the block ``[m, Co, H, W]``
+            Index of the case, index of the block's first member, and the block ``[m, Co, H, W]``, NaN where
+            the input is missing (see :meth:`Conditioning.missing`)
 
         Raises
         ------
@@ -384,7 +390,7 @@ class Downscaler(nn.Module):
             cond, vector = self.condition(x, valid), self.conditioning.vector(valid)
             with self.context():
                 mean = None if self._regression is None else self.normalised_mean(cond, label, vector)
-            return Prepared(cond, mean, label, vector, valid)
+            return Prepared(cond, mean, label, vector, valid, self.conditioning.missing(x))
         except (RuntimeError, MemoryError) as error:
             check_out_of_memory(error)
             raise no_memory(error) from error
@@ -481,13 +487,13 @@ class Downscaler(nn.Module):
         case, seeds = joined([case for case, _ in rows]), [seed for _, seed in rows]
         mode = self.spec.inference_mode
         if mode == "regression":
-            return self.physical(self.mean_of(case).expand(len(seeds), -1, -1, -1), case)
+            return self._physical(self.mean_of(case).expand(len(seeds), -1, -1, -1), case)
         if noise is not None and len(noise.generators) != len(seeds):  # the batch has changed since
             noise = None
-        cond, mean, label, vector, _ = case
+        cond, mean, label, vector, *_ = case
         with self.context():
             residual = self.residual(cond, mean, seeds, progress, label, noise, sampling, vector)
-        return self.physical(residual if mode == "diffusion" else self.mean_of(case) + residual, case)
+        return self._physical(residual if mode == "diffusion" else self.mean_of(case) + residual, case)
 
     def mean_of(self, case: Prepared) -> Tensor:
         """The regression of a case, normalised ``[1, Co, H', W']``; InputError where there is none."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from earth2_corrdiff.base.block_means import Blocks
 from earth2_corrdiff.base.errors import InputError, listed
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.times import Times
@@ -282,6 +283,10 @@ class CorrDiffSpec:
         Its name, where it was read from, and the checksum of its files
     synthetic : bool
         True if it was trained on synthetic weather
+    attribution : str
+        Who made the training data, and their licence
+    blocks : Blocks | None
+        Sizes of the blocks of points whose means the coarse fields are, where it was trained so
     rules : tuple[OutputRule, ...]
         How each output becomes physical once its normalisation is undone; none if nothing more is to be done
     hub_winds : HubWinds | None
@@ -328,6 +333,8 @@ class CorrDiffSpec:
     root: str = ""
     sha256: str = ""
     synthetic: bool = False
+    attribution: str = ""
+    blocks: Blocks | None = None
     rules: tuple[OutputRule, ...] = ()
     hub_winds: HubWinds | None = None
     seen_grid: Grid | None = None
@@ -382,6 +389,12 @@ class CorrDiffSpec:
     def _check_frame(self) -> None:
         if self.regridding not in REGRIDDINGS:
             raise InputError(f"regridding {self.regridding!r} is none of {', '.join(REGRIDDINGS)}")
+        if self.blocks is not None:
+            fine = tuple(n * self.blocks.coarse for n in self.input_grid.shape)
+            if fine != self.run_grid.shape or self.regridding != "index":
+                raise InputError(
+                    f"{self.blocks} do not make the input grid of the output grid, or regridding is not index"
+                )
         wrong = [name for name in self.filters if name not in FILTERED]
         if wrong or not {need for name in self.filters for need in FILTERED[name]} <= {*self.inputs.names}:
             raise InputError(f"the filters {', '.join(map(repr, self.filters))} do not fit the inputs")
@@ -407,7 +420,9 @@ class CorrDiffSpec:
 
     @property
     def whole_inputs(self) -> tuple[str, ...]:
-        """Inputs that may have no missing values: those that no filter fills."""
+        """Inputs that may have no gaps: those that no filter fills; none with ``missing_inputs``."""
+        if self.missing_inputs:
+            return ()
         filled = {name for chosen in self.filters for name in FILTERED[chosen]}
         return tuple(name for name in self.inputs.names if name not in filled)
 

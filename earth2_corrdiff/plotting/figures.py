@@ -200,7 +200,8 @@ def _heading(ds: xr.Dataset, index: int, what: str, notes: list[str], fine: bool
         note = SYNTHETIC_WEATHER
     elif int(synthetic) and fine:
         note = SYNTHETIC_MODEL
-    return Heading(what, _when(reader.cases(ds)[index]), " · ".join(notes), note)
+    credit = str(ds.attrs.get("attribution", ""))
+    return Heading(what, _when(reader.cases(ds)[index]), " · ".join(notes), note, credit)
 
 
 def _when(case: Case) -> str:

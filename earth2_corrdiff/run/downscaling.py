@@ -8,10 +8,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -162,6 +162,11 @@ class Downscaling:
         spec, asked = self.model.spec, self.options.compress
         if asked is None:
             return {}
+        if spec.missing_inputs:
+            raise InputError(
+                "the package's output has no values where its input has none, which a bounded error cannot "
+                "keep; leave out --compress"
+            )
         means, spreads = np.nan_to_num(spec.physical_statistics).T.tolist()
         return asked.of(spec.output_variables, means, spreads)
 
@@ -234,7 +239,7 @@ class Downscaling:
         if len(names) > len(self.model.input_variables) and all(x[-1].isnan().all() for x in ready.values()):
             names = names[:-1]  # the archive has it, but not here
         with self._tally.clock("write"):
-            store = self.output.create(self._layout(names))
+            store = self.output.create(self._layout(names, ready))
         return self._work(store, missing, ready)
 
     def _resumed(self) -> Store | None:
@@ -295,7 +300,8 @@ class Downscaling:
             self._known_seeds = {self.seed: member_seeds(self.cases, self.seed, self.samples)}
         return self._known_seeds[self.seed]
 
-    def _layout(self, lowres: tuple[str, ...]) -> Layout:
+    def _layout(self, lowres: tuple[str, ...], ready: Mapping[int, Tensor] = {}) -> Layout:
+        """The layout of the store; ``ready`` has the input of its first case, of which gaps are recorded."""
         spec = self.model.spec
         fields = () if spec.invariant_fields is None else spec.inner(spec.invariant_fields)
         if spec.flip:  # they are kept as the networks see them
@@ -312,11 +318,29 @@ class Downscaling:
                 *(self.seed, self.options.command),
             )
             | _class(self.model)
-            | compression(self._bounds),
+            | compression(self._bounds)
+            | self._gaps(ready),
             static=dict(zip(spec.invariants.names, fields, strict=True)),
             bounds=self._bounds,
             projected=spec.projected,
+            missing=self._missing if spec.missing_inputs else None,
         )
+
+    def _gaps(self, ready: Mapping[int, Tensor]) -> dict[str, str]:
+        """Attribute about missing values, and how many the first case has; none where there can be none."""
+        if not self.model.spec.missing_inputs:
+            return {}
+        shares = {self.cases[i]: 100 * self._missing(coarse).float().mean() for i, coarse in ready.items()}
+        texts = [f"{share:.3g} % at {case}" for case, share in shares.items()]
+        return {
+            "missing_values": ", ".join(["NaN where the own coarse cell of the input has no value", *texts])
+        }
+
+    def _missing(self, coarse: Tensor) -> Tensor:
+        """Output cells ``[Co, H, W]`` without a value, of the coarse fields ``[C (+ 1), h, w]`` of a case."""
+        downscaler = self.model.downscaler
+        inputs = coarse[None, : len(self.model.input_variables)].to(downscaler.device)
+        return cast(Tensor, downscaler.conditioning.missing(inputs))[0].cpu()
 
 
 def _class(model: CorrDiff) -> dict[str, Any]:

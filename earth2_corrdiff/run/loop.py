@@ -184,9 +184,11 @@ class MemberLoop:
                         self.progress(0)  # shows how far other processes are
                     continue
                 lowres: Tensor | None = job.coarse
+                gaps = self.store.layout.missing
+                missing = None if gaps is None else gaps(job.coarse)
                 for first, block in self._blocks(job):
                     yield from self._finish(writing)
-                    writing = self._write(job.case, first, block, lowres)
+                    writing = self._write(job.case, first, block, lowres, missing)
                     lowres = None
             yield from self._finish(writing)
         except InputError:
@@ -208,7 +210,9 @@ class MemberLoop:
             for _, first, block in self.tally.timed("compute", blocks):
                 yield run[0] + first, block
 
-    def _write(self, case: int, first: int, block: Tensor, lowres: Tensor | None) -> _Writing:
+    def _write(
+        self, case: int, first: int, block: Tensor, lowres: Tensor | None, missing: Tensor | None
+    ) -> _Writing:
         host, ready = _to_host(block)
 
         def write() -> None:
@@ -216,7 +220,7 @@ class MemberLoop:
             if lowres is not None:
                 middle = lowres if lowres.ndim == 3 else lowres[len(lowres) // 2]  # of several hours
                 self.store.write_lowres(case, middle[: len(self.store.layout.lowres)])
-            self.store.write_members(case, first, host)
+            self.store.write_members(case, first, host, missing)
 
         return _Writing(case, first, len(block), ready, Background(write))
 

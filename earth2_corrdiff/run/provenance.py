@@ -45,6 +45,7 @@ def provenance(
         "source": source,
         "package": spec.name or spec.root,
         "package_sha256": spec.sha256,
+        **({"attribution": spec.attribution} if spec.attribution else {}),
         "synthetic": int(synthetic or spec.synthetic),
         "synthetic_source": int(synthetic),
         "seed": seed,

@@ -76,6 +76,7 @@ def _metadata(engine: Engine, settings: Settings) -> dict[str, Any]:
             "name": spec.name or spec.root,
             "sha256": spec.sha256,
             "synthetic": spec.synthetic,
+            "attribution": spec.attribution,
             "stages": spec.inference_mode,
             "lead_time_hours": list(spec.lead_time_hours),
         },

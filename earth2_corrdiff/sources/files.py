@@ -82,8 +82,7 @@ class FileAnalyses:
         for missing in [name for name in names if name not in self.variables]:
             raise InputError(f"{self._parts.name} has no {missing}; it has {', '.join(self.variables)}")
         values = _stacked(self._parts, [self._find(time, names) for time in times])
-        coords = {"time": times, "variable": names, "lat": self._parts.lat, "lon": self._parts.lon}
-        return xr.DataArray(values, coords, ("time", "variable", "lat", "lon"))
+        return self._parts.labelled(values, {"time": times, "variable": names})
 
     def _find(self, time: np.datetime64, names: list[str]) -> list[Key]:
         """Rows of the variables of a time: all of one run, that of the shortest lead time that has them."""
@@ -186,9 +185,7 @@ class FileForecasts:
         times, leads = to_times(np.atleast_1d(time)), to_leads(np.atleast_1d(lead_time))
         values = _stacked(self._parts, [self._find(t, lead, coarse, names) for t in times for lead in leads])
         values = values.reshape(times.size, leads.size, *values.shape[1:])
-        coords = {"time": times, "lead_time": leads, "variable": names}
-        coords |= {"lat": self._parts.lat, "lon": self._parts.lon}
-        return xr.DataArray(values, coords, ("time", "lead_time", "variable", "lat", "lon"))
+        return self._parts.labelled(values, {"time": times, "lead_time": leads, "variable": names})
 
     def _find(
         self, time: np.datetime64, lead: np.timedelta64, coarse: int | None, names: list[str]

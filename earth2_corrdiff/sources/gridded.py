@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Fields of one NetCDF or Zarr on a regular grid, by time, lead time and coarse member."""
+"""Fields of one NetCDF or Zarr on a grid, by time, lead time and coarse member."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MEMBERS = ("ensemble", "number", "member", "realization", "ensemble_member")
 
 
 class GriddedFile:
-    """A Dataset on a regular grid, as rows of fields.
+    """A Dataset on a grid, as rows of fields.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class GriddedFile:
     Attributes
     ----------
     lat, lon : np.ndarray
-        [h] and [w], degrees
+        [h] and [w], or both [h, w], degrees
     valid, lead, member : np.ndarray
         [N]: of each row the valid time, the lead time (NaT where the file has none), and the number of the
         coarse member (-1 where it has none)
@@ -91,7 +91,7 @@ class GriddedFile:
         if self._member_dim is not None:
             where[self._member_dim] = row % self._members
         array = array.isel({dim: i for dim, i in where.items() if dim in array.dims})
-        field: NDArray[Any] = array.transpose("lat", "lon").to_numpy()
+        field: NDArray[Any] = array.transpose(*_plane(self._data)).to_numpy()
         return field
 
     def close(self) -> None:
@@ -101,21 +101,26 @@ class GriddedFile:
 
 def _fields(data: xr.Dataset, path: Path, rows: TimeRows) -> xr.Dataset:
     """The fields of a dataset, whose dimensions are those of time, of members, lat and lon."""
-    times = time_names(data)
-    fields = [name for name in data.data_vars if {"lat", "lon"} <= set(data[name].dims) and name not in times]
+    times, plane = time_names(data), set(_plane(data))
+    fields = [name for name in data.data_vars if plane <= set(data[name].dims) and name not in times]
     names = [name for name in fields if data[name].dtype.kind in "fiub"]
-    axes = [data[axis] if axis in data.variables else None for axis in ("lat", "lon")]
-    if not names or any(axis is None or axis.ndim != 1 for axis in axes):
+    if not names or not {"lat", "lon"} <= set(data.variables) or len(plane) != 2:
         raise InputError(
-            f"{path} must hold fields on 1-D lat and lon; got the variables {_listed(data.data_vars)} "
-            f"with the dimensions {_listed(data.dims)}"
+            f"{path} must hold fields on 1-D lat and lon, or on a grid with 2-D ones; got the variables "
+            f"{_listed(data.data_vars)} with the dimensions {_listed(data.dims)}"
         )
     data = data[names]
-    kept = {"lat", "lon", *rows.dims, *MEMBERS}
+    kept = {*plane, *rows.dims, *MEMBERS}
     for dim, size in data.sizes.items():
         if dim not in kept and size > 1:
             raise InputError(f"{path} has the dimension {dim} of length {size}; {_way_out(str(dim))}")
     return data.squeeze([dim for dim in data.dims if dim not in kept], drop=True)
+
+
+def _plane(data: xr.Dataset) -> tuple[str, ...]:
+    """The two dimensions of fields: lat and lon, or those of 2-D ones."""
+    bent = "lat" in data.variables and data["lat"].ndim == 2 and data["lat"].dims == data["lon"].dims
+    return tuple(map(str, data["lat"].dims)) if bent else ("lat", "lon")
 
 
 def _member_axis(data: xr.Dataset) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.errors import InputError
@@ -120,6 +121,13 @@ class Parts:
                 warn_of_missing(part.path, name, self.valid[row], count, raw.size)
                 found[row, name] = part.own_units(name, raw)
         return found
+
+    def labelled(self, values: Field, leading: Mapping[str, Any]) -> xr.DataArray:
+        """Fields ``[…, h, w]`` with the coordinates of their leading dimensions, lat and lon."""
+        plane = ("lat", "lon") if self.lat.ndim == 1 else ("y", "x")
+        own = [plane[i : i + 1] if self.lat.ndim == 1 else plane for i in (0, 1)]
+        coords = {**leading, "lat": (own[0], self.lat), "lon": (own[1], self.lon)}
+        return xr.DataArray(values, coords, (*leading, *plane))
 
     def _first_rows(self) -> Iterable[int]:
         """Rows that between them have every variable: of a file whose rows are alike, one."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import zarr
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
@@ -77,11 +78,14 @@ class Part:
         Those of them that are finite everywhere
     where : tuple[int, ...]
         Position along their first axes
+    case : int | None
+        Of a member, whose outputs have no values where the coarse input is missing
     """
 
     arrays: tuple[str, ...]
     finite: tuple[str, ...]
     where: tuple[int, ...]
+    case: int | None = None
 
 
 class Integrity:
@@ -136,7 +140,7 @@ class Integrity:
 
     def _member(self, case: int, member: int) -> Part:
         arrays = (*self.layout.outputs, *self._errors)
-        return Part(arrays, arrays, (*self.layout.cases.index(case), member))
+        return Part(arrays, arrays, (*self.layout.cases.index(case), member), case)
 
     def _coarse(self, case: int) -> Part:
         arrays = tuple(f"{name}_lowres" for name in self.layout.lowres)
@@ -162,14 +166,27 @@ class Integrity:
 
     def _by_reading(self, part: Part) -> str | None:
         """The first array that cannot be read, or is not finite."""
+        try:
+            gaps = {} if part.case is None else self._gaps(part.case)
+        except Exception as error:  # as below
+            return f"the coarse input cannot be read: {first_line(error)}"
         for name in part.arrays:
             try:
                 values = np.asarray(self._array(name)[part.where])
             except Exception as error:  # codecs and stores have no common class for damage
                 return f"{name} cannot be read: {first_line(error)}"
-            if name in part.finite and not np.isfinite(values).all():
+            if name in part.finite and not (np.isfinite(values) != gaps.get(name, False)).all():
                 return f"{name} is lost, or not finite"
         return None
+
+    def _gaps(self, case: int) -> dict[str, NDArray[np.bool_]]:
+        """Cells ``[H, W]`` of each output of a case that have no value; none where all have one."""
+        if self.layout.missing is None:
+            return {}
+        where = self.layout.cases.index(case)
+        coarse = [np.asarray(self._array(f"{name}_lowres")[where]) for name in self.layout.lowres]
+        found = self.layout.missing(torch.from_numpy(np.stack(coarse))).numpy()
+        return dict(zip(self.layout.outputs, found, strict=True))
 
     def _size(self, part: Part) -> int:
         files = (file for name in part.arrays for file in chunk_files(self._array(name), part.where))

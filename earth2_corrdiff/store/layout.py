@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from earth2_corrdiff.base.cases import Cases
 from earth2_corrdiff.base.grid import Grid
@@ -78,6 +79,9 @@ class Layout:
         Bounds of the outputs that are not lossless
     projected : tuple[np.ndarray, np.ndarray] | None
         y ``[H]`` and x ``[W]`` of the fine grid, metres, where it is that of a projection
+    missing : Callable[[Tensor], Tensor] | None
+        From the coarse input ``[C, h, w]`` of a case the output cells without a value, ``[Co, H, W]``; None
+        where all have one
     """
 
     cases: Cases
@@ -90,6 +94,7 @@ class Layout:
     static: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     bounds: dict[str, Bound] = field(default_factory=dict)
     projected: tuple[NDArray[Any], NDArray[Any]] | None = None
+    missing: Callable[[Tensor], Tensor] | None = None
 
     @property
     def members(self) -> int:

@@ -191,13 +191,15 @@ class Store:
             self._write(fields, self.layout.lowres_coords(case), names)
             self._flush(names, self.layout.cases.index(case))
 
-    def write_members(self, case: int, first: int, block: Tensor) -> None:
+    def write_members(self, case: int, first: int, block: Tensor, missing: Tensor | None = None) -> None:
         """Write members ``first, first + 1, …`` of a case, ``[m, Co, H, W]``, their seeds last.
+
+        They have no value (NaN) where ``missing [Co, H, W]`` is True.
 
         Raises
         ------
         MemberError
-            If some are not finite, or too large for their bounds: the others are written
+            If some are not finite elsewhere, or too large for their bounds: the others are written
         InputError
             If the disk is full, or the store is no longer there
         """
@@ -205,7 +207,7 @@ class Store:
         with writing(self.name, KEPT):
             for i, fields in enumerate(block, first):
                 try:
-                    check_finite(self.layout, case, i, fields)
+                    check_finite(self.layout, case, i, fields, missing)
                     self._bounded.check(case, i, fields)
                 except InputError as error:
                     refused[i] = str(error)
@@ -285,18 +287,18 @@ class Plain:
     def write_lowres(self, case: int, x: Tensor) -> None:
         """Do nothing: only Zarr stores keep the coarse input."""
 
-    def write_members(self, case: int, first: int, block: Tensor) -> None:
-        """Write members ``first, first + 1, …`` of a case: ``[m, Co, H, W]``.
+    def write_members(self, case: int, first: int, block: Tensor, missing: Tensor | None = None) -> None:
+        """Write members ``first, first + 1, …`` of a case: ``[m, Co, H, W]``; NaN where they are missing.
 
         Raises
         ------
         MemberError
-            If some are not finite: the others are written
+            If some are not finite elsewhere: the others are written
         """
         coords, refused = self.layout.output_coords(case), dict[int, str]()
         for i, fields in enumerate(block, first):
             try:
-                check_finite(self.layout, case, i, fields)
+                check_finite(self.layout, case, i, fields, missing)
             except InputError as error:
                 refused[i] = str(error)
             else:
@@ -310,15 +312,20 @@ class Plain:
         return {}
 
 
-def check_finite(layout: Layout, case: int, member: int, fields: Tensor) -> None:
+def check_finite(
+    layout: Layout, case: int, member: int, fields: Tensor, missing: Tensor | None = None
+) -> None:
     """Refuse a member ``[Co, H, W]`` that is not finite everywhere: it must not count as complete.
+
+    Where ``missing [Co, H, W]`` is True it must not be finite.
 
     Raises
     ------
     InputError
         With the variables, the member and the time
     """
-    finite = fields.isfinite().flatten(1).double().mean(1).tolist()
+    right = fields.isfinite() if missing is None else fields.isfinite() != missing
+    finite = right.flatten(1).double().mean(1).tolist()
     bad = {name: share for name, share in zip(layout.outputs, finite, strict=True) if share < 1}
     if bad:
         raise InputError(

@@ -315,6 +315,9 @@ class Config:
         Folder of checkpoints, statistics, means and loss curves
     name : str
         Name of the package
+    attribution : str
+        Who made the data of the pairs, and their licence: a line that goes into the package, its stores and
+        pictures
     start_from : str | None
         Package whose networks, statistics and variables are the start: fine-tuning
     seed : int
@@ -341,6 +344,7 @@ class Config:
     validation: Validation = field(default_factory=Validation)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     name: str = ""
+    attribution: str = ""
     start_from: str | None = None
     seed: int = 0
     device: str = "auto"
@@ -351,6 +355,8 @@ class Config:
     half: bool = False
 
     def __post_init__(self) -> None:
+        if len(self.attribution) > 200 or not self.attribution.isprintable():
+            raise InputError("attribution must be a line of at most 200 characters")
         if self.precision not in ("bf16", "fp32"):
             raise InputError(f"precision must be bf16 or fp32 for a training, got {self.precision!r}")
         check_count("checkpoint_every", self.checkpoint_every)

@@ -181,6 +181,8 @@ def _spec(config: Config, material: Material, world: World) -> CorrDiffSpec:
         missing_inputs=data.missing == "mask",
         name=config.name,
         synthetic=pairs.synthetic,
+        attribution=config.attribution,
+        blocks=pairs.blocks,
     )
 
 
@@ -340,6 +342,8 @@ def _from_package(config: Config, material: Material) -> Downscaler:
         sampling=sampling,
         number_of_samples=config.sampling.samples or spec.number_of_samples,
         name=config.name or spec.name,
+        attribution=config.attribution or spec.attribution,
+        blocks=pairs.blocks if spec.regridding == "index" else None,
         synthetic=spec.synthetic or pairs.synthetic,
     )
     return Downscaler(fitted, loaded.regression, loaded.denoiser, "fp32", accelerated=False)

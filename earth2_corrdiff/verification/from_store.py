@@ -40,7 +40,7 @@ from earth2_corrdiff.verification.truth import Truth, open_truth
 
 Part = TypeVar("Part")
 ABOUT = (
-    *("title", "model", "package", "package_sha256", "source"),
+    *("title", "model", "package", "package_sha256", "source", "attribution"),
     *("solver", "number_of_steps", "sigma_min", "sigma_max", "schedule", "seed", "precision"),
 )
 

@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog=NAME,
-        description="Run the packages of real weather on times that they were not trained on, verify them "
-        "with all baselines, and draw them. Both are perfect prognosis: the coarse input is made of the truth.",
+        description="Run the packages of real weather on times that they were not trained on, verify "
+        "them with all baselines, and draw them. Both are perfect prognosis: coarse input made of the truth.",
         epilog="The same command goes on with what is there. Exit status 1 if a bar is missed.",
     )
     add = parser.add_argument

@@ -29,9 +29,10 @@ def check_entries(meta: dict[str, Any]) -> None:
     for name, most in _MOST.items():
         if type(meta.get(name)) is int and meta[name] > most:
             raise InputError(f"metadata.json: {name} must be at most {most}")
-    title = meta.get("name", "")
-    if not isinstance(title, str) or len(title) > 200 or not title.isprintable():
-        raise InputError(f"metadata.json: name must be a line of text, got {repr(title)[:80]}")
+    for name in ("name", "attribution"):
+        text = meta.get(name, "")
+        if not isinstance(text, str) or len(text) > 200 or not text.isprintable():
+            raise InputError(f"metadata.json: {name} must be a line of text, got {repr(text)[:80]}")
     for name, what in (("input_variables", "input"), ("output_variables", "output")):
         if not isinstance(meta[name], list):
             raise InputError(

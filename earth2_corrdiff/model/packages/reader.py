@@ -153,6 +153,7 @@ def _read_generic(files: Files) -> Loaded:
         root=describe(files),
         sha256=checksum(used),
         synthetic=meta.get("synthetic", False),
+        attribution=meta.get("attribution", ""),
         **more,
     )
     if is_cmip6(meta, stats):

@@ -118,8 +118,8 @@ def _metadata(spec: CorrDiffSpec) -> dict[str, Any]:
         "hr_mean_conditioning": spec.hr_mean_conditioning,
         "grid_bounds_margin": spec.grid_bounds_margin,
     }
-    if spec.name:
-        meta["name"] = spec.name
+    texts = {"name": spec.name, "attribution": spec.attribution}
+    meta |= {key: text for key, text in texts.items() if text}
     if spec.synthetic:
         meta["synthetic"] = True
     if spec.seed is not None:
