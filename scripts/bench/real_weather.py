@@ -144,37 +144,37 @@ def parts(study: Study, pairs: Path, leads: Sequence[int] | None, hours: int | N
         raise InputError(f"{study.file} has none of the held-out times {study.test}")
     if study.least_lead is None:
         return [Part(None, valid[there])]
-    lead = ds["lead_time"].to_numpy().astype("timedelta64[ns]")
+    lead = _leads(ds)
     wanted = np.unique(lead[there]) if leads is None else [np.timedelta64(n, "h") for n in leads]
     found = [Part(one, valid[there & (lead == one)]) for one in wanted]
     return [part for part in found if len(part.valid)]
 
 
+def _leads(ds: xr.Dataset) -> Any:
+    """Lead times of pairs, which hold seconds."""
+    return ds["lead_time"].to_numpy().astype("timedelta64[s]").astype("timedelta64[ns]")
+
+
 def truth_of(pairs: Path, part: Part) -> xr.Dataset:
     """The fine fields of the same runs: perfect prognosis has no error of a forecast."""
     ds = open_lazily(pairs)
-    rows = np.isin(ds["time"].to_numpy().astype("datetime64[ns]"), part.valid) & (
-        ds["complete"].to_numpy() == 1
-    )
-    if part.lead is not None:
-        rows &= ds["lead_time"].to_numpy().astype("timedelta64[ns]") == part.lead
     kept = [name for name in ds.data_vars if not str(name).endswith("_lowres")]
-    return ds[kept].drop_vars(["lead_time", "complete"], errors="ignore").isel(time=np.flatnonzero(rows))
+    return ds[kept].drop_vars(["lead_time", "complete"], errors="ignore").isel(time=_rows(ds, part))
+
+
+def _rows(ds: xr.Dataset, part: Part) -> Any:
+    """The pairs of a part, in the order of its times."""
+    rows = np.isin(ds["time"].to_numpy().astype("datetime64[ns]"), part.valid)
+    rows &= ds["complete"].to_numpy() == 1
+    return np.flatnonzero(rows if part.lead is None else rows & (_leads(ds) == part.lead))
 
 
 def check_input(store: Path, pairs: Path, part: Part) -> None:
     """Refuse a store whose coarse input is not that of the pairs: its truth would be other weather."""
-    ds, mine = reader.open_store(store), open_lazily(pairs)
-    rows = np.flatnonzero(mine["complete"].to_numpy() == 1)
-    valid = mine["time"].to_numpy().astype("datetime64[ns]")
+    ds, mine = reader.open_store(store), open_lazily(pairs).isel(time=_rows(open_lazily(pairs), part))
     for i, time in enumerate(part.valid):
-        at = [
-            r
-            for r in rows
-            if valid[r] == time and (part.lead is None or mine["lead_time"].values[r] == part.lead)
-        ]
         for name in reader.coarse_variables(ds):
-            want = mine[name + reader.COARSE].isel(time=at[0]).to_numpy()
+            want = mine[name + reader.COARSE].isel(time=i).to_numpy()
             got = reader.field(ds, name + reader.COARSE, i)
             if not np.allclose(got, want, rtol=1e-4, atol=1e-7, equal_nan=True):
                 raise InputError(
