@@ -25,7 +25,7 @@ from earth2_corrdiff.plotting.layout import Heading, Layout
 from earth2_corrdiff.plotting.maps import Mesh
 from earth2_corrdiff.plotting.panels import Panel, Scales
 from earth2_corrdiff.store import reader
-from earth2_corrdiff.store.reader import Array, Time
+from earth2_corrdiff.store.reader import COARSE, Array, Time
 
 SYNTHETIC_WEATHER = "synthetic demo weather: not an observation, not a forecast"
 SYNTHETIC_MODEL = "by a demo model trained on synthetic weather: not a forecast"
@@ -164,7 +164,7 @@ def plot_comparison(
     members = reader.require_members(ds, index)
     ds = panels.only(ds, [name])
     (quantity,) = panels.member_quantities(ds)
-    scales = color_scales(ds, index)
+    scales = {key: scale for key, scale in color_scales(ds, index).items() if not key.endswith(COARSE)}
     known = panels.displayed(quantity, [truth[variable] for variable in quantity.variables])
     first = panels.titled(quantity, "Truth", known, scales, maps.mesh_of(ds))
     low = [replace(panel, title="Coarse input") for panel in panels.coarse_panels(ds, index, scales)]
@@ -176,7 +176,7 @@ def plot_comparison(
     ]
     ((mean, *rest),) = panels.ensemble_panels(ds, index, members, scales, {name: threshold})
     shown = [first, *low, *some, replace(mean, title=f"Mean of {len(members)}"), *rest]
-    what = f"{quantity.label} ({quantity.units})"
+    what = f"{quantity.label} ({quantity.name}, {quantity.units})"
     return _figure(
         ds, [shown[:4], shown[4:]], _heading(ds, index, what, [_cells(first.mesh), *_provenance(ds)])
     )

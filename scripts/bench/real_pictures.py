@@ -19,7 +19,7 @@ from earth2_corrdiff.store import reader
 
 SIDE, STRIDE = 256, 32
 """Largest side of a picture in points, and the steps in which its place is looked for."""
-DPI, COLORS = 75, 96
+DPI, COLORS = 75, 256
 
 
 def draw(study: Study, stores: Sequence[tuple[Part, Path]], pairs: Path, folder: Path) -> list[Path]:
@@ -74,7 +74,9 @@ def _window(events: np.ndarray) -> tuple[float, tuple[slice, slice]]:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    """A PNG of few colours: a page of them stays below a megabyte."""
+    """A PNG of few colours, those of the scales among them: a page of pictures stays below a megabyte."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=DPI, format="png")
-    Image.open(buffer).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
+    Image.open(buffer).convert("RGB").quantize(
+        COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+    ).save(path, optimize=True)
