@@ -67,7 +67,7 @@ def _parser() -> ArgumentParser:
         "--fine",
         required=True,
         metavar="SOURCE",
-        help="likewise, or the path of a NetCDF or Zarr, whose lat and lon may be 2-D",
+        help="likewise, hrrr, mrms, or the path of a NetCDF or Zarr, whose lat and lon may be 2-D",
     )
     add("--times", required=True, nargs="+", metavar="TIME", help="times, periods like FIRST/LAST/6h, or all")
     add("--inputs", required=True, type=_names, metavar="A,B", help="coarse variables in channel order")

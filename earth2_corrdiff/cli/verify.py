@@ -39,7 +39,8 @@ def _parser() -> ArgumentParser:
     add("store", type=Path, metavar="STORE", help="the Zarr folder that run-corrdiff wrote")
     add(
         "--truth",
-        help="demo, a Zarr or NetCDF on the same grid, or a source to interpolate: gfs, arco, file:PATH, …",
+        help="demo, a Zarr or NetCDF on the same grid, or a source to interpolate: gfs, arco, file:PATH, … "
+        "(default: the scores that run-corrdiff --score has kept in the store)",
     )
     add(
         "--stations",
@@ -150,13 +151,14 @@ def verify(args: argparse.Namespace) -> None:
     """Check the options, verify, write the files, print the tables."""
     if args.no_report and args.report is not None:
         raise InputError("--report and --no-report exclude each other")
-    if args.truth is None and args.stations is None:
-        raise InputError("give the truth with --truth, or stations with --stations")
     log = Log(NAME)
     with quiet_imports():
         from earth2_corrdiff.verification import files, open_verification, report, tables
     settings = _settings(args)
-    path = None if args.no_report or args.truth is None else args.report or _beside(args.store)
+    from_sums = args.truth is None and args.stations is None
+    path = None
+    if not args.no_report and (args.truth is not None or from_sums):
+        path = args.report or _beside(args.store)
     if args.output is not None:
         files.check_output(args.output, args.overwrite)
     if path is not None:
@@ -171,16 +173,19 @@ def verify(args: argparse.Namespace) -> None:
     }
     if args.stations is not None:
         _verify_at_stations(args, how)
-    if args.truth is None:
+    if args.truth is None and not from_sums:
         return
-    names = pairs("--truth-name", args.truth_name, str)
-    if args.nearest:
-        _print_nearest(args, how, names)
-    verification = open_verification(args.store, args.truth, truth_names=names, **how)
-    cases = progress_bar(verification, total=len(verification.times), desc="verifying", unit="time", delay=1)
-    for _ in cases:
-        pass
-    result = verification.result()
+    if from_sums:
+        result = _scored(args, settings)
+    else:
+        names = pairs("--truth-name", args.truth_name, str)
+        if args.nearest:
+            _print_nearest(args, how, names)
+        verification = open_verification(args.store, args.truth, truth_names=names, **how)
+        about = {"total": len(verification.times), "desc": "verifying", "unit": "time", "delay": 1}
+        for _ in progress_bar(verification, **about):
+            pass
+        result = verification.result()
     if args.output is not None:  # saved first: what follows may end with the terminal
         files.save(result, args.output)
     if path is not None:
@@ -188,6 +193,16 @@ def verify(args: argparse.Namespace) -> None:
     print(tables.report_text(result))
     for number, written in enumerate(place for place in (args.output, path) if place is not None):
         print(f"wrote {written}" if number else f"\nwrote {written}")
+
+
+def _scored(args: argparse.Namespace, settings: Settings) -> Result:
+    """The result of the sums that ``run-corrdiff --score`` has left in the store."""
+    from earth2_corrdiff.verification.sums import scored
+
+    fixed = ("variables", "threshold", "scales", "tiles", "package", "compare", "baselines", "lead")
+    if given := [f"--{name}" for name in (*fixed, "truth_name") if getattr(args, name)]:
+        raise InputError(f"{given[0].replace('_', '-')} needs the fields; give the truth with --truth")
+    return scored(args.store, settings.bootstrap, settings.skip_incomplete)
 
 
 def _verify_at_stations(args: argparse.Namespace, how: dict[str, Any]) -> None:

@@ -118,7 +118,7 @@ class Conditioning(nn.Module):
         if not self.spec.missing_inputs:
             return None
         gaps, names = coarse.isnan(), self.spec.inputs.names
-        outputs = self.spec.output_variables
+        outputs = self.spec.outputs.names
         own = [gaps[:, names.index(name)] if name in names else gaps.all(1) for name in outputs]
         fine: Tensor = self.regrid.nearest(torch.stack(own, 1).float())
         return self.spec.inner(fine > 0)  # type: ignore[no-any-return]

@@ -32,7 +32,7 @@ from earth2_corrdiff.model.diffusion.solvers import Denoise, sample
 from earth2_corrdiff.model.domain_denoiser import DomainDenoiser, Shard
 from earth2_corrdiff.model.packages.check import check_stages
 from earth2_corrdiff.model.physical import PhysicalFields, fields_of
-from earth2_corrdiff.model.prepared import Prepared, joined
+from earth2_corrdiff.model.prepared import Prepared, joined, masked
 from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, check_count
 from earth2_corrdiff.networks.embeddings import position_features
 from earth2_corrdiff.networks.fast.accelerate import accelerate, resolve
@@ -265,18 +265,12 @@ class Downscaler(nn.Module):
     def physical(self, normalised: Tensor, case: Prepared | None = None) -> Tensor:
         """Physical fields ``[m, Co, H, W]`` float32 of ``[m, Co, H', W']`` and the case, or one per member.
 
-        Winds at hub heights follow, where they are asked for.
+        Winds at hub heights follow, where they are asked for. NaN where the case has no input.
         """
         sun = None
         if self.fields.gated and case is not None and case.valid is not None:
             sun = self.spec.inner(self.conditioning.sun(case.valid))
-        fields: Tensor = self.fields(unframed(self.spec, normalised), sun)
-        return fields
-
-    def _physical(self, normalised: Tensor, case: Prepared) -> Tensor:
-        """The same, NaN where the case has no input."""
-        fields = self.physical(normalised, case)
-        return fields if case.missing is None else fields.masked_fill(case.missing, torch.nan)
+        return masked(self.fields(unframed(self.spec, normalised), sun), case)
 
     def batch_size(self, max_batch: int | None = None) -> int:
         """Members in a block: ``max_batch``, by default what suits the device; fewer once memory ran out."""
@@ -292,9 +286,9 @@ class Downscaler(nn.Module):
 
     @torch.inference_mode()
     def mean(self, coarse: Tensor, lead_hours: Leads = None, valid_times: ValidTimes = None) -> Tensor:
-        """The regression alone in physical units: ``[B, C, h, w] → [B, Co, H, W]``; NaN as in members."""
+        """The regression alone in physical units: ``[B, C, h, w] → [B, Co, H, W]``."""
         cases = [self._prepared(*case) for case in self._cases(coarse, lead_hours, valid_times)]
-        return torch.cat([self._physical(self.mean_of(case), case) for case in cases])
+        return torch.cat([self.spec.kept(self.physical(self.mean_of(case), case)) for case in cases])
 
     @torch.inference_mode()
     def members(
@@ -487,13 +481,15 @@ class Downscaler(nn.Module):
         case, seeds = joined([case for case, _ in rows]), [seed for _, seed in rows]
         mode = self.spec.inference_mode
         if mode == "regression":
-            return self._physical(self.mean_of(case).expand(len(seeds), -1, -1, -1), case)
+            fields = self.mean_of(case).expand(len(seeds), -1, -1, -1)
+            return self.spec.kept(self.physical(fields, case))  # type: ignore[no-any-return]
         if noise is not None and len(noise.generators) != len(seeds):  # the batch has changed since
             noise = None
         cond, mean, label, vector, *_ = case
         with self.context():
             residual = self.residual(cond, mean, seeds, progress, label, noise, sampling, vector)
-        return self._physical(residual if mode == "diffusion" else self.mean_of(case) + residual, case)
+        sampled = residual if mode == "diffusion" else self.mean_of(case) + residual
+        return self.spec.kept(self.physical(sampled, case))  # type: ignore[no-any-return]
 
     def mean_of(self, case: Prepared) -> Tensor:
         """The regression of a case, normalised ``[1, Co, H', W']``; InputError where there is none."""

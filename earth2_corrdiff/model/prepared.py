@@ -54,3 +54,10 @@ def joined(cases: Sequence[Prepared]) -> Prepared:
         None if any(time is None for time in valid) else np.concatenate(valid),
         None if missing[0] is None else torch.cat(missing),
     )
+
+
+def masked(fields: Tensor, case: Prepared | None) -> Tensor:
+    """Physical fields ``[m, Co, H, W]``, NaN where the case has no input."""
+    if case is None or case.missing is None:
+        return fields
+    return fields.masked_fill(case.missing, torch.nan)

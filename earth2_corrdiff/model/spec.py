@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -301,6 +303,10 @@ class CorrDiffSpec:
         y ``[H]`` and x ``[W]`` of the output grid, metres, where it is that of a projection
     complete : bool
         True if coarse fields with missing values are refused
+    written : tuple[str, ...]
+        Output variables that come out, in the package's order; empty for all
+    regional : bool
+        True if the output is cut out of the domain: patches farther away are left out
     """
 
     inputs: Statistics
@@ -342,6 +348,8 @@ class CorrDiffSpec:
     surroundings: Surroundings | None = None
     projected: tuple[NDArray[Any], NDArray[Any]] | None = None
     complete: bool = False
+    written: tuple[str, ...] = ()
+    regional: bool = False
 
     def __post_init__(self) -> None:
         check_count("number_of_samples", self.number_of_samples)
@@ -482,8 +490,29 @@ class CorrDiffSpec:
 
     @property
     def output_variables(self) -> tuple[str, ...]:
-        """Names of the fields that come out: the networks' outputs and what is derived from them."""
+        """Names of the fields that come out: of the networks' outputs and of what is derived from them."""
+        return self.written or self._every_output
+
+    @property
+    def _every_output(self) -> tuple[str, ...]:
         return self.outputs.names + (self.hub_winds.names if self.hub_winds else ())
+
+    def only(self, names: Sequence[str]) -> CorrDiffSpec:
+        """The same with some of its output variables; InputError where there is no such, with the nearest."""
+        for name in names:
+            if name not in self.output_variables:
+                near = get_close_matches(name, self.output_variables, 1, 0)
+                raise InputError(
+                    f"{name!r} is not an output of the package, which has {listed(self.output_variables)}; "
+                    f"did you mean {near[0]}?"
+                )
+        chosen = tuple(name for name in self.output_variables if name in names)
+        return self if chosen == self.output_variables else replace(self, written=chosen)
+
+    def kept(self, fields: Any) -> Any:
+        """Those of all output fields ``[..., Co, H, W]`` that are ``output_variables``."""
+        chosen = [self._every_output.index(name) for name in self.written]
+        return fields[..., chosen, :, :] if chosen else fields
 
     @property
     def physical_statistics(self) -> tuple[tuple[float, float], ...]:
@@ -494,7 +523,8 @@ class CorrDiffSpec:
             (rule.factor * mean, rule.factor * spread) if rule.transform == Transform() else (math.nan,) * 2
             for rule, mean, spread in known
         ]
-        return (*found, *[(math.nan, math.nan)] * (len(self.output_variables) - len(found)))
+        every = dict(zip(self._every_output, found, strict=False))
+        return tuple(every.get(name, (math.nan, math.nan)) for name in self.output_variables)
 
     @property
     def run_grid(self) -> Grid:
@@ -505,6 +535,14 @@ class CorrDiffSpec:
         """Fields ``[..., H, W]`` of the output grid, of those with its halo; an array or a tensor."""
         (H, W), (top, _, left, _) = self.output_grid.shape, self.halo
         return fields[..., top : top + H, left : left + W] if any(self.halo) else fields
+
+    @property
+    def output_part(self) -> tuple[slice, slice]:
+        """Rows and columns of the output grid in what the networks see."""
+        (H, W), (top, bottom, left, _) = self.output_grid.shape, self.halo
+        above, _, beside, _ = self.padding or (0,) * 4
+        row, column = above + (bottom if self.flip else top), beside + left
+        return slice(row, row + H), slice(column, column + W)
 
     def lead_label(self, hours: float | None) -> int | None:
         """Number of a lead time among those trained with; None for networks that were trained with none.

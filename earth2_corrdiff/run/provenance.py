@@ -39,6 +39,7 @@ def provenance(
     """
     spec = downscaler.spec
     what = downscaler.name.rpartition(":")[2] if isinstance(downscaler, Diagnostic) else "CorrDiff"
+    some = {"variables": ", ".join(spec.written)} if spec.written else {}
     packages = ("earth2_corrdiff", "earth2studio", "torch", "numpy", "zarr")
     attributes = {
         "title": f"{what} downscaling{synthetic_note(spec, synthetic)}",
@@ -52,6 +53,7 @@ def provenance(
         "device": downscaler.device.type,
         "versions": json.dumps({name: version_of(name) for name in packages}),
         "command": command,
+        **some,
     }
     if isinstance(downscaler, Diagnostic):
         return attributes | {"model": downscaler.name, "acceleration": "none"}

@@ -206,7 +206,7 @@ def check_gappy(field: NDArray[Any], variable: str, source: str, time: np.dateti
             logger.warning(text, source, variable, when, float(finite.max()))
     if np.isinf(field).any():
         fault = f"{variable} is infinite at {int(np.isinf(field).sum())} of {field.size} points"
-    elif sentinel := _sentinel(variable, field):
+    elif fault is None and (sentinel := _sentinel(variable, field)):
         fault = f"{variable} {sentinel}"
     if fault:
         raise InputError(f"the input from {source}{when} cannot be used: {fault}")
@@ -289,7 +289,7 @@ def _sentinel(variable: str, layer: NDArray[Any]) -> str | None:
     found, count = sentinels_to_nan(layer, variable)
     if not count:
         return None
-    number = float(layer[np.isnan(found)][0])
+    number = float(layer[np.isnan(found) & ~np.isnan(layer)][0])
     return (
         f"has {number:g} at {count} of {layer.size} points; {number:g} stands for a missing value: fill it, "
         "or use another source"

@@ -119,8 +119,8 @@ def _fields(data: xr.Dataset, path: Path, rows: TimeRows) -> xr.Dataset:
 
 def _plane(data: xr.Dataset) -> tuple[str, ...]:
     """The two dimensions of fields: lat and lon, or those of 2-D ones."""
-    bent = "lat" in data.variables and data["lat"].ndim == 2 and data["lat"].dims == data["lon"].dims
-    return tuple(map(str, data["lat"].dims)) if bent else ("lat", "lon")
+    lat, lon = (data.variables[axis].dims if axis in data.variables else () for axis in ("lat", "lon"))
+    return tuple(map(str, lat)) if len(lat) == 2 and lat == lon else ("lat", "lon")
 
 
 def _member_axis(data: xr.Dataset) -> str | None:

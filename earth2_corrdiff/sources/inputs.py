@@ -142,11 +142,11 @@ class Inputs:
 
         source = self.source.at(self.cases[number])
         daily = self.spec is not None and self.spec.daily_hour is not None
-        read = self._kept_day if daily else self._fetch
+        read = self._kept_day if daily else self.read
         fields = [read(source, time, tuple(names)) for time in self.times(number)]
         return torch.stack(fields) if len(fields) > 1 else fields[0]
 
-    def _fetch(self, source: Source, time: np.datetime64, names: tuple[str, ...]) -> Tensor:
+    def read(self, source: Source, time: np.datetime64, names: tuple[str, ...]) -> Tensor:
         """Fields ``[C (+ 1), h, w]`` of one time, checked."""
         import torch
 
@@ -182,7 +182,7 @@ class Inputs:
     def _kept_day(self, source: Source, time: np.datetime64, names: tuple[str, ...]) -> Tensor:
         """The same of a day, whose valid times share it: the last few are kept."""
         if (time, names) not in self._recent:
-            self._recent[time, names] = self._fetch(source, time, names)
+            self._recent[time, names] = self.read(source, time, names)
             while len(self._recent) > RECENT:
                 self._recent.popitem(last=False)
         return self._recent[time, names]

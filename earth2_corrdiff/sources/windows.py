@@ -141,9 +141,12 @@ def shared(have: Grid, want: Grid, size: int = 1) -> Window | None:
     centres = have if size == 1 else _moving_means(have, size)
     find = _corners if have.curvilinear or want.curvilinear else _nearest
     rows, columns = find(centres, want, size)
-    at = np.ix_(rows, columns)
-    lat, lon = centres.mesh()
-    if not same_points(lat[at], lon[at], *want.mesh()):
+    if find is _nearest:
+        same = same_points(centres.lat[rows], centres.lon[columns], want.lat, want.lon)
+    else:
+        at, (lat, lon) = np.ix_(rows, columns), centres.mesh()
+        same = same_points(lat[at], lon[at], *want.mesh())
+    if not same:
         return None
     rows, columns = ((first[:, None] + np.arange(size)).ravel() for first in (rows, columns))
     return Window(rows, columns, want)

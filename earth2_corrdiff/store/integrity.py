@@ -109,8 +109,7 @@ class Integrity:
     def damaged(self, written: list[list[int]], every_byte: bool) -> Iterator[tuple[int, int, str]]:
         """Case, number and fault of each damaged member.
 
-        A damaged coarse input counts as damage of the first member of its case: it is written again with
-        that member.
+        A damaged coarse input counts as damage of the first member of its case: it is written with that.
 
         Parameters
         ----------
@@ -122,7 +121,7 @@ class Integrity:
         left = READ
         for case, member in self._newest_first(written):
             parts = [self._member(case, member)]
-            if member == written[case][0]:
+            if member == 0:
                 parts.append(self._coarse(case))
             for part in parts:
                 fault = self._by_size(part)
@@ -132,11 +131,6 @@ class Integrity:
                 if fault is not None:
                     yield case, member, fault
                     break
-
-    def fault(self, case: int, member: int) -> str | None:
-        """The fault of a member, or of its coarse input; both are read completely."""
-        parts = (self._member(case, member), self._coarse(case))
-        return next(filter(None, map(self._by_reading, parts)), None)
 
     def _member(self, case: int, member: int) -> Part:
         arrays = (*self.layout.outputs, *self._errors)
@@ -186,7 +180,7 @@ class Integrity:
         where = self.layout.cases.index(case)
         coarse = [np.asarray(self._array(f"{name}_lowres")[where]) for name in self.layout.lowres]
         found = self.layout.missing(torch.from_numpy(np.stack(coarse))).numpy()
-        return dict(zip(self.layout.outputs, found, strict=True))
+        return dict(zip(self.layout.outputs, found, strict=bool(self.layout.outputs)))
 
     def _size(self, part: Part) -> int:
         files = (file for name in part.arrays for file in chunk_files(self._array(name), part.where))

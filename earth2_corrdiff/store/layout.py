@@ -24,6 +24,8 @@ ERROR = "compression_error"
 MAX_ERROR = "compression_max_error"
 COMPRESSION = "compression"
 VALID = "valid_time"
+MEAN, SPREAD = "_mean", "_spread"
+"""Ends of the names of ensemble means and standard deviations."""
 OUTPUT = "output"
 IDENTITY = (
     "model",
@@ -41,6 +43,8 @@ IDENTITY = (
     "precision",
     "kernels",
     "stages",
+    "variables",
+    "keep",
     COMPRESSION,
 )
 """Attributes that must not differ between the runs that fill one store."""
@@ -49,6 +53,8 @@ UNSET = {
     COMPRESSION: LOSSLESS,
     "patches": "none",
     "stages": "both",
+    "variables": "all",
+    "keep": "all",
     "kernels": "the defaults",
 }
 """Meaning of attributes that a store lacks."""
@@ -67,8 +73,8 @@ class Layout:
         Times of analyses, or times, lead times and coarse members of forecasts: S axes
     seeds : np.ndarray
         ``[*S, M]`` int64, of each member
-    outputs, lowres : tuple[str, ...]
-        Variables of the output, and of the coarse input
+    outputs, lowres, means : tuple[str, ...]
+        Variables of the output, of the coarse input, and those whose mean over the members is kept
     output_grid, input_grid : Grid
         Their grids, fine and coarse
     attributes : dict
@@ -95,6 +101,7 @@ class Layout:
     bounds: dict[str, Bound] = field(default_factory=dict)
     projected: tuple[NDArray[Any], NDArray[Any]] | None = None
     missing: Callable[[Tensor], Tensor] | None = None
+    means: tuple[str, ...] = ()
 
     @property
     def members(self) -> int:

@@ -38,8 +38,8 @@ Time = int | TimeLike | Case
 """A position in `cases`, a valid time (UTC), or a case of `cases`."""
 
 
-def open_store(path: str | Path) -> xr.Dataset:
-    """Open a store that ``run-corrdiff`` wrote, lazily.
+def open_store(path: str | Path, fields: bool = True) -> xr.Dataset:
+    """Open a store that ``run-corrdiff`` wrote, lazily; with ``fields=False`` also one without members.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def open_store(path: str | Path) -> xr.Dataset:
         raise InputError(f"{path} is not a Zarr store: give the folder that run-corrdiff wrote")
     _check_metadata(path)
     try:
-        return _checked(open_lazily(path), path)
+        return _checked(open_lazily(path), path, fields)
     except InputError:
         raise
     except Exception as error:  # codecs and stores have no common class for damage
@@ -77,18 +77,23 @@ def _check_metadata(path: Path) -> None:
     )
 
 
-def _checked(ds: xr.Dataset, path: Path) -> xr.Dataset:
+def _checked(ds: xr.Dataset, path: Path, fields: bool = True) -> xr.Dataset:
     """`ds` with its lat and lon as coordinates, if it is a store of CorrDiff's output."""
-    fault = _fault(ds)
+    fault = _fault(ds, fields)
     if fault is not None:
         raise InputError(f"{path} is not a store of run-corrdiff: {fault}")
     for axis in {"time", "sample", LEAD, ENSEMBLE} & set(ds.dims):
         if axis in ds.variables and not _is_axis(read_values(ds[axis], axis)):
             raise DamageError(f"{axis} is lost, the store is damaged; {REPAIR}")
+    return with_coordinates(ds)
+
+
+def with_coordinates(ds: xr.Dataset) -> xr.Dataset:
+    """A dataset with its latitudes and longitudes as coordinates."""
     return ds.set_coords([name + end for end in ("", COARSE) for name in ("lat", "lon") if name + end in ds])
 
 
-def _fault(ds: xr.Dataset) -> str | None:
+def _fault(ds: xr.Dataset, fields: bool = True) -> str | None:
     """What distinguishes a dataset from a store of CorrDiff's output; None if it is one."""
     missing = {"time", "sample", "lat", "lon"} - set(ds.variables)
     if missing:
@@ -97,7 +102,11 @@ def _fault(ds: xr.Dataset) -> str | None:
         return f"its times are {ds['time'].dtype}, not dates"
     if LEAD in ds.dims and ds[LEAD].dtype.kind != "m":
         return f"its lead times are {ds[LEAD].dtype}"
-    return None if output_variables(ds) else "it has no variable over time, sample, lat, lon"
+    if not fields or output_variables(ds):
+        return None
+    if ds.attrs.get("keep", "all") != "all":
+        return f"it was made with --keep {ds.attrs['keep']} and has no members"
+    return "it has no variable over time, sample, lat, lon"
 
 
 def _is_axis(values: Any) -> bool:

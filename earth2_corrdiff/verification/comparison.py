@@ -116,7 +116,7 @@ class Verification:
             if set(target.components) <= set(forecast.variables)
         }
         self.truth_values = {target.name: Histogram() for target in self.targets}
-        self._lacking: dict[tuple[str, str], list[float]] = {}
+        self.lacking: dict[tuple[str, str], list[float]] = {}
 
     def _variables(self) -> list[str]:
         have = list(self.forecasts[0].variables)
@@ -225,7 +225,7 @@ class Verification:
             if cases[-1].known:
                 found |= {(name, target.name): score(some, cases[-1]) for name, some in members.items()}
         for key, share in lacking.items():
-            self._lacking.setdefault(key, []).append(share)
+            self.lacking.setdefault(key, []).append(share)
         for case in cases:
             self.truth_values[case.target.name].add(case.truth, case.weights)
         for key, series in self.series.items():
@@ -275,7 +275,7 @@ class Verification:
             if count:
                 values = "value of the truth stands" if count == 1 else "values of the truth stand"
                 yield f"{count} {values} for missing ones of {name} (-999, 9999, 1e20, …): not verified."
-        for (forecast, name), shares in self._lacking.items():
+        for (forecast, name), shares in self.lacking.items():
             if share := sum(shares) / len(shares):
                 lack = f"The {forecast} of {name} has no value at {100 * share:.3g} % of the truth's points"
                 yield f"{lack}: they are left out for all."
@@ -290,7 +290,7 @@ class Verification:
 
     def _used(self, target: Target) -> str:
         """What is done with the part of the truth that counts."""
-        less = any(sum(shares) for (_, name), shares in self._lacking.items() if name == target.name)
+        less = any(sum(shares) for (_, name), shares in self.lacking.items() if name == target.name)
         return "known, and forecast by all" if less else "known"
 
     def _tiles(self) -> Iterator[str]:

@@ -95,12 +95,12 @@ def open_verification(
     fitted = Baselines(training, ds, downscaler) if isinstance(training, Training) else training
 
     def verification(one: xr.Dataset, lead: np.timedelta64 | None = None) -> Verification:
-        return _verification(one, known, domain, settings, downscaler, others, fitted, lead)
+        return verification_of(one, known, domain, settings, downscaler, others, fitted, lead)
 
-    return verification(ds) if every is None or wanted is None else _by_lead(ds, wanted, verification)
+    return verification(ds) if every is None or wanted is None else by_lead(ds, wanted, verification)
 
 
-def _by_lead(ds: xr.Dataset, leads: Leads, verification: Callable[..., Verification]) -> VerificationByLead:
+def by_lead(ds: xr.Dataset, leads: Leads, verification: Callable[..., Verification]) -> VerificationByLead:
     """Treat each lead time like a store of analyses; lead times without anything to verify are left out."""
     every = ds["lead_time"].to_numpy()
 
@@ -236,7 +236,7 @@ def _forecasts(
     return forecasts
 
 
-def _verification(
+def verification_of(
     ds: xr.Dataset,
     truth: Truth,
     domain: Domain,

@@ -116,9 +116,10 @@ class Truth:
         placed = self._placed
         if placed is None or (self.fields.grid is None and not own.matches(placed[0])):
             if own.curvilinear:
-                raise InputError(f"{self.fields.title} has no 1-D lat and lon; regrid it, and give the file")
-            window = around(self.grid, own)
-            placed = self._placed = own, window, Regridder(window.grid, self.grid)
+                placed = self._placed = own, self._cut_out(own), None
+            else:
+                window = around(self.grid, own)
+                placed = self._placed = own, window, Regridder(window.grid, self.grid)
         return placed[1:]
 
 

@@ -4,23 +4,35 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 import zarr
 from tiny import curved, make_networks, straight
 
 from earth2_corrdiff.base.block_means import Blocks
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.cli.run import main
+from earth2_corrdiff.model.earth2studio import CorrDiff
+from earth2_corrdiff.model.options import ModelOptions
+from earth2_corrdiff.model.packages import names
+from earth2_corrdiff.model.packages.files import Folder
 from earth2_corrdiff.model.packages.writer import save_package
 from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, Statistics
+from earth2_corrdiff.plotting import plot_ensemble, plot_lowres, plot_member
+from earth2_corrdiff.run.packages import load_model
+from earth2_corrdiff.store.reader import cases, open_store
 from earth2_corrdiff.training.block_means import make_own_pairs
 from earth2_corrdiff.training.convert import Area
 from earth2_corrdiff.training.pairs import Channels, PairFile
+from earth2_corrdiff.verification import verify
+from earth2_corrdiff.verification.report import html
 
 CREDIT = "Data: the agency, CC BY 4.0"
 INPUTS, OUTPUTS = ("t2m", "tp06", "r2m"), ("t2m", "tp06")
@@ -77,6 +89,7 @@ def spec_of(pairs: PairFile, gaps: bool, **more: Any) -> CorrDiffSpec:
         "blocks": pairs.blocks,
         "attribution": CREDIT,
         "name": "agency",
+        "seed": 5,
     }
     return CorrDiffSpec(inputs, outputs, pairs.coarse_grid, pairs.fine_grid, **{**what, **more})
 
@@ -123,30 +136,40 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return made
 
 
+def as_sources(folder: Path, row: int) -> xr.Dataset:
+    """The coarse fields of a pair as a file of their own, north first where they are not."""
+    pairs = xr.open_zarr(folder / "pairs.zarr", consolidated=False)
+    bent = pairs["lat_lowres"].ndim == 2
+    plane, turn = ("y", "x") if bent else ("lat", "lon"), (slice(None, None, -1), slice(None))
+    own = [(plane, turn)] * 2 if bent else [(plane[:1], turn[:1]), (plane[1:], turn[1:])]
+    fields = {n: (("time", *plane), pairs[f"{n}_lowres"].values[[row], ::-1]) for n in INPUTS}
+    axes = {
+        n: (dims, pairs[f"{n}_lowres"].values[turn])
+        for n, (dims, turn) in zip(("lat", "lon"), own, strict=True)
+    }
+    return xr.Dataset(fields, {"time": pairs["time"].values[[row]], **axes})
+
+
 @pytest.mark.slow
 def test_the_input_is_that_of_the_pairs(folder: Path) -> None:
     """Bit for bit, of both lead times of the second run; the output is missing where its coarse cell is."""
     root: Any = zarr.open_group(str(folder / "run.zarr"), mode="r")
     pairs: Any = zarr.open_group(str(folder / "pairs.zarr"), mode="r")
-    rows = (
-        [int(np.flatnonzero(hours == h)[-1]) for h in (6, 12)]
-        if (hours := pairs["lead_time"][:] / 3600) is not None
-        else []
-    )
-    for i, row in enumerate(rows):
-        for name in INPUTS:
-            assert np.array_equal(root[f"{name}_lowres"][0, i], pairs[f"{name}_lowres"][row], equal_nan=True)
+    last = {int(lead) // 3600: row for row, lead in enumerate(pairs["lead_time"][:])}
+    for name in INPUTS:
+        want = pairs[f"{name}_lowres"][:][[last[6], last[12]]]
+        assert np.array_equal(root[f"{name}_lowres"][0], want, equal_nan=True)
     for name in OUTPUTS:
         own = np.isnan(root[f"{name}_lowres"][0]).repeat(4, -2).repeat(4, -1)[:, None]
         assert np.array_equal(np.isnan(root[name][0]), np.broadcast_to(own, root[name].shape[1:]))
+    gaps = np.isnan(root["t2m_lowres"][0, 0]).mean()
     assert root.attrs["attribution"] == CREDIT
-    gaps = np.isnan(root["t2m_lowres"][0, 0]).any()
-    assert ("missing_values" in root.attrs) is bool(gaps)
+    assert (f"{100 * gaps:.3g} % at {RUN}:00 + 6 h" in root.attrs.get("missing_values", "")) is bool(gaps)
 
 
 @pytest.mark.slow
 def test_a_run_with_gaps_is_resumed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A complete store is complete; a lost field is found, and computed again to the same bits."""
+    """A complete store is complete; a field with other gaps is found, and computed again to the same bits."""
     assert run(folder, "run.zarr", "--resume", "--check") == 0
     assert "nothing to do" in capsys.readouterr().out
     root: Any = zarr.open_group(str(folder / "run.zarr"), mode="r+", use_consolidated=False)
@@ -158,44 +181,90 @@ def test_a_run_with_gaps_is_resumed(folder: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.slow
+def test_means_and_scores_of_members_with_gaps(folder: Path) -> None:
+    """What is kept of members that are not written is missing where they are; scores leave it out."""
+    truth = folder / "pairs.zarr"
+    more = ("--keep", "mean", "--score", str(truth), "--score-variables", "t2m", "--variables", "t2m")
+    assert run(folder, "mean.zarr", *more, leads="6h") == 0
+    kept, whole = open_store(folder / "mean.zarr"), open_store(folder / "run.zarr")
+    members = whole["t2m"].isel(lead_time=[0])
+    for end, want in (
+        ("mean", members.mean("sample", skipna=False)),
+        ("spread", members.std("sample", ddof=1, skipna=False)),
+    ):
+        assert np.allclose(kept[f"t2m_{end}"].values, want.values, equal_nan=True, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_other_grids(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Coarse fields on the package's cells are taken as they are, north first, too; others are refused."""
-    pairs = xr.open_zarr(folder / "pairs.zarr")
-    row = int(
-        np.flatnonzero(
-            pairs["lead_time"] == 6 * 3600
-            if pairs["lead_time"].dtype.kind != "m"
-            else pairs["lead_time"] == np.timedelta64(6, "h")
-        )[-1]
-    )
-    low = xr.Dataset(
-        {
-            n: (
-                ("time", "y", "x") if pairs["lat_lowres"].ndim == 2 else ("time", "lat", "lon"),
-                pairs[f"{n}_lowres"].values[[row]][:, ::-1],
-            )
-            for n in INPUTS
-        },
-        {"time": pairs["time"].values[[row]]},
-    )
-    dims = (("y", "x"),) * 2 if pairs["lat_lowres"].ndim == 2 else (("lat",), ("lon",))
-    low = low.assign_coords(
-        lat=(dims[0], pairs["lat_lowres"].values[::-1]),
-        lon=(
-            dims[1],
-            pairs["lon_lowres"].values[::-1] if pairs["lon_lowres"].ndim == 2 else pairs["lon_lowres"].values,
-        ),
-    )
+    """Coarse fields on the package's cells are taken as they are, in rows of either order; others refused."""
+    low = as_sources(folder, 2)
     low.to_netcdf(folder / "low.nc")
-    capsys.readouterr()
+    low.isel({low["t2m"].dims[1]: slice(1, None)}).to_netcdf(folder / "other.nc")
     argv = [str(low["time"].values[0])[:16], "--package", str(folder / "package"), "--device", "cpu"]
     argv += ["--seed", "3", "--precision", "fp32", "--overwrite", "--output", str(folder / "low.zarr")]
     assert main([*argv, "--source", f"file:{folder / 'low.nc'}"]) == 0
     there: Any = zarr.open_group(str(folder / "low.zarr"), mode="r")
     for name in INPUTS:
-        want = pairs[f"{name}_lowres"].values[row]
-        assert np.array_equal(there[f"{name}_lowres"][0], want, equal_nan=True)
-    low.isel({dims[0][0]: slice(1, None)}).to_netcdf(folder / "other.nc")
+        assert np.array_equal(there[f"{name}_lowres"][0], low[name].values[0, ::-1], equal_nan=True)
     capsys.readouterr()
     assert main([*argv, "--source", f"file:{folder / 'other.nc'}"]) == 2
     assert "hold neither the points whose means the package takes nor its" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_labelled_calls(folder: Path) -> None:
+    """Of a DataArray on the coarse cells, curvilinear ones, too; rows may run the other way."""
+    model = CorrDiff.load_model(Folder(folder / "package"), precision="fp32")
+    x = as_sources(folder, 2).to_dataarray("variable").transpose("time", "variable", ...)
+    made = model(x.isel(variable=[2, 0, 1]))
+    plain = torch.from_numpy(x.values[:, :, ::-1].copy())
+    want = model.downscaler(plain, model.member_seeds(), valid_times=x["time"].values)
+    assert model.seed is not None and np.array_equal(made.values, want.numpy(), equal_nan=True)
+    assert np.isnan(made.values).any() == np.isnan(plain.numpy()).any()
+    grid, shifted = model.spec.input_grid, x.assign_coords(lat=x["lat"] + 1)
+    assert [model.input_coords()[n].shape for n in ("lat", "lon")] == [grid.lat.shape, grid.lon.shape]
+    with pytest.raises(InputError, match="the model takes .* latitudes from .*; cut them out first"):
+        model(shifted)
+
+
+@pytest.mark.slow
+def test_pictures_and_scores(folder: Path) -> None:
+    """Gaps have no colour of a value, and are no part of a score; the data's makers are named."""
+    ds = open_store(folder / "run.zarr")
+    for figure in (plot_member(ds, 0), plot_lowres(ds, 0), plot_ensemble(ds, 0, {"tp06": 0.001})):
+        assert CREDIT in [text.get_text() for text in figure.texts]
+        figure.canvas.draw()
+    truth = xr.open_zarr(folder / "pairs.zarr", consolidated=False)
+    truth = truth[[*OUTPUTS, "lat", "lon"]].isel(time=[0]).assign_coords(time=cases(ds).valid_times[0, :1])
+    result = verify(folder / "run.zarr", truth, leads="6h")
+    assert CREDIT in html(result, "run") and result.about["attribution"] == CREDIT
+    gaps = float(ds["t2m"].isel(time=0, lead_time=0, sample=0).isnull().mean())
+    weight = result.series["ensemble", "t2m"].column("weight")
+    assert (weight[0] < 1) == (gaps > 0) and np.isfinite(
+        result.score("crps", "ensemble", result.targets[0]).value
+    )
+
+
+@pytest.mark.slow
+def test_packages_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shipped package has a name, and no default source; its folder of the same name is no package."""
+    _, pairs = prepared(tmp_path, straight(16, 24), Blocks(4), False)
+    monkeypatch.setitem(names.SHIPPED, "tiny-3km", tmp_path / "package")
+    monkeypatch.setattr(names, "KNOWN", (*names.KNOWN, "tiny-3km"))
+    names.check_name("tiny-3km")
+    spec = load_model(ModelOptions("tiny-3km", "cpu")).spec
+    assert spec.attribution == CREDIT and spec.blocks == pairs.blocks and spec.name == "agency"
+    with pytest.raises(InputError, match="tiny-3km has no default source; give"):
+        names.default_source("tiny-3km")
+    for wrong in (
+        {"attribution": "two\nlines"},
+        {"block_means": {"coarse": 8}},
+        {"block_means": {"coarse": 2, "fine": 1}},
+    ):
+        path = tmp_path / "package" / "metadata.json"
+        kept = json.loads(path.read_text())
+        path.write_text(json.dumps(kept | wrong))
+        with pytest.raises(InputError, match="attribution must be a line|must be like|do not make the input"):
+            load_model(ModelOptions("tiny-3km", "cpu"))
+        path.write_text(json.dumps(kept))
