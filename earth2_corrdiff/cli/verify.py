@@ -74,6 +74,11 @@ def _parser() -> ArgumentParser:
     add("--fit", metavar="FIRST/LAST", help="times of PAIRS to fit on (default: all before those verified)")
     add("--noise", metavar="FIRST/LAST", help="times of PAIRS for the noise's variance (default: as --fit)")
     add(
+        "--nearest",
+        action="store_true",
+        help="with --baselines and --package: distance of members to the nearest training field, of --fit",
+    )
+    add(
         "--lead",
         metavar="LEADS",
         help="lead times of forecasts to verify, like 24h, 0/48/6h or 6,12 (default: all); scores come by "
@@ -174,6 +179,8 @@ def verify(args: argparse.Namespace) -> None:
         result = _scored(args, settings)
     else:
         names = pairs("--truth-name", args.truth_name, str)
+        if args.nearest:
+            _print_nearest(args, how, names)
         verification = open_verification(args.store, args.truth, truth_names=names, **how)
         about = {"total": len(verification.times), "desc": "verifying", "unit": "time", "delay": 1}
         for _ in progress_bar(verification, **about):
@@ -210,6 +217,15 @@ def _verify_at_stations(args: argparse.Namespace, how: dict[str, Any]) -> None:
             path = args.output.with_name(f"{args.output.stem}-stations{ending}.csv")
             found.save(path)
             print(f"wrote {path}\n")
+
+
+def _print_nearest(args: argparse.Namespace, how: dict[str, Any], names: dict[str, str]) -> None:
+    from earth2_corrdiff.verification import nearest_in_training
+
+    model, training = how["downscaler"], how["training"]
+    if model is None or training is None:
+        raise InputError("--nearest goes with --baselines and --package")
+    print(nearest_in_training(args.store, args.truth, model, training, names).table().text())
 
 
 def _settings(args: argparse.Namespace) -> Settings:
