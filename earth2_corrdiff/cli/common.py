@@ -96,6 +96,18 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add("--no-acceleration", action="store_true", help="stock arithmetic, operation by operation: slow")
 
 
+def add_storage_options(parser: argparse.ArgumentParser) -> None:
+    """The option for URLs of object stores."""
+    parser.add_argument(
+        "--storage-options",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="how to open s3://, gs:// and az:// URLs, like anon=true, endpoint_url=https://… or "
+        "profile=NAME; repeatable (default: the environment's variables, and for S3 the profile of AWS)",
+    )
+
+
 def add_variant_options(parser: argparse.ArgumentParser) -> None:
     """Options of packages with several networks, or of domains of any size."""
     add = parser.add_argument_group("COSMO").add_argument

@@ -15,7 +15,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.errors import InputError, renamed
-from earth2_corrdiff.cli.common import INPUT_ERROR, progress_bar, run_command
+from earth2_corrdiff.base.object_path import as_path, storage_options
+from earth2_corrdiff.cli.common import INPUT_ERROR, pairs, progress_bar, run_command
 from earth2_corrdiff.cli.log import Log
 from earth2_corrdiff.cli.measure import trace_path, traced
 from earth2_corrdiff.cli.run_options import NAME, run_parser
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from earth2_corrdiff.run.downscaling import Downscaling
 
 SOME_FAILED = 3
+OPTION = "--storage-options"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,7 +56,7 @@ def _work(arguments: list[str]) -> int:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     processes = meet(processes, os.environ)
     try:
-        with processes.refusals():
+        with processes.refusals(), storage_options(pairs(OPTION, args.storage_options, str)):
             return run(args, processes)
     except InputError as error:
         if processes.first:
@@ -75,10 +77,20 @@ def _parsed(arguments: list[str], processes: Processes) -> argparse.Namespace:
             redirect_stdout(nowhere),
         ):
             args = run_parser().parse_args(arguments)
-    args.command = shlex.join([NAME, *arguments])
+    args.command = shlex.join([NAME, *without_secrets(arguments)])
     if processes.attempt:  # the launcher has started the job again: go on
         args.resume, args.overwrite = True, False
     return args
+
+
+def without_secrets(arguments: Sequence[str]) -> list[str]:
+    """Arguments without the values of storage options, which may be keys."""
+    found = list(arguments)
+    for i, word in enumerate(found):
+        given = i > 0 and found[i - 1] == OPTION
+        if given or word.startswith(f"{OPTION}="):
+            found[i] = f"{'' if given else f'{OPTION}='}{word.removeprefix(f'{OPTION}=').partition('=')[0]}=…"
+    return found
 
 
 def run(args: argparse.Namespace, processes: Processes) -> int:
@@ -90,7 +102,7 @@ def run(args: argparse.Namespace, processes: Processes) -> int:
     log = Log(NAME, "INFO" if processes.first else "WARNING", args.debug, held=True)
     source = _source(args)
     cases = source.cases(args.times, args.lead)
-    args.output = args.output or Path("outputs") / f"corrdiff-{_label(cases)}.zarr"
+    args.output = as_path(args.output or Path("outputs") / f"corrdiff-{_label(cases)}.zarr")
     if args.package != OWN:
         check_name(args.package)
     if processes.first:

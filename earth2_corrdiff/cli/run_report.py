@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earth2_corrdiff.cli.measure import peak_memory
@@ -14,6 +13,7 @@ from earth2_corrdiff.model.packages.names import PUBLISHED
 
 if TYPE_CHECKING:
     from earth2_corrdiff.base.cases import Cases
+    from earth2_corrdiff.base.object_path import AnyPath
     from earth2_corrdiff.model.earth2studio import CorrDiff
     from earth2_corrdiff.run.downscaling import Downscaling
     from earth2_corrdiff.sources import Forecast, Source
@@ -42,7 +42,7 @@ def announce(
     )
 
 
-def report(run: Downscaling, output: Path, loaded: float) -> str:
+def report(run: Downscaling, output: AnyPath, loaded: float) -> str:
     """One line about the run that has ended, and one about what was compressed."""
     from earth2_corrdiff.base.errors import listed
     from earth2_corrdiff.run.provenance import synthetic_note

@@ -10,10 +10,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.files import check_writable, flush, writing
+from earth2_corrdiff.base.object_path import AnyPath, ObjectPath
+from earth2_corrdiff.store import objects
 
 SEED = "member_seed"
 SEED_NAME = "seed of the member's noise"
@@ -23,8 +25,10 @@ UNWRITTEN = -1
 KEPT = "; what is written is kept, go on with --resume"
 """Hint of messages about a store that can be resumed."""
 
+P = TypeVar("P", Path, ObjectPath, AnyPath)
 
-def check_target(path: Path, overwrite: bool, resume: bool) -> None:
+
+def check_target(path: AnyPath, overwrite: bool, resume: bool) -> None:
     """Refuse a path that is taken or cannot be written, before anything is computed.
 
     Raises
@@ -33,12 +37,16 @@ def check_target(path: Path, overwrite: bool, resume: bool) -> None:
         If the store exists and neither ``overwrite`` nor ``resume`` is asked for, if it is damaged so that
         only ``overwrite`` helps, or if something else is there
     """
+    if isinstance(path, ObjectPath):
+        _check_url(path)
     with writing(path):
         _undo(path)
         if path.exists():
             if is_headless(path):
                 resumable = resume and recorded(replacement(path)) is not None
                 if not overwrite and not resumable:
+                    if recorded(replacement(path)) is not None:
+                        raise InputError(f"the replacement of {path} was interrupted; go on with --resume")
                     raise InputError(f"the store {path} is damaged ({metadata_fault(path)}); use --overwrite")
             elif recorded(path) is None:
                 raise InputError(
@@ -49,13 +57,21 @@ def check_target(path: Path, overwrite: bool, resume: bool) -> None:
         check_writable(path)
 
 
-def recorded(path: Path) -> dict[str, Any] | None:
+def _check_url(path: ObjectPath) -> None:
+    """Refuse a URL at which nothing can be written."""
+    if path.url.startswith("http"):
+        raise InputError(f"nothing can be written to {path}; use s3://BUCKET/PATH, gs://… or az://…")
+    if not path.name:
+        raise InputError(f"{path} is a bucket and not a store; use {path}/NAME.zarr")
+
+
+def recorded(path: AnyPath) -> dict[str, Any] | None:
     """Attributes of the store of a run; None if there is no such store at the path."""
     attributes = (_node(path) or {}).get("attributes")
     return attributes if isinstance(attributes, dict) and "package_sha256" in attributes else None
 
 
-def is_headless(path: Path) -> bool:
+def is_headless(path: AnyPath) -> bool:
     """True if a folder is the store of a run whose own metadata are lost, by its members' seeds.
 
     A folder with readable metadata that are not those of a run is no such store, whatever else it holds.
@@ -65,7 +81,7 @@ def is_headless(path: Path) -> bool:
     return _node(path) is None and isinstance(name, str) and name.startswith(SEED_NAME)
 
 
-def metadata_fault(path: Path) -> str | None:
+def metadata_fault(path: AnyPath) -> str | None:
     """What is lost or unreadable of the metadata of a Zarr store (format 3); None if they are complete.
 
     The store's copy of all metadata lists the arrays. Readers that use the copy alone do not notice such
@@ -82,16 +98,20 @@ def metadata_fault(path: Path) -> str | None:
     return None
 
 
-def _node(path: Path) -> dict[str, Any] | None:
+def _node(path: AnyPath) -> dict[str, Any] | None:
     """The metadata of a group or an array; None if they are lost or cannot be read."""
     try:
-        found = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        data = (path / "zarr.json").read_bytes()
+    except OSError:
+        return None
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and found.get("node_type") in ("group", "array") else None
 
 
-def _lost(path: Path) -> str:
+def _lost(path: AnyPath) -> str:
     return "cannot be read" if (path / "zarr.json").exists() else "is lost"
 
 
@@ -122,7 +142,7 @@ def replaced(path: Path, name: object = None) -> Iterator[Path]:
         _undo(path)
 
 
-def exchange(new: Path, path: Path) -> None:
+def exchange(new: P, path: P) -> None:
     """Move a complete store to its path; the old one waits beside it until that is done.
 
     Raises
@@ -130,6 +150,9 @@ def exchange(new: Path, path: Path) -> None:
     OSError
         If the file system refuses
     """
+    if isinstance(new, ObjectPath) and isinstance(path, ObjectPath):
+        objects.exchange(new, path)
+        return
     real, old = path.resolve(), beside(path, "old")
     shutil.rmtree(old, ignore_errors=True)
     if real.exists():
@@ -139,13 +162,16 @@ def exchange(new: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def replacement(path: Path) -> Path:
+def replacement(path: P) -> P:
     """The path beside a store where its replacement grows until that is complete."""
     return beside(path, "next")
 
 
-def remove_replacement(path: Path) -> None:
+def remove_replacement(path: AnyPath) -> None:
     """Remove an interrupted replacement; no other process may be writing the store."""
+    if isinstance(path, ObjectPath):
+        objects.remove(replacement(path))
+        return
     shutil.rmtree(replacement(path), ignore_errors=True)
 
 
@@ -171,14 +197,18 @@ def tidy(path: Path) -> None:
             shutil.rmtree(beside(store, suffix), ignore_errors=True)
 
 
-def beside(path: Path, suffix: str) -> Path:
+def beside(path: P, suffix: str) -> P:
     """A hidden path beside the store's real one, behind links."""
+    if isinstance(path, ObjectPath):
+        return path.with_name(f".{path.name}.{suffix}")
     real = path.resolve()
     return real.with_name(f".{real.name}.{suffix}")
 
 
-def _undo(path: Path) -> None:
+def _undo(path: AnyPath) -> None:
     """Put the old store back where its replacement ended between the two moves."""
+    if isinstance(path, ObjectPath):
+        return
     real = path.resolve()
     if real.name and beside(path, "old").exists() and not real.exists():
         beside(path, "old").rename(real)

@@ -14,6 +14,7 @@ from zarr.storage import LocalStore, MemoryStore
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.files import writing
 from earth2_corrdiff.base.free_memory import free_bytes
+from earth2_corrdiff.base.object_path import AnyPath, ObjectPath, as_path
 from earth2_corrdiff.base.studio import KVBackend, XarrayBackend, ZarrBackend
 from earth2_corrdiff.store.claims import SECOND, Claims
 from earth2_corrdiff.store.layout import Layout
@@ -37,7 +38,7 @@ class Output:
     Parameters
     ----------
     target : str | Path | IOBackend
-        Path of a Zarr store, or an Earth2Studio backend that is already open
+        Path or URL of a Zarr store, or an Earth2Studio backend that is already open
     overwrite, resume : bool, optional
         Replace what is there, or go on with it; by default it is refused
 
@@ -55,12 +56,12 @@ class Output:
     """
 
     def __init__(self, target: Any, overwrite: bool = False, resume: bool = False) -> None:
-        self.target = Path(target) if isinstance(target, str | Path) else target
+        self.target = as_path(target) if isinstance(target, str | Path) else target
         self.overwrite, self.resume = overwrite, resume
         self.claims: Claims | None = None
         self.replaces = False
         self._store: Store | None = None
-        if isinstance(self.target, Path):
+        if isinstance(self.target, AnyPath):
             check_target(self.target, overwrite, resume)
 
     @property
@@ -72,7 +73,7 @@ class Output:
 
     def recorded(self) -> dict[str, Any]:
         """Attributes of the store that a resumed run goes on with; empty if there is none."""
-        if isinstance(self.target, Path):
+        if isinstance(self.target, AnyPath):
             return recorded(replacement(self.target)) or recorded(self.target) or {}
         return dict(self.target.root.attrs) if isinstance(self.target, ZarrBackend) else {}
 
@@ -118,7 +119,7 @@ class Output:
         InputError
             If it belongs to another run, or cannot be resumed
         """
-        if isinstance(self.target, Path):
+        if isinstance(self.target, AnyPath):
             self.enter()
             return self._resumed(layout)
         if isinstance(self.target, ZarrBackend):
@@ -145,7 +146,7 @@ class Output:
         """
         self.enter()
         store = Store.resume(replacement(self.target) if replaces else self.target, layout, self.target)
-        if self._alone:
+        if isinstance(self.target, Path) and self._alone:
             tidy(self.target)
         return self._opened(store, replaces)
 
@@ -157,10 +158,10 @@ class Output:
         InputError
             If it cannot be written, or other processes are writing there
         """
-        if not isinstance(self.target, Path):
+        if not isinstance(self.target, AnyPath):
             return (Store if isinstance(self.target, ZarrBackend) else Plain)(self.target, layout)
         self.enter()
-        if not self._alone:
+        if isinstance(self.target, Path) and not self._alone:
             raise InputError(
                 f"another process is writing {self.target}; join it with --resume, or wait until it has ended"
             )
@@ -172,14 +173,23 @@ class Output:
 
     def close(self) -> None:
         """Leave the store to other processes; the last one moves a complete replacement to its path."""
+        if isinstance(self.target, ObjectPath):
+            self._put_in_place()
         if self.claims is None:
             return
         self.claims.close()
         self.claims = None
         if self.replaces and self._store is not None:
             with writing(self.target, KEPT), Claims(beside(self.target, "lock"), join=False) as claims:
-                path = replacement(self.target)
-                if claims.alone and path.exists() and not any(self._store.all_missing()):
+                if claims.alone:
+                    self._put_in_place()
+
+    def _put_in_place(self) -> None:
+        """Move a complete replacement to its path."""
+        path = replacement(self.target)
+        if self.replaces and self._store is not None and path.exists():
+            with writing(self.target, KEPT):
+                if not any(self._store.all_missing()):
                     exchange(path, self.target)
 
     @property
