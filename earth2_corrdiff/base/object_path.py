@@ -328,29 +328,28 @@ def check_reached(error: Exception, path: object = "the object store") -> None:
 
 def refusal(path: object, error: Exception) -> InputError:
     """An error of obstore in one sentence."""
-    kind = UnavailableError if re.search(OFFLINE, str(error), re.IGNORECASE) else InputError
-    return kind(f"cannot use {path}: {reason(path, error)}")
+    text = f"{type(error).__name__} {error}".replace(str(path), "")
+    keys = KEYS.get(str(path).partition(":")[0], "the credentials")
+    found = (words.format(keys=keys) for pattern, words in REASONS.items() if re.search(pattern, text))
+    why = next(found, first_line(error, 200).rpartition(" - ")[2].rstrip(".:"))
+    return (UnavailableError if why in PASSING else InputError)(f"cannot use {path}: {why}")
 
 
-OFFLINE = r"sending request|dns error|timed? ?out|connect|\b(429|500|502|503|504)\b"
-NO_KEYS = r"169\.254\.169\.254|metadata\.google|metadata/identity|token from|credential"
+PASSING = ("no connection to the server", "the server is overloaded or down; try again later")
 REASONS = {
     r"NoSuchBucket|ContainerNotFound|bucket does not exist": "there is no such bucket; make it first",
     r"InvalidBucketName": "that is not a valid name of a bucket",
-    NO_KEYS: "there are no credentials; set {keys}, or use --storage-options anon=true",
+    r"169\.254\.169\.254|metadata\.google": (
+        "there are no credentials; set {keys}, or use --storage-options anon=true"
+    ),
     r"PermissionDenied|Unauthenticated|AccessDenied|Forbidden|SignatureDoesNotMatch|InvalidAccessKeyId": (
         "permission denied; check {keys}, which must be allowed to list, read and write"
     ),
-    r"redirect|AuthorizationHeaderMalformed": "the bucket is in another region; set AWS_REGION to it",
+    r"redirect without LOCATION|AuthorizationHeaderMalformed": (
+        "the bucket is in another region; set AWS_REGION to it"
+    ),
     r"Account must be specified": "the account is missing; set {keys}",
-    r"sending request|dns error|timed? ?out|connect": "no connection to the server",
+    r"status code: (429|5\d\d)": PASSING[1],
+    r"sending request|dns error|timed out": PASSING[0],
 }
-
-
-def reason(path: object, error: Exception) -> str:
-    """The rest of the sentence."""
-    text = f"{type(error).__name__} {error}"
-    for pattern, words in REASONS.items():
-        if re.search(pattern, text):
-            return words.format(keys=KEYS.get(str(path).partition(":")[0], "the credentials"))
-    return first_line(error, 200).rpartition(" - ")[2].rstrip(".:")
+"""What the text of an error means."""

@@ -236,7 +236,7 @@ def open_parts(path: str | Path, rename: Mapping[str, str] | None = None) -> Par
 
 
 def _open(path: AnyPath, rename: Mapping[str, str]) -> Part:
-    if path.is_file() and is_grib(path):
+    if isinstance(path, Path) and path.is_file() and is_grib(path):
         from earth2_corrdiff.sources.grib import GribFile
 
         return GribFile(path, rename)

@@ -196,8 +196,8 @@ def files_of(given: str | AnyPath) -> list[AnyPath]:
 def _objects(path: ObjectPath) -> list[AnyPath]:
     """Files of a URL, a folder or a pattern in an object store: Zarr as it is, others downloaded."""
     found: list[ObjectPath] = [path]
-    if not is_zarr(path) and not path.is_file():
-        parts = path.url.split("/")
+    parts = path.url.split("/")
+    if set("*?[") & set(path.url) or not (is_zarr(path) or path.is_file()):
         fixed = next((i for i, part in enumerate(parts) if set("*?[") & set(part)), len(parts))
         folder, pattern = replace(path, url="/".join(parts[:fixed])), parts[fixed:] or ["*"]
         keys = sorted({_file_or_zarr(key) for key, *_ in folder.entries()})
