@@ -12,11 +12,12 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn, TypeVar
 
 from earth2_corrdiff.base.errors import InputError, UnavailableError
+from earth2_corrdiff.base.object_path import storage_options
 
 Args = TypeVar("Args")
 Value = TypeVar("Value")
@@ -106,6 +107,11 @@ def add_storage_options(parser: argparse.ArgumentParser) -> None:
         help="how to open s3://, gs:// and az:// URLs, like anon=true, endpoint_url=https://… or "
         "profile=NAME; repeatable (default: the environment's variables, and for S3 the profile of AWS)",
     )
+
+
+def stored(args: argparse.Namespace) -> AbstractContextManager[None]:
+    """With the storage options of a command's URLs."""
+    return storage_options(pairs("--storage-options", args.storage_options, str))
 
 
 def add_variant_options(parser: argparse.ArgumentParser) -> None:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.files import make_folder, whole, writing
-from earth2_corrdiff.base.object_path import AnyPath, as_path, storage_options
+from earth2_corrdiff.base.object_path import AnyPath, as_path
 from earth2_corrdiff.cli.common import (
     ArgumentParser,
     add_storage_options,
     command_parser,
     entry_point,
     pairs,
+    stored,
 )
 from earth2_corrdiff.cli.log import Log
 
@@ -129,7 +130,7 @@ def plot(args: argparse.Namespace) -> None:
 
     Log(NAME)
     cmap = None if args.colormap is None else style.colormap(args.colormap)
-    with storage_options(pairs("--storage-options", args.storage_options, str)):
+    with stored(args):
         ds = panels.only(open_store(_only_store(as_path(args.store))), args.variables)
     figures.checked_thresholds(ds, thresholds)
     if args.plot_lowres:

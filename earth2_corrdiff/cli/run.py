@@ -9,27 +9,28 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.errors import InputError, renamed
-from earth2_corrdiff.base.object_path import as_path, storage_options
-from earth2_corrdiff.cli.common import INPUT_ERROR, pairs, progress_bar, run_command
+from earth2_corrdiff.base.object_path import AnyPath, as_path
+from earth2_corrdiff.cli.common import progress_bar, run_command, stored
 from earth2_corrdiff.cli.log import Log
 from earth2_corrdiff.cli.measure import trace_path, traced
-from earth2_corrdiff.cli.run_options import NAME, run_parser
-from earth2_corrdiff.cli.run_report import announce, report, report_failures
+from earth2_corrdiff.cli.run_options import NAME, finish_parser, run_parser
+from earth2_corrdiff.cli.run_report import announce, count, report, report_failures
 
 if TYPE_CHECKING:
     from earth2_corrdiff.base.cases import Cases
     from earth2_corrdiff.base.processes import Processes
     from earth2_corrdiff.model.earth2studio import CorrDiff
     from earth2_corrdiff.run.downscaling import Downscaling
+    from earth2_corrdiff.run.tasks import Part
 
 SOME_FAILED = 3
-OPTION = "--storage-options"
+DISTRIBUTION = ("--task", "--workers", "--scheduler", "--storage-options")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,67 +47,79 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(arguments: list[str]) -> int:
-    """Run as one of the processes that the launcher has started."""
-    from earth2_corrdiff.base.processes import launched, meet
+    """Prepare or finish a run, or compute a part of it or all."""
+    if arguments[:1] == ["finish"]:
+        args = finish_parser().parse_args(arguments[1:])
+        with stored(args):
+            return finish(as_path(args.store))
+    args = _parsed(arguments)
+    with stored(args):
+        return _start(args)
+
+
+def _start(args: argparse.Namespace) -> int:
+    from earth2_corrdiff.base.processes import launched, process_group
 
     processes = launched(os.environ)
-    args = _parsed(arguments, processes)
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # PyTorch's profiler writes about GPUs that are missing
-    if processes.size > 1:  # of a process that is gone PyTorch writes stack traces of C++
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    processes = meet(processes, os.environ)
-    try:
-        with processes.refusals(), storage_options(pairs(OPTION, args.storage_options, str)):
-            return run(args, processes)
-    except InputError as error:
-        if processes.first:
-            raise
-        if "refused" in processes.message():
-            return INPUT_ERROR  # the first process prints why
-        raise renamed(error, f"process {processes.rank} of {processes.size}: {error}") from error
-
-
-def _parsed(arguments: list[str], processes: Processes) -> argparse.Namespace:
-    """The options; errors are printed by the first process."""
-    if processes.first:
-        args = run_parser().parse_args(arguments)
-    else:
-        with (
-            open(os.devnull, "w", encoding="utf-8") as nowhere,
-            redirect_stderr(nowhere),
-            redirect_stdout(nowhere),
-        ):
-            args = run_parser().parse_args(arguments)
-    args.command = shlex.join([NAME, *without_secrets(arguments)])
     if processes.attempt:  # the launcher has started the job again: go on
         args.resume, args.overwrite = True, False
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # PyTorch's profiler writes about GPUs that are missing
+    if not args.shard_patches or processes.size == 1:
+        return run(args, processes)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of a lost process: stack traces of C++
+    args.device = _device(args.device, processes)
+    backend = "gloo" if args.device == "cpu" else "cpu:gloo,cuda:nccl"
+    from earth2_corrdiff.run.patch_parallel import PATIENCE
+
+    with process_group(processes, os.environ, backend, timeout=PATIENCE):
+        return run(args, processes)
+
+
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    prepare = arguments[:1] == ["prepare"]
+    args = run_parser().parse_args(arguments[prepare:])
+    args.prepare, args.command = prepare, shlex.join([NAME, *_plain(arguments[prepare:])])
     return args
 
 
-def without_secrets(arguments: Sequence[str]) -> list[str]:
-    """Arguments without the values of storage options, which may be keys."""
-    found = list(arguments)
-    for i, word in enumerate(found):
-        given = i > 0 and found[i - 1] == OPTION
-        if given or word.startswith(f"{OPTION}="):
-            found[i] = f"{'' if given else f'{OPTION}='}{word.removeprefix(f'{OPTION}=').partition('=')[0]}=…"
-    return found
+def _plain(arguments: list[str]) -> Iterator[str]:
+    """The arguments without those that change nothing of the store: who does what, and the keys to it."""
+    words = iter(arguments)
+    for word in words:
+        option, _, value = word.partition("=")
+        given = len(option) > 2 and any(name.startswith(option) for name in DISTRIBUTION)  # or its beginning
+        if not given:
+            yield word
+        elif not value:
+            next(words, None)
+
+
+def finish(store: AnyPath) -> int:
+    """Complete the store of a run whose tasks are done, or say what it misses."""
+    from earth2_corrdiff.store.target import finish
+
+    missing, members = finish(store)
+    if missing:
+        print(f"{store} misses {missing} of {count(members, 'member')}; run the tasks that failed again")
+        return SOME_FAILED
+    print(f"{store} is complete: {count(members, 'member')}")
+    return 0
 
 
 def run(args: argparse.Namespace, processes: Processes) -> int:
     """Check the options, load, run, and report what was written; the exit status."""
-    from earth2_corrdiff.model.packages.names import OWN, check_name, is_remote
+    from earth2_corrdiff.model.packages.names import OWN, check_name
     from earth2_corrdiff.store.paths import check_target
 
     _check(args)
+    part = _part(args, processes)
     log = Log(NAME, "INFO" if processes.first else "WARNING", args.debug, held=True)
     source = _source(args)
     cases = source.cases(args.times, args.lead)
     args.output = as_path(args.output or Path("outputs") / f"corrdiff-{_label(cases)}.zarr")
     if args.package != OWN:
         check_name(args.package)
-    if processes.first:
-        check_target(args.output, args.overwrite, args.resume)
+    check_target(args.output, args.overwrite, args.resume or not part.whole or not processes.first)
     start = perf_counter()
     if sys.stderr.isatty() and processes.first:  # not in a log file, where an error shall be one line
         print(f"{NAME}: loading the package {args.package} …", file=sys.stderr, flush=True)
@@ -114,22 +127,34 @@ def run(args: argparse.Namespace, processes: Processes) -> int:
     from earth2_corrdiff.cli.loading import model_options
     from earth2_corrdiff.run.packages import load_model
 
-    if not processes.first and (args.package == OWN or is_remote(args.package)):
-        processes.message()  # the first process downloads it, the others find it in the cache
     args.device = _device(args.device, processes)
     model = load_model(model_options(args))
-    announce(model, source, cases, args, processes.size)
+    announce(model, source, cases, args, processes.size if args.shard_patches else 1)
     loaded = perf_counter() - start
     if args.shard_patches and _follows(model, processes):
         return 0
-    downscaling = _downscale(model, source, args, log, processes)
-    if processes.first:
-        if args.profile:
-            print(f"wrote the profile {trace_path(args.output)}; open it with https://ui.perfetto.dev")
-        print(report(downscaling, args.output, loaded))
-        report_failures(NAME, downscaling)
-    processes.leave()
-    return SOME_FAILED if downscaling.failed and processes.first else 0
+    downscaling = _downscaling(model, source, args, part)
+    if args.prepare:
+        return _prepare(downscaling, log)
+    _downscale(downscaling, args, log, processes)
+    if args.profile:
+        print(f"wrote the profile {trace_path(args.output)}; open it with https://ui.perfetto.dev")
+    print(report(downscaling, args.output, loaded))
+    report_failures(NAME, downscaling)
+    return SOME_FAILED if downscaling.failed else 0
+
+
+def _part(args: argparse.Namespace, processes: Processes) -> Part:
+    """The part of this process: as asked for, or as its launcher numbers it."""
+    from earth2_corrdiff.base.processes import Processes, in_array
+    from earth2_corrdiff.run.tasks import Part
+
+    if args.prepare and args.task:
+        raise InputError("prepare is for all tasks; leave out --task")
+    if args.prepare or args.task:
+        return Part.parse(args.task or "1/1")
+    array, own = in_array(os.environ), Processes() if args.shard_patches else processes
+    return Part(array.rank * own.size + own.rank, array.size * own.size)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -147,6 +172,8 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} must be 1 or more, got {value}")
+    if args.overwrite and args.task:
+        raise InputError("one process replaces the store; run-corrdiff prepare --overwrite, then the tasks")
     if args.overwrite and args.resume:
         raise InputError("--overwrite and --resume exclude each other")
     if args.check and not args.resume:
@@ -191,12 +218,9 @@ def _follows(model: CorrDiff, processes: Processes) -> bool:
     from earth2_corrdiff.run.patch_parallel import check_shares, follow
 
     check_shares(model.patching, processes.size)
-    if processes.first:
-        return False
-    if "refused" in (message := processes.message()):
-        raise InputError(message["refused"])
-    follow(processes, model.downscaler)
-    return True
+    if not processes.first:
+        follow(processes, model.downscaler)
+    return not processes.first
 
 
 @contextmanager
@@ -207,33 +231,42 @@ def _leads(downscaling: Downscaling, args: argparse.Namespace, processes: Proces
         return
     from earth2_corrdiff.run.patch_parallel import lead
 
-    processes.announce(seed=downscaling.seed)  # the store is ready
     with lead(processes, downscaling.model.downscaler) as downscaling.make_members:
         yield
 
 
-def _profiled(args: argparse.Namespace, processes: Processes) -> AbstractContextManager[None]:
-    """With ``--profile``, the trace of the first process."""
-    return traced(trace_path(args.output)) if args.profile and processes.first else nullcontext()
+def _profiled(args: argparse.Namespace) -> AbstractContextManager[None]:
+    """With ``--profile``, the trace."""
+    return traced(trace_path(args.output)) if args.profile else nullcontext()
 
 
-def _downscale(
-    model: CorrDiff, source: Any, args: argparse.Namespace, log: Log, processes: Processes
-) -> Downscaling:
-    from earth2_corrdiff.base.processes import Processes, Steps
+def _downscaling(model: CorrDiff, source: Any, args: argparse.Namespace, part: Part) -> Downscaling:
     from earth2_corrdiff.run.downscaling import Downscaling, Options
 
-    own = Processes() if args.shard_patches else processes  # then no other process has members of its own
     names = ("seed", "overwrite", "resume", "command", "keep_going", "compress", "check")
-    options = Options(processes=own, **{name: getattr(args, name) for name in names})
-    downscaling = Downscaling(args.times, model, source, args.output, options, lead_time=args.lead)
+    options = Options(part=part, **{name: getattr(args, name) for name in names})
+    return Downscaling(args.times, model, source, args.output, options, lead_time=args.lead)
+
+
+def _prepare(downscaling: Downscaling, log: Log) -> int:
+    missing = sum(map(len, downscaling.prepare()))
+    log.release()
+    print(
+        f"prepared {downscaling.output.target}: {missing} of {count(downscaling.members, 'member')} to "
+        f"compute; seed {downscaling.seed}; run all --task I/N, in any order, with the same options"
+    )
+    return 0
+
+
+def _downscale(downscaling: Downscaling, args: argparse.Namespace, log: Log, processes: Processes) -> None:
+    """Run, with a progress bar; what ends it says what is kept."""
     members = iter(downscaling)  # from here on nothing is refused that could be known before
     log.release()
     look = {"desc": "denoising", "unit": "step", "delay": 0, "disable": not processes.first}
     with progress_bar(total=downscaling.evaluations, **look) as bar:
-        downscaling.progress = steps = Steps(own, bar.update)
+        downscaling.progress = bar.update
         try:
-            with _leads(downscaling, args, processes), _profiled(args, processes):
+            with _leads(downscaling, args, processes), _profiled(args):
                 for _ in members:
                     pass
         except (KeyboardInterrupt, InputError) as stop:
@@ -242,7 +275,3 @@ def _downscale(
             if isinstance(stop, InputError):
                 raise renamed(stop, str(stop) if "--resume" in str(stop) else f"{stop}; {keeps}") from stop
             raise KeyboardInterrupt(keeps) from None
-        steps.exchange()
-        if not downscaling.failed:
-            bar.update(bar.total - bar.n)  # what other jobs have done
-    return downscaling

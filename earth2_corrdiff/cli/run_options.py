@@ -31,7 +31,8 @@ def run_parser() -> ArgumentParser:
         "Downscale global weather to kilometre scale with CorrDiff and write a Zarr store.",
         f"{EVERYWHERE}. Exit status: 0; 2 where something cannot be used; 75 where it may work later "
         "(no network, not published yet); 3 where some times failed with --keep-going; 130 after Ctrl-C. "
-        "Several processes of torchrun or srun share one run; with --resume several commands can, too.",
+        "Tasks: run-corrdiff prepare TIME …, then run-corrdiff TIME … --task I/N for each I, then "
+        "run-corrdiff finish STORE.",
         debug="show debug messages, and the traceback of an error",
     )
     add = parser.add_argument
@@ -97,7 +98,29 @@ def run_parser() -> ArgumentParser:
     add("--profile", action="store_true", help="write a trace of PyTorch's profiler beside the output")
     add_variant_options(parser)
     _add_domain(parser)
+    _add_distribution(parser)
     return parser
+
+
+def finish_parser() -> ArgumentParser:
+    """The parser of ``run-corrdiff finish``."""
+    parser = command_parser(
+        f"{NAME} finish", "Complete the store of a run whose tasks are done, or say what it lacks (status 3)."
+    )
+    parser.add_argument("store", metavar="STORE", help="the store of the run, a path or URL")
+    add_storage_options(parser)
+    return parser
+
+
+def _add_distribution(parser: ArgumentParser) -> None:
+    """Options of runs beyond one process."""
+    add = parser.add_argument_group("several machines").add_argument
+    add(
+        "--task",
+        metavar="I/N",
+        help="compute the part I of N of the run, like 1/3; all N fill one store, in any order (default: as "
+        "numbered by torchrun, srun, a Slurm array, or by JOB_COMPLETION_INDEX and JOB_COMPLETIONS)",
+    )
 
 
 def _add_domain(parser: ArgumentParser) -> None:

@@ -51,13 +51,13 @@ def report(run: Downscaling, output: AnyPath, loaded: float) -> str:
     H, W = model.spec.output_grid.shape
     synthetic = synthetic_note(model.spec, run.source.synthetic)
     stages = ", ".join(f"{name} {value:.1f} s" for name, value in {"load": loaded, **run.seconds}.items())
-    done = f"wrote {output}"
+    part = run.options.part
+    what = str(output) if part.whole else f"part {part.number + 1} of {part.of} of {output}"
+    done = f"wrote {what}"
     if run.found == run.members:
-        done = f"nothing to do, {output} is complete"
+        done = f"nothing to do, {what} is complete"
     elif run.found:
-        done = (
-            f"completed {output} ({run.members - run.found} of {count(run.members, 'member')} were missing)"
-        )
+        done = f"completed {what} ({run.members - run.found} of {count(run.members, 'member')} were missing)"
     if run.failed:
         done += f" but for {len(run.failed)} of {count(len(run.cases), _case(run.cases))} that failed"
     return (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.files import check_file
-from earth2_corrdiff.base.object_path import AnyPath, ObjectPath, as_path, storage_options
+from earth2_corrdiff.base.object_path import AnyPath, ObjectPath, as_path
 from earth2_corrdiff.cli.common import (
     ArgumentParser,
     add_storage_options,
@@ -19,6 +19,7 @@ from earth2_corrdiff.cli.common import (
     pairs,
     progress_bar,
     quiet_imports,
+    stored,
 )
 from earth2_corrdiff.cli.log import Log
 from earth2_corrdiff.model.packages.names import NAMES as PACKAGES
@@ -128,7 +129,7 @@ def verify(args: argparse.Namespace) -> None:
     """Check the options, verify, write the files, print the tables."""
     if args.no_report and args.report is not None:
         raise InputError("--report and --no-report exclude each other")
-    with storage_options(pairs("--storage-options", args.storage_options, str)):
+    with stored(args):
         _verify(args)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from loguru import logger
 from numpy.typing import NDArray
 from torch import Tensor
 
-from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.errors import InputError, TakenError
 from earth2_corrdiff.base.free_memory import free_bytes
 from earth2_corrdiff.base.object_path import ObjectPath
 from earth2_corrdiff.base.studio import ZarrBackend
@@ -30,7 +31,7 @@ from earth2_corrdiff.model.spec import check_count
 from earth2_corrdiff.run.loop import MakeMembers, MemberLoop, Tally, jobs
 from earth2_corrdiff.run.options import Options
 from earth2_corrdiff.run.provenance import provenance
-from earth2_corrdiff.run.share import Share
+from earth2_corrdiff.run.tasks import Task
 from earth2_corrdiff.sources import Inputs, Source, as_source
 from earth2_corrdiff.store.error_bounds import Bound, Kept
 from earth2_corrdiff.store.layout import Layout, compression, member_seeds
@@ -70,17 +71,17 @@ class Downscaling:
     samples, sampling : int, Sampling
         Members of each case, and how they are sampled
     make_members : MakeMembers
-        Computes members: ``Downscaler.members``, or a function that several processes share
+        Computes members: ``Downscaler.members``, or the same on several processes
     seconds : dict[str, float]
         Time spent waiting for the input, for the networks and for the disk, so far
     written : int
-        Members computed and written so far, by this process
+        Members computed and written so far
     found : int
-        Members that were there already
+        Members of this part that were there already
     failed : dict[int, str]
         Numbers of the cases whose input could not be used, where ``keep_going`` is asked for, and why
     kept : dict[str, Kept]
-        At the end, in the first process: sizes and errors of the variables that are kept with a bound
+        At the end: sizes and errors of the variables that are kept with a bound
 
     Raises
     ------
@@ -108,11 +109,10 @@ class Downscaling:
         self.cases, self._tally, self.found = self.source.cases(time, lead_time), Tally(), 0
         for lead in [None] if self.cases.leads is None else self.cases.leads / np.timedelta64(1, "h"):
             model.spec.lead_label(lead)  # raises where the networks were not trained for it
-        processes = self.options.processes
-        how = (self.options.overwrite, self.options.resume) if processes.first else (False, True)
-        self.output = Output(output, *how)
-        if processes.size > 1 and not isinstance(self.output.target, Path):
-            raise InputError("several processes share a Zarr store on disk alone; give the output as a path")
+        if not self.options.part.whole and self.options.overwrite:
+            raise InputError("a part of a run replaces no store; prepare the run with --overwrite")
+        self.resume = self.options.resume or not self.options.part.whole
+        self.output = Output(output, self.options.overwrite, self.resume)
         self.seed = self._choose_seed()
         self._known_seeds: dict[int, NDArray[np.int64]] = {}
         given = self.options.max_batch
@@ -155,7 +155,7 @@ class Downscaling:
         """The seed asked for, else the store's on resume, else the model's, else a new one."""
         if self.options.seed is not None:
             return int(self.options.seed)
-        if self.options.resume and "seed" in self.output.recorded():
+        if self.resume and "seed" in self.output.recorded():
             return int(self.output.recorded()["seed"])
         return int(self.model.seed) if self.model.seed is not None else fresh_seed()
 
@@ -174,12 +174,12 @@ class Downscaling:
 
     @property
     def members(self) -> int:
-        """Members of the whole run, over all cases."""
-        return len(self.cases) * self.samples
+        """Members of this part of the run, over all cases."""
+        return len(self.options.part.within(len(self.cases), self.samples))
 
     @property
     def evaluations(self) -> int:
-        """Denoising steps of the whole run, over all members."""
+        """Denoising steps of this part of the run, over all members."""
         regression = self.model.spec.inference_mode == "regression"
         return 0 if regression else self.members * self.sampling.calls
 
@@ -209,83 +209,78 @@ class Downscaling:
         InputError
             If the input cannot be fetched or used, or the output cannot be opened or is another run's
         """
-        processes = self.options.processes
-        try:
-            if not processes.first:
-                return self._follow(processes.message())
-            with processes.refusals():
-                work = self._lead()
-            processes.announce(seed=self.seed, replaces=self.output.replaces)
-            return work
-        except BaseException:
-            self.output.close()
-            raise
+        store, missing, ready = self._open()
+        return self._work(store, self.options.part.tasks(missing, self.samples), ready)
 
-    def _lead(self) -> Iterator[tuple[np.datetime64, int]]:
-        """Open the output, as the first process or the only one."""
-        if self.options.resume:
-            found = self._resumed()
-            if found is not None:
-                missing = found.all_missing()
-                self._check_room(sum(map(len, missing)))
-                return self._work(found, missing, self._first(missing, found.layout.lowres))
-        self._check_room(self.members)
+    def prepare(self) -> list[list[int]]:
+        """Make the output, or open it if it is there; members of each case that it misses.
+
+        Raises
+        ------
+        InputError
+            If the input cannot be fetched or used, or the output cannot be opened or is another run's
+        """
+        return self._open()[1]
+
+    def _open(self) -> tuple[Store | Plain, list[list[int]], dict[int, Tensor]]:
+        """The output, what it misses, and the inputs that had to be fetched for it."""
+        found = self._resumed() if self.resume else None
+        if found is not None:
+            return self._opened(found)
         missing = [list(range(self.samples))] * len(self.cases)
+        self._check_room(sum(map(len, missing)))
         names = self._inputs.kept
-        ready = self._first(missing, names)
+        ready = self._first(list(range(len(missing))), names)  # of the whole run, whoever makes its store
         if len(names) > len(self.model.input_variables) and all(x[-1].isnan().all() for x in ready.values()):
             names = names[:-1]  # the archive has it, but not here
-        with self._tally.clock("write"):
-            store = self.output.create(self._layout(names))
-        return self._work(store, missing, ready)
+        try:
+            with self._tally.clock("write"):
+                return self.output.create(self._layout(names)), missing, ready
+        except TakenError:
+            if not self.resume or (found := self._resumed()) is None:
+                raise
+            return self._opened(found)
+
+    def _opened(self, store: Store) -> tuple[Store, list[list[int]], dict[int, Tensor]]:
+        missing = store.all_missing()
+        self._check_room(sum(map(len, missing)))
+        tasks = self.options.part.tasks(missing, self.samples)
+        return store, missing, self._first([task.case for task in tasks], store.layout.lowres)
 
     def _resumed(self) -> Store | None:
         """The store of an earlier run, or of one that has begun just now, without its damaged members."""
-        self.output.enter()
         self.seed = self._choose_seed()
         store = self.output.existing(self._layout(self._inputs.kept))
         if store is not None:
-            store.take_back(self._inputs.whole, self.options.check, self.output.claims)
+            own = self.options.part.within(len(self.cases), self.samples)
+            store.take_back(self._inputs.whole, self.options.check, own)
         return store
 
-    def _follow(self, message: dict[str, Any]) -> Iterator[tuple[np.datetime64, int]]:
-        """Join the first process at the store that it has opened."""
-        if "refused" in message:
-            raise InputError(message["refused"])
-        self.seed = int(message["seed"])
-        store = self.output.join(self._layout(self._inputs.kept), bool(message["replaces"]))
-        return self._work(store, store.all_missing(), {})
-
-    def _first(self, missing: list[list[int]], names: tuple[str, ...]) -> dict[int, Tensor]:
-        """Number and input of the first case that misses members; none where none does."""
-        wanted = [number for number, members in enumerate(missing) if members]
+    def _first(self, cases: list[int], names: tuple[str, ...]) -> dict[int, Tensor]:
+        """Number and input of the first of these cases; none of none."""
         with self._tally.clock("fetch"):
-            return self._inputs.first(wanted, names, self.failed if self.options.keep_going else None)
+            return self._inputs.first(cases, names, self.failed if self.options.keep_going else None)
 
     def _work(
-        self, store: Store | Plain, missing: list[list[int]], ready: dict[int, Tensor]
+        self, store: Store | Plain, tasks: list[Task], ready: dict[int, Tensor]
     ) -> Iterator[tuple[np.datetime64, int]]:
         """Compute and write what is missing; ``ready`` has inputs that are fetched already."""
-        self.found = self.members - sum(map(len, missing))
-        if self.options.processes.first and self.found:
+        self.found = self.members - sum(len(task.members) for task in tasks)
+        if self.found:
             self._advance(self.found * self.evaluations // self.members)
-        claims, failed = self.output.claims, self.failed if self.options.keep_going else None
-        share = Share(store.missing, store.layout.members, claims, self.options.processes, self.failed)
-        pieces = share.of(missing, self._max_batch or self.model.downscaler.batch_size())
-        compute, inputs = self.make_members, len(self.model.input_variables)
-        how = (self.sampling, self._max_batch, self._advance)
-        loop = MemberLoop(compute, inputs, store, self._tally, *how, failed)
+        failed = self.failed if self.options.keep_going else None
+        loop = self._loop(store, self._tally, failed)
+        for number, member in loop(jobs(tasks, partial(self._fetch, store), ready, failed)):
+            yield self.cases[number].valid, member
+        if self.options.part.whole or not any(store.all_missing()):  # the last part completes the store
+            self.kept = self.output.finish(store)
 
-        def fetch(number: int) -> Tensor:
-            return self._inputs.fetch(number, store.layout.lowres)
+    def _loop(self, store: Store | Plain, tally: Tally, failed: dict[int, str] | None) -> MemberLoop:
+        how = (self.sampling, self._max_batch, self._advance, failed)
+        return MemberLoop(self.make_members, len(self.model.input_variables), store, tally, *how)
 
-        try:
-            for number, member in loop(jobs(pieces, fetch, ready, failed)):
-                yield self.cases[number].valid, member
-            if self.options.processes.first:
-                self.kept = store.finish()
-        finally:
-            self.output.close()
+    def _fetch(self, store: Store | Plain, case: int) -> Tensor:
+        return self._inputs.fetch(case, store.layout.lowres)
 
     def _advance(self, steps: int) -> None:
         if self.progress is not None:

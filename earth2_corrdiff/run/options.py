@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from earth2_corrdiff.base.processes import Processes
 from earth2_corrdiff.model.spec import Sampling
+from earth2_corrdiff.run.tasks import Part
 from earth2_corrdiff.store.error_bounds import Compression
 
 
@@ -28,8 +28,9 @@ class Options:
         For the provenance in the store
     keep_going : bool
         Go on without cases whose input cannot be used: see ``Downscaling.failed``
-    processes : Processes
-        This process among those of its job, which share the members and fill one store
+    part : Part
+        Part of the plan to compute: others fill the same store. With several, the store of the run is gone on
+        with if it is there
     compress : Compression | None
         Largest errors of the outputs in a Zarr store; by default there are none
     check : bool
@@ -47,7 +48,7 @@ class Options:
     resume: bool = False
     command: str = "earth2_corrdiff.downscale"
     keep_going: bool = False
-    processes: Processes = Processes()
+    part: Part = Part()
     compress: Compression | None = None
     check: bool = False
     number_of_samples: int | None = None

@@ -121,8 +121,7 @@ class Integrity:
     def damaged(self, written: list[list[int]], every_byte: bool) -> Iterator[tuple[int, int, str]]:
         """Case, number and fault of each damaged member.
 
-        A damaged coarse input counts as damage of the first member of its case: it is written again with
-        that member.
+        A damaged coarse input counts as damage of the first member of its case: it is written with that.
 
         Parameters
         ----------
@@ -134,7 +133,7 @@ class Integrity:
         left = 0 if isinstance(self.root.store, ObjectStore) else READ  # there a put is whole, or is not
         for case, member in self._newest_first(written):
             parts = [self._member(case, member)]
-            if member == written[case][0]:
+            if member == 0:
                 parts.append(self._coarse(case))
             for part in parts:
                 fault = self._by_size(part)
@@ -144,11 +143,6 @@ class Integrity:
                 if fault is not None:
                     yield case, member, fault
                     break
-
-    def fault(self, case: int, member: int) -> str | None:
-        """The fault of a member, or of its coarse input; both are read completely."""
-        parts = (self._member(case, member), self._coarse(case))
-        return next(filter(None, map(self._by_reading, parts)), None)
 
     def _member(self, case: int, member: int) -> Part:
         arrays = (*self.layout.outputs, *self._errors)

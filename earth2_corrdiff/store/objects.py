@@ -9,16 +9,19 @@ store's root come first when it is made, and last when it is moved, so that ther
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import time
 from typing import Any
 
 import numpy as np
 import obstore
 import zarr
+from loguru import logger
 from zarr.storage import ObjectStore
 
-from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.object_path import AnyPath, ObjectPath, asking
 from earth2_corrdiff.base.studio import ZarrBackend
 
@@ -32,17 +35,20 @@ BLOCK = 1000
 """Objects that are copied before it is renewed."""
 
 
-def make(path: ObjectPath, folder: Path) -> None:
-    """Put a store that is laid out in a local folder where there is none.
+@contextmanager
+def filled(fill: Callable[[Path], object]) -> Iterator[Path]:
+    """A new store in a temporary folder: what is put into an object store is what would be on a disk."""
+    with TemporaryDirectory() as folder:
+        fill(Path(folder))
+        yield Path(folder)
 
-    Raises
-    ------
-    InputError
-        If another process has made one meanwhile
-    """
-    if not (path / ROOT).create((folder / ROOT).read_bytes()):
-        raise InputError(f"another process has just made {path}; go on with it by --resume")
-    complete(path, folder)
+
+def make(path: ObjectPath, folder: Path) -> bool:
+    """Put a store that is laid out in a local folder where there is none; False if another was first."""
+    first = (path / ROOT).create((folder / ROOT).read_bytes())
+    if first:
+        complete(path, folder)
+    return first
 
 
 def complete(path: ObjectPath, folder: Path) -> None:
@@ -111,6 +117,11 @@ def remove(path: ObjectPath) -> None:
     path.remove(sorted(keys, key=lambda key: key == MOVING))
 
 
+def is_moving(new: ObjectPath) -> bool:
+    """True if a process has begun to move a new store."""
+    return (new / MOVING).is_file()
+
+
 def exchange(new: ObjectPath, path: ObjectPath) -> None:
     """Move a complete store over another one, by copies that the server makes; one process alone does it.
 
@@ -119,6 +130,7 @@ def exchange(new: ObjectPath, path: ObjectPath) -> None:
     """
     mark = new / MOVING
     if not _taken(mark):
+        logger.warning("another process moves the new store to {}; if it has died, finish it later", path)
         return
     if not (new / ROOT).is_file():  # another process has moved it
         mark.remove([""])

@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.files import check_writable, flush, writing
@@ -40,12 +43,14 @@ def check_target(path: AnyPath, overwrite: bool, resume: bool) -> None:
     if isinstance(path, ObjectPath):
         _check_url(path)
     with writing(path):
-        _undo(path)
+        if isinstance(path, Path) and (beside(path, "whole").exists() or beside(path, "old").exists()):
+            _settle(path)
         if path.exists():
-            if is_headless(path):
+            moving = isinstance(path, ObjectPath) and objects.is_moving(replacement(path))
+            if moving or is_headless(path):
                 resumable = resume and recorded(replacement(path)) is not None
                 if not overwrite and not resumable:
-                    if recorded(replacement(path)) is not None:
+                    if moving:
                         raise InputError(f"the replacement of {path} was interrupted; go on with --resume")
                     raise InputError(f"the store {path} is damaged ({metadata_fault(path)}); use --overwrite")
             elif recorded(path) is None:
@@ -139,25 +144,71 @@ def replaced(path: Path, name: object = None) -> Iterator[Path]:
             exchange(fresh, path)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-        _undo(path)
 
 
-def exchange(new: P, path: P) -> None:
+def make(path: AnyPath, fill: Callable[[Path], object], name: object = None) -> bool:
+    """Make a store where there is none: filled beside its path, flushed, and moved there by one rename.
+
+    Parameters
+    ----------
+    path : Path or ObjectPath
+        Its path
+    fill : Callable[[Path], object]
+        Writes the store at the path that it is called with
+    name : object, optional
+        Its name in messages, by default the path
+
+    Returns
+    -------
+    bool
+        False if another process was first: its store stays
+    """
+    if isinstance(path, ObjectPath):
+        with writing(name or path), objects.filled(fill) as folder:
+            return objects.make(path, folder)
+    fresh, real = beside(path, f"{uuid4().hex[:8]}.new"), path.resolve()
+    with writing(name or path):
+        real.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            fill(fresh)
+            flush((file for file in fresh.rglob("*") if file.is_file()), fresh)
+            fresh.rename(real)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            return False
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        flush([], real.parent)
+    return True
+
+
+def exchange(new: Path, path: Path) -> None:
     """Move a complete store to its path; the old one waits beside it until that is done.
+
+    Of several processes that try, the one does it whose first rename succeeds.
 
     Raises
     ------
     OSError
         If the file system refuses
     """
-    if isinstance(new, ObjectPath) and isinstance(path, ObjectPath):
-        objects.exchange(new, path)
-        return
-    real, old = path.resolve(), beside(path, "old")
-    shutil.rmtree(old, ignore_errors=True)
-    if real.exists():
-        real.rename(old)
-    new.rename(real)
+    with suppress(FileNotFoundError):
+        new.rename(beside(path, "whole"))
+        _settle(path)
+
+
+def _settle(path: Path) -> None:
+    """Do, or go on with, the moves of an exchange: a process may have died between them."""
+    real, old, whole = path.resolve(), beside(path, "old"), beside(path, "whole")
+    if whole.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        if real.exists():
+            real.rename(old)
+        with suppress(FileNotFoundError):  # of two that go on with it, one does it
+            whole.rename(real)
+    if old.exists() and not real.exists():
+        old.rename(real)
     flush([], real.parent)
     shutil.rmtree(old, ignore_errors=True)
 
@@ -168,7 +219,7 @@ def replacement(path: P) -> P:
 
 
 def remove_replacement(path: AnyPath) -> None:
-    """Remove an interrupted replacement; no other process may be writing the store."""
+    """Remove an interrupted replacement."""
     if isinstance(path, ObjectPath):
         objects.remove(replacement(path))
         return
@@ -186,15 +237,12 @@ def same_folder(path: Path, before: os.stat_result | None) -> bool:
 
 
 def tidy(path: Path) -> None:
-    """Remove leftovers of killed writes and replacements; no other process may be writing the store.
-
-    A replacement that has begun to grow stays: it can be resumed.
-    """
-    for store in (path, replacement(path)):
-        for partial in store.rglob("*.partial"):
-            partial.unlink(missing_ok=True)
-        for suffix in ("new", "old"):
-            shutil.rmtree(beside(store, suffix), ignore_errors=True)
+    """Remove what killed processes left of a store that is complete."""
+    for partial in path.rglob("*.partial"):
+        partial.unlink(missing_ok=True)
+    for made in (path.resolve(), replacement(path)):
+        for left in made.parent.glob(f".{escape(made.name)}.*.new"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def beside(path: P, suffix: str) -> P:
@@ -203,12 +251,3 @@ def beside(path: P, suffix: str) -> P:
         return path.with_name(f".{path.name}.{suffix}")
     real = path.resolve()
     return real.with_name(f".{real.name}.{suffix}")
-
-
-def _undo(path: AnyPath) -> None:
-    """Put the old store back where its replacement ended between the two moves."""
-    if isinstance(path, ObjectPath):
-        return
-    real = path.resolve()
-    if real.name and beside(path, "old").exists() and not real.exists():
-        beside(path, "old").rename(real)

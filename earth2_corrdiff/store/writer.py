@@ -9,11 +9,10 @@ last: a member with a seed is complete. No two members share a chunk, so several
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,26 +22,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from zarr.storage import LocalStore, ObjectStore
 
-from earth2_corrdiff.base.errors import InputError, MemberError, first_line
+from earth2_corrdiff.base.errors import InputError, MemberError, TakenError, first_line
 from earth2_corrdiff.base.files import flush, writing
 from earth2_corrdiff.base.object_path import AnyPath, ObjectPath, check_reached
 from earth2_corrdiff.base.studio import ZarrBackend
 from earth2_corrdiff.store.arrays import lay_out
 from earth2_corrdiff.store.bounded_error import BoundedFields
-from earth2_corrdiff.store.claims import Claims
 from earth2_corrdiff.store.error_bounds import Kept
 from earth2_corrdiff.store.integrity import Integrity, chunk_files, chunks_there, restore
 from earth2_corrdiff.store.layout import ERROR, Layout
-from earth2_corrdiff.store.objects import Presence, backend, complete, make, zarr_store
-from earth2_corrdiff.store.paths import (
-    KEPT,
-    SEED,
-    UNWRITTEN,
-    metadata_fault,
-    recorded,
-    replaced,
-    same_folder,
-)
+from earth2_corrdiff.store.objects import Presence, backend, complete, filled, zarr_store
+from earth2_corrdiff.store.paths import KEPT, SEED, UNWRITTEN, make, metadata_fault, recorded, same_folder
 
 LISTED = 5
 """Damaged members that are logged one by one."""
@@ -100,7 +90,7 @@ class Store:
         Parameters
         ----------
         path : Path or ObjectPath
-            Its path; a store that is there is replaced on a disk, and refused in an object store
+            Its path
         layout : Layout
             Its layout
         name : Path or ObjectPath, optional
@@ -108,16 +98,16 @@ class Store:
 
         Raises
         ------
+        TakenError
+            If another process was first
         InputError
             If the path cannot be written
         """
         name = name or path
-        if isinstance(path, ObjectPath):
-            with writing(name), _laid_out(layout) as folder:
-                make(path, folder)
-        else:
-            with replaced(path, name) as fresh:
-                cls(ZarrBackend(str(fresh)), layout, name=name)
+        if not make(path, lambda fresh: cls(ZarrBackend(str(fresh)), layout, name=name), name):
+            raise TakenError(
+                f"the output {name} was made by another process meanwhile; use --resume to go on with it"
+            )
         return cls.resume(path, layout, name)
 
     @classmethod
@@ -133,7 +123,7 @@ class Store:
         name = name or path
         fault = metadata_fault(path)
         if fault and isinstance(path, ObjectPath) and not layout.other_settings(recorded(path) or {}):
-            with writing(name), _laid_out(layout) as folder:
+            with writing(name), filled(lambda fresh: cls(ZarrBackend(str(fresh)), layout)) as folder:
                 complete(path, folder)
             fault = metadata_fault(path)
         if fault:
@@ -149,16 +139,16 @@ class Store:
     def missing(self, case: int) -> list[int]:
         """Members of a case that are not complete."""
         where = self.layout.cases.index(case)
-        return _missing(_seeds(self.io.root, where), self.layout.seeds[where])
+        return _missing(all_seeds(self.io.root, where), self.layout.seeds[where])
 
     def all_missing(self) -> list[list[int]]:
         """Members of every case that are not complete."""
         shape = (-1, self.layout.members)
-        pairs = zip(_seeds(self.io.root).reshape(shape), self.layout.seeds.reshape(shape), strict=True)
+        pairs = zip(all_seeds(self.io.root).reshape(shape), self.layout.seeds.reshape(shape), strict=True)
         return [_missing(found, seeds) for found, seeds in pairs]
 
     def take_back(
-        self, variables: Sequence[str], every_byte: bool = False, claims: Claims | None = None
+        self, variables: Sequence[str], every_byte: bool = False, own: Container[int] | None = None
     ) -> int:
         """Mark damaged members as not complete; return their number.
 
@@ -168,39 +158,39 @@ class Store:
             Variables of the coarse input that are finite everywhere
         every_byte : bool, optional
             Read all members; by default the newest ones, and check the file sizes of all others
-        claims : Claims | None, optional
-            Claims of this process: members that other processes compute are left to them
+        own : Container[int] | None, optional
+            Members by ``case * members + member`` that are looked at, by default all
         """
-        integrity = Integrity(self.io.root, self.layout, variables)
         found = 0
-        for case, member, fault in self._faults(integrity, every_byte):
-            piece = case * self.layout.members + member
-            if claims is not None and not claims.take(piece):
-                continue
-            if member in self.missing(case) or integrity.fault(case, member):
-                with writing(self.name, KEPT):
-                    self.io.root[SEED][*self.layout.cases.index(case), member] = UNWRITTEN
-                found += 1
-                if found <= LISTED:
-                    logger.warning(
-                        "member {} at {} is damaged and is computed again: {}",
-                        *(member, self.layout.cases[case], fault),
-                    )
-            if claims is not None:
-                claims.drop(piece)
+        for case, member, fault in self._faults(variables, every_byte, own):
+            with writing(self.name, KEPT):
+                self.io.root[SEED][*self.layout.cases.index(case), member] = UNWRITTEN
+            found += 1
+            if found <= LISTED:
+                logger.warning(
+                    "member {} at {} is damaged and is computed again: {}",
+                    *(member, self.layout.cases[case], fault),
+                )
         if found > LISTED:
             logger.warning("{} members are damaged and are computed again", found)
         return found
 
-    def _faults(self, integrity: Integrity, every_byte: bool) -> Iterator[tuple[int, int, str]]:
+    def _faults(
+        self, variables: Sequence[str], every_byte: bool, own: Container[int] | None
+    ) -> Iterator[tuple[int, int, str]]:
         """Case, number and fault of each member with a damaged seed or damaged fields."""
-        seeds = _seeds(self.io.root)
-        for where in np.argwhere((seeds != self.layout.seeds) & (seeds != UNWRITTEN)):
-            case = int(np.ravel_multi_index(tuple(where[:-1]), self.layout.cases.shape))
-            yield case, int(where[-1]), f"{SEED} is not its seed"
-        every = range(self.layout.members)
-        written = [[i for i in every if i not in missing] for missing in map(set, self.all_missing())]
-        yield from integrity.damaged(written, every_byte)
+        seeds, members = all_seeds(self.io.root), self.layout.members
+        flat = (seeds.ravel(), self.layout.seeds.ravel())
+        written: list[list[int]] = [[] for _ in range(len(self.layout.cases))]
+        for number, (found, seed) in enumerate(zip(*flat, strict=True)):
+            if found == UNWRITTEN or (own is not None and number not in own):
+                continue
+            case, member = divmod(number, members)
+            if found == seed:
+                written[case].append(member)
+            else:
+                yield case, member, f"{SEED} is not its seed"
+        yield from Integrity(self.io.root, self.layout, variables).damaged(written, every_byte)
 
     def write_lowres(self, case: int, x: Tensor) -> None:
         """Write the coarse input ``[C, h, w]`` of a case."""
@@ -350,19 +340,11 @@ def check_finite(layout: Layout, case: int, member: int, fields: Tensor) -> None
         )
 
 
-@contextmanager
-def _laid_out(layout: Layout) -> Iterator[Path]:
-    """A new store in a temporary folder: what is put into an object store is what is on a disk."""
-    with TemporaryDirectory() as folder:
-        Store(ZarrBackend(folder), layout)
-        yield Path(folder)
-
-
 def _missing(found: Any, seeds: Any) -> list[int]:
     return [int(i) for i in np.flatnonzero(found != seeds)]
 
 
-def _seeds(root: zarr.Group, where: Sequence[int] = ()) -> NDArray[np.int64]:
+def all_seeds(root: zarr.Group, where: Sequence[int] = ()) -> NDArray[np.int64]:
     """Seeds of the members of one case, or ``[*S, M]`` of all; ``UNREADABLE`` where they are damaged."""
     array: Any = root[SEED]
     shape = array.shape[len(where) :]
@@ -400,7 +382,7 @@ def _restore(root: zarr.Group, layout: Layout, name: object) -> None:
     array: Any = root.get(SEED)
     if array is None or array.shape != layout.seeds.shape or layout.other_settings(dict(root.attrs)):
         return
-    found = _seeds(root)
+    found = all_seeds(root)
     if ((found >= 0) & (found != layout.seeds)).any():
         return
     with writing(name, KEPT):
@@ -420,7 +402,7 @@ def _check_same(io: ZarrBackend, layout: Layout, name: object) -> None:
     attributes = dict(io.root.attrs)
     other = layout.differences(attributes, {name: io.root[name] for name in io.root})
     if not other:
-        found = _seeds(io.root)
+        found = all_seeds(io.root)
         written = found[found >= 0]
         if written.size and not np.isin(written, layout.seeds).any():
             other = ["other seeds of its members"]

@@ -210,15 +210,6 @@ def test_a_run_that_died_before_its_end_is_finished(
     same(folder / STORE, whole)
 
 
-@pytest.mark.process
-def test_two_processes(argv: tuple[object, ...], whole: Path, folder: Path) -> None:
-    hooks = {0: Hook(wait_at=2, until="second"), 1: Hook(wait_at=1, until=STORE, waits="second")}
-    first, second = job(folder, 2, *argv, hooks=hooks)
-    assert first.status == second.status == 0 and first.wrote and second.wrote
-    assert "largest errors, as read again: mrr" in first.out and second.out == second.err == ""
-    same(folder / STORE, whole)
-
-
 @pytest.mark.slow
 def test_a_lossless_store_stays_one(
     argv: tuple[object, ...], package: Path, folder: Path, capfd: pytest.CaptureFixture[str]

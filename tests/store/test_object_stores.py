@@ -7,7 +7,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shlex
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,7 +142,7 @@ def test_one_of_two_makers_wins(
     for thread in threads:
         thread.join(120)
     (winner,), (text,) = members, lost.values()
-    assert text.endswith("; use --resume to go on with it, or --overwrite") or "has just made" in text
+    assert text.endswith("; use --resume to go on with it, or --overwrite") or "by another process" in text
     list(members[winner])
     assert objects(path) == whole[winner]
 
@@ -213,11 +212,10 @@ def test_the_commands_take_urls(
     status, out, err = command(capfd, *argv, "--source", f"file:{source}", "--output", url, *how)
     assert status == 0 and f"wrote {url}" in out and f"downloading {source} " in err
     assert len(list((tmp_path / "cache").rglob("weather.nc"))) == 1
-    words = shlex.split(open_store(url).attrs["command"])
-    assert "key=…" in words and "SECRET" not in " ".join(words)
+    assert "SECRET" not in open_store(url).attrs["command"]
     status, out, _ = command(capfd, *argv, "--source", f"file:{source}", "--output", tmp_path / "disk.zarr")
     ours, theirs = objects(as_path(url)), contents(tmp_path / "disk.zarr")  # type: ignore[arg-type]
-    assert [key for key in theirs if ours[key] != theirs[key]] == ["zarr.json"]
+    assert [key for key in theirs if ours[key] != theirs[key]] == ["zarr.json"]  # its command
     assert plot.main([url, "--variables", "t2m", "--sample", "0", "--output-dir", str(tmp_path)]) == 0
     assert len(list(tmp_path.glob("corrdiff-*-sample-0.png"))) == 2
     assert verify.main([url, "--truth", str(tmp_path / "disk.zarr"), "--bootstrap", "0"]) in (0, 2)
