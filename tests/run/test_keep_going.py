@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from rank_kit import job
 from run_kit import NAMES, Weather, command, load, same, weather_file
 from tiny import small_package
 

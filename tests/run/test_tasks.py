@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import zarr
-from run_kit import ROOT, TIMES, Weather, command, contents, load, make_package, refused, same
+from run_kit import TIMES, Weather, command, contents, load, make_package, refused, same
 
 from earth2_corrdiff import InputError
 from earth2_corrdiff.run.downscaling import Downscaling, Options

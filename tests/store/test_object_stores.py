@@ -44,7 +44,9 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def begin(package: Path, store: Any, seed: int | None = 1, **how: Any) -> Downscaling:
     options = Options(seed, compress=Compression.parse("t2m=0.05"), **how)
-    return Downscaling(TIMES, load(package, number_of_samples=2), Weather(), store, options)
+    return Downscaling(
+        TIMES, load(package, number_of_samples=2, number_of_steps=1), Weather(), store, options
+    )
 
 
 def run(package: Path, store: Any, seed: int | None = 1, **how: Any) -> None:
@@ -66,7 +68,7 @@ def done(bucket: ObjectPath, package: Path) -> ObjectPath:
     """A complete store, written through its URL as text."""
     io = downscale(
         TIMES,
-        load(package),
+        load(package, number_of_steps=1),
         Weather(),
         f"{bucket}/done.zarr",
         number_of_samples=2,
