@@ -95,8 +95,10 @@ class ObjectPath:
         return replace(self, url=f"{self.url.removesuffix(self.name)}{name}")
 
     def expanduser(self) -> ObjectPath:
-        """Itself."""
+        """Itself, as it is absolute."""
         return self
+
+    absolute = expanduser
 
     def zarr(self, read_only: bool = False) -> ObjectStore[Any]:
         """The store of Zarr at this path."""

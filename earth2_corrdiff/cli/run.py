@@ -10,23 +10,27 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.errors import InputError, renamed
 from earth2_corrdiff.base.object_path import AnyPath, as_path
+from earth2_corrdiff.base.processes import Processes, in_array, launched, process_group
 from earth2_corrdiff.cli.common import progress_bar, run_command, stored
 from earth2_corrdiff.cli.log import Log
-from earth2_corrdiff.cli.measure import trace_path, traced
+from earth2_corrdiff.cli.measure import peak_memory, trace_path, traced
 from earth2_corrdiff.cli.run_options import NAME, finish_parser, run_parser
 from earth2_corrdiff.cli.run_report import announce, count, report, report_failures
 
 if TYPE_CHECKING:
     from earth2_corrdiff.base.cases import Cases
-    from earth2_corrdiff.base.processes import Processes
     from earth2_corrdiff.model.earth2studio import CorrDiff
+    from earth2_corrdiff.run.cluster import ClusterRun
     from earth2_corrdiff.run.downscaling import Downscaling
+    from earth2_corrdiff.run.options import Options
     from earth2_corrdiff.run.tasks import Part
 
 SOME_FAILED = 3
@@ -58,8 +62,6 @@ def _work(arguments: list[str]) -> int:
 
 
 def _start(args: argparse.Namespace) -> int:
-    from earth2_corrdiff.base.processes import launched, process_group
-
     processes = launched(os.environ)
     if processes.attempt:  # the launcher has started the job again: go on
         args.resume, args.overwrite = True, False
@@ -124,6 +126,8 @@ def run(args: argparse.Namespace, processes: Processes) -> int:
     if sys.stderr.isatty() and processes.first:  # not in a log file, where an error shall be one line
         print(f"{NAME}: loading the package {args.package} …", file=sys.stderr, flush=True)
     log.import_earth2studio(args.source)
+    if args.workers or args.scheduler:
+        return _on_cluster(args, log, start)
     from earth2_corrdiff.cli.loading import model_options
     from earth2_corrdiff.run.packages import load_model
 
@@ -133,20 +137,45 @@ def run(args: argparse.Namespace, processes: Processes) -> int:
     loaded = perf_counter() - start
     if args.shard_patches and _follows(model, processes):
         return 0
-    downscaling = _downscaling(model, source, args, part)
+    from earth2_corrdiff.run.downscaling import Downscaling
+
+    options = replace(_options(args), part=part)
+    downscaling = Downscaling(args.times, model, source, args.output, options, lead_time=args.lead)
     if args.prepare:
         return _prepare(downscaling, log)
-    _downscale(downscaling, args, log, processes)
+    members = iter(downscaling)  # from here on nothing is refused that could be known before
+    log.release()
+    with _leads(downscaling, args, processes), _profiled(args):
+        _advance(downscaling, members, processes)
     if args.profile:
         print(f"wrote the profile {trace_path(args.output)}; open it with https://ui.perfetto.dev")
-    print(report(downscaling, args.output, loaded))
-    report_failures(NAME, downscaling)
-    return SOME_FAILED if downscaling.failed else 0
+    return _reported(downscaling, args, loaded, peak_memory(model.downscaler.device))
+
+
+def _reported(run: Downscaling | ClusterRun, args: argparse.Namespace, loaded: float, peak: str) -> int:
+    print(report(run, args.output, loaded, peak))
+    report_failures(NAME, run)
+    return SOME_FAILED if run.failed else 0
+
+
+def _on_cluster(args: argparse.Namespace, log: Log, start: float) -> int:
+    """Run on Dask's workers; they load the model."""
+    from earth2_corrdiff.cli.loading import model_options
+    from earth2_corrdiff.run.cluster import ClusterRun, Recipe, connected
+
+    with connected(args.workers, args.scheduler, args.device) as client:
+        data = (partial(_source, args), args.output.absolute(), _options(args), args.lead)
+        run = ClusterRun(client, Recipe(args.times, model_options(args), *data))
+        members = iter(run)
+        log.release()
+        loaded = perf_counter() - start
+        print(f"{NAME}: dashboard of Dask: {client.dashboard_link}", file=sys.stderr, flush=True)
+        _advance(run, members, Processes())
+        return _reported(run, args, loaded, count(len(client.ncores()), "worker"))
 
 
 def _part(args: argparse.Namespace, processes: Processes) -> Part:
     """The part of this process: as asked for, or as its launcher numbers it."""
-    from earth2_corrdiff.base.processes import Processes, in_array
     from earth2_corrdiff.run.tasks import Part
 
     if args.prepare and args.task:
@@ -154,7 +183,12 @@ def _part(args: argparse.Namespace, processes: Processes) -> Part:
     if args.prepare or args.task:
         return Part.parse(args.task or "1/1")
     array, own = in_array(os.environ), Processes() if args.shard_patches else processes
-    return Part(array.rank * own.size + own.rank, array.size * own.size)
+    part = Part(array.rank * own.size + own.rank, array.size * own.size)
+    if (args.workers or args.scheduler) and not part.whole:
+        raise InputError(
+            "--workers and --scheduler are for one process, and its launcher has started several"
+        )
+    return part
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -172,6 +206,14 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} must be 1 or more, got {value}")
+    if args.workers is not None and args.workers < 1:
+        raise InputError(f"--workers must be 1 or more, got {args.workers}")
+    alone = args.prepare or args.task or args.shard_patches or args.profile or args.model
+    if (args.workers or args.scheduler) and (alone or (args.workers and args.scheduler)):
+        raise InputError(
+            "--workers or --scheduler computes the whole run; leave out the other one, prepare, --task, "
+            "--shard-patches, --profile and --model"
+        )
     if args.overwrite and args.task:
         raise InputError("one process replaces the store; run-corrdiff prepare --overwrite, then the tasks")
     if args.overwrite and args.resume:
@@ -189,9 +231,10 @@ def _source(args: argparse.Namespace) -> Any:
     from earth2_corrdiff.sources import make_forecast, make_source, parse_rename
 
     rename = parse_rename(args.rename or ())
-    if args.lead is None:
-        return make_source(args.source, rename=rename)
-    return make_forecast(args.source, args.coarse_members, rename=rename)
+    with stored(args):  # also where a worker makes it
+        if args.lead is None:
+            return make_source(args.source, rename=rename)
+        return make_forecast(args.source, args.coarse_members, rename=rename)
 
 
 def _label(cases: Cases) -> str:
@@ -240,12 +283,11 @@ def _profiled(args: argparse.Namespace) -> AbstractContextManager[None]:
     return traced(trace_path(args.output)) if args.profile else nullcontext()
 
 
-def _downscaling(model: CorrDiff, source: Any, args: argparse.Namespace, part: Part) -> Downscaling:
-    from earth2_corrdiff.run.downscaling import Downscaling, Options
+def _options(args: argparse.Namespace) -> Options:
+    from earth2_corrdiff.run.options import Options
 
     names = ("seed", "overwrite", "resume", "command", "keep_going", "compress", "check")
-    options = Options(part=part, **{name: getattr(args, name) for name in names})
-    return Downscaling(args.times, model, source, args.output, options, lead_time=args.lead)
+    return Options(**{name: getattr(args, name) for name in names})
 
 
 def _prepare(downscaling: Downscaling, log: Log) -> int:
@@ -258,20 +300,17 @@ def _prepare(downscaling: Downscaling, log: Log) -> int:
     return 0
 
 
-def _downscale(downscaling: Downscaling, args: argparse.Namespace, log: Log, processes: Processes) -> None:
+def _advance(run: Downscaling | ClusterRun, members: Iterator[Any], processes: Processes) -> None:
     """Run, with a progress bar; what ends it says what is kept."""
-    members = iter(downscaling)  # from here on nothing is refused that could be known before
-    log.release()
     look = {"desc": "denoising", "unit": "step", "delay": 0, "disable": not processes.first}
-    with progress_bar(total=downscaling.evaluations, **look) as bar:
-        downscaling.progress = bar.update
+    with progress_bar(total=run.evaluations, **look) as bar:
+        run.progress = bar.update
         try:
-            with _leads(downscaling, args, processes), _profiled(args):
-                for _ in members:
-                    pass
+            for _ in members:
+                pass
         except (KeyboardInterrupt, InputError) as stop:
             bar.close()
-            keeps = downscaling.output.keeps
+            keeps = run.output.keeps
             if isinstance(stop, InputError):
                 raise renamed(stop, str(stop) if "--resume" in str(stop) else f"{stop}; {keeps}") from stop
             raise KeyboardInterrupt(keeps) from None

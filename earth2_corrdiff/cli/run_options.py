@@ -121,6 +121,14 @@ def _add_distribution(parser: ArgumentParser) -> None:
         help="compute the part I of N of the run, like 1/3; all N fill one store, in any order (default: as "
         "numbered by torchrun, srun, a Slurm array, or by JOB_COMPLETION_INDEX and JOB_COMPLETIONS)",
     )
+    add(
+        "--workers", type=int, metavar="N", help="N processes on this machine, one per GPU, scheduled by Dask"
+    )
+    add(
+        "--scheduler",
+        metavar="WHERE",
+        help="workers of a Dask cluster: address of its scheduler, or its file",
+    )
 
 
 def _add_domain(parser: ArgumentParser) -> None:

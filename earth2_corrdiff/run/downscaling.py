@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from loguru import logger
 from numpy.typing import NDArray
 from torch import Tensor
 
-from earth2_corrdiff.base.errors import InputError, TakenError
+from earth2_corrdiff.base.errors import InputError, TakenError, listed
 from earth2_corrdiff.base.free_memory import free_bytes
 from earth2_corrdiff.base.object_path import ObjectPath
 from earth2_corrdiff.base.studio import ZarrBackend
@@ -28,9 +28,9 @@ from earth2_corrdiff.base.times import TimeLike, Times, time_text
 from earth2_corrdiff.model.diffusion.noise import fresh_seed
 from earth2_corrdiff.model.earth2studio import CorrDiff
 from earth2_corrdiff.model.spec import check_count
-from earth2_corrdiff.run.loop import MakeMembers, MemberLoop, Tally, jobs
+from earth2_corrdiff.run.loop import Job, MakeMembers, MemberLoop, Tally, jobs
 from earth2_corrdiff.run.options import Options
-from earth2_corrdiff.run.provenance import provenance
+from earth2_corrdiff.run.provenance import provenance, synthetic_note
 from earth2_corrdiff.run.tasks import Task
 from earth2_corrdiff.sources import Inputs, Source, as_source
 from earth2_corrdiff.store.error_bounds import Bound, Kept
@@ -39,6 +39,10 @@ from earth2_corrdiff.store.objects import backend
 from earth2_corrdiff.store.sizes import Size, check_memory
 from earth2_corrdiff.store.target import Output
 from earth2_corrdiff.store.writer import Plain, Store
+
+if TYPE_CHECKING:
+    from earth2_corrdiff.model.options import ModelOptions
+    from earth2_corrdiff.run.cluster import ClusterRun
 
 __all__ = ["Downscaling", "Options", "downscale"]
 
@@ -184,6 +188,13 @@ class Downscaling:
         return 0 if regression else self.members * self.sampling.calls
 
     @property
+    def what(self) -> str:
+        """Outputs and grid, in words."""
+        spec = self.model.spec
+        (H, W), outputs = spec.output_grid.shape, listed(spec.output_variables)
+        return f"{outputs} on {H} x {W} points{synthetic_note(spec, self.source.synthetic)}"
+
+    @property
     def seconds(self) -> dict[str, float]:
         """Time spent waiting, by stage."""
         return self._tally.seconds
@@ -221,6 +232,28 @@ class Downscaling:
             If the input cannot be fetched or used, or the output cannot be opened or is another run's
         """
         return self._open()[1]
+
+    def join(self) -> Store:
+        """The store of this run, which another process has made.
+
+        Raises
+        ------
+        InputError
+            If it is not there, or is another run's
+        """
+        store = self.output.existing(self._layout(self._inputs.kept))
+        if store is None:
+            raise InputError(f"there is no {self.output.target}; is it on a disk that all processes share?")
+        return store
+
+    def fetch(self, store: Store | Plain, case: int) -> Tensor:
+        """The input of a case, checked."""
+        return self._inputs.fetch(case, store.layout.lowres)
+
+    def compute(self, store: Store, task: Task, coarse: Tensor, tally: Tally, failed: dict[int, str]) -> None:
+        """Compute and write a task; members that cannot be kept are noted in ``failed``."""
+        for _ in self._loop(store, tally, failed)([Job(task.case, task.members, coarse)]):
+            pass
 
     def _open(self) -> tuple[Store | Plain, list[list[int]], dict[int, Tensor]]:
         """The output, what it misses, and the inputs that had to be fetched for it."""
@@ -270,7 +303,7 @@ class Downscaling:
             self._advance(self.found * self.evaluations // self.members)
         failed = self.failed if self.options.keep_going else None
         loop = self._loop(store, self._tally, failed)
-        for number, member in loop(jobs(tasks, partial(self._fetch, store), ready, failed)):
+        for number, member in loop(jobs(tasks, partial(self.fetch, store), ready, failed)):
             yield self.cases[number].valid, member
         if self.options.part.whole or not any(store.all_missing()):  # the last part completes the store
             self.kept = self.output.finish(store)
@@ -278,9 +311,6 @@ class Downscaling:
     def _loop(self, store: Store | Plain, tally: Tally, failed: dict[int, str] | None) -> MemberLoop:
         how = (self.sampling, self._max_batch, self._advance, failed)
         return MemberLoop(self.make_members, len(self.model.input_variables), store, tally, *how)
-
-    def _fetch(self, store: Store | Plain, case: int) -> Tensor:
-        return self._inputs.fetch(case, store.layout.lowres)
 
     def _advance(self, steps: int) -> None:
         if self.progress is not None:
@@ -325,7 +355,7 @@ def _class(model: CorrDiff) -> dict[str, Any]:
 
 def downscale(
     time: TimeLike | Iterable[TimeLike],
-    model: CorrDiff,
+    model: CorrDiff | ModelOptions,
     data: Source | Any,
     io: Any,
     *,
@@ -333,6 +363,7 @@ def downscale(
     options: Options | None = None,
     progress: Callable[[int], None] | None = None,
     lead_time: Any = None,
+    client: Any = None,
 ) -> Any:
     """Downscale the weather of these times into an ensemble, and write it.
 
@@ -340,8 +371,8 @@ def downscale(
     ----------
     time : time or times
         Valid times, or those that forecasts start from, UTC: datetimes, datetime64, ISO 8601 text, periods
-    model : CorrDiff
-        Model on its device
+    model : CorrDiff or ModelOptions
+        Model on its device; with a client the options by which each worker loads it
     data : Source, Forecast, DataSource, ForecastSource, or several ForecastSources
         From ``make_source`` or ``make_forecast``, or any of Earth2Studio's; several are coarse members
     io : IOBackend | str | Path
@@ -354,6 +385,8 @@ def downscale(
         Called with the number of denoising steps just done, over all members
     lead_time : lead time or lead times, optional
         Of forecasts: timedeltas, hours, or text like ``0/48/6h``
+    client : distributed.Client | None, optional
+        Of a Dask cluster that computes the run
 
     Returns
     -------
@@ -368,7 +401,13 @@ def downscale(
     options = options or Options()
     if number_of_samples is not None:
         options = replace(options, number_of_samples=number_of_samples)
-    run = Downscaling(time, model, data, io, options, progress, lead_time)
+    run: Downscaling | ClusterRun
+    if client is None:
+        run = Downscaling(time, cast(CorrDiff, model), data, io, options, progress, lead_time)
+    else:
+        from earth2_corrdiff.run.cluster import ClusterRun, Recipe
+
+        run = ClusterRun(client, Recipe(time, cast(Any, model), data, io, options, lead_time), progress)
     for when, member in run:
         logger.debug("wrote member {} of {}", member, time_text(when))
     if run.failed:

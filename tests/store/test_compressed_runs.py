@@ -156,7 +156,7 @@ def test_without_pcodec(whole: Path, package: Path, tmp_path: Path, monkeypatch:
 def folder(tmp_path: Path) -> Iterator[Path]:
     """Where processes work; nothing but the store is left there."""
     yield tmp_path
-    assert {path.name for path in tmp_path.iterdir()} <= {STORE, "died", "waits", "second"}
+    assert {path.name for path in tmp_path.iterdir()} <= {STORE, "died"}
 
 
 @pytest.mark.process
