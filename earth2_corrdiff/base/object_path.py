@@ -39,6 +39,7 @@ ALIASES = {
     "endpoint": "endpoint_url",
 }
 """Names of fsspec's storage options, and obstore's."""
+FSSPEC = ("key", "secret", "token", "endpoint_url", "profile")
 PROFILES = {"AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials", "AWS_CONFIG_FILE": "~/.aws/config"}
 KEYS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
@@ -306,6 +307,17 @@ def _profile(name: str | None, config: Mapping[str, str]) -> dict[str, Any]:
 
     how: dict[str, Any] = {} if found is None else {"credential_provider": credentials}
     return how | ({"region": region} if region and "region" not in config else {})
+
+
+def s3_files() -> Any:
+    """S3 as a file system of fsspec, with the user's credentials where there are any."""
+    from botocore.session import Session
+    from s3fs import S3FileSystem
+
+    given = _OPTIONS.get()
+    how: dict[str, Any] = {name: given[name] for name in FSSPEC if name in given}
+    own = "key" in given or Session(profile=given.get("profile")).get_credentials() is not None
+    return S3FileSystem(anon=given.get("anon") == "true" or not own, **how)
 
 
 @contextmanager

@@ -22,7 +22,9 @@ from run_kit import TIMES, Weather, command, contents, load, make_package, refus
 from earth2_corrdiff import InputError, downscale
 from earth2_corrdiff.base.object_path import ObjectPath, as_path, storage_options
 from earth2_corrdiff.cli import plot, verify
+from earth2_corrdiff.model.options import ModelOptions
 from earth2_corrdiff.run.downscaling import Downscaling, Options
+from earth2_corrdiff.run.packages import load_model
 from earth2_corrdiff.store import objects as module
 from earth2_corrdiff.store.error_bounds import Compression
 from earth2_corrdiff.store.paths import replacement
@@ -249,6 +251,19 @@ def test_inputs_by_url(bucket: ObjectPath, tmp_path: Path, monkeypatch: pytest.M
     assert downloaded(bucket / "one/all.nc").read_bytes() == (tmp_path / "one.nc").read_bytes() != first
     with pytest.raises(InputError, match=f"no NetCDF, GRIB or Zarr is at {bucket}/none"):
         FileAnalyses(f"{bucket}/none")
+
+
+def test_a_package_in_a_private_bucket(
+    bucket: ObjectPath, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Earth2Studio's own files of S3 are public ones."""
+    monkeypatch.setenv("EARTH2STUDIO_CACHE", str(tmp_path))
+    url = put(bucket / "models/tiny", package)
+    model = load_model(ModelOptions(str(url), "cpu", "fp32", accelerated=False))
+    assert model.spec.sha256 == load(package).spec.sha256
+    monkeypatch.setenv("EARTH2STUDIO_CACHE", str(tmp_path / "other"))
+    with storage_options({"anon": "true"}), pytest.raises(InputError, match="Forbidden"):
+        load_model(ModelOptions(f"{url}/", "cpu", "fp32", accelerated=False))
 
 
 def test_what_cannot_be_used_is_refused(
