@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from earth2_corrdiff.base.errors import InputError, first_line, renamed
-from earth2_corrdiff.base.object_path import AnyPath, BaseError, ObjectPath, refusal
+from earth2_corrdiff.base.object_path import SCHEMES, AnyPath, BaseError, ObjectPath, refusal
 
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EBADF}
 """Errors of file systems that cannot flush a folder."""
@@ -69,6 +69,7 @@ def check_writable(path: AnyPath) -> None:
         probe.write_bytes(b"")
         probe.remove([""])
         return
+    _refuse_url(path)
     parent = next(p for p in path.absolute().parents if p.exists())
     if not parent.is_dir():
         raise InputError(f"cannot write {path}: {parent} is not a directory")
@@ -84,9 +85,16 @@ def check_file(path: Path) -> None:
 
 def make_folder(folder: Path, hint: str = "") -> None:
     """Make a folder, if it is missing, in which files can be written; InputError if that fails."""
+    _refuse_url(folder)
     with writing(folder, hint):
         folder.mkdir(parents=True, exist_ok=True)
     _try(folder, folder, hint)
+
+
+def _refuse_url(path: Path) -> None:
+    """Refuse a URL that was taken for a path: it would become folders of its name."""
+    if str(path).startswith(tuple(f"{scheme}:/" for scheme in (*SCHEMES, "file"))):
+        raise InputError(f"{path} is a URL; give a path on a disk here")
 
 
 def _try(path: Path, folder: Path, hint: str = "") -> None:

@@ -187,12 +187,13 @@ class ObjectPath:
     def download(self, file: Path) -> None:
         """Write an object into a local file, piece by piece."""
         with asking(self), file.open("wb") as out:
-            for piece in obstore.get(self._bucket, self._key).stream():
+            for piece in obstore.get(self._opened(True), self._key).stream():
                 out.write(bytes(piece))
 
     def copy(self, keys: Iterable[str], other: ObjectPath) -> None:
         """Copy objects below this path to another one of the bucket, by the server."""
-        self._all(lambda key: obstore.copy(self._bucket, (self / key)._key, (other / key)._key), keys)
+        store = self._opened(True)
+        self._all(lambda key: obstore.copy(store, (self / key)._key, (other / key)._key), keys)
 
     def _all(self, do: Callable[[str], object], keys: Iterable[str]) -> None:
         with asking(self), ThreadPoolExecutor(AT_ONCE) as pool:
@@ -216,8 +217,11 @@ class ObjectPath:
 
     @property
     def _bucket(self) -> Any:
+        return self._opened(False)
+
+    def _opened(self, patient: bool) -> Any:
         parts = urlsplit(self.url)
-        return opened(f"{parts.scheme}://{parts.netloc}", self.options, patient=False)
+        return opened(f"{parts.scheme}://{parts.netloc}", self.options, patient)
 
 
 AnyPath = Path | ObjectPath

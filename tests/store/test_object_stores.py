@@ -283,6 +283,10 @@ def test_what_cannot_be_used_is_refused(
     ):
         how = [word for option in options for word in ("--storage-options", option)]
         assert expected in refused(capfd, *demo, url, *how, expected=status)
+    for argv in (["--output-dir", "s3://a/b"], ["--truth", "demo", "--output", "s3://a/b.csv"]):
+        kind = verify if "--truth" in argv else plot
+        assert kind.main(["none.zarr", *argv]) == 2
+    assert "s3:/a/b.csv is a URL; give a path on a disk here" in capfd.readouterr().err
     with pytest.raises(InputError, match="there is no store"):
         open_store(f"{bucket}/none.zarr")
     with storage_options({"anon": "true"}):
