@@ -164,7 +164,8 @@ def _on_cluster(args: argparse.Namespace, log: Log, start: float) -> int:
     from earth2_corrdiff.run.cluster import ClusterRun, Recipe, connected
 
     with connected(args.workers, args.scheduler, args.device) as client:
-        data = (partial(_source, args), args.output.absolute(), _options(args), args.lead)
+        output = args.output.absolute() if isinstance(args.output, Path) else args.output
+        data = (partial(_source, args), output, _options(args), args.lead)
         run = ClusterRun(client, Recipe(args.times, model_options(args), *data))
         members = iter(run)
         log.release()

@@ -25,7 +25,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from loguru import logger
 from torch import Tensor
 
-from earth2_corrdiff.base.errors import InputError, UnavailableError
+from earth2_corrdiff.base.errors import InputError, renamed
 from earth2_corrdiff.base.object_path import AnyPath
 from earth2_corrdiff.model.earth2studio import CorrDiff
 from earth2_corrdiff.model.options import ModelOptions
@@ -40,7 +40,7 @@ from earth2_corrdiff.store.target import Output
 from earth2_corrdiff.store.writer import Store
 
 RETRIES = 3
-"""Further attempts at a task whose input is not available, or that ends with an error of the machine."""
+"""Further attempts at a task that ends with an error of the machine."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Receipt:
         Its members
     computed : int
         How many of them were missing, and are written now
-    failed : str | None
+    failed : InputError | None
         Why some are not
     seconds : dict[str, float]
         Time that it waited, by stage
@@ -121,7 +121,7 @@ class Receipt:
 
     task: Task
     computed: int
-    failed: str | None
+    failed: InputError | None
     seconds: dict[str, float]
     device: str
 
@@ -169,15 +169,10 @@ class Work(WorkerPlugin):  # type: ignore[misc]
             return self._joined
 
     def compute(self, seed: int, task: Task) -> Receipt:
-        """Compute and write what is missing of a task.
-
-        Raises
-        ------
-        UnavailableError
-            If the input may be available later
-        """
+        """Compute and write what is missing of a task."""
         run, store = self.join(seed)
         tally, failed = Tally(), dict[int, str]()
+        refused: InputError | None = None
         members = tuple(sorted({*task.members} & {*store.missing(task.case)}))
         try:
             if members:
@@ -185,12 +180,11 @@ class Work(WorkerPlugin):  # type: ignore[misc]
                     coarse = self._input(run, store, task.case)
                 with self._computing:
                     run.compute(store, Task(task.case, members), coarse, tally, failed)
-        except UnavailableError:
-            raise
         except InputError as error:
-            failed[task.case] = str(error)
-        device = run.model.downscaler.device.type
-        return Receipt(task, tally.written, failed.get(task.case), tally.seconds, device)
+            refused = renamed(error, str(error))
+        if failed:
+            refused = InputError(failed[task.case])
+        return Receipt(task, tally.written, refused, tally.seconds, run.model.downscaler.device.type)
 
     def _input(self, run: Downscaling, store: Store, case: int) -> Tensor:
         """The input of a case; that of the last one is kept."""
@@ -237,7 +231,7 @@ class ClusterRun:
     def __init__(self, client: Client, recipe: Recipe, progress: Callable[[int], None] | None = None) -> None:
         if not isinstance(recipe.model, ModelOptions):
             raise InputError("each worker loads the model; give ModelOptions instead of a model")
-        if not isinstance(recipe.output, str | AnyPath):
+        if hasattr(recipe.output, "add_array"):
             raise InputError("workers share a Zarr store; give the output as a path or URL")
         if not recipe.options.part.whole:
             raise InputError(
@@ -311,9 +305,9 @@ class ClusterRun:
             self._advance(len(task.members))
             yield from ((self.cases[task.case].valid, i) for i in task.members)
         elif self.options.keep_going:
-            self.failed[task.case] = receipt.failed
+            self.failed[task.case] = str(receipt.failed)
         else:
-            raise InputError(receipt.failed)
+            raise receipt.failed
 
     def _advance(self, members: int) -> None:
         if self.progress is not None:
@@ -394,7 +388,7 @@ def _local(workers: int, device: str) -> SpecCluster:
     nannies = {
         i: {"cls": Nanny, "options": {**how, "env": _environment(i, workers, device)}} for i in range(workers)
     }
-    options = {"host": "127.0.0.1", "port": 0, "dashboard": True, "dashboard_address": "127.0.0.1:8787"}
+    options = {"host": "127.0.0.1", "port": 0, "dashboard": True, "dashboard_address": "127.0.0.1:0"}
     return SpecCluster(nannies, {"cls": Scheduler, "options": options})
 
 

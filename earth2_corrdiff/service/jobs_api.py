@@ -56,7 +56,7 @@ def add_jobs(app: FastAPI, settings: Settings, engine: Engine) -> Jobs:
         Call its ``close`` when the service stops
     """
     jobs = Jobs(settings.jobs, Keeping(settings.keep_jobs), settings.max_jobs, engine.metrics)
-    runner = Runner(jobs, engine)
+    runner = Runner(jobs, engine, settings)
     app.include_router(_orders(jobs, runner, engine, settings))
     app.include_router(_watching(jobs, engine, settings))
     app.include_router(_results(jobs))

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter, process_time, sleep
+from typing import Any
 
 import psutil
 from distributed import Client, LocalCluster
@@ -34,8 +35,8 @@ class Simulation:
     ----------
     tasks, workers : int
         How many
-    seconds, wall : float
-        Of a task, and of all
+    seconds, wall, cpu : float
+        Of a task, of all, and what the processor worked for all
     memory : tuple[int, ...]
         Bytes of the process, scheduler and workers, after each tenth of the tasks
     """
@@ -44,6 +45,7 @@ class Simulation:
     workers: int
     seconds: float
     wall: float
+    cpu: float
     memory: tuple[int, ...]
 
     @property
@@ -54,8 +56,8 @@ class Simulation:
 
 @contextmanager
 def _cluster(workers: int, threads: int) -> Iterator[Client]:
-    how = {"processes": False, "dashboard_address": None, "n_workers": workers, "threads_per_worker": threads}
-    with LocalCluster(**how) as cluster, Client(cluster) as client:
+    how = {"processes": False, "dashboard_address": None, "memory_limit": None, "n_workers": workers}
+    with LocalCluster(threads_per_worker=threads, **how) as cluster, Client(cluster) as client:
         yield client
 
 
@@ -69,12 +71,13 @@ def simulate(tasks: int, workers: int, seconds: float) -> Simulation:
     every = [Task(case, (0, 1, 2, 3)) for case in range(tasks)]
     memory, process, tenth = [], psutil.Process(), max(1, tasks // 10)
     with _cluster(workers, 1) as client:
-        start = perf_counter()
+        start, worked = perf_counter(), process_time()
         keys = [f"downscale-{task.case}" for task in every]
         for done, _ in enumerate(results(client, _sleep, every, keys, seconds=seconds), 1):
             if done % tenth == 0:
                 memory.append(process.memory_info().rss)
-        return Simulation(tasks, workers, seconds, perf_counter() - start, tuple(memory))
+        spent = perf_counter() - start, process_time() - worked
+        return Simulation(tasks, workers, seconds, *spent, tuple(memory))
 
 
 def overhead() -> tuple[float, float]:
@@ -84,7 +87,7 @@ def overhead() -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder, _cluster(1, 2) as client:
         for number in range(ROUNDS):
             path = Path(folder) / str(number)
-            runs = (
+            runs: tuple[Any, ...] = (
                 Downscaling(TIMES, model, source(), f"{path}-one.zarr", Options(0)),
                 ClusterRun(client, Recipe(TIMES, options, source, f"{path}-dask.zarr", Options(0))),
             )
@@ -98,10 +101,11 @@ def overhead() -> tuple[float, float]:
 
 def report(simulation: Simulation, seconds: tuple[float, float]) -> None:
     """Print what was measured."""
-    s, MiB = simulation, 2**20
+    s, memory = simulation, " ".join(f"{each / 2**20:.0f}" for each in simulation.memory)
     print(
         f"{s.tasks} tasks of {s.seconds:g} s on {s.workers} workers: {s.wall:.1f} s, efficiency "
-        f"{100 * s.efficiency:.1f} %; MiB after each tenth: {' '.join(f'{m / MiB:.0f}' for m in s.memory)}"
+        f"{100 * s.efficiency:.1f} %, {1000 * s.cpu / s.tasks:.1f} ms of a core per task; MiB after each "
+        f"tenth: {memory}"
     )
     one, dask = seconds
     print(

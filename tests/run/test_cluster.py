@@ -14,6 +14,7 @@ import pytest
 import xarray as xr
 import zarr
 from distributed import Client, LocalCluster
+from earth2studio.io import XarrayBackend
 from object_kit import objects, s3
 from rank_kit import dying_source
 from run_kit import TIMES, Weather, command, contents, load, make_package, refused, same, weather_file
@@ -53,7 +54,13 @@ def whole(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
     """Three workers in this process, of two threads each."""
-    how = {"processes": False, "protocol": "tcp://", "host": "127.0.0.1", "dashboard_address": None}
+    how = {
+        "processes": False,
+        "protocol": "tcp://",
+        "host": "127.0.0.1",
+        "dashboard_address": None,
+        "memory_limit": None,
+    }
     with LocalCluster(n_workers=3, threads_per_worker=2, **how) as workers, Client(workers) as client:
         yield client
 
@@ -108,7 +115,7 @@ def test_what_is_refused(model: ModelOptions, package: Path, client: Client, tmp
     with pytest.raises(InputError, match="each worker loads the model; give ModelOptions"):
         downscale(TIMES, load(package), Weather(), tmp_path / STORE, client=client)
     with pytest.raises(InputError, match="workers share a Zarr store; give the output as a path"):
-        downscale(TIMES, model, Weather(), zarr.storage.MemoryStore(), client=client)
+        downscale(TIMES, model, Weather(), XarrayBackend(), client=client)
     with pytest.raises(InputError, match="no package|is missing|lacks"):
         gone = ModelOptions(str(tmp_path / "none"), "cpu")
         downscale(TIMES, gone, partial(make_source, "demo"), tmp_path / STORE, client=client)
