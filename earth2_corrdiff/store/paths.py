@@ -40,18 +40,15 @@ def check_target(path: AnyPath, overwrite: bool, resume: bool) -> None:
         If the store exists and neither ``overwrite`` nor ``resume`` is asked for, if it is damaged so that
         only ``overwrite`` helps, or if something else is there
     """
-    if isinstance(path, ObjectPath):
-        _check_url(path)
+    if isinstance(path, ObjectPath) and _is_moving(path, resume):
+        return
     with writing(path):
         if isinstance(path, Path) and (beside(path, "whole").exists() or beside(path, "old").exists()):
             _settle(path)
         if path.exists():
-            moving = isinstance(path, ObjectPath) and objects.is_moving(replacement(path))
-            if moving or is_headless(path):
+            if is_headless(path):
                 resumable = resume and recorded(replacement(path)) is not None
                 if not overwrite and not resumable:
-                    if moving:
-                        raise InputError(f"the replacement of {path} was interrupted; go on with --resume")
                     raise InputError(f"the store {path} is damaged ({metadata_fault(path)}); use --overwrite")
             elif recorded(path) is None:
                 raise InputError(
@@ -62,12 +59,16 @@ def check_target(path: AnyPath, overwrite: bool, resume: bool) -> None:
         check_writable(path)
 
 
-def _check_url(path: ObjectPath) -> None:
-    """Refuse a URL at which nothing can be written."""
+def _is_moving(path: ObjectPath, resume: bool) -> bool:
+    """True if a complete store is on its way to a URL; InputError if nothing can be written there."""
     if path.url.startswith("http"):
         raise InputError(f"nothing can be written to {path}; use s3://BUCKET/PATH, gs://… or az://…")
     if not path.name:
         raise InputError(f"{path} is a bucket and not a store; use {path}/NAME.zarr")
+    moving = objects.is_moving(replacement(path))
+    if moving and not resume:
+        raise InputError(f"the replacement of {path} was interrupted; go on with --resume")
+    return moving
 
 
 def recorded(path: AnyPath) -> dict[str, Any] | None:

@@ -167,6 +167,8 @@ def test_a_store_is_replaced_once_the_new_one_is_complete(
         with pytest.raises(KeyboardInterrupt):
             run(package, path, None, resume=True)
     assert objects(path) == {} and (replacement(path) / "zarr.json").is_file()
+    with pytest.raises(InputError, match="was interrupted; go on with --resume"):
+        begin(package, path, overwrite=True)
     run(package, path, None, resume=True)  # another process may still be moving it
     assert objects(path) == {}
     monkeypatch.setattr(module, "STALE", -10)
