@@ -169,6 +169,9 @@ def exchange(new: Path, path: Path) -> None:
     OSError
         If the file system refuses
     """
+    if not new.exists():
+        return
+    _settle(path)  # what a process that died has left
     with suppress(FileNotFoundError):
         new.rename(beside(path, "whole"))
         _settle(path)
