@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.files import check_file
+from earth2_corrdiff.base.object_path import AnyPath, ObjectPath, as_path
 from earth2_corrdiff.cli.common import (
     ArgumentParser,
+    add_storage_options,
     command_parser,
     entry_point,
     pairs,
     progress_bar,
     quiet_imports,
+    stored,
 )
 from earth2_corrdiff.cli.log import Log
 from earth2_corrdiff.model.packages.names import NAMES as PACKAGES
@@ -36,7 +39,7 @@ def _parser() -> ArgumentParser:
         "The report is one HTML file that needs nothing else. Times are UTC.",
     )
     add = parser.add_argument
-    add("store", type=Path, metavar="STORE", help="the Zarr folder that run-corrdiff wrote")
+    add("store", metavar="STORE", help="the Zarr store that run-corrdiff wrote, a path or URL")
     add(
         "--truth",
         help="demo, a Zarr or NetCDF on the same grid, or a source to interpolate: gfs, arco, file:PATH, … "
@@ -89,6 +92,7 @@ def _parser() -> ArgumentParser:
     )
     _add_scores(parser)
     _add_output(parser)
+    add_storage_options(parser)
     return parser
 
 
@@ -146,6 +150,12 @@ def verify(args: argparse.Namespace) -> None:
     """Check the options, verify, write the files, print the tables."""
     if args.no_report and args.report is not None:
         raise InputError("--report and --no-report exclude each other")
+    with stored(args):
+        _verify(args)
+
+
+def _verify(args: argparse.Namespace) -> None:
+    args.store = as_path(args.store)
     log = Log(NAME)
     with quiet_imports():
         from earth2_corrdiff.verification import files, open_verification, report, tables
@@ -162,7 +172,7 @@ def verify(args: argparse.Namespace) -> None:
     how: dict[str, Any] = {
         "settings": settings,
         "downscaler": _downscaler(args),
-        "compare": pairs("--compare", args.compare, Path),
+        "compare": pairs("--compare", args.compare, as_path),
         "leads": args.lead,
         "training": _training(args),
     }
@@ -240,7 +250,10 @@ def _numbers(text: str) -> list[float]:
     return [float(part) for part in text.split(",")]
 
 
-def _beside(store: Path) -> Path:
+def _beside(store: AnyPath) -> Path:
+    """The report beside the store; of a URL, in the working directory."""
+    if isinstance(store, ObjectPath):
+        return Path(f"{store.name.removesuffix('.zarr')}-verification.html")
     place = store if store.name else store.absolute()
     return place.with_name(f"{place.name.removesuffix('.zarr')}-verification.html")
 

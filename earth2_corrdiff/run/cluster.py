@@ -26,6 +26,7 @@ from loguru import logger
 from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError, renamed
+from earth2_corrdiff.base.object_path import AnyPath
 from earth2_corrdiff.model.earth2studio import CorrDiff
 from earth2_corrdiff.model.options import ModelOptions
 from earth2_corrdiff.run.downscaling import Downscaling
@@ -55,7 +56,7 @@ class Recipe:
         The model, loaded by each worker
     data : Any
         The source, or a ``functools.partial`` that makes it in each worker
-    output : str | Path
+    output : str, Path or ObjectPath
         The store, where all workers can write it
     options : Options
         Of the run
@@ -64,7 +65,7 @@ class Recipe:
     time: Any
     model: ModelOptions
     data: Any
-    output: str | Path
+    output: str | AnyPath
     options: Options = Options()
     lead_time: Any = None
 
@@ -233,7 +234,7 @@ class ClusterRun:
         if not isinstance(recipe.model, ModelOptions):
             raise InputError("each worker loads the model; give ModelOptions instead of a model")
         if hasattr(recipe.output, "add_array"):
-            raise InputError("workers share a Zarr store; give the output as a path")
+            raise InputError("workers share a Zarr store; give the output as a path or URL")
         if not recipe.options.part.whole:
             raise InputError(
                 "the scheduler shares out the whole run; leave out --task, and start one process"

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,6 +13,7 @@ import xarray as xr
 from loguru import logger
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.object_path import AnyPath
 from earth2_corrdiff.base.times import LeadLike, Leads, Times, chosen_leads, lead_text, time_text
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.store import reader
@@ -45,12 +45,12 @@ ABOUT = (
 
 
 def open_verification(
-    store: str | Path,
+    store: str | AnyPath,
     truth: Any,
     *,
     settings: Settings | None = None,
     downscaler: Downscaler | None = None,
-    compare: Mapping[str, str | Path] | None = None,
+    compare: Mapping[str, str | AnyPath] | None = None,
     truth_names: Mapping[str, str] | None = None,
     leads: LeadLike | Sequence[LeadLike] | None = None,
     training: Training | None = None,
@@ -59,7 +59,7 @@ def open_verification(
 
     Parameters
     ----------
-    store : str | Path
+    store : str | Path | ObjectPath
         Store that ``run-corrdiff`` wrote
     truth : str | Path | xr.Dataset | DataSource
         See :func:`open_truth`
@@ -135,7 +135,7 @@ class _Other:
     """Another store to compare with, and its name in the tables."""
 
     name: str
-    path: str | Path
+    path: str | AnyPath
     ds: xr.Dataset
 
     def ensemble(self, verified: StoreEnsemble, lead: np.timedelta64 | None) -> StoreEnsemble:
@@ -258,12 +258,12 @@ def verification_of(
 
 
 def verify_at_stations(
-    store: str | Path,
+    store: str | AnyPath,
     stations: str,
     *,
     settings: Settings | None = None,
     downscaler: Downscaler | None = None,
-    compare: Mapping[str, str | Path] | None = None,
+    compare: Mapping[str, str | AnyPath] | None = None,
     leads: LeadLike | Sequence[LeadLike] | None = None,
     training: Training | None = None,
 ) -> Iterator[tuple[np.timedelta64 | None, StationResult]]:
@@ -305,7 +305,7 @@ def verify_at_stations(
         yield lead, verify_stations(forecasts, reports, *how)
 
 
-def verify(store: str | Path, truth: Any, **how: Any) -> Result:
+def verify(store: str | AnyPath, truth: Any, **how: Any) -> Result:
     """Verify a store; the parameters are those of :func:`open_verification`."""
     verification = open_verification(store, truth, **how)
     for _ in verification:

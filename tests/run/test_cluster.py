@@ -15,8 +15,9 @@ import xarray as xr
 import zarr
 from distributed import Client, LocalCluster
 from earth2studio.io import XarrayBackend
+from object_kit import objects, s3
 from rank_kit import dying_source
-from run_kit import TIMES, Weather, command, load, make_package, refused, same, weather_file
+from run_kit import TIMES, Weather, command, contents, load, make_package, refused, same, weather_file
 
 from earth2_corrdiff import InputError, downscale
 from earth2_corrdiff.model.options import ModelOptions
@@ -136,12 +137,18 @@ def test_each_worker_has_its_gpu_or_cores(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.process
 def test_a_worker_is_killed(model: ModelOptions, whole: Path, tmp_path: Path) -> None:
-    """Of three processes one, by SIGKILL in the middle of its task: another one computes what is missing."""
+    """Of three processes one, by SIGKILL in the middle of its task: another one computes what is missing.
+
+    On a disk, and in an object store.
+    """
     armed = tmp_path / "armed"
-    armed.touch()
     options = Options(SEED, compress=BOUNDED, max_batch=2)
-    with connected(3, None, "cpu") as client:
-        recipe = Recipe(TIMES, model, partial(dying_source, str(armed)), tmp_path / STORE, options)
-        assert len(list(ClusterRun(client, recipe))) == 10
-    assert not armed.exists()
+    with s3() as bucket, connected(3, None, "cpu") as client:
+        for output in (tmp_path / STORE, bucket / STORE):
+            armed.touch()
+            recipe = Recipe(TIMES, model, partial(dying_source, str(armed)), output, options)
+            assert len(list(ClusterRun(client, recipe))) == 10
+            assert not armed.exists() and (tmp_path / "died").exists()
+            (tmp_path / "died").unlink()
+        assert objects(bucket / STORE) == contents(whole)
     same(tmp_path / STORE, whole)
