@@ -61,7 +61,6 @@ def run_parser() -> ArgumentParser:
         help="Zarr store to write, a path or a URL like s3://BUCKET/NAME.zarr (default: "
         "outputs/corrdiff-TIME.zarr)",
     )
-    add_storage_options(parser)
     add(
         "--compress",
         default="lossless",
@@ -132,6 +131,7 @@ def add_input(parser: ArgumentParser) -> None:
         metavar="OWN=NAME",
         help="Earth2Studio's name of a variable of file:PATH, like wind_u=u10m,wind_v=v10m",
     )
+    add_storage_options(parser)
 
 
 def finish_parser() -> ArgumentParser:
