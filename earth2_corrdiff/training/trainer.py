@@ -19,7 +19,7 @@ from earth2_corrdiff.base.background import prefetched
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.networks.fast.accelerate import compile_network, fuse
 from earth2_corrdiff.training import checkpoints
-from earth2_corrdiff.training.config import Config, DiffusionConfig, StageConfig
+from earth2_corrdiff.training.config import Config, DiffusionConfig, FewStepConfig, StageConfig
 from earth2_corrdiff.training.log import Log
 from earth2_corrdiff.training.losses import generator
 from earth2_corrdiff.training.order import Order
@@ -120,6 +120,9 @@ class Trainer:
         what = f"{h.patches}" if h.patches else "whole domains"
         if isinstance(h, DiffusionConfig) and h.formulation != "edm":
             what += f", {h.formulation} of {h.prediction}"
+        if isinstance(h, FewStepConfig):
+            own = ("sigmas", "members", "phases", "pooling", "differences", "spectral", "physical")
+            what += "".join(f", {name} {getattr(h, name)}" for name in own)
         return f"{h.steps} steps of {h.batch}, {sizes}, {what}, {rates}, seed {self.config.seed}"
 
     def __iter__(self) -> Iterator[Progress]:
@@ -179,7 +182,7 @@ class Trainer:
             for step, drawn in enumerate(order.batches(done), done):
                 all_keys = [(self.config.seed, self._kind, TRAINING, step, i) for i in range(len(drawn))]
                 mine, keys = self.world.share(drawn), self.world.share(all_keys)
-                batch = Batch(mine, self.pairs.read(mine), keys, self.stage.draw(keys))
+                batch = Batch(mine, self.pairs.read(mine), keys, self.stage.draw(keys), step)
                 yield batch.pinned() if self.device.type == "cuda" else batch
 
         return prefetched(read())
