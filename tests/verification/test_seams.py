@@ -4,18 +4,24 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from tiny import make_downscaler, make_spec
+from tiny import make_networks, make_spec
 from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.diffusion.patched import PatchInputs, patched
 from earth2_corrdiff.model.diffusion.solvers import sample
+from earth2_corrdiff.model.packages.writer import save_package
+from earth2_corrdiff.model.spec import Sampling
 from earth2_corrdiff.verification.seams import seam_ratio
 
+ROOT = Path(__file__).parents[2]
 GEOMETRY = PatchGeometry((48, 72), (24, 24), 4, 2)  # starts at -2, 16, 34, …: edges at 16, 22, 34, 40, …
 
 
@@ -54,8 +60,20 @@ def test_overlap_makes_the_seams_of_one_call_smaller() -> None:
 
 
 @pytest.mark.slow
-def test_of_members() -> None:
-    model = make_downscaler(make_spec((32, 48)))
-    model.domain.patching = PatchGeometry((32, 48), (16, 16), 4)
-    got = seam_ratio(model(torch.zeros(1, *model.spec.input_shape) + 1, [1, 2])[0], model.domain.patching)
-    assert got.shape == (2,) and got.isfinite().all()
+def test_the_bench_of_seams(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a tiny package of two calls: a row for the whole domain and each window, for one call and two."""
+    spec = importlib.util.spec_from_file_location("bench_seams", ROOT / "scripts" / "bench-seams.py")
+    assert spec is not None and spec.loader is not None
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    two = Sampling("few_step", 2, schedule="few_step", levels=(2.0, 0.8))
+    own = make_spec((32, 48), sampling=two)
+    folder = save_package(tmp_path / "p", own, *make_networks(own))
+    argv = ["--package", str(folder), "--patch", "16x16", "--overlap", "4", "--steps", "1", "2"]
+    assert bench.main([*argv, "--members", "2"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    rows = [line for line in lines if line[0] in ("1", "2")]  # the log has lines of its own
+    assert [row[:3] for row in rows] == [
+        [calls, "4", window] for calls in "12" for window in ("whole", "flat", "cosine")
+    ]
+    assert all(float(number) > 0 for row in rows for number in row[3:])
