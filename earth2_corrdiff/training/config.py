@@ -71,6 +71,8 @@ class Data:
         statistics; inputs that are missing count as the mean
     flips : bool
         Flip images at random, and turn square ones: for scalars without a place or a direction of their own
+    block_shift : bool
+        Move the origin of the coarse blocks at random in training, for pairs of block means
     transforms : Mapping[str, Transform]
         Of inputs and outputs by their names, before they are normalised
     features : tuple[str, ...]
@@ -87,6 +89,7 @@ class Data:
     window: int = 8
     missing: str = "refuse"
     flips: bool = False
+    block_shift: bool = False
     transforms: dict[str, Transform] = field(default_factory=dict)
     features: tuple[str, ...] = ()
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import cast
 
 import numpy as np
 import torch
@@ -46,11 +47,15 @@ class Pairs:
         ``[N, Co, H, W]`` float32
     times : Times | None
         ``[N]``: valid times, UTC; None where they do not matter
+    fine_inputs : Tensor | None
+        ``[N, C, H, W]`` float32: the fine fields whose block means the coarse state is; None where these do
+        not matter
     """
 
     coarse: Tensor
     fine: Tensor
     times: Times | None = None
+    fine_inputs: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.coarse)
@@ -80,6 +85,8 @@ class PairFile:
         Chunks of times that stay in memory
     gaps : bool, optional
         True if values may be missing (NaN), by default False
+    fine_inputs : bool, optional
+        True if the fine fields of the inputs are read, too, by default False
 
     Attributes
     ----------
@@ -107,6 +114,7 @@ class PairFile:
         invariants: Sequence[str] | None = None,
         keep: int = 16,
         gaps: bool = False,
+        fine_inputs: bool = False,
     ) -> None:
         self.path, self._keep, self._gaps = Path(path), keep, gaps
         data = open_dataset(self.path, "file of pairs", "a NetCDF or Zarr")
@@ -115,6 +123,7 @@ class PairFile:
         self.coarse_grid, self._coarse_dims = self._grid(COARSE)
         self.fine_grid, self._fine_dims = self._grid("")
         self.channels = self._choose(inputs, outputs, invariants)
+        self._fine_inputs = self._finer() if fine_inputs else ()
         self._convert = {
             name: conversion(
                 self._data[name].attrs.get("units"), name.removesuffix(COARSE), f"the pairs {path}"
@@ -153,6 +162,18 @@ class PairFile:
                     "all but invariants have the dimension time)"
                 )
         return chosen
+
+    def _finer(self) -> tuple[str, ...]:
+        """The inputs, whose fine fields this file has."""
+        names, dims = self.channels.inputs, {"time", *self._fine_dims}
+        lacking = [n for n in names if n not in self._data or set(map(str, self._data[n].dims)) != dims]
+        if not self.coarse_from_fine or lacking:
+            raise InputError(
+                f"blocks cannot be shifted: the pairs {self.path} "
+                + (f"have no fine field of {', '.join(lacking)}" if lacking else "are no block means")
+                + "; make them with make-pairs --coarse-from-fine, all inputs among its --outputs"
+            )
+        return names
 
     def _ordered(self) -> list[str]:
         """All variables, in the order that the file's attributes give, else alphabetically."""
@@ -213,7 +234,8 @@ class PairFile:
     @property
     def variables(self) -> tuple[str, ...]:
         """Names in the file: the coarse ones, then the fine ones."""
-        return (*(f"{name}{COARSE}" for name in self.channels.inputs), *self.channels.outputs)
+        fine = dict.fromkeys((*self.channels.outputs, *self._fine_inputs))
+        return (*(f"{name}{COARSE}" for name in self.channels.inputs), *fine)
 
     def read(self, indices: Sequence[int]) -> Pairs:
         """The pairs of these numbers into ``times``, in this order.
@@ -228,12 +250,17 @@ class PairFile:
         fields = [
             torch.from_numpy(np.stack([block[v][i] for block, i in at])) for v in range(len(self.variables))
         ]
-        count = len(self.channels.inputs)
-        pairs = Pairs(
-            torch.stack(fields[:count], 1), torch.stack(fields[count:], 1), self.times[list(indices)]
+        self._check(fields, indices)
+        named = dict(zip(self.variables, fields, strict=True))
+        coarse, fine, finer = (
+            torch.stack([named[name] for name in names], 1) if names else None
+            for names in (
+                self.variables[: len(self.channels.inputs)],
+                self.channels.outputs,
+                self._fine_inputs,
+            )
         )
-        self._check(pairs, indices)
-        return pairs
+        return Pairs(cast(Tensor, coarse), cast(Tensor, fine), self.times[list(indices)], finer)
 
     def _located(self, rows: NDArray[np.int64]) -> list[tuple[tuple[NDArray[np.float32], ...], int]]:
         """For each row of the file its chunk, in memory from now on, and the position in it."""
@@ -275,8 +302,7 @@ class PairFile:
         when = time_text(stamps[0]) + (f" to {time_text(stamps[-1])}" if len(rows) > 1 else "")
         return f"{name} of {when} in {self.path}"
 
-    def _check(self, pairs: Pairs, indices: Sequence[int]) -> None:
-        fields = (*pairs.coarse.unbind(1), *pairs.fine.unbind(1))
+    def _check(self, fields: Sequence[Tensor], indices: Sequence[int]) -> None:
         for name, field in zip(self.variables, fields, strict=True):
             finite = torch.isfinite(field).flatten(1)
             good = finite.any(1) if self._gaps else finite.all(1)

@@ -93,7 +93,19 @@ def open_material(config: Config, world: World, report: Report) -> Material:
             report("pairs", left)
     world.wait()
     inputs, outputs, invariants = _variables(config)
-    pairs = PairFile(path, inputs, outputs, invariants, keep=2 * data.window, gaps=data.missing == "mask")
+    if data.block_shift and config.diffusion.cache_means:
+        raise InputError(
+            "data.block_shift changes the means with every step; set diffusion.cache_means to false"
+        )
+    pairs = PairFile(
+        path,
+        inputs,
+        outputs,
+        invariants,
+        keep=2 * data.window,
+        gaps=data.missing == "mask",
+        fine_inputs=data.block_shift,
+    )
     splits = split_demo(pairs.times) if data.demo is not None else split_times(pairs.times, data.split)
     return Material(pairs, splits)
 

@@ -25,6 +25,7 @@ from earth2_corrdiff.training.losses import generator
 from earth2_corrdiff.training.order import Order
 from earth2_corrdiff.training.pairs import PairFile
 from earth2_corrdiff.training.parallel import World
+from earth2_corrdiff.training.shifts import shifted
 from earth2_corrdiff.training.stages import Batch, Images, Stage
 
 TRAINING, VALIDATION, DROPOUT = 0, 1, 2  # purposes of random numbers: part of their key
@@ -182,7 +183,10 @@ class Trainer:
             for step, drawn in enumerate(order.batches(done), done):
                 all_keys = [(self.config.seed, self._kind, TRAINING, step, i) for i in range(len(drawn))]
                 mine, keys = self.world.share(drawn), self.world.share(all_keys)
-                batch = Batch(mine, self.pairs.read(mine), keys, self.stage.draw(keys), step)
+                pairs = self.pairs.read(mine)
+                if pairs.fine_inputs is not None:
+                    pairs = shifted(pairs, self.pairs.coarse_from_fine, keys)
+                batch = Batch(mine, pairs, keys, self.stage.draw(keys), step)
                 yield batch.pinned() if self.device.type == "cuda" else batch
 
         return prefetched(read())
