@@ -95,7 +95,10 @@ class ArgumentParser(argparse.ArgumentParser):
                 self.error(str(error))
         for key, value in values.items():
             self._set(str(key), value)
+        given = {word.partition("=")[0] for word in arguments}
         for action in self._actions:
+            if given & {*action.option_strings}:  # an option that is repeated would be added to these
+                action.default = None if isinstance(action, argparse._AppendAction) else action.default
             if action.nargs == "+" and not action.option_strings and (known.show_config or action.default):
                 action.nargs, action.required = "*", False
         return arguments

@@ -190,7 +190,8 @@ class Downscaling:
     @property
     def members(self) -> int:
         """Members of this part of the run, over all cases."""
-        return len(self.part.within(len(self.cases), self.samples))
+        own = self.part.within(len(self.cases), self.samples)
+        return own.stop - own.start  # which may be too many for len
 
     @property
     def evaluations(self) -> int:

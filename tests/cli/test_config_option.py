@@ -16,6 +16,7 @@ samples: 4
 variables: [t2m, mrr]
 max_batch: 2
 keep-going: true
+rename: [a=t2m, b=u10m]
 """
 
 
@@ -26,7 +27,9 @@ def test_a_configuration_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     args = run_parser().parse_args(["--config", str(path), "--samples", "8"])
     assert args.times == ["2024-07-24T12:00", "2024-07-25"] and args.variables == "t2m,mrr"
     assert (args.samples, args.max_batch, args.keep_going, args.steps) == (8, 2, True, None)
-    assert run_parser().parse_args(["--config", str(path), "2024-01-01"]).times == ["2024-01-01"]
+    assert args.rename == ["a=t2m", "b=u10m"]
+    other = run_parser().parse_args(["--config", str(path), "--rename", "c=t2m", "--lead=6h", "2024-01-01"])
+    assert other.times == ["2024-01-01"] and other.rename == ["c=t2m"] and other.lead == "6h"
     with pytest.raises(SystemExit) as end:
         run_parser().parse_args(["--config", str(path), "--show-config", "--steps", "3"])
     shown = capsys.readouterr().out

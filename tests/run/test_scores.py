@@ -14,6 +14,7 @@ import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
 from forecast_kit import Forecasts
+from object_kit import s3
 from run_kit import Weather, load, make_package
 
 from earth2_corrdiff import CorrDiff, downscale
@@ -128,6 +129,14 @@ def test_a_state_is_scored_once(
     store = run(model, tmp_path / "out.zarr", keep=keep, scorer=counting, resume=True)
     assert len(calls) == 4 and len(set(calls)) == 3
     assert_same(scored(store, Bootstrap(0)), verify(whole, truth, settings=FEW))
+
+
+def test_scores_in_an_object_store(model: CorrDiff, whole: Path, truth: xr.Dataset) -> None:
+    with s3() as bucket:
+        for keep in ("mean", "all"):
+            store: Any = bucket / f"{keep}.zarr"
+            run(model, store, 2, keep=keep, scorer=Scorer(truth, settings=FEW))
+            assert_same(scored(store, Bootstrap(0)), verify(whole, truth, settings=FEW))
 
 
 def test_scores_on_a_cluster(package: Path, truth: xr.Dataset, tmp_path: Path) -> None:
