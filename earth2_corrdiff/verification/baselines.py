@@ -33,6 +33,8 @@ from earth2_corrdiff.verification.forecasts import COARSE_TWINS, Regrid, regrid_
 
 PENALTY = 10.0
 """Of the ridge regression on standardised predictors: it weighs as much as so many training times."""
+VARYING = 0.3
+"""Least standard deviation that a predictor counts as having at a pixel, over that of all pixels."""
 Predict = Callable[[Tensor, int], Tensor]
 
 
@@ -250,7 +252,9 @@ class PixelFit:
         x, self._mean = sx / n, sr / n
         scatter, right = sxx - n * x[:, None] * x, sxr - n * x[:, None] * self._mean
         std = (torch.diagonal(scatter).permute(2, 0, 1) / n).clamp(min=0).sqrt()
-        std = torch.where(std > 1e-12, std, 1.0)
+        # where it was dry in the training, rain must not be extrapolated
+        least = VARYING * std.square().nanmean((1, 2), keepdim=True).sqrt()
+        std = std.maximum(least.clamp(min=1e-12))
         left = (scatter / (std[:, None] * std)).permute(2, 3, 0, 1)
         left = left.nan_to_num() + PENALTY * torch.eye(len(x), dtype=torch.float64)
         weights = torch.linalg.solve(left, (right / std[:, None]).permute(2, 3, 0, 1))
