@@ -104,7 +104,8 @@ def test_against_numpy(kit: SimpleNamespace) -> None:
             std = np.maximum(X.std(0), VARYING * scale)
             Z = (X - X.mean(0)) / std
             w = np.linalg.solve(Z.T @ Z + PENALTY * np.eye(2), Z.T @ (r - r.mean(0)))
-            want = at[case, :, i, j] + r.mean(0) + ((at[case, :, i, j] - X.mean(0)) / std) @ w
+            away = np.clip((at[case, :, i, j] - X.mean(0)) / std, -3, 3)
+            want = at[case, :, i, j] + r.mean(0) + away @ w
             other = at[case, :, i, j] + r[hour == now].mean(0)
             for got, value_ in ((ridge, want), (mean, other)):
                 physical = np.array([max(1e-3 * np.expm1(value_[0]), 0), value_[1]])
