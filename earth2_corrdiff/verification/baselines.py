@@ -33,6 +33,10 @@ from earth2_corrdiff.verification.forecasts import COARSE_TWINS, Regrid, regrid_
 
 PENALTY = 10.0
 """Of the ridge regression on standardised predictors: it weighs as much as so many training times."""
+VARYING = 0.3
+"""Least standard deviation that a predictor counts as having at a pixel, over that of all pixels."""
+FARTHEST = 3.0
+"""Standard deviations beyond which a predictor counts as no farther: rain must not be extrapolated."""
 Predict = Callable[[Tensor, int], Tensor]
 
 
@@ -250,11 +254,12 @@ class PixelFit:
         x, self._mean = sx / n, sr / n
         scatter, right = sxx - n * x[:, None] * x, sxr - n * x[:, None] * self._mean
         std = (torch.diagonal(scatter).permute(2, 0, 1) / n).clamp(min=0).sqrt()
-        std = torch.where(std > 1e-12, std, 1.0)
+        least = VARYING * std.square().nanmean((1, 2), keepdim=True).sqrt()
+        std = std.maximum(least.clamp(min=1e-12))
         left = (scatter / (std[:, None] * std)).permute(2, 3, 0, 1)
         left = left.nan_to_num() + PENALTY * torch.eye(len(x), dtype=torch.float64)
         weights = torch.linalg.solve(left, (right / std[:, None]).permute(2, 3, 0, 1))
-        self._weights, self._center = weights.permute(2, 3, 0, 1) / std[:, None], x + self._offset
+        self._weights, self._center, self._std = weights.permute(2, 3, 0, 1), x + self._offset, std
         self._sums.clear()
 
     def climatology(self, coarse: Tensor, hour: int) -> Tensor:
@@ -265,7 +270,8 @@ class PixelFit:
     def ridge(self, coarse: Tensor, hour: int) -> Tensor:
         """Coarse input ``[P, h, w]`` plus the residual that is regressed on it: ``[Co, H, W]``."""
         x, base = self._predictors(coarse)
-        return self._physical(base + self._mean + (self._weights * (x - self._center)[:, None]).sum(0))
+        away = ((x - self._center) / self._std).clamp(-FARTHEST, FARTHEST)
+        return self._physical(base + self._mean + (self._weights * away[:, None]).sum(0))
 
     def _physical(self, values: Tensor) -> Tensor:
         parts = [(self._transform(name), y) for name, y in zip(self.outputs, values, strict=True)]

@@ -38,7 +38,13 @@ def _parser() -> ArgumentParser:
         epilog="The same command goes on with what is there. Exit status 1 if a bar is missed.",
     )
     add = parser.add_argument
-    add("data", type=Path, help="folder with cwa_wrf3km_taiwan.nc and mrms_qpe1h_conus.nc, or one of them")
+    add(
+        "data",
+        nargs="?",
+        type=Path,
+        default=Path("data"),
+        help="folder with cwa_wrf3km_taiwan.nc and mrms_qpe1h_conus.nc, or one of them (default: data)",
+    )
     add(
         "--taiwan",
         default="taiwan-3km",
@@ -108,7 +114,7 @@ def _study(study: Study, package: str, args: argparse.Namespace) -> int:
     with progress_bar(total=total, desc="verifying", unit="time", delay=1) as bar:
         found = real.verify(study, stores, pairs, model, bootstrap, bar.update)
     result = found.result
-    stem = args.output / study.name
+    stem = args.output / f"{study.name}-scores"  # its store is another Zarr
     for ending in (".csv", ".zarr"):
         files.save(result, stem.with_name(stem.name + ending))
     report.write_report(result, stem.with_name(stem.name + ".html"), f"{study.name} on held-out times")

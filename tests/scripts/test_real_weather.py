@@ -81,7 +81,7 @@ def test_runs_verifies_and_draws(
     picture = tmp_path / "out" / "taiwan-3km-tp06.png"
     assert picture.stat().st_size < 250_000 and min(Image.open(picture).size) > 500
     store = tmp_path / "out" / "taiwan-3km-lead-6h.zarr"
-    assert (tmp_path / "out" / "taiwan-3km.html").is_file() and store.is_dir()
+    assert (tmp_path / "out" / "taiwan-3km-scores.html").is_file() and store.is_dir()
     part = real_weather.Part(np.timedelta64(12, "h"), STUDY.test_times)
     with pytest.raises(InputError, match="is not that of the pairs"):  # another run's weather
         real_weather.check_input(store, tmp_path / "out" / "taiwan-3km-pairs.zarr", part)

@@ -28,7 +28,7 @@ from earth2_corrdiff.training.block_means import Blocks, make_own_pairs
 from earth2_corrdiff.training.convert import Area
 from earth2_corrdiff.training.pairs import Channels, PairFile
 from earth2_corrdiff.verification import Training, nearest_in_training, verify
-from earth2_corrdiff.verification.baselines import PENALTY, Baselines
+from earth2_corrdiff.verification.baselines import PENALTY, VARYING, Baselines
 from earth2_corrdiff.verification.nearest import Nearest, nearest
 
 H, W, FIT, TEST = 16, 24, 16, 3
@@ -93,15 +93,19 @@ def test_against_numpy(kit: SimpleNamespace) -> None:
 
     (x, y), (at, _) = spaces(train), spaces(kit.some)
     hour = train.times.astype("datetime64[h]").astype(int) % 24
+    known = np.isfinite(x).all((0, 1)) & np.isfinite(y).all((0, 1))
+    scale = np.sqrt(x.var(0)[:, known].mean(1))
     for case in range(TEST):
         now = int(kit.some.times[case].astype("datetime64[h]").astype(int) % 24)
         coarse = kit.some.coarse[case].double()
         ridge, mean = fit.ridge(coarse, now).numpy(), fit.climatology(coarse, now).numpy()
         for i, j in ((0, 0), (7, 11), (15, 23)):
             X, r = x[:, :, i, j], y[:, :, i, j] - x[:, :, i, j]
-            Z = (X - X.mean(0)) / X.std(0)
+            std = np.maximum(X.std(0), VARYING * scale)
+            Z = (X - X.mean(0)) / std
             w = np.linalg.solve(Z.T @ Z + PENALTY * np.eye(2), Z.T @ (r - r.mean(0)))
-            want = at[case, :, i, j] + r.mean(0) + ((at[case, :, i, j] - X.mean(0)) / X.std(0)) @ w
+            away = np.clip((at[case, :, i, j] - X.mean(0)) / std, -3, 3)
+            want = at[case, :, i, j] + r.mean(0) + away @ w
             other = at[case, :, i, j] + r[hour == now].mean(0)
             for got, value_ in ((ridge, want), (mean, other)):
                 physical = np.array([max(1e-3 * np.expm1(value_[0]), 0), value_[1]])
