@@ -74,7 +74,7 @@ def _count(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
         NAME,
-        "Train both stages of CorrDiff on pairs of coarse and fine weather, and write a package.",
+        "Train the stages of CorrDiff on pairs of coarse and fine weather, and write a package.",
         "The same command goes on with a training that was stopped. torchrun --nproc-per-node N "
         f"scripts/{NAME}.py CONFIG.yaml shares every batch among N processes.",
     )

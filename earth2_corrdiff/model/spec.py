@@ -151,9 +151,11 @@ class Sampling:
         Raises
         ------
         InputError
-            If the network supports less noise than rectified flow begins with
+            If the network supports less noise than rectified flow, or its generator, begins with
         """
         if self.schedule == FEW_STEP:
+            if self.levels[-1] < lowest or self.levels[0] > highest:
+                raise InputError(f"the network supports noise levels from {lowest:g} to {highest:g} alone")
             return [*self.levels[: self.steps], 0.0]
         if self.schedule == "karras":
             low, high = max(self.sigma_min, lowest), min(self.sigma_max, highest)

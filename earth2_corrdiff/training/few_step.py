@@ -222,7 +222,7 @@ class FewStepLoss(nn.Module):
 
 
 class FewStepStage(DiffusionStage):
-    """Third stage: a generator of the residual.
+    """Third stage: a generator of the residual; InputError where the network or the data cannot have one.
 
     Parameters
     ----------
@@ -236,6 +236,7 @@ class FewStepStage(DiffusionStage):
 
     def __init__(self, model: Downscaler, cutter: Cutter, how: FewStepConfig, means: MeanOf) -> None:
         super().__init__(model, cutter, EDMLoss(model.denoiser.sigma_data), means)
+        few_step_sampling(how, model.sampling).sigmas(self.net.sigma_min, self.net.sigma_max, torch.float64)
         h, w = super()._noise_shape[1:]
         self.loss = FewStepLoss(self.net, score_of(how, model, (h, w)), how.sigmas)
         self._how = how

@@ -47,6 +47,8 @@ def test_a_file_and_its_defaults(tmp_path: Path) -> None:
 def test_the_demos_configuration() -> None:
     got = read_config(ROOT / "examples" / "train-demo.yaml")
     assert got.data.demo is not None and got.diffusion.cache_means and got.half
+    few = read_config(ROOT / "examples" / "train-few-step.yaml").few_step
+    assert few is not None and few.phase(1999).finest == 2.0 and few.phase(2000) == few.phase(None)
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
