@@ -12,12 +12,13 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from earth2_corrdiff.base.errors import InputError, UnavailableError
+from earth2_corrdiff.base.object_path import storage_options
 
 Args = TypeVar("Args")
 Value = TypeVar("Value")
@@ -172,6 +173,23 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     add("--precision", default="auto", help="auto (default: the fastest), fp32 (the reference), bf16 or fp16")
     add("--no-acceleration", action="store_true", help="stock arithmetic, operation by operation: slow")
+
+
+def add_storage_options(parser: argparse.ArgumentParser) -> None:
+    """The option for URLs of object stores."""
+    parser.add_argument(
+        "--storage-options",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="how to open s3://, gs:// and az:// URLs, like anon=true, endpoint_url=https://… or "
+        "profile=NAME; repeatable (default: the environment's variables, and for S3 the profile of AWS)",
+    )
+
+
+def stored(args: argparse.Namespace) -> AbstractContextManager[None]:
+    """With the storage options of a command's URLs."""
+    return storage_options(pairs("--storage-options", args.storage_options, str))
 
 
 def add_variant_options(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from earth2_corrdiff.cli.common import ArgumentParser, add_region, command_parser, entry_point, progress_bar
+from earth2_corrdiff.cli.common import (
+    ArgumentParser,
+    add_region,
+    command_parser,
+    entry_point,
+    progress_bar,
+    stored,
+)
 from earth2_corrdiff.cli.loading import make_input, model_options
 from earth2_corrdiff.cli.log import Log
 from earth2_corrdiff.cli.run_options import add_input
@@ -37,6 +44,11 @@ def _parser() -> ArgumentParser:
 
 def fetch(args: argparse.Namespace) -> int:
     """Fetch what is missing, one time after the other."""
+    with stored(args):
+        return _fetch(args)
+
+
+def _fetch(args: argparse.Namespace) -> int:
     log = Log(NAME, "INFO", args.debug)
     args.source, args.device = args.source or default_source(args.package), "cpu"
     source = make_input(args)

@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.cli.common import stored
 
 if TYPE_CHECKING:
     from earth2_corrdiff.model.options import ModelOptions
@@ -22,9 +23,10 @@ def make_input(args: argparse.Namespace) -> Source | Forecast:
     if args.coarse_members is not None and args.lead is None:
         raise InputError("--coarse-members goes with --lead: only forecasts have them")
     rename = parse_rename(args.rename or ())
-    if args.lead is None:
-        return make_source(args.source, rename=rename)
-    return make_forecast(args.source, args.coarse_members, rename=rename)
+    with stored(args):  # also where a worker makes it
+        if args.lead is None:
+            return make_source(args.source, rename=rename)
+        return make_forecast(args.source, args.coarse_members, rename=rename)
 
 
 def model_options(args: argparse.Namespace) -> ModelOptions:

@@ -19,6 +19,8 @@ from earth2_corrdiff.cli.common import (
 from earth2_corrdiff.cli.log import Log
 
 NAME = "make-pairs"
+MOST_HOURS = 24 * 366
+"""Longest lead time that ``--every-run`` takes: of seasonal forecasts."""
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -30,6 +32,13 @@ def _box(text: str) -> tuple[float, ...]:
     if len(numbers) != 4:
         raise ValueError
     return numbers
+
+
+def _hours(text: str) -> float:
+    hours = float(text)
+    if not 0 <= hours <= MOST_HOURS:
+        raise argparse.ArgumentTypeError(f"needs a lead time of 0 hours or more, got {text}")
+    return hours
 
 
 def _parser() -> ArgumentParser:
@@ -59,7 +68,7 @@ def _parser() -> ArgumentParser:
     )
     add(
         "--every-run",
-        type=float,
+        type=_hours,
         metavar="HOURS",
         help="a pair of every run in a file of forecasts, from this lead time on (default: one of each time)",
     )
@@ -84,6 +93,11 @@ def _parser() -> ArgumentParser:
         type=Path,
         metavar="PAIRS.zarr",
         help="the pairs; completed if incomplete",
+    )
+    add(
+        "--append",
+        action="store_true",
+        help="add the times to pairs that exist, of the same grids, variables and options",
     )
     add(
         "--box",
@@ -135,6 +149,7 @@ def make_pairs(args: argparse.Namespace) -> None:
         conversion = make_own_pairs(args.fine, every, channels, args.output, blocks, area, lead)
     else:
         conversion = prepare(args.coarse, args.fine, args.times, channels, args.output, area)
+    conversion.append = args.append
     for line in conversion.notes:
         print(line, flush=True)
     for _ in progress_bar(conversion, total=len(conversion), desc="pairs", unit="time", delay=1):
@@ -153,7 +168,7 @@ def make_pairs(args: argparse.Namespace) -> None:
             f"{len(conversion.failed)} of {total} times could not be made, as said above; a training leaves "
             "them out, and the same command tries them again"
         )
-    print(f"{args.output} has {total - len(conversion.empty)} pairs")
+    print(f"{args.output} has {conversion.complete} pairs")
 
 
 main = entry_point(NAME, _parser, make_pairs)

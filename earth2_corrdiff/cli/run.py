@@ -17,8 +17,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.errors import InputError, renamed
+from earth2_corrdiff.base.object_path import AnyPath, as_path
 from earth2_corrdiff.base.processes import Processes, in_array, launched, process_group
-from earth2_corrdiff.cli.common import pairs, progress_bar, run_command
+from earth2_corrdiff.cli.common import pairs, progress_bar, run_command, stored
 from earth2_corrdiff.cli.loading import make_input, model_options
 from earth2_corrdiff.cli.log import Log
 from earth2_corrdiff.cli.measure import peak_memory, trace_path, traced
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from earth2_corrdiff.verification.sums import Scorer
 
 SOME_FAILED = 3
-DISTRIBUTION = ("--task", "--workers", "--scheduler")
+DISTRIBUTION = ("--task", "--workers", "--scheduler", "--storage-options")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,8 +55,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _work(arguments: list[str]) -> int:
     """Prepare or finish a run, or compute a part of it or all."""
     if arguments[:1] == ["finish"]:
-        return finish(finish_parser().parse_args(arguments[1:]).store)
+        args = finish_parser().parse_args(arguments[1:])
+        with stored(args):
+            return finish(as_path(args.store))
     args = _parsed(arguments)
+    with stored(args):
+        return _start(args)
+
+
+def _start(args: argparse.Namespace) -> int:
     processes = launched(os.environ)
     if processes.attempt:  # the launcher has started the job again: go on
         args.resume, args.overwrite = True, False
@@ -79,17 +87,18 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
 
 
 def _plain(arguments: list[str]) -> Iterator[str]:
-    """The arguments without those that say which process does what: they change nothing of the store."""
+    """The arguments without those that change nothing of the store: who does what, and the keys to it."""
     words = iter(arguments)
     for word in words:
         option, _, value = word.partition("=")
-        if option not in DISTRIBUTION:
+        given = len(option) > 2 and any(name.startswith(option) for name in DISTRIBUTION)  # or its beginning
+        if not given:
             yield word
         elif not value:
             next(words, None)
 
 
-def finish(store: Path) -> int:
+def finish(store: AnyPath) -> int:
     """Complete the store of a run whose tasks are done, or say what it misses."""
     from earth2_corrdiff.store.states import read_sums
     from earth2_corrdiff.store.target import finish
@@ -114,7 +123,7 @@ def run(args: argparse.Namespace, processes: Processes) -> int:
     log = Log(NAME, "INFO" if processes.first else "WARNING", args.debug, held=True)
     source = make_input(args)
     cases = source.cases(args.times, args.lead)
-    args.output = args.output or Path("outputs") / f"corrdiff-{_label(cases)}.zarr"
+    args.output = as_path(args.output or Path("outputs") / f"corrdiff-{_label(cases)}.zarr")
     if args.package != OWN:
         check_name(args.package)
     check_target(args.output, args.overwrite, args.resume or not part.whole or not processes.first)
@@ -159,7 +168,7 @@ def _on_cluster(args: argparse.Namespace, log: Log, start: float) -> int:
     """Run on Dask's workers; they load the model."""
     from earth2_corrdiff.run.cluster import ClusterRun, Recipe, connected
 
-    with connected(args.workers, args.scheduler, args.device) as client:
+    with connected(args.workers, args.scheduler, args.device, os.environ) as client:
         output = args.output.absolute() if isinstance(args.output, Path) else args.output
         data = (partial(make_input, args), output, _options(args), args.lead)
         run = ClusterRun(client, Recipe(args.times, model_options(args), *data))
@@ -287,7 +296,7 @@ def _scorer(args: argparse.Namespace) -> Scorer | None:
     return Scorer(args.score, pairs("--truth-name", args.truth_name, str), Settings(variables))
 
 
-def _print_scores(store: Path) -> None:
+def _print_scores(store: AnyPath) -> None:
     """The table of a store whose states are all scored."""
     from earth2_corrdiff.verification import tables
     from earth2_corrdiff.verification.sums import scored

@@ -4,9 +4,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from earth2_corrdiff.cli.common import ArgumentParser, add_model_options, add_variant_options, command_parser
+from earth2_corrdiff.cli.common import (
+    ArgumentParser,
+    add_model_options,
+    add_storage_options,
+    add_variant_options,
+    command_parser,
+)
 from earth2_corrdiff.model.packages.names import NAMES as PACKAGES
 
 NAME = "run-corrdiff"
@@ -14,9 +18,9 @@ EVERYWHERE = "the demo needs no network: --demo"
 TIMES = "valid times, UTC, like 2024-07-24T12:00, or periods like 2024-07-20T00/2024-07-25T18/6h"
 SOURCES = (
     "gfs, arco, ncar, wb2, cds, demo, cmip6:MODEL,SCENARIO,MEMBER, gfs:DIR (a mirror of NOAA's bucket), or "
-    "file:PATH (NetCDF, GRIB, Zarr; a folder, a pattern, or several with commas between); default: gfs, and "
-    "arco for COSMO and HRRR; with --lead gfs_fx, gefs_fx, ifs_fx, "
-    "ifs_ens_fx, demo_fx, gfs_fx:DIR, gefs_fx:DIR, file:…"
+    "file:PATH or file:URL (NetCDF, GRIB, Zarr; a folder, a pattern, or several with commas between); "
+    "default: gfs, and arco for COSMO and HRRR; with --lead gfs_fx, gefs_fx, ifs_fx, ifs_ens_fx, demo_fx, "
+    "gfs_fx:DIR, gefs_fx:DIR, file:…"
 )
 
 
@@ -53,9 +57,9 @@ def run_parser() -> ArgumentParser:
     add("--max-batch", type=int, metavar="N", help="most members in one network call (default: 1 on a CPU)")
     add(
         "--output",
-        type=Path,
         metavar="STORE",
-        help="Zarr store to write (default: outputs/corrdiff-TIME.zarr)",
+        help="Zarr store to write, a path or a URL like s3://BUCKET/NAME.zarr (default: "
+        "outputs/corrdiff-TIME.zarr)",
     )
     add(
         "--compress",
@@ -127,6 +131,7 @@ def add_input(parser: ArgumentParser) -> None:
         metavar="OWN=NAME",
         help="Earth2Studio's name of a variable of file:PATH, like wind_u=u10m,wind_v=v10m",
     )
+    add_storage_options(parser)
 
 
 def finish_parser() -> ArgumentParser:
@@ -134,7 +139,8 @@ def finish_parser() -> ArgumentParser:
     parser = command_parser(
         f"{NAME} finish", "Complete the store of a run whose tasks are done, or say what it lacks (status 3)."
     )
-    parser.add_argument("store", type=Path, metavar="STORE", help="the store of the run")
+    parser.add_argument("store", metavar="STORE", help="the store of the run, a path or URL")
+    add_storage_options(parser)
     return parser
 
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earth2_corrdiff.model.packages.names import PUBLISHED
 
 if TYPE_CHECKING:
     from earth2_corrdiff.base.cases import Cases
+    from earth2_corrdiff.base.object_path import AnyPath
     from earth2_corrdiff.model.earth2studio import CorrDiff
     from earth2_corrdiff.run.cluster import ClusterRun
     from earth2_corrdiff.run.downscaling import Downscaling
@@ -42,7 +42,7 @@ def announce(
     )
 
 
-def report(run: Downscaling | ClusterRun, output: Path, loaded: float, peak: str) -> str:
+def report(run: Downscaling | ClusterRun, output: AnyPath, loaded: float, peak: str) -> str:
     """One line about the run that has ended, and one about what was compressed."""
     stages = ", ".join(f"{name} {value:.1f} s" for name, value in {"load": loaded, **run.seconds}.items())
     part = run.options.part

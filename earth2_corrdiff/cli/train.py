@@ -86,6 +86,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print all keys with their meanings and values, those of CONFIG.yaml or the defaults, and end",
     )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="say how much memory, time and room a training takes, and of what there is too little; end then",
+    )
     parser.add_argument("--output", help="folder of the package, instead of the configuration's")
     parser.add_argument(
         "--work", help="folder of checkpoints and loss curves, instead of the configuration's"
@@ -117,6 +122,12 @@ def train(args: argparse.Namespace) -> None:
 
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.check:
+        from earth2_corrdiff.training.check import check
+
+        for line in check(config):
+            print(line, flush=True)
+        return
     with world(config.device, os.environ) as processes:
         bars = Bars(processes.first)
         try:

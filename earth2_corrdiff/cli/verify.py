@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.files import check_file
+from earth2_corrdiff.base.object_path import AnyPath, ObjectPath, as_path
 from earth2_corrdiff.cli.common import (
     ArgumentParser,
+    add_storage_options,
     command_parser,
     entry_point,
     pairs,
     progress_bar,
     quiet_imports,
+    stored,
 )
 from earth2_corrdiff.cli.log import Log
 from earth2_corrdiff.model.packages.names import NAMES as PACKAGES
@@ -36,7 +39,7 @@ def _parser() -> ArgumentParser:
         "The report is one HTML file that needs nothing else. Times are UTC.",
     )
     add = parser.add_argument
-    add("store", type=Path, metavar="STORE", help="the Zarr folder that run-corrdiff wrote")
+    add("store", metavar="STORE", help="the Zarr store that run-corrdiff wrote, a path or URL")
     add(
         "--truth",
         help="demo, a Zarr or NetCDF on the same grid, or a source to interpolate: gfs, arco, file:PATH, … "
@@ -74,6 +77,11 @@ def _parser() -> ArgumentParser:
     add("--fit", metavar="FIRST/LAST", help="times of PAIRS to fit on (default: all before those verified)")
     add("--noise", metavar="FIRST/LAST", help="times of PAIRS for the noise's variance (default: as --fit)")
     add(
+        "--nearest",
+        action="store_true",
+        help="with --baselines and --package: distance of members to the nearest training field, of --fit",
+    )
+    add(
         "--lead",
         metavar="LEADS",
         help="lead times of forecasts to verify, like 24h, 0/48/6h or 6,12 (default: all); scores come by "
@@ -89,6 +97,7 @@ def _parser() -> ArgumentParser:
     )
     _add_scores(parser)
     _add_output(parser)
+    add_storage_options(parser)
     return parser
 
 
@@ -146,6 +155,12 @@ def verify(args: argparse.Namespace) -> None:
     """Check the options, verify, write the files, print the tables."""
     if args.no_report and args.report is not None:
         raise InputError("--report and --no-report exclude each other")
+    with stored(args):
+        _verify(args)
+
+
+def _verify(args: argparse.Namespace) -> None:
+    args.store = as_path(args.store)
     log = Log(NAME)
     with quiet_imports():
         from earth2_corrdiff.verification import files, open_verification, report, tables
@@ -162,7 +177,7 @@ def verify(args: argparse.Namespace) -> None:
     how: dict[str, Any] = {
         "settings": settings,
         "downscaler": _downscaler(args),
-        "compare": pairs("--compare", args.compare, Path),
+        "compare": pairs("--compare", args.compare, as_path),
         "leads": args.lead,
         "training": _training(args),
     }
@@ -174,6 +189,8 @@ def verify(args: argparse.Namespace) -> None:
         result = _scored(args, settings)
     else:
         names = pairs("--truth-name", args.truth_name, str)
+        if args.nearest:
+            _print_nearest(args, how, names)
         verification = open_verification(args.store, args.truth, truth_names=names, **how)
         about = {"total": len(verification.times), "desc": "verifying", "unit": "time", "delay": 1}
         for _ in progress_bar(verification, **about):
@@ -212,6 +229,15 @@ def _verify_at_stations(args: argparse.Namespace, how: dict[str, Any]) -> None:
             print(f"wrote {path}\n")
 
 
+def _print_nearest(args: argparse.Namespace, how: dict[str, Any], names: dict[str, str]) -> None:
+    from earth2_corrdiff.verification import nearest_in_training
+
+    model, training = how["downscaler"], how["training"]
+    if model is None or training is None:
+        raise InputError("--nearest goes with --baselines and --package")
+    print(nearest_in_training(args.store, args.truth, model, training, names).table().text())
+
+
 def _settings(args: argparse.Namespace) -> Settings:
     from earth2_corrdiff.verification import Bootstrap, Settings
     from earth2_corrdiff.verification.case_statistics import SCALES_KM
@@ -240,7 +266,10 @@ def _numbers(text: str) -> list[float]:
     return [float(part) for part in text.split(",")]
 
 
-def _beside(store: Path) -> Path:
+def _beside(store: AnyPath) -> Path:
+    """The report beside the store; of a URL, in the working directory."""
+    if isinstance(store, ObjectPath):
+        return Path(f"{store.name.removesuffix('.zarr')}-verification.html")
     place = store if store.name else store.absolute()
     return place.with_name(f"{place.name.removesuffix('.zarr')}-verification.html")
 

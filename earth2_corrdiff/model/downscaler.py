@@ -225,6 +225,7 @@ class Downscaler(nn.Module):
         ``noise`` is that of :meth:`noise`, where its drawing has begun.
         """
         s = sampling or self.sampling
+        s.check_network(self.spec.sampling)
         noise = self.noise(seeds, s) if noise is None else noise
         given = self.domain.given(cond, mean, 1 if self.one_by_one else len(seeds), label, vector)
 

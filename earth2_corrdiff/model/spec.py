@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,14 @@ from earth2_corrdiff.model.channels import Channel, check_vector
 from earth2_corrdiff.model.diffusion.noise import check_where
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.diffusion.rectified_flow import check_flow, flow_sigmas
-from earth2_corrdiff.model.diffusion.solvers import Churn, check_solver, karras_sigmas, network_calls
+from earth2_corrdiff.model.diffusion.solvers import (
+    FEW_STEP,
+    SOLVERS,
+    Churn,
+    check_solver,
+    karras_sigmas,
+    network_calls,
+)
 from earth2_corrdiff.model.outputs import HubWinds, OutputRule
 from earth2_corrdiff.model.transforms import Transform
 
@@ -42,7 +50,11 @@ Field = NDArray[np.float32]
 
 MOST_STEPS = 10_000
 """Steps of a solver: hundreds are as good as any number, and each costs an evaluation of the network."""
-SCHEDULES = {"karras": ("sigma_min", "sigma_max", "rho"), "rectified_flow": ("t_max", "shift", "clip")}
+SCHEDULES = {
+    "karras": ("sigma_min", "sigma_max", "rho"),
+    "rectified_flow": ("t_max", "shift", "clip"),
+    FEW_STEP: ("levels",),
+}
 """Schedules of noise levels, with the settings that belong to each."""
 
 
@@ -53,7 +65,7 @@ class Sampling:
     Attributes
     ----------
     solver : str
-        One of ``solvers.SOLVERS``
+        One of ``solvers.SOLVERS``, or ``few_step`` for networks that were trained for it, and for them alone
     steps : int
         Steps of the solver
     sigma_min, sigma_max : float
@@ -65,12 +77,15 @@ class Sampling:
         or in float32, as its stochastic one
     noise : {"host", "device"}
         Home of noise: on the host, or on the device as stock does (``noise.py``)
-    schedule : {"karras", "rectified_flow"}
-        Noise levels of Karras et al., or of the times of rectified flow: Euler and Heun then step in these
+    schedule : {"karras", "rectified_flow", "few_step"}
+        Noise levels of Karras et al., or of the times of rectified flow: Euler and Heun then step in these;
+        or those that a network of few calls was trained for
     rho : float
         Exponent of the first
     t_max, shift, clip : float
         First time, shift towards noise, and smallest divisor of the second (``rectified_flow.py``)
+    levels : tuple[float, ...]
+        Noise levels of the third, one per call, falling
     """
 
     solver: str
@@ -85,9 +100,11 @@ class Sampling:
     t_max: float = 0.99
     shift: float = 1.0
     clip: float = 0.0
+    levels: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_solver(self.solver)
+        self._check_few_step()
         check_where(self.noise)
         if self.schedule not in SCHEDULES:
             raise InputError(f"{self.schedule!r} is not a valid schedule; use {' or '.join(SCHEDULES)}")
@@ -102,6 +119,27 @@ class Sampling:
                 f"got {self.sigma_min} and {self.sigma_max}"
             )
 
+    def _check_few_step(self) -> None:
+        """Refuse a solver for networks of the other kind, and calls that the network was not trained for."""
+        if (self.solver == FEW_STEP) != (self.schedule == FEW_STEP):
+            raise InputError(f"{self.solver!r} {_OTHER[self.schedule == FEW_STEP]}")
+        if self.schedule != FEW_STEP:
+            return
+        if check_count("the number of steps", self.steps) > check_levels(self.levels):
+            raise InputError(
+                f"the network makes a field in {len(self.levels)} calls or fewer, not in {self.steps}"
+            )
+
+    @property
+    def solvers(self) -> tuple[str, ...]:
+        """Solvers that the network can be sampled with."""
+        return (FEW_STEP,) if self.schedule == FEW_STEP else SOLVERS
+
+    def check_network(self, own: Sampling) -> None:
+        """Raise InputError if a network of the package's sampling ``own`` was not trained for this one."""
+        if FEW_STEP in (self.schedule, own.schedule) and self.levels != own.levels:
+            raise InputError(f"{self.solver!r} {_OTHER[own.schedule == FEW_STEP]}")
+
     @property
     def calls(self) -> int:
         """Evaluations of the denoiser per member."""
@@ -115,6 +153,8 @@ class Sampling:
         InputError
             If the network supports less noise than rectified flow begins with
         """
+        if self.schedule == FEW_STEP:
+            return [*self.levels[: self.steps], 0.0]
         if self.schedule == "karras":
             low, high = max(self.sigma_min, lowest), min(self.sigma_max, highest)
             return karras_sigmas(self.steps, low, high, self.rho, dtype)
@@ -134,6 +174,22 @@ class Sampling:
                     f"{name} belongs to the schedule {schedule}, and the model has {self.schedule}; "
                     f"use {', '.join(SCHEDULES[self.schedule])}"
                 )
+
+
+_OTHER = {
+    True: f"is not the sampling that the network was trained for; use the package's own, {FEW_STEP}",
+    False: f"needs a network that was trained for it; use one of {', '.join(SOLVERS)}",
+}
+
+
+def check_levels(levels: tuple[float, ...]) -> int:
+    """The number of noise levels of a network of few calls; InputError if they do not fall or are none."""
+    falling = all(1e-9 <= after < before <= 1e9 for before, after in pairwise((*levels, 1e-9)))
+    if not levels or not falling:
+        raise InputError(
+            f"the noise levels of few_step must be positive and fall, like 2.0, 0.8; got {levels}"
+        )
+    return len(levels)
 
 
 def check_count(what: str, value: object) -> int:

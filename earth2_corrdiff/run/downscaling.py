@@ -22,6 +22,7 @@ from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError, TakenError, listed
 from earth2_corrdiff.base.free_memory import free_bytes
+from earth2_corrdiff.base.object_path import ObjectPath
 from earth2_corrdiff.base.studio import ZarrBackend
 from earth2_corrdiff.base.times import TimeLike, Times, time_text
 from earth2_corrdiff.model.diffusion.noise import fresh_seed
@@ -34,6 +35,7 @@ from earth2_corrdiff.run.tasks import Task
 from earth2_corrdiff.sources import Inputs, Source, as_source
 from earth2_corrdiff.store.error_bounds import Bound, Kept
 from earth2_corrdiff.store.layout import Layout, compression, member_seeds
+from earth2_corrdiff.store.objects import backend
 from earth2_corrdiff.store.sizes import Size, check_memory
 from earth2_corrdiff.store.states import States
 from earth2_corrdiff.store.target import Output
@@ -59,7 +61,7 @@ class Downscaling:
     data : Source, Forecast, DataSource, ForecastSource, or several ForecastSources
         Where the coarse weather comes from; several are the coarse members of an ensemble
     output : str | Path | IOBackend
-        Path of the Zarr store to write, or an Earth2Studio backend that is already open
+        Path or URL of the Zarr store to write, or an Earth2Studio backend that is already open
     options : Options, optional
         Seed, batch, and what to do with an output that exists
     progress : Callable[[int], None], optional
@@ -420,7 +422,7 @@ def downscale(
     data : Source, Forecast, DataSource, ForecastSource, or several ForecastSources
         From ``make_source`` or ``make_forecast``, or any of Earth2Studio's; several are coarse members
     io : IOBackend | str | Path
-        Earth2Studio backend, or the path of a Zarr store to make (or to resume: see ``Options``)
+        Earth2Studio backend, or the path or URL of a Zarr store to make (or to resume: see ``Options``)
     number_of_samples : int | None, optional
         Members per time, by default the model's
     options : Options | None, optional
@@ -460,4 +462,7 @@ def downscale(
             f"{len(run.failed)} of {len(run.cases)} cases failed: {failed}; the others are written, "
             "go on with --resume"
         )
-    return ZarrBackend(str(io)) if isinstance(io, str | Path) else io
+    path = run.output.target
+    if isinstance(path, ObjectPath):
+        return backend(path)
+    return ZarrBackend(str(path)) if isinstance(path, Path) else io

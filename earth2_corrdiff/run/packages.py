@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from earth2_corrdiff import demo
 from earth2_corrdiff.base.errors import InputError, UnavailableError
+from earth2_corrdiff.base.object_path import s3_files
 from earth2_corrdiff.base.studio import Package, named_class
 from earth2_corrdiff.model.earth2studio import CorrDiff, CorrDiffTaiwan
 from earth2_corrdiff.model.options import ModelOptions
@@ -66,7 +67,9 @@ def open_package(name: str) -> Package:
     if folder := variant(name):  # of a package with several
         name = name.rstrip("/").removesuffix(folder) or "."
     try:
-        return Package(name if "://" in name else str(Path(name).absolute()))
+        if "://" not in name:
+            return Package(str(Path(name).absolute()))
+        return Package(name, fs=s3_files() if name.startswith("s3:") else None)
     except (ValueError, ImportError, OSError) as error:
         raise InputError(f"the package {name} cannot be opened ({error})") from error
 

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from earth2_corrdiff.model.diagnostic import Diagnostic
+from earth2_corrdiff.model.diffusion.solvers import FEW_STEP
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.spec import SCHEDULES, CorrDiffSpec, Sampling
 from earth2_corrdiff.networks.kernels import tuned
@@ -89,6 +90,8 @@ def _levels(sampling: Sampling) -> dict[str, Any]:
     """The settings of its noise levels."""
     if sampling.schedule == "karras" and sampling.rho == 7:
         return {"sigma_min": float(sampling.sigma_min), "sigma_max": float(sampling.sigma_max)}
+    if sampling.schedule == FEW_STEP:
+        return {"schedule": ", ".join([FEW_STEP, *map("{:g}".format, sampling.levels[: sampling.steps])])}
     settings = (f"{name} {getattr(sampling, name):g}" for name in SCHEDULES[sampling.schedule])
     return {"schedule": ", ".join([sampling.schedule, *settings])}
 

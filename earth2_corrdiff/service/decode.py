@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.times import Times, parse_time, to_leads, to_times
 from earth2_corrdiff.model.diffusion.noise import consecutive_seeds, drawn_seeds, member_seed
-from earth2_corrdiff.model.diffusion.solvers import SOLVERS
+from earth2_corrdiff.model.diffusion.solvers import FEW_STEP, SOLVERS
 from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling
 from earth2_corrdiff.service.errors import ServiceError, wrong
 from earth2_corrdiff.service.settings import Settings
@@ -42,7 +42,7 @@ def _whole_number(text: str, info: ValidationInfo[dict[str, range]]) -> int:
 
 
 def _solver(text: str) -> str:
-    if text not in SOLVERS:
+    if text not in (*SOLVERS, FEW_STEP):
         raise wrong("solver", f"one of {', '.join(SOLVERS)}", repr(text))
     return text
 
@@ -195,8 +195,24 @@ def check_weather(values: NDArray[np.float32], spec: CorrDiffSpec, times: Times 
 
 
 def read_sampling(form: InferForm, default: Sampling) -> Sampling:
-    """The default sampling with the steps and solver of a request."""
-    return replace(default, solver=form.get("solver", default.solver), steps=form.get("steps", default.steps))
+    """The default sampling with the steps and solver of a request; errors as :func:`sampling_of`."""
+    return sampling_of(default, form.get("solver", default.solver), form.get("steps", default.steps))
+
+
+def sampling_of(default: Sampling, solver: str, steps: int) -> Sampling:
+    """The default sampling with another solver and other steps.
+
+    Raises
+    ------
+    ServiceError
+        422 where the package's network was not trained for it
+    """
+    if solver not in default.solvers:
+        raise wrong("solver", f"one of {', '.join(default.solvers)} for this package", repr(solver))
+    try:
+        return replace(default, solver=solver, steps=steps)
+    except InputError as error:
+        raise ServiceError(422, str(error), "steps", "fewer steps") from None
 
 
 def read_times(text: str | None, cases: int, needed: bool = False) -> Times | None:

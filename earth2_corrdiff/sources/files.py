@@ -20,6 +20,7 @@ from loguru import logger
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.object_path import AnyPath
 from earth2_corrdiff.base.times import Leads, Times, lead_text, positions, time_text, to_leads, to_times
 from earth2_corrdiff.sources.forecasts import ForecastSource
 from earth2_corrdiff.sources.formats import files_of, is_grib, open_dataset
@@ -233,8 +234,8 @@ def open_parts(path: str | Path, rename: Mapping[str, str] | None = None) -> Par
         raise
 
 
-def _open(path: Path, rename: Mapping[str, str]) -> Part:
-    if path.is_file() and is_grib(path):
+def _open(path: AnyPath, rename: Mapping[str, str]) -> Part:
+    if isinstance(path, Path) and path.is_file() and is_grib(path):
         from earth2_corrdiff.sources.grib import GribFile
 
         return GribFile(path, rename)

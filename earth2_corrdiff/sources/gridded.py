@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.object_path import AnyPath
 from earth2_corrdiff.base.times import Leads, Times
 from earth2_corrdiff.base.units import conversion
 from earth2_corrdiff.sources.names import named, offered
@@ -28,7 +28,7 @@ class GriddedFile:
     ----------
     data : xr.Dataset
         As opened; a lone DataArray is a Dataset of one variable with a dimension ``variable``
-    path : Path
+    path : Path or ObjectPath
         Its file, for messages
     rename : Mapping[str, str], optional
         Earth2Studio's names of the file's own
@@ -51,7 +51,7 @@ class GriddedFile:
     lead: Leads
     member: NDArray[np.int64]
 
-    def __init__(self, data: xr.Dataset, path: Path, rename: Mapping[str, str] | None = None) -> None:
+    def __init__(self, data: xr.Dataset, path: AnyPath, rename: Mapping[str, str] | None = None) -> None:
         self.path, self.renamed = path, frozenset(rename or {}) & set(map(str, data.variables))
         self._file = data
         data = named(data, rename)
@@ -99,7 +99,7 @@ class GriddedFile:
         self._file.close()
 
 
-def _fields(data: xr.Dataset, path: Path, rows: TimeRows) -> xr.Dataset:
+def _fields(data: xr.Dataset, path: AnyPath, rows: TimeRows) -> xr.Dataset:
     """The fields of a dataset, whose dimensions are those of time, of members, lat and lon."""
     times, plane = time_names(data), set(_plane(data))
     fields = [name for name in data.data_vars if plane <= set(data[name].dims) and name not in times]
@@ -128,7 +128,7 @@ def _member_axis(data: xr.Dataset) -> str | None:
     return next((dim for dim in MEMBERS if dim in data.dims), None)
 
 
-def _numbers(data: xr.Dataset, dim: str | None, path: Path) -> NDArray[np.int64]:
+def _numbers(data: xr.Dataset, dim: str | None, path: AnyPath) -> NDArray[np.int64]:
     """Numbers of the coarse members; empty where there are none."""
     if dim is None:
         return np.empty(0, dtype=np.int64)

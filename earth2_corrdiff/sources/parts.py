@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.grid import same_points
+from earth2_corrdiff.base.object_path import AnyPath
 from earth2_corrdiff.base.times import Leads, Times, lead_text, time_text
 from earth2_corrdiff.sources.checks import sentinels_to_nan, warn_of_missing
 
@@ -23,13 +23,16 @@ Field = NDArray[Any]
 class Part(Protocol):
     """A file as rows of fields."""
 
-    path: Path
     renamed: frozenset[str]
     lat: NDArray[np.float64]
     lon: NDArray[np.float64]
     valid: Times
     lead: Leads
     member: NDArray[np.int64]
+
+    @property
+    def path(self) -> AnyPath:
+        """Its path or URL."""
 
     def names(self, row: int) -> Iterable[str]:
         """Variables of a row."""
@@ -102,7 +105,7 @@ class Parts:
         """The row of each variable that some rows have."""
         return {name: int(row) for row in rows for name in self.names(row)}
 
-    def path(self, row: int) -> Path:
+    def path(self, row: int) -> AnyPath:
         """The file of a row."""
         part: Part = self._parts[self._part[row]]
         return part.path

@@ -10,7 +10,6 @@ members are numbered through, those of the first coarse member first.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from earth2_corrdiff.base.cases import Case, Cases
 from earth2_corrdiff.base.errors import DamageError, InputError, first_line
 from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.object_path import AnyPath, as_path, check_reached
 from earth2_corrdiff.base.times import TimeLike, time_text, to_times
 from earth2_corrdiff.sources.formats import open_lazily
 from earth2_corrdiff.store.paths import SEED, UNWRITTEN, is_headless, metadata_fault, recorded
@@ -38,8 +38,10 @@ Time = int | TimeLike | Case
 """A position in `cases`, a valid time (UTC), or a case of `cases`."""
 
 
-def open_store(path: str | Path, fields: bool = True) -> xr.Dataset:
-    """Open a store that ``run-corrdiff`` wrote, lazily; with ``fields=False`` also one without members.
+def open_store(path: str | AnyPath, fields: bool = True) -> xr.Dataset:
+    """Open a store that ``run-corrdiff`` wrote, by its path or URL, lazily.
+
+    With ``fields=False`` it may lack members: see ``--keep``.
 
     Raises
     ------
@@ -48,7 +50,7 @@ def open_store(path: str | Path, fields: bool = True) -> xr.Dataset:
     DamageError
         If it is damaged
     """
-    path = Path(path)
+    path = as_path(path)
     if not path.exists():
         raise InputError(f"there is no store {path}: give the folder that run-corrdiff wrote")
     if not is_headless(path) and not any((path / marker).is_file() for marker in ("zarr.json", ".zgroup")):
@@ -59,13 +61,14 @@ def open_store(path: str | Path, fields: bool = True) -> xr.Dataset:
     except InputError:
         raise
     except Exception as error:  # codecs and stores have no common class for damage
+        check_reached(error, path)
         raise DamageError(
             f"{path} cannot be read as a Zarr store, it is damaged ({first_line(error)}); {REPAIR}, or with "
             "--overwrite everything"
         ) from error
 
 
-def _check_metadata(path: Path) -> None:
+def _check_metadata(path: AnyPath) -> None:
     """Refuse a store with damaged metadata, even where Zarr's copy of them is enough for reading."""
     fault = None if (path / ".zgroup").is_file() else metadata_fault(path)
     if fault is None:
@@ -77,7 +80,7 @@ def _check_metadata(path: Path) -> None:
     )
 
 
-def _checked(ds: xr.Dataset, path: Path, fields: bool = True) -> xr.Dataset:
+def _checked(ds: xr.Dataset, path: AnyPath, fields: bool = True) -> xr.Dataset:
     """`ds` with its lat and lon as coordinates, if it is a store of CorrDiff's output."""
     fault = _fault(ds, fields)
     if fault is not None:
@@ -265,6 +268,7 @@ def read_values(array: xr.DataArray, name: str) -> Any:
     try:
         return array.values
     except Exception as error:  # codecs and stores have no common class for damage
+        check_reached(error)
         raise DamageError(
             f"{name} cannot be read, the store is damaged ({first_line(error)}); {REPAIR}"
         ) from error

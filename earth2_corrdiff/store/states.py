@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -23,9 +22,11 @@ from earth2_corrdiff.base.errors import InputError, MemberError
 from earth2_corrdiff.base.files import writing
 from earth2_corrdiff.base.free_memory import free_bytes
 from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.object_path import AnyPath, as_path
 from earth2_corrdiff.store import reader
 from earth2_corrdiff.store.error_bounds import Kept
 from earth2_corrdiff.store.layout import MEAN, SPREAD
+from earth2_corrdiff.store.objects import zarr_store
 from earth2_corrdiff.store.paths import KEPT, SEED
 from earth2_corrdiff.store.sizes import FLOAT, size_text
 from earth2_corrdiff.store.writer import Store, check_finite
@@ -176,8 +177,8 @@ class States:
 
     @cached_property
     def _scores(self) -> zarr.Group:
-        group: zarr.Group = self.io.root.require_group(SCORES)
-        return group
+        how: Any = {"path": SCORES, "mode": "a", "use_consolidated": False}
+        return zarr.open_group(self.io.root.store, **how)
 
     @cached_property
     def _template(self) -> xr.Dataset:
@@ -199,9 +200,9 @@ class States:
         return self.store.finish()
 
 
-def read_sums(path: str | Path) -> dict[int, str]:
+def read_sums(path: str | AnyPath) -> dict[int, str]:
     """Sums by state of a store; empty where it has none."""
-    root = zarr.open_group(str(path), mode="r", use_consolidated=False)
+    root = zarr.open_group(zarr_store(as_path(path)), mode="r", use_consolidated=False)
     group = root.get(SCORES)
     states = group.groups() if isinstance(group, zarr.Group) else ()
     return {int(name): str(state.attrs[SUMS]) for name, state in states}

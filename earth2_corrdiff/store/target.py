@@ -15,7 +15,9 @@ from zarr.storage import LocalStore, MemoryStore
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.files import writing
 from earth2_corrdiff.base.free_memory import free_bytes
+from earth2_corrdiff.base.object_path import AnyPath, ObjectPath, as_path
 from earth2_corrdiff.base.studio import KVBackend, XarrayBackend, ZarrBackend
+from earth2_corrdiff.store import objects
 from earth2_corrdiff.store.bounded_error import record, written_errors
 from earth2_corrdiff.store.error_bounds import Kept
 from earth2_corrdiff.store.layout import Layout
@@ -40,7 +42,7 @@ class Output:
     Parameters
     ----------
     target : str | Path | IOBackend
-        Path of a Zarr store, or an Earth2Studio backend that is already open
+        Path or URL of a Zarr store, or an Earth2Studio backend that is already open
     overwrite, resume : bool, optional
         Replace what is there, or go on with it; by default it is refused
 
@@ -56,10 +58,10 @@ class Output:
     """
 
     def __init__(self, target: Any, overwrite: bool = False, resume: bool = False) -> None:
-        self.target = Path(target) if isinstance(target, str | Path) else target
+        self.target = as_path(target) if isinstance(target, str | Path) else target
         self.overwrite, self.resume = overwrite, resume
         self.replaces = False
-        if isinstance(self.target, Path):
+        if isinstance(self.target, AnyPath):
             check_target(self.target, overwrite, resume)
 
     @property
@@ -71,7 +73,7 @@ class Output:
 
     def recorded(self) -> dict[str, Any]:
         """Attributes of the store that a resumed run goes on with; empty if there is none."""
-        if isinstance(self.target, Path):
+        if isinstance(self.target, AnyPath):
             return recorded(replacement(self.target)) or recorded(self.target) or {}
         return dict(self.target.root.attrs) if isinstance(self.target, ZarrBackend) else {}
 
@@ -103,7 +105,7 @@ class Output:
         InputError
             If it belongs to another run, or cannot be resumed
         """
-        if isinstance(self.target, Path):
+        if isinstance(self.target, AnyPath):
             return self._resumed(layout)
         if isinstance(self.target, ZarrBackend):
             return Store(self.target, layout, resume=True) if len(self.target.root) else None
@@ -133,7 +135,7 @@ class Output:
         InputError
             If it cannot be written
         """
-        if not isinstance(self.target, Path):
+        if not isinstance(self.target, AnyPath):
             return (Store if isinstance(self.target, ZarrBackend) else Plain)(self.target, layout)
         if not self.overwrite:
             return Store.create(self.target, layout)
@@ -149,13 +151,13 @@ class Output:
         Any number of processes may call it, at once or again.
         """
         kept = store.finish()
-        if isinstance(self.target, Path) and not any(store.all_missing()):
+        if isinstance(self.target, AnyPath) and not any(store.all_missing()):
             with writing(self.target, KEPT):
                 settle(self.target, self.replaces)
         return kept
 
 
-def finish(path: Path) -> tuple[int, int]:
+def finish(path: AnyPath) -> tuple[int, int]:
     """Record, move to its place and tidy the store of a run whose tasks are done.
 
     Returns
@@ -173,7 +175,7 @@ def finish(path: Path) -> tuple[int, int]:
         raise InputError(f"{path} is not a store of a run; give one that run-corrdiff has prepared")
     if fault := metadata_fault(grown):
         raise InputError(f"the store {path} is damaged ({fault}); use --overwrite")
-    root = zarr.open_group(str(grown), mode="r+", use_consolidated=False)
+    root = zarr.open_group(objects.zarr_store(grown), mode="r+", use_consolidated=False)
     seeds = all_seeds(root)
     missing = int((seeds < 0).sum())
     if not missing:
@@ -183,8 +185,12 @@ def finish(path: Path) -> tuple[int, int]:
     return missing, seeds.size
 
 
-def settle(path: Path, replaces: bool) -> None:
+def settle(path: AnyPath, replaces: bool) -> None:
     """Move a complete replacement to its path, and remove what killed processes left."""
+    if isinstance(path, ObjectPath):
+        if replaces:
+            objects.exchange(replacement(path), path)
+        return
     if replaces:
         exchange(replacement(path), path)
     tidy(path)

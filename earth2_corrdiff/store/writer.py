@@ -20,17 +20,19 @@ import zarr
 from loguru import logger
 from numpy.typing import NDArray
 from torch import Tensor
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, ObjectStore
 
 from earth2_corrdiff.base.errors import InputError, MemberError, TakenError, first_line
 from earth2_corrdiff.base.files import flush, writing
+from earth2_corrdiff.base.object_path import AnyPath, ObjectPath, check_reached
 from earth2_corrdiff.base.studio import ZarrBackend
 from earth2_corrdiff.store.arrays import lay_out
 from earth2_corrdiff.store.bounded_error import BoundedFields
 from earth2_corrdiff.store.error_bounds import Kept
 from earth2_corrdiff.store.integrity import Integrity, chunk_files, chunks_there, restore
 from earth2_corrdiff.store.layout import ERROR, Layout
-from earth2_corrdiff.store.paths import KEPT, SEED, UNWRITTEN, make, metadata_fault, same_folder
+from earth2_corrdiff.store.objects import Presence, backend, complete, filled, zarr_store
+from earth2_corrdiff.store.paths import KEPT, SEED, UNWRITTEN, make, metadata_fault, recorded, same_folder
 
 LISTED = 5
 """Damaged members that are logged one by one."""
@@ -60,7 +62,7 @@ class Store:
     """
 
     def __init__(
-        self, io: ZarrBackend, layout: Layout, resume: bool = False, name: Path | None = None
+        self, io: ZarrBackend, layout: Layout, resume: bool = False, name: AnyPath | None = None
     ) -> None:
         self.io, self.layout, self.name = io, layout, name or io.root.store
         if SEED in io.root and resume:
@@ -78,19 +80,20 @@ class Store:
         store = io.root.store
         self._folder = store.root if isinstance(store, LocalStore) else None
         self._stat = None if self._folder is None else self._folder.stat()
+        self._presence = Presence(store) if isinstance(store, ObjectStore) else None
         self._bounded = BoundedFields(io.root, self.layout, self.name)
 
     @classmethod
-    def create(cls, path: Path, layout: Layout, name: Path | None = None) -> Store:
+    def create(cls, path: AnyPath, layout: Layout, name: AnyPath | None = None) -> Store:
         """Make a store beside its path and move it there, so that there is a complete one or none.
 
         Parameters
         ----------
-        path : Path
+        path : Path or ObjectPath
             Its path
         layout : Layout
             Its layout
-        name : Path | None, optional
+        name : Path or ObjectPath, optional
             Its name in messages, by default its path
 
         Raises
@@ -108,7 +111,7 @@ class Store:
         return cls.resume(path, layout, name)
 
     @classmethod
-    def resume(cls, path: Path, layout: Layout, name: Path | None = None) -> Store:
+    def resume(cls, path: AnyPath, layout: Layout, name: AnyPath | None = None) -> Store:
         """Open the store of an interrupted run; coordinates that are damaged are written again.
 
         Raises
@@ -118,14 +121,19 @@ class Store:
             its metadata are damaged
         """
         name = name or path
-        if fault := metadata_fault(path):
+        fault = metadata_fault(path)
+        if fault and isinstance(path, ObjectPath) and not layout.other_settings(recorded(path) or {}):
+            with writing(name), filled(lambda fresh: cls(ZarrBackend(str(fresh)), layout)) as folder:
+                complete(path, folder)
+            fault = metadata_fault(path)
+        if fault:
             raise InputError(f"the store {name} is damaged ({fault}); use --overwrite")
         with _readable(name):
             # not the consolidated copy of the metadata: that one cannot be changed
-            root = zarr.open_group(str(path), mode="r+", use_consolidated=False)
+            root = zarr.open_group(zarr_store(path), mode="r+", use_consolidated=False)
             _restore(root, layout, name)
-            io = ZarrBackend(str(path))
-            io.root = root
+            io = ZarrBackend(str(path)) if isinstance(path, Path) else backend(path)
+            io.root = root if isinstance(path, Path) else io.root
             return cls(io, layout, resume=True, name=name)
 
     def missing(self, case: int) -> list[int]:
@@ -245,7 +253,8 @@ class Store:
 
     def _check_there(self) -> None:
         """Refuse to write if the store was removed or replaced: Zarr would not notice."""
-        if self._folder is not None and not same_folder(self._folder, self._stat):
+        gone = self._presence is not None and not self._presence()
+        if gone or (self._folder is not None and not same_folder(self._folder, self._stat)):
             raise InputError(
                 f"{self.name} was removed or replaced while the run was writing it; remove what is left of "
                 "it, and start again without --resume"
@@ -350,13 +359,15 @@ def all_seeds(root: zarr.Group, where: Sequence[int] = ()) -> NDArray[np.int64]:
     if there is None or 2 * len(there) > np.prod(shape):
         try:
             return np.asarray(array[*where, ...])
-        except Exception:  # codecs and stores have no common class for damage
+        except Exception as error:  # codecs and stores have no common class for damage
+            check_reached(error)
             there = list(np.ndindex(shape))
     found = np.full(shape, UNWRITTEN, dtype=np.int64)
     for member in there:
         try:
             found[member] = array[*where, *member]
-        except Exception:  # as above
+        except Exception as error:  # as above
+            check_reached(error)
             found[member] = UNREADABLE
     return found
 
@@ -369,6 +380,7 @@ def _readable(name: object) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # codecs and stores have no common class for damage
+        check_reached(error, name)
         raise InputError(f"the store {name} is damaged ({first_line(error)}); use --overwrite") from error
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from earth2_corrdiff.base.block_means import Blocks, block_means, mean_grid
 from earth2_corrdiff.base.cases import Case
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.times import TimeLike, distinct, to_times
+from earth2_corrdiff.base.times import TimeLike, distinct, lead_text, to_times
 from earth2_corrdiff.sources.fine import open_fine
 from earth2_corrdiff.sources.windows import fine_window
 from earth2_corrdiff.training.convert import Area, Conversion, NoValuesError, invariants_of, text_of, trimming
@@ -89,6 +89,8 @@ def make_own_pairs(
         raise InputError(
             "block means stay on the grid of the fine source; leave out the other grid and margin"
         )
+    if least_lead is not None and least_lead < np.timedelta64(0):
+        raise InputError(f"a least lead time of {lead_text(least_lead)} is not valid; use 0 h or more")
     own = dict(name.split("=", 1) for name in (*channels.inputs, *channels.outputs) if "=" in name)
     names = Channels(_plain(channels.inputs), _plain(channels.outputs), channels.invariants)
     high = open_fine(fine, own, least_lead)

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,19 @@ def save(path: Path, step: int, key: str, parts: dict[str, Any]) -> None:
         raise InputError(f"cannot write the checkpoint {path} ({first_line(error)})") from error
 
 
+def about(path: Path) -> tuple[str, int]:
+    """Text that identifies the training of a checkpoint, and its steps done; weights are not read.
+
+    Raises
+    ------
+    InputError
+        If it is damaged
+    """
+    with _readable(path):
+        state = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        return str(state["key"]), int(state["step"])
+
+
 def resume(path: Path, key: str, parts: dict[str, Any]) -> int:
     """Load a checkpoint into ``parts``; returns the steps done.
 
@@ -50,18 +65,25 @@ def resume(path: Path, key: str, parts: dict[str, Any]) -> int:
     InputError
         If it is of another training, or damaged
     """
-    try:
+    with _readable(path):
         state = torch.load(path, weights_only=True, map_location="cpu")
         stored = state["key"]
         if stored == key:
             for name, part in parts.items():
                 part.load_state_dict(state[name])
             return int(state["step"])
+    raise InputError(f"{path} was trained otherwise ({stored}; now {key}); remove it to start again")
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn every error of a file that is no such checkpoint into one of ours."""
+    try:
+        yield
     except (RuntimeError, ValueError, LookupError, TypeError, EOFError, pickle.UnpicklingError) as error:
         raise InputError(
             f"{path} is not a checkpoint of this training ({first_line(error)}); remove it to start again"
         ) from error
-    raise InputError(f"{path} was trained otherwise ({stored}; now {key}); remove it to start again")
 
 
 def save_json(path: Path, key: str, values: dict[str, Any]) -> None:

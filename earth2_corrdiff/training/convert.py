@@ -82,6 +82,8 @@ class Conversion(ABC):
         Times that could not be made so far, and the reasons
     empty : list[str]
         Times without values, which are left out
+    append : bool
+        True if the times are added to pairs that exist
     """
 
     path: Path
@@ -91,11 +93,20 @@ class Conversion(ABC):
     window: Window
     failed: dict[str, str] = field(default_factory=dict, kw_only=True)
     empty: list[str] = field(default_factory=list, kw_only=True)
+    append: bool = field(default=False, kw_only=True)
 
     def __len__(self) -> int:
-        if not self.path.exists():
+        if not self.append and not self.path.exists():
             return len(self.plan.times)
-        return len(PairWriter(self.path, self.plan).missing())
+        return len(self._writer().missing())
+
+    def _writer(self) -> PairWriter:
+        return PairWriter(self.path, self.plan, self.append)
+
+    @property
+    def complete(self) -> int:
+        """How many pairs there are in all."""
+        return self._writer().complete
 
     def __iter__(self) -> Iterator[int]:
         """Make what is missing, the next time fetched while one is written; yield how many are left.
@@ -104,7 +115,7 @@ class Conversion(ABC):
         Where none could be made, a path that did not exist before does not exist afterwards.
         """
         with nothing_left(self.path) as keep:
-            for left in fill(PairWriter(self.path, self.plan), self._make):
+            for left in fill(self._writer(), self._make):
                 if left + len(self.failed) + len(self.empty) < len(self.plan.times):
                     keep()
                 yield left

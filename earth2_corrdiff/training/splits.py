@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.times import Times, parse_time
+from earth2_corrdiff.base.times import Times, parse_time, time_text
 from earth2_corrdiff.demo.hours import VALIDATION_YEARS
 from earth2_corrdiff.training.config import Split
 
@@ -44,7 +44,8 @@ def split_times(times: Times, periods: Split) -> Splits:
     masks = {name: inside(times, f"data.split.{name}", some) for name, some in vars(periods).items()}
     shared = np.sum(list(masks.values()), axis=0) > 1
     if shared.any():
-        raise InputError(f"the periods of data.split overlap: {times[shared][0]} is in two of them")
+        when = time_text(times[shared][0])
+        raise InputError(f"the periods of data.split overlap: {when} is in two of them; set them apart")
     if not masks["train"].any():
         raise InputError("no time of the pairs lies in data.split.train")
     return Splits(*(np.flatnonzero(mask).tolist() for mask in masks.values()))

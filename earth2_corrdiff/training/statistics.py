@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -14,11 +15,16 @@ import torch
 from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.times import time_text
 from earth2_corrdiff.model.conditioning import transformed
 from earth2_corrdiff.model.spec import Statistics
 from earth2_corrdiff.model.transforms import Transform
 from earth2_corrdiff.training import checkpoints
 from earth2_corrdiff.training.pairs import PairFile
+
+
+class ConstantError(InputError):
+    """A channel that never varies."""
 
 
 class Moments:
@@ -78,11 +84,13 @@ def normalisation(
     Raises
     ------
     InputError
-        If a channel never varies, or has values that its transform does not take: the message names it
+        If a channel never varies, or has values that its transform does not take: the message names it; if
+        ``kept`` has those of other data, and a training of these has begun beside it
     """
-    key = _key(pairs, indices, sigma, transforms)
+    key, when = _key(pairs, indices, sigma, transforms), _period(pairs, indices)
     if (found := _read(kept, key)) is not None:
         return found
+    _check_unused(kept, when)
     coarse, fine, rest = Moments(), Moments(), Moments()
     inputs, outputs = pairs.channels.inputs, pairs.channels.outputs
     low, high = ([transforms.get(name, Transform()) for name in names] for names in (inputs, outputs))
@@ -105,8 +113,25 @@ def normalisation(
         _named(outputs, fine.mean, rest.std / sigma),
         _named(pairs.channels.invariants, still.mean, still.std),
     )
-    _write(kept, key, made)
+    _write(kept, key, when, made)
     return made
+
+
+def _period(pairs: PairFile, indices: Sequence[int]) -> str:
+    times = pairs.times[sorted(indices)]
+    return f"{len(times)} times from {time_text(times[0])} to {time_text(times[-1])}"
+
+
+def _check_unused(kept: Path, when: str) -> None:
+    """Refuse to replace the statistics that the networks of a training in progress have learnt with."""
+    if not kept.exists() or not (kept.parent / "regression.ckpt").exists():
+        return
+    before = json.loads(kept.read_text(encoding="utf-8")).get("of", "other data")
+    now = when if before != when else "these with other variables, transforms or sigma_data"
+    raise InputError(
+        f"the training in {kept.parent} has the statistics of {before}, and is now to learn from {now}; set "
+        "data.split to the former times, or use another work folder (start_from: PACKAGE keeps statistics)"
+    )
 
 
 def _transformed(x: Tensor, transforms: Sequence[Transform], names: Sequence[str]) -> Tensor:
@@ -131,7 +156,7 @@ def _named(names: Sequence[str], center: Tensor, scale: Tensor) -> Statistics:
     least = torch.finfo(torch.float32).eps * center.abs()  # what is below it is rounding
     flat = [name for name, varies in zip(names, (scale > least).tolist(), strict=True) if not varies]
     if flat:
-        raise InputError(f"{', '.join(flat)} never varies in the training times; leave it out")
+        raise ConstantError(f"{', '.join(flat)} never varies in the training times; leave it out")
     return Statistics(tuple(names), tuple(center.tolist()), tuple(scale.tolist()))
 
 
@@ -153,5 +178,7 @@ def _read(path: Path, key: str) -> Normalisation | None:
         raise InputError(f"{path} is damaged; remove it") from error
 
 
-def _write(path: Path, key: str, made: Normalisation) -> None:
-    checkpoints.save_json(path, key, {name: astuple(part) for name, part in vars(made).items()})
+def _write(path: Path, key: str, when: str, made: Normalisation) -> None:
+    checkpoints.save_json(
+        path, key, {"of": when, **{name: astuple(part) for name, part in vars(made).items()}}
+    )

@@ -9,39 +9,28 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
+from loguru import logger
 from torch import Tensor, nn
 
 from earth2_corrdiff.base.background import prefetched
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.networks.fast.accelerate import compile_network, fuse
 from earth2_corrdiff.training import checkpoints
-from earth2_corrdiff.training.config import Config, DiffusionConfig, StageConfig
+from earth2_corrdiff.training.config import Config, DiffusionConfig, FewStepConfig, StageConfig
 from earth2_corrdiff.training.log import Log
 from earth2_corrdiff.training.losses import generator
 from earth2_corrdiff.training.order import Order
 from earth2_corrdiff.training.pairs import PairFile
 from earth2_corrdiff.training.parallel import World
+from earth2_corrdiff.training.schedule import decay, earlier_ends, rate, steps_text
 from earth2_corrdiff.training.shifts import shifted
 from earth2_corrdiff.training.stages import Batch, Images, Stage
 
 TRAINING, VALIDATION, DROPOUT = 0, 1, 2  # purposes of random numbers: part of their key
-
-
-def rate(how: StageConfig, step: int) -> float:
-    """Learning rate of a step, counted from 0: linear warm-up, then a cosine to zero."""
-    if step < how.warmup:
-        return how.lr * (step + 1) / how.warmup
-    done = (step - how.warmup) / max(how.steps - how.warmup, 1)
-    return how.lr * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-
-
-def decay(how: StageConfig, step: int) -> float:
-    """Weight of the old average at a step; shorter memory at the start."""
-    return float(0.5 ** (1 / min(how.ema_halflife, 1 + step / 10)))
 
 
 @dataclass(frozen=True)
@@ -84,6 +73,8 @@ class Trainer:
         Numbers of the times for training and validation
     world : World
         This process among those of the job
+    base : str
+        What the stage builds on, like the checksum of a regression: its checkpoint goes with no other
     """
 
     name: str
@@ -93,6 +84,7 @@ class Trainer:
     pairs: PairFile
     splits: tuple[Sequence[int], Sequence[int]]
     world: World
+    base: str = ""
 
     def __post_init__(self) -> None:
         self.net: nn.Module = self.stage.net
@@ -111,17 +103,42 @@ class Trainer:
         self.loss = self.world.wrap(self.stage.loss, self.device)
         work = Path(self.config.work)
         self.checkpoint, self.curve = work / f"{self.name}.ckpt", work / f"{self.name}.csv"
+        self._ends: tuple[int, ...] = ()
 
-    @cached_property
+    @property
     def key(self) -> str:
-        """Text that identifies this training."""
+        """Text that identifies this training: its steps, and everything else."""
+        return f"{steps_text(self.how.steps, self._ends)} {self._apart_from_steps}"
+
+    @property
+    def _apart_from_steps(self) -> str:
         h = self.how
         sizes = f"{sum(p.numel() for p in self.net.parameters())} weights, {len(self.splits[0])} times"
         rates = f"lr {h.lr:g}, warm-up {h.warmup}, clip {h.clip:g}, EMA {h.ema_halflife}"
         what = f"{h.patches}" if h.patches else "whole domains"
         if isinstance(h, DiffusionConfig) and h.formulation != "edm":
             what += f", {h.formulation} of {h.prediction}"
-        return f"{h.steps} steps of {h.batch}, {sizes}, {what}, {rates}, seed {self.config.seed}"
+        if isinstance(h, FewStepConfig):
+            own = ("sigmas", "members", "phases", "pooling", "differences", "spectral", "physical")
+            what += "".join(f", {name} {getattr(h, name)}" for name in own)
+        base = f", {self.base}" if self.base else ""
+        return f"of {h.batch}, {sizes}, {what}, {rates}, seed {self.config.seed}{base}"
+
+    def _resume(self, parts: dict[str, Any]) -> int:
+        """Load the checkpoint, if there is one; the steps done."""
+        if not self.checkpoint.exists():
+            return 0
+        text, done = checkpoints.about(self.checkpoint)
+        self._ends = earlier_ends(text, done, self.how.steps)
+        added = self._ends[-1:] == (done,)
+        before = steps_text(done, self._ends[:-1]) if added else steps_text(self.how.steps, self._ends)
+        checkpoints.resume(self.checkpoint, f"{before} {self._apart_from_steps}", parts)
+        if added and self.world.first:
+            logger.warning(
+                "the {} was finished and goes on from step {} to {}, with another warm-up and cosine",
+                *(self.name, done, self.how.steps),
+            )
+        return done
 
     def __iter__(self) -> Iterator[Progress]:
         """Train; yield after every step, the first time with what an earlier run has done.
@@ -132,7 +149,7 @@ class Trainer:
             If a loss or a gradient is not finite: the message names the step and the last checkpoint
         """
         parts = {"net": self.net, "average": self.average, "optimiser": self.optimiser}
-        done = checkpoints.resume(self.checkpoint, self.key, parts) if self.checkpoint.exists() else 0
+        done = self._resume(parts)
         self._good = done
         log = Log(self.curve, done, self._channels) if self.world.first else None
         yield Progress(done, done * self._images_per_step, math.nan, None)
@@ -144,7 +161,7 @@ class Trainer:
                 if log is not None:
                     each = {f"loss_{name}": one for name, one in zip(self._channels, losses, strict=True)}
                     row = {"step": step + 1, "loss": loss, "gradient_norm": norm, **each}
-                    log.write({**row, "validation": seen, "learning_rate": rate(self.how, step)})
+                    log.write({**row, "validation": seen, "learning_rate": self._rate(step)})
                 if self._due(step + 1, self.config.checkpoint_every):
                     self._save(step + 1, parts)
                 yield Progress(step + 1, self._images_per_step, loss, seen)
@@ -153,6 +170,9 @@ class Trainer:
                 log.close()
         self.net.load_state_dict(self.average.state_dict())
         self.net.eval().requires_grad_(False)
+
+    def _rate(self, step: int) -> float:
+        return rate(self.how, step, self._ends)
 
     @property
     def _channels(self) -> tuple[str, ...]:
@@ -183,7 +203,7 @@ class Trainer:
                 pairs = self.pairs.read(mine)
                 if pairs.fine_inputs is not None:
                     pairs = shifted(pairs, self.pairs.coarse_from_fine, keys)
-                batch = Batch(mine, pairs, keys, self.stage.draw(keys))
+                batch = Batch(mine, pairs, keys, self.stage.draw(keys), step)
                 yield batch.pinned() if self.device.type == "cuda" else batch
 
         return prefetched(read())
@@ -195,7 +215,7 @@ class Trainer:
     def _step(self, step: int, images: Images) -> tuple[list[float], float]:
         """One step of the optimiser; loss of each channel, and norm of the gradient."""
         for group in self.optimiser.param_groups:
-            group["lr"] = rate(self.how, step)
+            group["lr"] = self._rate(step)
         self.optimiser.zero_grad(set_to_none=True)
         parts = images.split(self.how.micro_batch)
         total = torch.zeros(len(self._channels), device=self.device)

@@ -9,6 +9,7 @@
 `from_store`, `comparison`         a store with its baselines; forecasts against a truth
 `forecasts`                        a store's ensemble, regression, interpolation, climatology
 `baselines`                        what is fitted on training pairs: climatology, ridge regression, noise
+`nearest`                          members against their nearest training field
 `truth`                            the truth: a file, the demo, a data source
 `stations`, `reports`              scores at weather stations, and what these report
 `targets`, `case_statistics`       quantities and events; statistics of a quantity at one time
@@ -25,6 +26,7 @@ from earth2_corrdiff.verification.bootstrap import Bootstrap
 from earth2_corrdiff.verification.comparison import Settings, Verification
 from earth2_corrdiff.verification.from_store import (
     VerificationByLead,
+    nearest_in_training,
     open_verification,
     verify,
     verify_at_stations,
@@ -39,6 +41,7 @@ __all__ = [
     "Training",
     "Verification",
     "VerificationByLead",
+    "nearest_in_training",
     "open_verification",
     "verify",
     "verify_at_stations",

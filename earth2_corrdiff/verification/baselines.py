@@ -65,9 +65,13 @@ class Baselines:
         The store that is verified, of ``open_store``
     downscaler : Downscaler | None, optional
         Its model: fits are made in the space of its transforms, and the residual's variance is known
+    verified : Times | None, optional
+        All times that will be verified, where several stores share the fits; by default the store's
 
     Attributes
     ----------
+    rows : list[int]
+        The pairs of the fits
     deviation : Tensor | None
         ``[Co]`` standard deviation of the residual to the model's regression, normalised
     notes : list[str]
@@ -79,10 +83,17 @@ class Baselines:
         If the pairs are on other grids, have none of the times, or a time for the fits is verified
     """
 
-    def __init__(self, training: Training, ds: xr.Dataset, downscaler: Downscaler | None = None) -> None:
+    def __init__(
+        self,
+        training: Training,
+        ds: xr.Dataset,
+        downscaler: Downscaler | None = None,
+        verified: Times | None = None,
+    ) -> None:
         self.pairs = PairFile(training.path, invariants=(), keep=1, gaps=True)
-        every = reader.cases(ds).valid_times.ravel()
+        every = reader.cases(ds).valid_times.ravel() if verified is None else verified
         fit = self._rows(training.fit, "fit", every)
+        self.rows = fit
         noise = fit if training.noise is None else self._rows(training.noise, "noise", every)
         self._check_grids(ds)
         transforms = {} if downscaler is None else transforms_of(downscaler)
@@ -118,15 +129,19 @@ class Baselines:
         if lacking:
             raise InputError(f"the store keeps no coarse {', '.join(sorted(lacking))}, which the pairs have")
 
+    def pairs_of(self, model: Downscaler) -> PairFile:
+        """The same pairs with a model's variables."""
+        spec = model.spec
+        return PairFile(self.pairs.path, spec.inputs.names, spec.outputs.names, (), keep=1, gaps=True)
+
     @torch.inference_mode()
     def _deviation(self, model: Downscaler, rows: Sequence[int]) -> Tensor:
         """The residual's, of the known pixels of these pairs."""
-        spec = model.spec
-        pairs = PairFile(self.pairs.path, spec.inputs.names, spec.outputs.names, (), keep=1, gaps=True)
+        pairs = self.pairs_of(model)
         moments = Moments()
         for row in rows:
             cond, truth = normalised(model, pairs.read([row]))
-            moments.add(truth - unframed(spec, model.normalised_mean(cond)))
+            moments.add(truth - unframed(model.spec, model.normalised_mean(cond)))
         self.notes.append(
             "The noise has the variance of each channel's residual, normalised, over "
             f"{self._about(rows)}: a standard deviation of {', '.join(f'{s:.3g}' for s in moments.std)}."

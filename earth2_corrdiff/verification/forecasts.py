@@ -187,7 +187,9 @@ class Regression:
     def compute(self, time: np.datetime64, coarse: Tensor) -> Tensor:
         """All members and variables of a time: ``[C, h, w]`` or ``[M, C, h, w]`` → ``[M, Co, H, W]``."""
         model = self.downscaler
-        return torch.cat([model.physical(model.mean_of(case), case) for case in self.cases(time, coarse)])
+        means = [model.physical(model.mean_of(case), case) for case in self.cases(time, coarse)]
+        fields: Tensor = model.spec.kept(torch.cat(means))
+        return fields
 
     def field(self, time: np.datetime64, variable: str, member: int) -> Tensor:
         """One field; all of its time are computed at once and held until another time is read."""
@@ -233,7 +235,9 @@ class NoisyRegression:
         case = cases[member * len(cases) // self.size]
         shape = (len(self.deviation[0]), *model.spec.domain)
         noise = MemberNoise([member_seed(self.seed, time, member)], shape, model.device)()
-        return model.physical(model.mean_of(case) + noise * self.deviation.to(noise), case)[0].cpu()
+        sampled = model.physical(model.mean_of(case) + noise * self.deviation.to(noise), case)
+        fields: Tensor = model.spec.kept(sampled)[0].cpu()
+        return fields
 
 
 class Climatology:

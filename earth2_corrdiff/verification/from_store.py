@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,6 +13,7 @@ import xarray as xr
 from loguru import logger
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.object_path import AnyPath
 from earth2_corrdiff.base.times import LeadLike, Leads, Times, chosen_leads, lead_text, time_text
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.store import reader
@@ -31,6 +31,7 @@ from earth2_corrdiff.verification.forecasts import (
     stored_input,
 )
 from earth2_corrdiff.verification.geometry import spacing
+from earth2_corrdiff.verification.nearest import Nearest, TrainingFields
 from earth2_corrdiff.verification.reports import open_reports
 from earth2_corrdiff.verification.result import Result, joined
 from earth2_corrdiff.verification.stations import StationResult, verify_stations
@@ -45,21 +46,21 @@ ABOUT = (
 
 
 def open_verification(
-    store: str | Path,
+    store: str | AnyPath,
     truth: Any,
     *,
     settings: Settings | None = None,
     downscaler: Downscaler | None = None,
-    compare: Mapping[str, str | Path] | None = None,
+    compare: Mapping[str, str | AnyPath] | None = None,
     truth_names: Mapping[str, str] | None = None,
     leads: LeadLike | Sequence[LeadLike] | None = None,
-    training: Training | None = None,
+    training: Training | Baselines | None = None,
 ) -> Verification | VerificationByLead:
     """Prepare the verification of a store against a truth and all available baselines.
 
     Parameters
     ----------
-    store : str | Path
+    store : str | Path | ObjectPath
         Store that ``run-corrdiff`` wrote
     truth : str | Path | xr.Dataset | DataSource
         See :func:`open_truth`
@@ -76,9 +77,9 @@ def open_verification(
     leads : lead time or lead times, optional
         Of a store of forecasts, see ``times.to_leads``; by default all. Each is verified
         at its valid times; the result is that of all, and holds that of each as ``by_lead``
-    training : Training, optional
-        Pairs to fit baselines on: residual climatology, ridge regression and, with a model, the regression
-        plus noise; the ensemble's mean is added as one field
+    training : Training | Baselines, optional
+        Pairs to fit baselines on, or what was fitted: residual climatology, ridge regression and, with a
+        model, the regression plus noise; the ensemble's mean is added as one field
 
     Raises
     ------
@@ -91,7 +92,7 @@ def open_verification(
     others = [_Other(name, path, reader.open_store(path)) for name, path in (compare or {}).items()]
     every = reader.cases(ds).leads
     wanted = every if leads is None else chosen_leads(leads, every)
-    fitted = None if training is None else Baselines(training, ds, downscaler)
+    fitted = Baselines(training, ds, downscaler) if isinstance(training, Training) else training
 
     def verification(one: xr.Dataset, lead: np.timedelta64 | None = None) -> Verification:
         return verification_of(one, known, domain, settings, downscaler, others, fitted, lead)
@@ -135,7 +136,7 @@ class _Other:
     """Another store to compare with, and its name in the tables."""
 
     name: str
-    path: str | Path
+    path: str | AnyPath
     ds: xr.Dataset
 
     def ensemble(self, verified: StoreEnsemble, lead: np.timedelta64 | None) -> StoreEnsemble:
@@ -258,12 +259,12 @@ def verification_of(
 
 
 def verify_at_stations(
-    store: str | Path,
+    store: str | AnyPath,
     stations: str,
     *,
     settings: Settings | None = None,
     downscaler: Downscaler | None = None,
-    compare: Mapping[str, str | Path] | None = None,
+    compare: Mapping[str, str | AnyPath] | None = None,
     leads: LeadLike | Sequence[LeadLike] | None = None,
     training: Training | None = None,
 ) -> Iterator[tuple[np.timedelta64 | None, StationResult]]:
@@ -305,7 +306,30 @@ def verify_at_stations(
         yield lead, verify_stations(forecasts, reports, *how)
 
 
-def verify(store: str | Path, truth: Any, **how: Any) -> Result:
+def nearest_in_training(
+    store: str | AnyPath,
+    truth: Any,
+    downscaler: Downscaler,
+    training: Training,
+    truth_names: Mapping[str, str] | None = None,
+) -> Nearest:
+    """Distances of a store's members to the nearest field of its model's training; see :class:`Nearest`.
+
+    Parameters are those of :func:`open_verification`; ``training.fit`` has the times of the training.
+
+    Raises
+    ------
+    InputError
+        If the store has lead times, fields have gaps, or something cannot be read
+    """
+    ds = reader.open_store(store)
+    if reader.cases(ds).leads is not None:
+        raise InputError("members are compared with training fields in stores of analyses only")
+    fitted, known = Baselines(training, ds), open_truth(truth, reader.grid_of(ds), truth_names)
+    return TrainingFields.of(downscaler, fitted.pairs_of(downscaler), fitted.rows).nearest(ds, known)
+
+
+def verify(store: str | AnyPath, truth: Any, **how: Any) -> Result:
     """Verify a store; the parameters are those of :func:`open_verification`."""
     verification = open_verification(store, truth, **how)
     for _ in verification:

@@ -13,7 +13,6 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError, renamed
 from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.object_path import AnyPath
 from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.store import reader
 from earth2_corrdiff.store.states import read_sums
@@ -170,12 +170,12 @@ class _Known:
         return known
 
 
-def scored(store: str | Path, bootstrap: Bootstrap | None = None, skip_incomplete: bool = False) -> Result:
+def scored(store: str | AnyPath, bootstrap: Bootstrap | None = None, skip_incomplete: bool = False) -> Result:
     """The result of the sums in a store: that of ``verify`` on its fields.
 
     Parameters
     ----------
-    store : str | Path
+    store : str | AnyPath
         Store of a run with a scorer
     bootstrap : Bootstrap, optional
         Settings of the intervals

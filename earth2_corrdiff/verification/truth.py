@@ -15,6 +15,7 @@ from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.object_path import as_path
 from earth2_corrdiff.base.regrid import Regridder
 from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.sources.fine import (
@@ -149,7 +150,7 @@ def _fields(truth: Any, names: Mapping[str, str]) -> FineFields:
     if isinstance(truth, xr.Dataset):
         return FileFields(truth, "the dataset", "the truth the dataset", names, HINT)
     if isinstance(truth, Path) or (isinstance(truth, str) and not _names_a_source(truth)):
-        path = Path(truth).expanduser()
+        path = as_path(truth).expanduser()
         if not are_regular(path):
             data = open_dataset(path, "truth", "demo, a NetCDF or Zarr, or the name of a source")
             return FileFields(data, str(truth), f"the truth {truth}", names, HINT)

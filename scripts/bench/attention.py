@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from earth2_corrdiff.base import peak_memory
 from earth2_corrdiff.cli.common import ArgumentParser
 from earth2_corrdiff.networks import neighbourhood
 from earth2_corrdiff.networks.neighbourhood import masked_attention, neighbourhood_attention
 
-from . import corrdiff, memory, provenance, report, roofline
+from . import corrdiff, provenance, report, roofline
 from .measure import relative_error
 from .timing import clock_of, interleave, warm_up
 
@@ -123,7 +124,7 @@ def _memory(precision: str, args: Namespace, device: torch.device) -> list[dict[
     rows, clock = [], clock_of(device)
     for side in args.memory:
         qkv = _draw(side, precision, args, device)
-        with memory.peak(device) as found:
+        with peak_memory.peak(device) as found:
             seconds = clock.time(partial(neighbourhood_attention, *qkv, args.kernel))
         result = qkv[0].numel() * qkv[0].element_size()
         rows.append({"what": "memory", "precision": precision, "tokens": side, "seconds": seconds,

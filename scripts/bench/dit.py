@@ -21,13 +21,14 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
+from earth2_corrdiff.base import peak_memory
 from earth2_corrdiff.cli.common import ArgumentParser
 from earth2_corrdiff.networks.fast.accelerate import accelerate
 from earth2_corrdiff.networks.mdlus import Checkpoint
 from earth2_corrdiff.networks.neighbourhood import masked_attention
 from earth2_corrdiff.networks.preconditioned import DiTDenoiser, create
 
-from . import corrdiff, memory, provenance, report
+from . import corrdiff, provenance, report
 from .measure import relative_error
 from .timing import clock_of, interleave, repeats_for
 
@@ -150,7 +151,7 @@ def _measured(
     found: dict[str, Tensor] = {}
     peaks, repeats = {}, {}
     for name, work in works.items():
-        with memory.peak(device) as peak:
+        with peak_memory.peak(device) as peak:
             seconds = clock.time(lambda name=name, work=work: found.update({name: work()}))  # type: ignore[misc]
         peaks[name], repeats[name] = peak.bytes, repeats_for(seconds)
     timings = interleave(works, args.rounds, clock, repeats)

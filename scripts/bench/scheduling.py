@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter, process_time, sleep
 from typing import Any
 
 import psutil
@@ -35,8 +35,8 @@ class Simulation:
     ----------
     tasks, workers : int
         How many
-    seconds, wall : float
-        Of a task, and of all
+    seconds, wall, cpu : float
+        Of a task, of all, and what the processor worked for all
     memory : tuple[int, ...]
         Bytes of the process, scheduler and workers, after each tenth of the tasks
     """
@@ -45,6 +45,7 @@ class Simulation:
     workers: int
     seconds: float
     wall: float
+    cpu: float
     memory: tuple[int, ...]
 
     @property
@@ -70,12 +71,13 @@ def simulate(tasks: int, workers: int, seconds: float) -> Simulation:
     every = [Task(case, (0, 1, 2, 3)) for case in range(tasks)]
     memory, process, tenth = [], psutil.Process(), max(1, tasks // 10)
     with _cluster(workers, 1) as client:
-        start = perf_counter()
+        start, worked = perf_counter(), process_time()
         keys = [f"downscale-{task.case}" for task in every]
         for done, _ in enumerate(results(client, _sleep, every, keys, seconds=seconds), 1):
             if done % tenth == 0:
                 memory.append(process.memory_info().rss)
-        return Simulation(tasks, workers, seconds, perf_counter() - start, tuple(memory))
+        spent = perf_counter() - start, process_time() - worked
+        return Simulation(tasks, workers, seconds, *spent, tuple(memory))
 
 
 def overhead() -> tuple[float, float]:
@@ -99,10 +101,11 @@ def overhead() -> tuple[float, float]:
 
 def report(simulation: Simulation, seconds: tuple[float, float]) -> None:
     """Print what was measured."""
-    s, MiB = simulation, 2**20
+    s, memory = simulation, " ".join(f"{each / 2**20:.0f}" for each in simulation.memory)
     print(
         f"{s.tasks} tasks of {s.seconds:g} s on {s.workers} workers: {s.wall:.1f} s, efficiency "
-        f"{100 * s.efficiency:.1f} %; MiB after each tenth: {' '.join(f'{m / MiB:.0f}' for m in s.memory)}"
+        f"{100 * s.efficiency:.1f} %, {1000 * s.cpu / s.tasks:.1f} ms of a core per task; MiB after each "
+        f"tenth: {memory}"
     )
     one, dask = seconds
     print(

@@ -136,11 +136,16 @@ def _child(folder: Path, said: Path, env: dict[str, str], argv: list[str], hook:
 
 
 def _hook(folder: Path, wrote: Path, hook: Hook) -> None:
+    import obstore
     from zarr.storage import _local
 
-    put, count = _local._put, 0
+    put, count, send = _local._put, 0, obstore.put_async
 
-    def hooked(path: Path, *args: Any, **kwargs: Any) -> int:
+    async def sent(store: Any, key: str, *args: Any, **kwargs: Any) -> Any:
+        hooked(Path(key), put=lambda _: None)
+        return await send(store, key, *args, **kwargs)
+
+    def hooked(path: Path, *args: Any, put: Any = put, **kwargs: Any) -> Any:
         nonlocal count
         if "member_seed/c" not in str(path):
             return put(path, *args, **kwargs)
@@ -152,7 +157,7 @@ def _hook(folder: Path, wrote: Path, hook: Hook) -> None:
             file.write("/".join(path.parts[-2:]) + "\n")
         return put(path, *args, **kwargs)
 
-    _local._put = hooked
+    _local._put, obstore.put_async = hooked, sent
 
 
 def _hook_sums(die_at: int) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -15,8 +16,9 @@ import xarray as xr
 import zarr
 from distributed import Client, LocalCluster
 from earth2studio.io import XarrayBackend
+from object_kit import objects, s3
 from rank_kit import dying_source
-from run_kit import TIMES, Weather, command, load, make_package, refused, same, weather_file
+from run_kit import TIMES, Weather, command, contents, load, make_package, refused, same, weather_file
 
 from earth2_corrdiff import InputError, downscale
 from earth2_corrdiff.model.options import ModelOptions
@@ -121,27 +123,31 @@ def test_what_is_refused(model: ModelOptions, package: Path, client: Client, tmp
 
 
 def test_each_worker_has_its_gpu_or_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     quiet = {"OMP_NUM_THREADS": "2", "LOGURU_LEVEL": "WARNING"}
-    assert cluster._environment(3, 4, "auto") == {**quiet, "CUDA_VISIBLE_DEVICES": "3"}
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
-    assert cluster._environment(1, 4, "cuda")["CUDA_VISIBLE_DEVICES"] == "7"
-    assert cluster._environment(1, 4, "cpu") == cluster._environment(1, 4, "cuda:1") == quiet
+    assert cluster._environment(3, 4, "auto", {}) == {**quiet, "CUDA_VISIBLE_DEVICES": "3"}
+    some = {"CUDA_VISIBLE_DEVICES": "5,7", "OMP_NUM_THREADS": "2"}
+    assert cluster._environment(1, 8, "cuda", some) == {**quiet, "CUDA_VISIBLE_DEVICES": "7"}
+    assert cluster._environment(1, 4, "cpu", some) == cluster._environment(1, 4, "cuda:1", {}) == quiet
     monkeypatch.setattr("torch.version.hip", "6.2")
-    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "0")
-    assert cluster._environment(1, 4, "auto") == {**quiet, "HIP_VISIBLE_DEVICES": "0"}
+    assert cluster._environment(1, 4, "auto", {}) == {**quiet, "HIP_VISIBLE_DEVICES": "1"}
 
 
 @pytest.mark.process
 def test_a_worker_is_killed(model: ModelOptions, whole: Path, tmp_path: Path) -> None:
-    """Of three processes one, by SIGKILL in the middle of its task: another one computes what is missing."""
+    """Of three processes one, by SIGKILL in the middle of its task: another one computes what is missing.
+
+    On a disk, and in an object store.
+    """
     armed = tmp_path / "armed"
-    armed.touch()
     options = Options(SEED, compress=BOUNDED, max_batch=2)
-    with connected(3, None, "cpu") as client:
-        recipe = Recipe(TIMES, model, partial(dying_source, str(armed)), tmp_path / STORE, options)
-        assert len(list(ClusterRun(client, recipe))) == 10
-    assert not armed.exists()
+    with s3() as bucket, connected(3, None, "cpu", os.environ) as client:
+        for output in (tmp_path / STORE, bucket / STORE):
+            armed.touch()
+            recipe = Recipe(TIMES, model, partial(dying_source, str(armed)), output, options)
+            assert len(list(ClusterRun(client, recipe))) == 10
+            assert not armed.exists() and (tmp_path / "died").exists()
+            (tmp_path / "died").unlink()
+        assert objects(bucket / STORE) == contents(whole)
     same(tmp_path / STORE, whole)

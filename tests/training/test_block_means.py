@@ -94,6 +94,8 @@ def test_every_run_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     ]
     assert main(words) == 0
     assert "1 of 4 times have no values and are left out" in capsys.readouterr().out
+    assert main([*words, "--append"]) == 0
+    assert capsys.readouterr().out.endswith("pairs.zarr has 3 pairs\n")
     pairs = PairFile(tmp_path / "pairs.zarr")
     assert pairs.channels == Channels(("t2m", "tp06"), ("tp06",), ("orography",))
     assert [str(time)[11:13] for time in pairs.times] == ["06", "12", "12"]
@@ -141,5 +143,8 @@ def test_what_is_refused(
     if "gfs" in words:
         words = [*words, "--coarse-from-fine", "4"]
     more = ["--fine", str(tmp_path / "runs.nc"), "--times", "all", "--inputs", "t2m", "--outputs", "t2m"]
+    with pytest.raises(SystemExit):
+        main([*more, "--coarse-from-fine", "4", "--every-run", "-3", "--output", str(tmp_path / "p.zarr")])
+    assert "needs a lead time of 0 hours or more, got -3" in capsys.readouterr().err
     assert main([*words, *more, "--output", str(tmp_path / "p.zarr")]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "p.zarr").exists()

@@ -240,6 +240,18 @@ def test_what_is_there_is_kept(files: tuple[Path, Path], monkeypatch: pytest.Mon
         list(make_pairs(*told, Area(multiple=8)))
 
 
+@pytest.mark.slow
+def test_further_times_are_appended(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words(files), "--append"]) == 2
+    assert "there are no pairs" in capsys.readouterr().err
+    assert main(words(files, times="2020-01-01T00/2020-01-01T06/6h")) == 0
+    assert main([*words(files), "--append", "--multiple", "8"]) == 2
+    assert "holds other pairs" in capsys.readouterr().err
+    assert main([*words(files, times="2020-01-01T06/2020-01-01T18/6h"), "--append"]) == 0
+    assert capsys.readouterr().out.endswith("p.zarr has 4 pairs\n")
+    check(PairFile(files[0].parent / "p.zarr"))
+
+
 REFUSED: dict[str, tuple[dict[str, str], str]] = {
     "an input": ({"inputs": "t2m,z500"}, "has no z500"),
     "an output": ({"outputs": "snow"}, "has no snow; it has"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from earth2_corrdiff.training import checkpoints
 from earth2_corrdiff.training.config import StageConfig
 from earth2_corrdiff.training.pairs import PairFile
 from earth2_corrdiff.training.parallel import World
+from earth2_corrdiff.training.schedule import decay, earlier_ends, rate, steps_text
 from earth2_corrdiff.training.stages import Images
-from earth2_corrdiff.training.trainer import Progress, Trainer, decay, evenly, rate
+from earth2_corrdiff.training.trainer import Progress, Trainer, evenly
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +65,18 @@ class ToyLoss(nn.Module):
 
 
 def toy(
-    folder: Path, pairs: Path, of: Callable[[Tensor, int], Tensor], start: float = 3.0, **more: Any
+    folder: Path,
+    pairs: Path,
+    of: Callable[[Tensor, int], Tensor],
+    start: float = 3.0,
+    base: str = "",
+    **more: Any,
 ) -> tuple[Toy, Iterator[Progress]]:
     told = config(folder, pairs, **{f"regression__{k}": v for k, v in more.items()}, checkpoint_every=1)
     Path(told.work).mkdir(exist_ok=True)
     stage = Toy(start, of)
     splits = (range(6), [])
-    trainer = Trainer("toy", stage, told.regression, told, PairFile(pairs), splits, World())  # type: ignore[arg-type]
+    trainer = Trainer("toy", stage, told.regression, told, PairFile(pairs), splits, World(), base)  # type: ignore[arg-type]
     return stage, iter(trainer)
 
 
@@ -113,6 +120,20 @@ def test_learning_rate() -> None:
     assert rate(StageConfig(steps=5, warmup=100, lr=1e-3), 4) == pytest.approx(5e-5)
     assert rate(StageConfig(steps=5, warmup=0, lr=3.0), 0) == 3.0
     assert decay(StageConfig(steps=5, ema_halflife=50), 1000) ** 50 == pytest.approx(0.5)
+
+
+def test_added_steps_have_a_warm_up_and_a_cosine_of_their_own() -> None:
+    """The rates of 110 steps, then those of a training of 60, then those of one of 5: no longer warm-up."""
+    parts = [StageConfig(steps=n, lr=2.0, warmup=10) for n in (110, 60, 5)]
+    want = [rate(how, step) for how in parts for step in range(how.steps)]
+    whole = StageConfig(steps=175, lr=2.0, warmup=10)
+    assert [rate(whole, step, (110, 170)) for step in range(175)] == want
+    assert (steps_text(175), steps_text(175, (110, 170))) == ("175 steps", "110 + 60 + 5 steps")
+    text = "110 + 60 steps of 8"
+    assert earlier_ends(text, 130, 170) == (110,) and earlier_ends(text, 170, 175) == (110, 170)
+    assert earlier_ends(text, 170, 90) == () == earlier_ends("letters", 3, 4)
+    with pytest.raises(InputError, match=r"step 130 of 170 cannot have 175 steps; set steps to 170"):
+        earlier_ends(text, 130, 175)
 
 
 def test_evenly() -> None:
@@ -212,6 +233,48 @@ def test_a_finished_training_is_done_and_another_one_does_not_go_on_with_it(
         InputError, match=r"regression\.ckpt was trained otherwise .*; remove it to start again"
     ):
         train(config(tmp_path, pairs, **few, regression__lr=0.5))
+
+
+class Stopping(Watch):
+    """Interrupts at a step of the second stage."""
+
+    def step(self, progress: Progress) -> None:
+        super().step(progress)
+        if len(self.stages) == 2 and progress.step == 5 and not math.isnan(progress.loss):
+            raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_a_finished_training_goes_on_with_more_steps(tmp_path: Path, pairs: Path) -> None:
+    """Interrupted and resumed as if in one go; the curve goes on; not on top of another regression."""
+    few = {"regression__steps": 2, "diffusion__steps": 3, "regression__warmup": 0}
+    more = {**few, "diffusion__steps": 7}
+    train(config(tmp_path / "one", pairs, **few))
+    curve = Path("work") / "diffusion.csv"
+    before = (tmp_path / "one" / curve).read_text()
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    train(config(tmp_path / "one", pairs, **more))
+    with pytest.raises(KeyboardInterrupt):
+        train(config(tmp_path / "two", pairs, **more), Stopping())
+    watch = Watch()
+    train(config(tmp_path / "two", pairs, **more), watch)
+    assert [p.step for p in watch.steps] == [2, 4, 5, 6, 7]  # the last checkpoint was of step 4
+    for name in (curve, *(Path("package") / f"{stage}.mdlus" for stage in ("regression", "diffusion"))):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+    assert (tmp_path / "one" / curve).read_text().startswith(before)
+    rates = [float(row["learning_rate"]) for row in rows(tmp_path / "one" / curve)]
+    assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 5e-4, 1e-3, 1e-3, 5e-4], rel=1e-6)
+    kept = (tmp_path / "one" / "work" / "diffusion.ckpt").read_bytes()
+    with pytest.raises(InputError, match=r"diffusion\.ckpt was trained on the residual of a regression that"):
+        train(config(tmp_path / "one", pairs, **{**more, "regression__steps": 4}))
+    assert (tmp_path / "one" / "work" / "diffusion.ckpt").read_bytes() == kept
+
+
+def test_a_checkpoint_on_another_base(tmp_path: Path, pairs: Path) -> None:
+    stage, steps = toy(tmp_path, pairs, lambda w, n: w.square(), steps=2, base="regression abc")
+    list(steps)
+    with pytest.raises(InputError, match=r"trained otherwise \(.*regression abc; now .*regression xyz\)"):
+        list(toy(tmp_path, pairs, lambda w, n: w.square(), steps=2, base="regression xyz")[1])
 
 
 def test_a_checkpoint_that_does_not_fit(tmp_path: Path) -> None:

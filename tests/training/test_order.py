@@ -88,7 +88,10 @@ def test_splits_by_periods() -> None:
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ({"train": ("2020-01-01/2020-01-03",), "test": ("2020-01-03/2020-01-04",)}, "overlap: 2020-01-03"),
+        (
+            {"train": ("2020-01-01/2020-01-03",), "test": ("2020-01-03/2020-01-04",)},
+            "overlap: 2020-01-03T00:00 is",
+        ),
         ({"train": ("1999-01-01/1999-01-03",)}, "no time of the pairs lies in data.split.train"),
         ({"train": ("2020-01-01",)}, "'2020-01-01' is not a valid period"),
         ({"train": ("yesterday/today",)}, "'yesterday' is not a valid time"),
@@ -159,6 +162,11 @@ def test_statistics_are_kept_for_the_same_times(tmp_path: Path) -> None:
     assert normalised(Unread(tmp_path / "p.zarr"), [2, 1, 0], kept) == made and kept.read_bytes() == bytes_of
     assert normalised(file, [0, 1, 3], kept) != made
     assert [p.name for p in tmp_path.iterdir() if p.suffix == ".part"] == []
+    (tmp_path / "regression.ckpt").touch()  # from now on they belong to a training
+    bytes_of = kept.read_bytes()
+    with pytest.raises(InputError, match=r"3 times from 2020-01-01T00:00 to .*T18:00, and is now .* 4 times"):
+        normalised(file, [0, 1, 2, 3], kept)
+    assert kept.read_bytes() == bytes_of
     for text in ("no JSON", '{"inputs": []}', "[1]"):
         kept.write_text(text)
         with pytest.raises(InputError, match="damaged"):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+import zarr
 from tiny import hills, straight
 from training_kit import CHANNELS, COARSE_GRID, FINE_GRID, dataset, hours, plan, weather, write_pairs
 
@@ -82,6 +83,58 @@ def test_a_writer_refuses_other_pairs(tmp_path: Path, other: Callable[[Any], Any
     PairWriter(tmp_path / "pairs.zarr", plan(hours(4)))
     with pytest.raises(InputError, match=r"pairs\.zarr holds other pairs"):
         PairWriter(tmp_path / "pairs.zarr", other(plan(hours(4))))
+
+
+@pytest.mark.slow
+def test_times_are_added(tmp_path: Path) -> None:
+    """Later and earlier ones, once; after an interruption too; of other files, but of no other kind."""
+    path = write_pairs(tmp_path / "pairs.zarr", 4)
+    later = plan(hours(6))
+    with pytest.raises(InputError, match="its times differ; add times with --append"):
+        PairWriter(path, later)
+    zarr.open_group(str(path))["mrr"].resize((9, 16, 24))  # type: ignore[union-attr, call-arg]
+    with pytest.raises(InputError, match=r"cannot open the file of pairs .*; is it complete\?"):
+        PairFile(path)
+    for _ in range(2):
+        writer = PairWriter(path, later, append=True)
+        assert writer.missing() == [4, 5] and np.array_equal(PairFile(path).times, hours(4))
+    assert list(fill(writer, lambda cases: (weather(number) for number, _ in enumerate(cases, 4)))) == [1, 0]
+    check(PairFile(path), [5, 0, 4, 3], FINE_GRID)
+    earlier = PairWriter(path, plan(hours(3, "2019-12-31T12")), append=True)
+    assert earlier.missing() == [0, 1] and writer.complete == 6
+    earlier.write(1, weather(7))
+    file = PairFile(path)
+    assert np.array_equal(file.times, hours(7, "2019-12-31T18"))
+    assert np.array_equal(file.read([0]).fine[0], weather(7)[1])
+    others = {**OTHERS, "synthetic": lambda p: replace(p, attributes={"source": "test", "synthetic": 1})}
+    del others["times"]
+    for name, other in others.items():
+        with pytest.raises(InputError, match="holds other pairs"):
+            PairWriter(path, other(later), append=True)
+            pytest.fail(name)
+    with pytest.raises(InputError, match="there are no pairs .* to append to"):
+        PairWriter(tmp_path / "none.zarr", later, append=True)
+
+
+@pytest.mark.slow
+def test_runs_are_added(tmp_path: Path) -> None:
+    """Cases are those of valid and lead time; another file is noted, and shorter lead times are refused."""
+    path, hour = tmp_path / "pairs.zarr", np.timedelta64(1, "h")
+
+    def runs(leads: list[int], source: str) -> Any:
+        valid = np.repeat(hours(1), len(leads))
+        return replace(plan(valid), leads=np.array(leads) * hour, attributes={"source": source})
+
+    PairWriter(path, runs([6, 12], "a.nc")).write(0, weather(0))
+    with pytest.raises(InputError, match="has lead times from 6 h on and cannot have 3 h"):
+        PairWriter(path, runs([3, 6], "b.nc"), append=True)
+    for source in ("b.nc", "file:b/c.nc", "b.nc"):
+        writer = PairWriter(path, runs([6, 18], source), append=True)
+        assert writer.missing() == [1]
+    assert writer.root.attrs["source"] == "a.nc and b.nc"  # c.nc had no further times
+    assert np.asarray(writer.root["lead_time"]).tolist() == [6 * 3600, 12 * 3600, 18 * 3600]
+    with pytest.raises(InputError, match="with another source"):
+        PairWriter(path, runs([6, 24], "arco"), append=True)
 
 
 def test_a_writer_refuses_what_is_no_zarr(tmp_path: Path) -> None:

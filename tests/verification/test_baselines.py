@@ -27,8 +27,9 @@ from earth2_corrdiff.store import reader
 from earth2_corrdiff.training.block_means import Blocks, make_own_pairs
 from earth2_corrdiff.training.convert import Area
 from earth2_corrdiff.training.pairs import Channels, PairFile
-from earth2_corrdiff.verification import Training, verify
+from earth2_corrdiff.verification import Training, nearest_in_training, verify
 from earth2_corrdiff.verification.baselines import PENALTY, Baselines
+from earth2_corrdiff.verification.nearest import Nearest, nearest
 
 H, W, FIT, TEST = 16, 24, 16, 3
 RAIN = Transform("log_eps", eps=1e-3)
@@ -152,8 +153,26 @@ def test_with_a_model(kit: SimpleNamespace, tmp_path: Path, capsys: pytest.Captu
     assert main([str(kit.store), *flags, "--baselines", str(kit.file.path), "--tiles", "8"]) == 0
     said = capsys.readouterr().out
     assert "ridge regression" in said and "squares of 8 x 8 cells" in said
+    with pytest.raises(InputError, match="gaps, and no distance"):
+        nearest_in_training(kit.store, kit.truth, model, training)
     spectrum = result.score("power", "ensemble", result.targets[1]).value
     assert np.isnan(spectrum).all()  # without tiles a domain with gaps has none
+
+
+def test_a_memorised_field_is_found() -> None:
+    """Fields of one distribution are equally far; a member that repeats a training field is not."""
+    rng = torch.Generator().manual_seed(0)
+    training, truth = torch.randn(20, 2, 8, 6, generator=rng), torch.randn(3, 2, 8, 6, generator=rng)
+    members = torch.randn(3, 4, 2, 8, 6, generator=rng)
+    members[1, 2] = training[7] + 0.1 * members[1, 2]
+    own, _ = nearest(truth, training)
+    others, which = nearest(members.flatten(0, 1), training)
+    want = (truth[0] - training).square().mean((1, 2, 3)).sqrt().min()
+    assert own[0] == pytest.approx(float(want), rel=1e-6) and which[6] == 7
+    times = hours(20)
+    found = Nearest(times[:3], own, others.reshape(3, 4), times[which[[0, 6, 8]]], 20)
+    assert found.ratio < 0.1 and "1 of 12 members are below 0.5" in found.table().caption
+    assert found.table().rows[1][1] == "2020-01-02T18:00"
 
 
 @pytest.mark.parametrize(
