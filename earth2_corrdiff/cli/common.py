@@ -55,10 +55,11 @@ class ArgumentParser(argparse.ArgumentParser):
         """Parse; ``--help``, ``--show-config`` and errors are printed from here."""
         print_anywhere()
         arguments = sys.argv[1:] if args is None else list(args)
-        if any(action.dest == "config" for action in self._actions):
+        takes_file = "--config" in self._option_string_actions
+        if takes_file:
             arguments = self._configured(arguments)
         found = super().parse_known_args(arguments, namespace)
-        if getattr(found[0], "show_config", False):
+        if takes_file and found[0].show_config:
             print(self._config_text(found[0]), end="", flush=True)
             self.exit(0)
         return found

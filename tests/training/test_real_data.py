@@ -16,12 +16,13 @@ from earth2studio.models.auto import Package
 from earth2studio.models.dx.corrdiff import CorrDiff as Stock
 from training_kit import config, hours, rows, train
 
+from earth2_corrdiff.base.block_means import Blocks
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.packages.files import Folder
 from earth2_corrdiff.model.packages.reader import read_package
 from earth2_corrdiff.model.transforms import Transform
-from earth2_corrdiff.training.block_means import Blocks, make_own_pairs
+from earth2_corrdiff.training.block_means import make_own_pairs
 from earth2_corrdiff.training.config import Patches, Wet
 from earth2_corrdiff.training.convert import Area
 from earth2_corrdiff.training.cutter import TURN, Cutter, turned
@@ -90,13 +91,15 @@ def test_a_whole_training(pairs: Path, tmp_path: Path) -> None:
         pairs,
         **SKEWED,
         data__features=("sin_hour", "cos_hour"),
+        attribution="Data: nobody, CC0",
         regression__patches={"shape": [16, 16], "per_time": 2, "whole": False, "coverage": 0.95},
         diffusion__patches={"shape": [16, 16], "per_time": 2, "whole": False, "coverage": 0.95},
     )
     spec = read_package(Folder(train(told))).spec
     entries = json.loads((tmp_path / "package" / "metadata.json").read_text())
     assert [row["name"] for row in entries["channels"]] == ["tp", "t2m", "sin_hour", "cos_hour"]
-    assert entries["missing_inputs"] is True
+    assert entries["missing_inputs"] is True and entries["block_means"] == {"coarse": 4, "fine": 1}
+    assert spec.attribution == entries["attribution"] == "Data: nobody, CC0" and spec.blocks == Blocks(4)
     stats = json.loads((tmp_path / "package" / "stats.json").read_text())
     assert list(stats["output"]) == ["log_eps(tp)"] and list(stats["input"]) == ["log_eps(tp)", "t2m"]
     with pytest.raises(KeyError):  # the stock class does not undo transforms
@@ -111,14 +114,16 @@ def test_a_whole_training(pairs: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_package_runs(pairs: Path, tmp_path: Path) -> None:
-    """Rain is not negative, inputs that are missing count as the mean, and the hour is needed."""
+    """Rain is not negative, and missing where its own coarse cell is; the hour is needed."""
     loaded = read_package(Folder(train(config(tmp_path, pairs, **SKEWED, data__features=("sin_hour",)))))
     model = Downscaler(loaded.spec, loaded.regression, loaded.denoiser, "fp32")
     file = PairFile(pairs, gaps=True)
     some = file.read([8, 9])
     assert some.coarse.isnan().any()
     made = model(some.coarse, [1, 2], valid_times=file.times[8:])
-    assert made.shape == (2, 2, 1, 32, 48) and made.min() >= 0 and made.isfinite().all()
+    gaps = some.coarse[:, None, :1].isnan().repeat_interleave(4, -2).repeat_interleave(4, -1)
+    assert made.shape == (2, 2, 1, 32, 48) and made.nan_to_num(0).min() >= 0
+    assert torch.equal(made.isnan(), gaps.expand_as(made))
     mean = loaded.spec.inputs.center[0]
     filled = some.coarse.clone()
     cond = model.condition(filled, file.times[8:])

@@ -13,9 +13,10 @@ import xarray as xr
 from scipy.ndimage import map_coordinates
 from tiny import curved
 
+from earth2_corrdiff.base.block_means import Blocks, block_means
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.regrid import IndexRegridder
-from earth2_corrdiff.training.block_means import Blocks, block_means, make_own_pairs
+from earth2_corrdiff.training.block_means import make_own_pairs
 from earth2_corrdiff.training.convert import Area
 from earth2_corrdiff.training.pairs import Channels, PairFile
 from earth2_corrdiff.training.shifts import regridded_means, shifted
