@@ -207,9 +207,9 @@ class _Check:
         """Seconds that the regression's means of all training times take."""
         pairs, (index, *_) = material.pairs, material.splits.train
         means, (cond, _) = Means(model.regression, pairs), normalised(model, pairs.read([index]))
-        begun = perf_counter()
+        demo, begun = self.config.data.demo, perf_counter()
         means([index], cond)
-        return (perf_counter() - begun) * len(material.splits.train)
+        return (perf_counter() - begun) * (demo.train if demo else len(material.splits.train))
 
 
 def _some(splits: Splits, most: int) -> Splits:
