@@ -279,8 +279,8 @@ def opened(url: str, options: tuple[tuple[str, str], ...], patient: bool = True)
     if url.startswith("s3:"):
         how = _profile(config.pop("profile", None), config)
         for variable in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
-            if variable in os.environ:
-                config.setdefault("endpoint_url", os.environ[variable])
+            if endpoint := os.getenv(variable):
+                config.setdefault("endpoint_url", endpoint)
     if url.startswith("http:") or config.get("endpoint_url", "").startswith("http:"):
         client["allow_http"] = True
     with asking(url):
@@ -290,9 +290,9 @@ def opened(url: str, options: tuple[tuple[str, str], ...], patient: bool = True)
 
 def _profile(name: str | None, config: Mapping[str, str]) -> dict[str, Any]:
     """Region and credentials of a profile of AWS, which are refreshed; empty if the keys are given."""
-    files = (Path(os.environ.get(name, file)).expanduser() for name, file in PROFILES.items())
-    given = {"access_key_id", "skip_signature"} & set(config) or "AWS_ACCESS_KEY_ID" in os.environ
-    if name is None and (given or not ("AWS_PROFILE" in os.environ or any(file.exists() for file in files))):
+    files = (Path(os.getenv(name, file)).expanduser() for name, file in PROFILES.items())
+    given = {"access_key_id", "skip_signature"} & set(config) or os.getenv("AWS_ACCESS_KEY_ID")
+    if name is None and (given or not (os.getenv("AWS_PROFILE") or any(file.exists() for file in files))):
         return {}
     from botocore.exceptions import BotoCoreError
     from botocore.session import Session
