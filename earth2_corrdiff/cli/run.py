@@ -163,7 +163,7 @@ def _on_cluster(args: argparse.Namespace, log: Log, start: float) -> int:
     from earth2_corrdiff.cli.loading import model_options
     from earth2_corrdiff.run.cluster import ClusterRun, Recipe, connected
 
-    with connected(args.workers, args.scheduler, args.device) as client:
+    with connected(args.workers, args.scheduler, args.device, os.environ) as client:
         output = args.output.absolute() if isinstance(args.output, Path) else args.output
         data = (partial(_source, args), output, _options(args), args.lead)
         run = ClusterRun(client, Recipe(args.times, model_options(args), *data))

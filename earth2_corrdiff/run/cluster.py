@@ -9,7 +9,7 @@ the other computes. A task may run again on another worker: what is written is n
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -352,7 +352,12 @@ def _lost() -> Iterator[None]:
 
 
 @contextmanager
-def connected(workers: int | None, scheduler: str | None, device: str = "auto") -> Iterator[Client]:
+def connected(
+    workers: int | None,
+    scheduler: str | None,
+    device: str = "auto",
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[Client]:
     """A client of a Dask cluster, for the time of the block.
 
     Parameters
@@ -363,6 +368,8 @@ def connected(workers: int | None, scheduler: str | None, device: str = "auto") 
         Address of a scheduler, or its file
     device : str, optional
         Of the workers on this machine: each takes the next GPU
+    environ : Mapping[str, str] | None, optional
+        Environment variables that name the GPUs and the threads of those workers
 
     Raises
     ------
@@ -370,7 +377,7 @@ def connected(workers: int | None, scheduler: str | None, device: str = "auto") 
         If the scheduler does not answer
     """
     if scheduler is None:
-        with _local(workers or 1, device) as cluster, Client(cluster) as client:
+        with _local(workers or 1, device, environ or {}) as cluster, Client(cluster) as client:
             yield client
         return
     where = {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
@@ -382,23 +389,24 @@ def connected(workers: int | None, scheduler: str | None, device: str = "auto") 
         yield client
 
 
-def _local(workers: int, device: str) -> SpecCluster:
+def _local(workers: int, device: str, environ: Mapping[str, str]) -> SpecCluster:
     """A cluster on this machine, which no other one can reach."""
     how = {"host": "127.0.0.1", "nthreads": 2, "memory_limit": None}  # runs check their memory themselves
     nannies = {
-        i: {"cls": Nanny, "options": {**how, "env": _environment(i, workers, device)}} for i in range(workers)
+        i: {"cls": Nanny, "options": {**how, "env": _environment(i, workers, device, environ)}}
+        for i in range(workers)
     }
     options = {"host": "127.0.0.1", "port": 0, "dashboard": True, "dashboard_address": "127.0.0.1:0"}
     return SpecCluster(nannies, {"cls": Scheduler, "options": options})
 
 
-def _environment(index: int, workers: int, device: str) -> dict[str, str]:
+def _environment(index: int, workers: int, device: str, environ: Mapping[str, str]) -> dict[str, str]:
     """Environment variables of a worker, set before it imports PyTorch: its GPU, its share of the cores."""
     cores = str(max(1, len(os.sched_getaffinity(0)) // workers))
-    found = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", cores), "LOGURU_LEVEL": "WARNING"}
+    found = {"OMP_NUM_THREADS": environ.get("OMP_NUM_THREADS", cores), "LOGURU_LEVEL": "WARNING"}
     count = torch.cuda.device_count() if device in ("auto", "cuda") else 0
     if count:
         name = "HIP_VISIBLE_DEVICES" if torch.version.hip else "CUDA_VISIBLE_DEVICES"
-        given = os.environ.get(name, ",".join(map(str, range(count)))).split(",")
+        given = environ.get(name, ",".join(map(str, range(count)))).split(",")
         found[name] = given[index % len(given)]
     return found

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -122,17 +123,15 @@ def test_what_is_refused(model: ModelOptions, package: Path, client: Client, tmp
 
 
 def test_each_worker_has_its_gpu_or_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     quiet = {"OMP_NUM_THREADS": "2", "LOGURU_LEVEL": "WARNING"}
-    assert cluster._environment(3, 4, "auto") == {**quiet, "CUDA_VISIBLE_DEVICES": "3"}
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
-    assert cluster._environment(1, 4, "cuda")["CUDA_VISIBLE_DEVICES"] == "7"
-    assert cluster._environment(1, 4, "cpu") == cluster._environment(1, 4, "cuda:1") == quiet
+    assert cluster._environment(3, 4, "auto", {}) == {**quiet, "CUDA_VISIBLE_DEVICES": "3"}
+    some = {"CUDA_VISIBLE_DEVICES": "5,7", "OMP_NUM_THREADS": "2"}
+    assert cluster._environment(1, 8, "cuda", some) == {**quiet, "CUDA_VISIBLE_DEVICES": "7"}
+    assert cluster._environment(1, 4, "cpu", some) == cluster._environment(1, 4, "cuda:1", {}) == quiet
     monkeypatch.setattr("torch.version.hip", "6.2")
-    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "0")
-    assert cluster._environment(1, 4, "auto") == {**quiet, "HIP_VISIBLE_DEVICES": "0"}
+    assert cluster._environment(1, 4, "auto", {}) == {**quiet, "HIP_VISIBLE_DEVICES": "1"}
 
 
 @pytest.mark.process
@@ -143,7 +142,7 @@ def test_a_worker_is_killed(model: ModelOptions, whole: Path, tmp_path: Path) ->
     """
     armed = tmp_path / "armed"
     options = Options(SEED, compress=BOUNDED, max_batch=2)
-    with s3() as bucket, connected(3, None, "cpu") as client:
+    with s3() as bucket, connected(3, None, "cpu", os.environ) as client:
         for output in (tmp_path / STORE, bucket / STORE):
             armed.touch()
             recipe = Recipe(TIMES, model, partial(dying_source, str(armed)), output, options)
