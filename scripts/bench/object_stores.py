@@ -96,10 +96,10 @@ def _now() -> tuple[float, float]:
 
 
 def _layout(members: int, size: int) -> Layout:
-    grids = [Grid(np.linspace(20, 30, n), np.linspace(115, 125, n)) for n in (size, 36)]
+    fine, coarse = (Grid(np.linspace(20, 30, n), np.linspace(115, 125, n)) for n in (size, 36))
     cases = Cases(to_times("2024-07-24T12"))
     about = {"package_sha256": "0" * 64, "seed": 0}
-    return Layout(cases, member_seeds(cases, 0, members), NAMES, ("t2m",), *grids, attributes=about)
+    return Layout(cases, member_seeds(cases, 0, members), NAMES, ("t2m",), fine, coarse, about)
 
 
 @contextmanager

@@ -17,10 +17,13 @@ import pytest
 import tiny
 import xarray as xr
 from object_kit import objects, put, s3
+from obstore.exceptions import GenericError, PermissionDeniedError
 from run_kit import TIMES, Weather, command, contents, load, make_package, refused, weather_file
 
 from earth2_corrdiff import InputError, downscale
-from earth2_corrdiff.base.object_path import ObjectPath, as_path, storage_options
+from earth2_corrdiff.base.errors import UnavailableError
+from earth2_corrdiff.base.files import writing
+from earth2_corrdiff.base.object_path import ObjectPath, as_path, refusal, storage_options
 from earth2_corrdiff.cli import plot, verify
 from earth2_corrdiff.model.options import ModelOptions
 from earth2_corrdiff.run.downscaling import Downscaling, Options
@@ -180,7 +183,7 @@ def test_a_store_is_replaced_once_the_new_one_is_complete(
 
 
 def test_a_store_that_is_replaced_or_removed_is_not_written(bucket: ObjectPath, package: Path) -> None:
-    path = bucket / "gone.zarr"
+    path = bucket / "g o%20n+e.zarr"
     for change in ("removed", "replaced"):
         members = iter(begin(package, path))
         next(members)
@@ -266,6 +269,39 @@ def test_a_package_in_a_private_bucket(
     monkeypatch.setenv("EARTH2STUDIO_CACHE", str(tmp_path / "other"))
     with storage_options({"anon": "true"}), pytest.raises(InputError, match="Forbidden"):
         load_model(ModelOptions(f"{url}/", "cpu", "fp32", accelerated=False))
+
+
+def test_credentials_and_the_lack_of_them(
+    bucket: ObjectPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A profile of AWS; what servers answer, in one sentence."""
+    (tmp_path / "keys").write_text("[mine]\naws_access_key_id = key\naws_secret_access_key = secret\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "keys"))
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    with storage_options({"profile": "mine"}):
+        path = as_path(f"{bucket}/profile.txt")
+    assert isinstance(path, ObjectPath) and path.create(b"x") and not path.create(b"y")
+    assert path.read_text() == "x" and "mine" not in repr(path)
+    for error, expected, kind in (
+        (
+            PermissionDeniedError("403 Forbidden: <Code>AccessDenied</Code>"),
+            "permission denied; check",
+            InputError,
+        ),
+        (
+            GenericError("PUT http://169.254.169.254/latest"),
+            "there are no credentials; set AWS_ACC",
+            InputError,
+        ),
+        (GenericError("Received redirect without LOCATION"), "another region; set AWS_REGION", InputError),
+        (GenericError("status code: 503 Slow Down"), "overloaded or down; try again later", UnavailableError),
+        (GenericError("HTTP error: error sending request"), "no connection to the server", UnavailableError),
+        (GenericError("a - Teapot.\n\nDebug source: …"), "cannot use s3://a/b: Teapot", InputError),
+    ):
+        found = refusal("s3://a/b", error)
+        assert type(found) is kind and expected in str(found) and "\n" not in str(found)
+        with pytest.raises(InputError, match="cannot write|cannot use"), writing("s3://a/b"):
+            raise error
 
 
 def test_what_cannot_be_used_is_refused(
