@@ -28,10 +28,12 @@ from earth2_corrdiff.cli import plot, verify
 from earth2_corrdiff.model.options import ModelOptions
 from earth2_corrdiff.run.downscaling import Downscaling, Options
 from earth2_corrdiff.run.packages import load_model
+from earth2_corrdiff.run.tasks import Part
 from earth2_corrdiff.store import objects as module
 from earth2_corrdiff.store.error_bounds import Compression
 from earth2_corrdiff.store.paths import replacement
 from earth2_corrdiff.store.reader import open_store
+from earth2_corrdiff.store.target import finish
 
 pytestmark = pytest.mark.slow
 
@@ -152,6 +154,14 @@ def test_one_of_two_makers_wins(
     assert text.endswith("; use --resume to go on with it, or --overwrite") or "by another process" in text
     list(members[winner])
     assert objects(path) == whole[winner]
+
+
+def test_tasks_share_a_store(bucket: ObjectPath, package: Path, whole: dict[int, dict[str, bytes]]) -> None:
+    path = bucket / "tasks.zarr"
+    run(package, path, part=Part(1, 2))
+    assert finish(path) == (2, 4)
+    run(package, path, part=Part(0, 2))
+    assert finish(path) == (0, 4) and objects(path) == whole[1]
 
 
 def test_a_store_is_replaced_once_the_new_one_is_complete(
