@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, PreconditionError
@@ -73,7 +73,7 @@ class ObjectPath:
     """
 
     url: str
-    options: tuple[tuple[str, str], ...] = ()
+    options: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # keys, perhaps
 
     def __str__(self) -> str:
         return self.url
@@ -105,7 +105,7 @@ class ObjectPath:
         """The store of Zarr at this path."""
         from zarr.storage import ObjectStore
 
-        return ObjectStore(opened(self.url, self.options), read_only=read_only)
+        return ObjectStore(opened(f"{self._root}/{quote(self._key)}", self.options), read_only=read_only)
 
     def is_file(self) -> bool:
         """True if there is an object."""
@@ -213,15 +213,19 @@ class ObjectPath:
     @property
     def _key(self) -> str:
         """Name in the bucket."""
-        return urlsplit(self.url).path.strip("/")
+        return self.url.removeprefix(self._root).strip("/")
+
+    @property
+    def _root(self) -> str:
+        """URL of the bucket."""
+        return "/".join(self.url.split("/")[:3])
 
     @property
     def _bucket(self) -> Any:
         return self._opened(False)
 
     def _opened(self, patient: bool) -> Any:
-        parts = urlsplit(self.url)
-        return opened(f"{parts.scheme}://{parts.netloc}", self.options, patient)
+        return opened(self._root, self.options, patient)
 
 
 AnyPath = Path | ObjectPath
@@ -279,8 +283,8 @@ def opened(url: str, options: tuple[tuple[str, str], ...], patient: bool = True)
     if url.startswith("s3:"):
         how = _profile(config.pop("profile", None), config)
         for variable in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
-            if variable in os.environ:
-                config.setdefault("endpoint_url", os.environ[variable])
+            if endpoint := os.getenv(variable):
+                config.setdefault("endpoint_url", endpoint)
     if url.startswith("http:") or config.get("endpoint_url", "").startswith("http:"):
         client["allow_http"] = True
     with asking(url):
@@ -290,9 +294,9 @@ def opened(url: str, options: tuple[tuple[str, str], ...], patient: bool = True)
 
 def _profile(name: str | None, config: Mapping[str, str]) -> dict[str, Any]:
     """Region and credentials of a profile of AWS, which are refreshed; empty if the keys are given."""
-    files = (Path(os.environ.get(name, file)).expanduser() for name, file in PROFILES.items())
-    given = {"access_key_id", "skip_signature"} & set(config) or "AWS_ACCESS_KEY_ID" in os.environ
-    if name is None and (given or not ("AWS_PROFILE" in os.environ or any(file.exists() for file in files))):
+    files = (Path(os.getenv(name, file)).expanduser() for name, file in PROFILES.items())
+    given = {"access_key_id", "skip_signature"} & set(config) or os.getenv("AWS_ACCESS_KEY_ID")
+    if name is None and (given or not (os.getenv("AWS_PROFILE") or any(file.exists() for file in files))):
         return {}
     from botocore.exceptions import BotoCoreError
     from botocore.session import Session

@@ -228,7 +228,7 @@ def downloaded(path: ObjectPath) -> Path:
     """A copy of an object in Earth2Studio's cache; one that has changed since is downloaded again."""
     about = path.stat()
     mark = hashlib.sha256(f"{path} {about['e_tag']} {about['last_modified']}".encode()).hexdigest()
-    caches = (os.environ.get(name) for name in ("EARTH2STUDIO_DATA_CACHE", "EARTH2STUDIO_CACHE"))
+    caches = (os.getenv(name) for name in ("EARTH2STUDIO_DATA_CACHE", "EARTH2STUDIO_CACHE"))
     cache = Path(next(filter(None, caches), "~/.cache/earth2studio")).expanduser()
     file = cache / "objects" / mark[:16] / path.name
     if not file.exists():

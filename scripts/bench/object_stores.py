@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from time import perf_counter, sleep
+from time import perf_counter, process_time, sleep
 
 import numpy as np
 import torch
@@ -48,41 +48,51 @@ def parser() -> ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write and read stores in turns; print the medians in milliseconds."""
+    """Write and read stores in turns; print medians in milliseconds: of the clock, of the processor."""
     layout = _layout(args.members, args.size)
     block = 280 + torch.randn(len(NAMES), args.size, args.size).cumsum(-1)
     with tempfile.TemporaryDirectory() as folder, _bucket(args.url) as bucket:
         places: dict[str, AnyPath] = {"disk": Path(folder), "S3": bucket}
-        seconds = {name: [] for name in places}  # type: dict[str, list[tuple[float, float, float]]]
+        seconds: dict[str, list[list[tuple[float, float]]]] = {name: [] for name in places}
         for number in range(args.rounds):
             for name, place in places.items():
                 seconds[name].append(_measure(place / f"{number}.zarr", layout, block))
     rows = [
-        [name, *(f"{1e3 * median(part):.0f}" for part in zip(*found, strict=True))]
+        [
+            name,
+            *(
+                " / ".join(f"{1e3 * median(s):.0f}" for s in zip(*part, strict=True))
+                for part in zip(*found, strict=True)
+            ),
+        ]
         for name, found in seconds.items()
     ]
     print(columns(["", "create ms", "write ms/member", "read ms/member"], rows))
     print(f"{len(NAMES)} fields of {args.size} x {args.size}; {command()}; {machine(torch.device('cpu'))}")
 
 
-def _measure(path: AnyPath, layout: Layout, block: torch.Tensor) -> tuple[float, float, float]:
-    """Seconds to make a store, to write a member, and to read one."""
-    marks = [perf_counter()]
+def _measure(path: AnyPath, layout: Layout, block: torch.Tensor) -> list[tuple[float, float]]:
+    """Seconds to make a store, to write a member and to read one, of the clock and of this process."""
+    marks = [_now()]
     store = Store.create(path, layout)
-    marks.append(perf_counter())
+    marks.append(_now())
     for member in range(layout.members):
         store.write_members(0, member, block[None])
     store.finish()
-    marks.append(perf_counter())
+    marks.append(_now())
     ds = open_store(path)
     for member in range(layout.members):
         for name in output_variables(ds):
             field(ds, name, 0, member)
-    marks.append(perf_counter())
+    marks.append(_now())
     if isinstance(path, ObjectPath):
         objects.remove(path)
-    made, wrote, read = np.diff(marks)
-    return made, wrote / layout.members, read / layout.members
+    spent = np.diff(marks, axis=0) / [[1], [layout.members], [layout.members]]
+    return [(float(clock), float(processor)) for clock, processor in spent]
+
+
+def _now() -> tuple[float, float]:
+    return perf_counter(), process_time()
 
 
 def _layout(members: int, size: int) -> Layout:

@@ -17,18 +17,23 @@ import pytest
 import tiny
 import xarray as xr
 from object_kit import objects, put, s3
+from obstore.exceptions import GenericError, PermissionDeniedError
 from run_kit import TIMES, Weather, command, contents, load, make_package, refused, weather_file
 
 from earth2_corrdiff import InputError, downscale
-from earth2_corrdiff.base.object_path import ObjectPath, as_path, storage_options
+from earth2_corrdiff.base.errors import UnavailableError
+from earth2_corrdiff.base.files import writing
+from earth2_corrdiff.base.object_path import ObjectPath, as_path, refusal, storage_options
 from earth2_corrdiff.cli import plot, verify
 from earth2_corrdiff.model.options import ModelOptions
 from earth2_corrdiff.run.downscaling import Downscaling, Options
 from earth2_corrdiff.run.packages import load_model
+from earth2_corrdiff.run.tasks import Part
 from earth2_corrdiff.store import objects as module
 from earth2_corrdiff.store.error_bounds import Compression
 from earth2_corrdiff.store.paths import replacement
 from earth2_corrdiff.store.reader import open_store
+from earth2_corrdiff.store.target import finish
 
 pytestmark = pytest.mark.slow
 
@@ -151,6 +156,14 @@ def test_one_of_two_makers_wins(
     assert objects(path) == whole[winner]
 
 
+def test_tasks_share_a_store(bucket: ObjectPath, package: Path, whole: dict[int, dict[str, bytes]]) -> None:
+    path = bucket / "tasks.zarr"
+    run(package, path, part=Part(1, 2))
+    assert finish(path) == (2, 4)
+    run(package, path, part=Part(0, 2))
+    assert finish(path) == (0, 4) and objects(path) == whole[1]
+
+
 def test_a_store_is_replaced_once_the_new_one_is_complete(
     bucket: ObjectPath, package: Path, whole: dict[int, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,7 +193,7 @@ def test_a_store_is_replaced_once_the_new_one_is_complete(
 
 
 def test_a_store_that_is_replaced_or_removed_is_not_written(bucket: ObjectPath, package: Path) -> None:
-    path = bucket / "gone.zarr"
+    path = bucket / "g o%20n+e.zarr"
     for change in ("removed", "replaced"):
         members = iter(begin(package, path))
         next(members)
@@ -203,18 +216,8 @@ def test_the_commands_take_urls(
     package = make_package(tmp_path / "package")
     source = put(bucket / "input/weather.nc", weather_file(tmp_path / "weather.nc"))
     url, how = f"{bucket}/cli.zarr", ["--storage-options", "key=SECRET"]
-    argv = [
-        *TIMES,
-        "--package",
-        package,
-        "--samples",
-        2,
-        "--seed",
-        1,
-        "--precision",
-        "fp32",
-        "--no-acceleration",
-    ]
+    what = ("--samples", 2, "--steps", 1, "--seed", 1, "--precision", "fp32", "--no-acceleration")
+    argv = (TIMES[0], "--package", package, *what)
     status, out, err = command(capfd, *argv, "--source", f"file:{source}", "--output", url, *how)
     assert status == 0 and f"wrote {url}" in out and f"downloading {source} " in err
     assert len(list((tmp_path / "cache").rglob("weather.nc"))) == 1
@@ -223,8 +226,12 @@ def test_the_commands_take_urls(
     ours, theirs = objects(as_path(url)), contents(tmp_path / "disk.zarr")  # type: ignore[arg-type]
     assert [key for key in theirs if ours[key] != theirs[key]] == ["zarr.json"]  # its command
     assert plot.main([url, "--variables", "t2m", "--sample", "0", "--output-dir", str(tmp_path)]) == 0
-    assert len(list(tmp_path.glob("corrdiff-*-sample-0.png"))) == 2
-    assert verify.main([url, "--truth", str(tmp_path / "disk.zarr"), "--bootstrap", "0"]) in (0, 2)
+    assert len(list(tmp_path.glob("corrdiff-*-sample-0.png"))) == 1
+    truth = open_store(tmp_path / "disk.zarr").isel(sample=0, drop=True)[["t2m"]].drop_encoding()
+    truth.drop_attrs().to_netcdf(tmp_path / "truth.nc")
+    put(bucket / "truth.nc", tmp_path / "truth.nc")
+    words = ["--truth", f"{bucket}/truth.nc", "--variables", "t2m", "--bootstrap", "0"]
+    assert verify.main([url, *words]) == 0 and (tmp_path / "cli-verification.html").exists()
 
 
 def test_inputs_by_url(bucket: ObjectPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,6 +273,39 @@ def test_a_package_in_a_private_bucket(
     monkeypatch.setenv("EARTH2STUDIO_CACHE", str(tmp_path / "other"))
     with storage_options({"anon": "true"}), pytest.raises(InputError, match="Forbidden"):
         load_model(ModelOptions(f"{url}/", "cpu", "fp32", accelerated=False))
+
+
+def test_credentials_and_the_lack_of_them(
+    bucket: ObjectPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A profile of AWS; what servers answer, in one sentence."""
+    (tmp_path / "keys").write_text("[mine]\naws_access_key_id = key\naws_secret_access_key = secret\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "keys"))
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    with storage_options({"profile": "mine"}):
+        path = as_path(f"{bucket}/profile.txt")
+    assert isinstance(path, ObjectPath) and path.create(b"x") and not path.create(b"y")
+    assert path.read_text() == "x" and "mine" not in repr(path)
+    for error, expected, kind in (
+        (
+            PermissionDeniedError("403 Forbidden: <Code>AccessDenied</Code>"),
+            "permission denied; check",
+            InputError,
+        ),
+        (
+            GenericError("PUT http://169.254.169.254/latest"),
+            "there are no credentials; set AWS_ACC",
+            InputError,
+        ),
+        (GenericError("Received redirect without LOCATION"), "another region; set AWS_REGION", InputError),
+        (GenericError("status code: 503 Slow Down"), "overloaded or down; try again later", UnavailableError),
+        (GenericError("HTTP error: error sending request"), "no connection to the server", UnavailableError),
+        (GenericError("a - Teapot.\n\nDebug source: …"), "cannot use s3://a/b: Teapot", InputError),
+    ):
+        found = refusal("s3://a/b", error)
+        assert type(found) is kind and expected in str(found) and "\n" not in str(found)
+        with pytest.raises(InputError, match="cannot write|cannot use"), writing("s3://a/b"):
+            raise error
 
 
 def test_what_cannot_be_used_is_refused(
