@@ -19,7 +19,8 @@ ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.
 LAYERS = ["base", "networks", "model", "demo", "sources", "store", "plotting", "run", "training"]
 LAYERS += ["verification", "service", "workflows", "cli", "__init__", "__main__"]
 HEAVY = {"torch", "earth2studio", "xarray", "zarr", "matplotlib", "cartopy", "pandas", "scipy", "tqdm"}
-LIGHT = {f"{NAME}.base.errors", f"{NAME}.base.files", f"{NAME}.model.packages.names"}
+LIGHT = {f"{NAME}.base.{name}" for name in ("errors", "files", "object_path", "processes")}
+LIGHT.add(f"{NAME}.model.packages.names")
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -41,6 +41,10 @@ class DamageError(InputError):
     """Something in a store is lost or has changed since it was written."""
 
 
+class TakenError(InputError):
+    """The path of a new store has one that another process has made."""
+
+
 class MemberError(InputError):
     """Members that the model has made and that cannot be kept; the others of their block are written.
 

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.errors import InputError, first_line, renamed
+from earth2_corrdiff.base.object_path import SCHEMES, AnyPath, BaseError, ObjectPath, refusal
 
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EBADF}
 """Errors of file systems that cannot flush a folder."""
@@ -24,7 +25,10 @@ def writing(path: object, hint: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}{hint}") from error
+        raise InputError(f"cannot write {path}: {error.strerror or first_line(error)}{hint}") from error
+    except BaseError as error:
+        refused = refusal(path, error)
+        raise renamed(refused, f"{refused}{hint}") from error
 
 
 @contextmanager
@@ -52,14 +56,20 @@ def whole(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: AnyPath) -> None:
     """Refuse a path where no file or folder can be made; its parent folders may be missing.
 
     Raises
     ------
     InputError
-        If it is below a file, or the file system refuses
+        If it is below a file, or the file system or object store refuses
     """
+    if isinstance(path, ObjectPath):
+        probe = path.with_name(f".{path.name}.probe")
+        probe.write_bytes(b"")
+        probe.remove([""])
+        return
+    _refuse_url(path)
     parent = next(p for p in path.absolute().parents if p.exists())
     if not parent.is_dir():
         raise InputError(f"cannot write {path}: {parent} is not a directory")
@@ -75,9 +85,16 @@ def check_file(path: Path) -> None:
 
 def make_folder(folder: Path, hint: str = "") -> None:
     """Make a folder, if it is missing, in which files can be written; InputError if that fails."""
+    _refuse_url(folder)
     with writing(folder, hint):
         folder.mkdir(parents=True, exist_ok=True)
     _try(folder, folder, hint)
+
+
+def _refuse_url(path: Path) -> None:
+    """Refuse a URL that was taken for a path: it would become folders of its name."""
+    if str(path).startswith(tuple(f"{scheme}:/" for scheme in (*SCHEMES, "file"))):
+        raise InputError(f"{path} is a URL; give a path on a disk here")
 
 
 def _try(path: Path, folder: Path, hint: str = "") -> None:

@@ -1,32 +1,20 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The processes of one job, started by ``torchrun`` or ``srun``: their ranks, messages and progress.
-
-They share their work through the store alone (``claims``). Their few messages go through PyTorch's
-``TCPStore``: once that the store is ready, and now and then how many steps were done.
-"""
+"""The processes of one job, as its launcher numbers them: ``torchrun``, ``srun``, arrays, indexed jobs."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
-from time import monotonic, sleep
 from typing import Any
 
 from earth2_corrdiff.base.errors import InputError
 
-CONTACT = timedelta(minutes=5)
-"""Time within which the first process must answer: the launcher starts them at about the same time."""
-ARRIVAL = 30
-"""Seconds that the first process waits at its end for one that has not even started."""
-INTERVAL = 0.5
-"""Seconds between two looks."""
 MEETING = 180
-"""Seconds within which all processes of a training must have started, with their imports."""
+"""Seconds within which all processes of a group must have started, with their imports."""
 OWN_STEPS = 0xFFFFFFF0
 """Slurm's numbers of steps that ``srun`` did not start: interactive shells, batch scripts."""
 
@@ -43,103 +31,17 @@ class Processes:
         Number of this process on its machine, by which it takes a GPU
     attempt : int
         How often the launcher has started the job again
-    board : Any
-        A store of ``torch.distributed`` with their messages; None for a single process
-    hosts : bool
-        True if the board ends with this process
     """
 
     rank: int = 0
     size: int = 1
     local: int = 0
     attempt: int = 0
-    board: Any = None
-    hosts: bool = False
 
     @property
     def first(self) -> bool:
-        """True for the process that makes the store and reports for all."""
+        """True for the process that leads or reports."""
         return self.rank == 0
-
-    def announce(self, **message: Any) -> None:
-        """Leave a message that the store is ready, or why there will be none; the first message counts."""
-        if self.board is not None:
-            self.board.compare_set("message", "", json.dumps(message))
-
-    def message(self) -> dict[str, Any]:
-        """Wait for the message of the first process.
-
-        Raises
-        ------
-        InputError
-            If it has gone
-        """
-        try:
-            while not self.board.check(["message"]):
-                sleep(INTERVAL)
-            found: dict[str, Any] = json.loads(self.board.get("message"))
-            self.board.set(f"read/{self.rank}", "")
-        except RuntimeError as error:  # of torch.distributed, for a connection that is lost
-            raise InputError("the first process of this job has ended; see its message") from error
-        return found
-
-    @contextmanager
-    def refusals(self) -> Iterator[None]:
-        """Announce an InputError of the first process to the others."""
-        try:
-            yield
-        except InputError as error:
-            if self.first:
-                self.announce(refused=str(error))
-                self.leave()
-            raise
-
-    def leave(self) -> None:
-        """End; the process that holds the board first waits until all others have read it."""
-        if self.hosts:
-            self.arrived(ARRIVAL)
-
-    def arrived(self, patience: float) -> bool:
-        """True if all others have read the first process's message within so many seconds."""
-        end, others = monotonic() + patience, [f"read/{rank}" for rank in range(1, self.size)]
-        while not self.board.check(others):
-            if monotonic() > end:
-                return False
-            sleep(INTERVAL)
-        return True
-
-
-class Steps:
-    """Denoising steps of all processes: each adds its own now and then; the first one shows the sum.
-
-    Parameters
-    ----------
-    processes : Processes
-        This process among those of its job
-    show : Callable[[int], None]
-        Called with the number of steps just done, by all
-    """
-
-    def __init__(self, processes: Processes, show: Callable[[int], None]) -> None:
-        self._board, self._show = processes.board, show
-        self._own, self._shown, self._next = 0, 0, 0.0
-
-    def __call__(self, steps: int) -> None:
-        """Note steps of this process."""
-        self._own += steps
-        if monotonic() >= self._next:
-            self.exchange()
-
-    def exchange(self) -> None:
-        """Add this process's steps to those of all, and show what is new."""
-        total = self._shown + self._own
-        if self._board is not None:
-            try:
-                total = self._board.add("steps", self._own)
-            except RuntimeError:  # the first process has ended
-                self._board = None
-        self._show(total - self._shown)
-        self._own, self._shown, self._next = 0, total, monotonic() + INTERVAL
 
 
 def launched(environ: Mapping[str, str]) -> Processes:
@@ -166,8 +68,41 @@ def launched(environ: Mapping[str, str]) -> Processes:
     if not all(value.isdecimal() for value in values) or int(values[0]) >= int(values[1]):
         found = " ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
         raise InputError(f"the environment variables {found} are no launcher's; unset them")
-    rank, size, local, attempt = map(int, values)
-    return Processes(rank, size, local, attempt)
+    return Processes(*map(int, values))
+
+
+def in_array(environ: Mapping[str, str]) -> Processes:
+    """This job among those of its array: of Slurm, or of an indexed job of Kubernetes; else a single one.
+
+    Parameters
+    ----------
+    environ : Mapping[str, str]
+        With SLURM_ARRAY_TASK_ID and its MIN, MAX, STEP and COUNT, or with JOB_COMPLETION_INDEX, which
+        Kubernetes sets, and JOB_COMPLETIONS, which the manifest has to set
+
+    Raises
+    ------
+    InputError
+        If their number is not known: of an array with gaps, or without JOB_COMPLETIONS
+    """
+    if "SLURM_ARRAY_TASK_ID" in environ:
+        name = "SLURM_ARRAY_TASK_"
+        index, first, last = (_number(environ, name + end, 0) for end in ("ID", "MIN", "MAX"))
+        step, size = (_number(environ, name + end, 1) for end in ("STEP", "COUNT"))
+        if (last - first) // step + 1 != size:
+            raise InputError(f"the array {first} to {last} has {size} tasks, with gaps; give --task I/N")
+        return _one((index - first) // step, size)
+    if "JOB_COMPLETION_INDEX" in environ:
+        if "JOB_COMPLETIONS" not in environ:
+            raise InputError("JOB_COMPLETIONS is not set; set it to the job's completions, or use --task I/N")
+        return _one(_number(environ, "JOB_COMPLETION_INDEX", 0), _number(environ, "JOB_COMPLETIONS", 1))
+    return Processes()
+
+
+def _one(index: int, size: int) -> Processes:
+    if not 0 <= index < size:
+        raise InputError(f"the launcher's index {index} is not one of {size}; give --task I/N")
+    return Processes(index, size)
 
 
 def _in_step(environ: Mapping[str, str]) -> bool:
@@ -183,53 +118,42 @@ def _number(environ: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
-def meet(processes: Processes, environ: Mapping[str, str]) -> Processes:
-    """The same process, with a board for the messages of the job.
+@contextmanager
+def process_group(
+    processes: Processes, environ: Mapping[str, str], backend: str, **how: Any
+) -> Iterator[None]:
+    """The process group of ``torch.distributed``, for the time of the block.
+
+    Parameters
+    ----------
+    processes, environ : Processes, Mapping[str, str]
+        This process, and where the first one is
+    backend, how : str, Any
+        As ``init_process_group`` takes them
 
     Raises
     ------
     InputError
-        If the first process does not answer
+        If a process does not come
     """
-    if processes.size == 1:
-        return processes
-    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+    import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     host, port = _address(environ)
-    hosted = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    server = processes.first and not hosted
     try:
-        store = TCPStore(host, port, is_master=server, timeout=CONTACT, wait_for_workers=False)
-    except RuntimeError as error:
+        url, patience = f"tcp://{host}:{port}", timedelta(seconds=MEETING)
+        store, rank, size = next(iter(rendezvous(url, processes.rank, processes.size, timeout=patience)))
+    except RuntimeError as error:  # of torch.distributed
         raise InputError(
-            f"the processes of this job cannot meet at {host}:{port}; set MASTER_ADDR and MASTER_PORT to the "
-            "first one's machine and a free port"
+            f"the {processes.size} processes of this job did not meet at {host}:{port} within {MEETING} s; "
+            "start all of them with torchrun or srun, or set MASTER_ADDR and MASTER_PORT to the first one's "
+            "machine and a free port"
         ) from error
-    return replace(processes, board=PrefixStore(f"corrdiff-{processes.attempt}", store), hosts=server)
-
-
-def gather(processes: Processes) -> None:
-    """Wait until all processes have met.
-
-    Raises
-    ------
-    InputError
-        If one does not come, or the first one has ended
-    """
-    here = [f"here/{rank}" for rank in range(processes.size)]
-    end = monotonic() + MEETING
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, **how)
     try:
-        processes.board.set(here[processes.rank], "")
-        while not processes.board.check(here):
-            if monotonic() > end:
-                absent = [str(rank) for rank, key in enumerate(here) if not processes.board.check([key])]
-                raise InputError(
-                    f"of {processes.size} processes number {', '.join(absent)} did not come within "
-                    f"{MEETING} s; start all of them with torchrun or srun"
-                )
-            sleep(INTERVAL)
-    except RuntimeError as error:  # of torch.distributed, for a connection that is lost
-        raise InputError("the first process of this job has ended; see its message") from error
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def _first_node(nodes: str) -> str:

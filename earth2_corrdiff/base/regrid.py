@@ -115,6 +115,13 @@ class Regridder(nn.Module):
         result = result + flat[..., i + self.row_step + self.col_step] * y * x
         return result.reshape(*values.shape[:-2], *self.fine_shape)
 
+    def nearest(self, values: Tensor) -> Tensor:
+        """Values of the nearest coarse points: ``[B, C, h, w] → [B, C, H, W]``."""
+        if self.closes:
+            values = torch.cat([values[..., -1:], values, values[..., :1]], dim=-1)
+        at = self.corner + (self.down > 0.5) * self.row_step + (self.right > 0.5) * self.col_step
+        return values.flatten(-2)[..., at].reshape(*values.shape[:-2], *self.fine_shape)
+
 
 class IndexRegridder(nn.Module):
     """Bilinear interpolation ``[..., h, w] → [..., H, W]`` by index: both grids span the same area evenly.
@@ -136,3 +143,7 @@ class IndexRegridder(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """``[B, C, h, w] → [B, C, H, W]``."""
         return F.interpolate(values, self.shape, mode="bilinear")
+
+    def nearest(self, values: Tensor) -> Tensor:
+        """Values of the coarse cells around the fine ones: ``[B, C, h, w] → [B, C, H, W]``."""
+        return F.interpolate(values, self.shape, mode="nearest-exact")

@@ -19,11 +19,13 @@ _NAMES = {
     "data": (
         *("ARCO_ERA5", "CDS_ERA5", "NCAR_ERA5", "WB2ERA5"),
         *("CMIP6", "CMIP6MultiRealm"),
-        *("GFS", "GFS_FX", "GEFS_FX", "IFS_FX", "IFS_ENS_FX"),
+        *("GFS", "GFS_FX", "GEFS_FX", "IFS_FX", "IFS_ENS_FX", "HRRR", "MRMS"),
+        *("ISD", "GHCNHourly"),
     ),
     "lexicon": (
         *("ARCO_ERA5Lexicon", "CDS_ERA5Lexicon", "CMIP6Lexicon", "NCAR_ERA5Lexicon", "WB2Lexicon"),
-        *("GEFSLexicon", "GFSLexicon", "IFSLexicon"),
+        *("GEFSLexicon", "GFSLexicon", "HRRRLexicon", "IFSLexicon", "MRMSLexicon"),
+        *("ISDLexicon", "GHCNHourlyLexicon"),
     ),
     "serve.server": ("Earth2Workflow",),
     "serve.server.workflow": ("WorkflowParameters", "WorkflowProgress", "WorkflowRegistry"),

@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 import re
 import zlib
+from collections.abc import Iterator
+from contextlib import suppress
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,17 @@ from numpy.typing import NDArray
 from earth2_corrdiff.base.archives import Archive
 from earth2_corrdiff.base.documents import parse_json
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.object_path import AnyPath, ObjectPath
 
 MOST_POINTS = 2**24
 MOST_CHUNKS = 2**16
 _BOUNDED = ("blosc", "zstd", "lz4")  # these refuse to write more than the room that they are given
+ENDS = (".zarray", "zarr.json")
 _PICKLE = re.compile(rb'"(numcodecs\.)?pickle"', re.IGNORECASE)
 _ZLIB = {"zlib": 15, "gzip": 31}  # codec → window bits of its format
 
 
-def check_codecs(path: Path) -> None:
+def check_codecs(path: AnyPath) -> None:
     """Refuse a Zarr folder that names Python's pickle as a codec: to read it would run code of the file.
 
     Raises
@@ -37,14 +40,24 @@ def check_codecs(path: Path) -> None:
     InputError
         If the root or an array of it does
     """
-    if not path.is_dir():
-        return
-    for pattern in (".zmetadata", "zarr.json", "*/.zarray", "*/zarr.json"):
-        for file in path.glob(pattern):
-            if _PICKLE.search(file.read_bytes()):
-                raise InputError(
-                    f"{path} cannot be read: {file.relative_to(path)} names the codec pickle, which runs code"
-                )
+    for name, data in _metadata(path):
+        if _PICKLE.search(data):
+            raise InputError(f"{path} cannot be read: {name} names the codec pickle, which runs code")
+
+
+def _metadata(path: AnyPath) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of the files of metadata of a Zarr; in an object store of what a reader looks at."""
+    if isinstance(path, ObjectPath):
+        below = (f"{each}/{end}" for each in path.folders() for end in ENDS)
+        for name in (".zmetadata", "zarr.json", *below):
+            with suppress(FileNotFoundError):
+                yield name, (data := (path / name).read_bytes())
+                if "/" not in name and b'"metadata"' in data:  # a copy of all of them, which a reader takes
+                    return
+    elif path.is_dir():
+        for pattern in (".zmetadata", "zarr.json", *(f"*/{end}" for end in ENDS)):
+            for file in path.glob(pattern):
+                yield str(file.relative_to(path)), file.read_bytes()
 
 
 def read_array(archive: Archive, path: str) -> NDArray[Any]:

@@ -11,12 +11,14 @@ import os
 import platform
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from earth2_corrdiff.base.errors import InputError, UnavailableError
+from earth2_corrdiff.base.object_path import storage_options
 
 Args = TypeVar("Args")
 Value = TypeVar("Value")
@@ -49,14 +51,91 @@ class ArgumentParser(argparse.ArgumentParser):
             "--version", action=Versions, nargs=0, help="show the versions that matter and exit"
         )
 
-    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
-        """Parse; ``--help`` and errors are printed from here."""
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse; ``--help``, ``--show-config`` and errors are printed from here."""
         print_anywhere()
-        return super().parse_known_args(*args, **kwargs)
+        arguments = sys.argv[1:] if args is None else list(args)
+        if any(action.dest == "config" for action in self._actions):
+            arguments = self._configured(arguments)
+        found = super().parse_known_args(arguments, namespace)
+        if getattr(found[0], "show_config", False):
+            print(self._config_text(found[0]), end="", flush=True)
+            self.exit(0)
+        return found
+
+    def add_config_options(self) -> None:
+        """Options of a configuration file, whose keys are the names of all other options."""
+        self.add_argument(
+            "--config",
+            metavar="FILE.yaml",
+            help="read options from a file of lines like 'samples: 8'; the command line wins",
+        )
+        self.add_argument(
+            "--show-config", action="store_true", help="print all options as such a file, and end"
+        )
+
+    def _keys(self) -> dict[str, argparse.Action]:
+        """Options by their keys in a configuration file."""
+        own = ("help", "version", "config", "show_config")
+        return {a.dest.replace("_", "-"): a for a in self._actions if a.dest not in own}
+
+    def _configured(self, arguments: list[str]) -> list[str]:
+        """Take the values of a configuration file as defaults; the arguments that remain."""
+        reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        reader.add_argument("--config")
+        reader.add_argument("--show-config", action="store_true")
+        known, _ = reader.parse_known_args(arguments)
+        values: Mapping[str, Any] = {}
+        if known.config is not None:
+            from earth2_corrdiff.training.strict import read_yaml
+
+            try:
+                values = read_yaml(Path(known.config))
+            except InputError as error:
+                self.error(str(error))
+        for key, value in values.items():
+            self._set(str(key), value)
+        for action in self._actions:
+            if action.nargs == "+" and not action.option_strings and (known.show_config or action.default):
+                action.nargs, action.required = "*", False
+        return arguments
+
+    def _set(self, key: str, value: Any) -> None:
+        """Take a value as the default of an option."""
+        action = self._keys().get(key.replace("_", "-"))
+        if action is None:
+            from earth2_corrdiff.training.strict import unknown
+
+            self.error(f"--config: {unknown('', key, list(self._keys()))}")
+        flag, several = action.nargs == 0, action.nargs == "+" or isinstance(action, argparse._AppendAction)
+        if flag != isinstance(value, bool) or isinstance(value, dict):
+            self.error(
+                f"--config: the key {key} needs {'true or false' if flag else 'a value'}, got {value!r}"
+            )
+        words = [_word(part) for part in (value if isinstance(value, list) else [value])]
+        action.default = value if flag else words if several else ",".join(words)
+        action.required = False
+
+    def _config_text(self, args: argparse.Namespace) -> str:
+        """All options with their values, as a configuration file."""
+        import yaml
+
+        lines = []
+        for key, action in self._keys().items():
+            value = getattr(args, action.dest)
+            value = value if value is None or isinstance(value, bool | int | float | list) else str(value)
+            line = yaml.safe_dump({key: value}, width=10_000, allow_unicode=True)
+            lines.append(line if value not in (None, []) else f"# {key}:\n")
+        return "".join(lines)
 
     def error(self, message: str) -> NoReturn:
         """Print the message as one line on stderr and exit with status 2."""
         self.exit(INPUT_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def _word(value: Any) -> str:
+    """A value of a YAML file as a command line has it: dates as ISO 8601."""
+    return str(value.isoformat() if hasattr(value, "isoformat") else value)
 
 
 class Versions(argparse.Action):
@@ -96,6 +175,23 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add("--no-acceleration", action="store_true", help="stock arithmetic, operation by operation: slow")
 
 
+def add_storage_options(parser: argparse.ArgumentParser) -> None:
+    """The option for URLs of object stores."""
+    parser.add_argument(
+        "--storage-options",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="how to open s3://, gs:// and az:// URLs, like anon=true, endpoint_url=https://… or "
+        "profile=NAME; repeatable (default: the environment's variables, and for S3 the profile of AWS)",
+    )
+
+
+def stored(args: argparse.Namespace) -> AbstractContextManager[None]:
+    """With the storage options of a command's URLs."""
+    return storage_options(pairs("--storage-options", args.storage_options, str))
+
+
 def add_variant_options(parser: argparse.ArgumentParser) -> None:
     """Options of packages with several networks, or of domains of any size."""
     add = parser.add_argument_group("COSMO").add_argument
@@ -105,10 +201,19 @@ def add_variant_options(parser: argparse.ArgumentParser) -> None:
         metavar="METRES",
         help="heights above ground of winds to add, from those of the model levels, like 100 or 100,150",
     )
+    add = parser.add_argument_group("part of the output").add_argument
+    add("--variables", metavar="NAMES", help="outputs to keep, like t2m,mrr (default: all)")
+    add_region(add)
+
+
+def add_region(add: Callable[..., object]) -> None:
+    """The option ``--region``."""
     add(
         "--region",
         metavar="S,N,W,E",
-        help="the part of the domain between these latitudes and longitudes, like --region=47,55,5.5,15.5",
+        help="the cells of the domain that cover these latitudes and longitudes, like "
+        "--region=47,55,5.5,15.5; what the networks need for them is computed: that region alone (COSMO), "
+        "the patches around it (--patch), or everything",
     )
 
 

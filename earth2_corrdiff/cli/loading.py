@@ -8,8 +8,25 @@ import argparse
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.cli.common import stored
+
 if TYPE_CHECKING:
     from earth2_corrdiff.model.options import ModelOptions
+    from earth2_corrdiff.sources import Forecast, Source
+
+
+def make_input(args: argparse.Namespace) -> Source | Forecast:
+    """The source of --source, --lead, --coarse-members and --rename; fetches nothing."""
+    from earth2_corrdiff.sources import make_forecast, make_source, parse_rename
+
+    if args.coarse_members is not None and args.lead is None:
+        raise InputError("--coarse-members goes with --lead: only forecasts have them")
+    rename = parse_rename(args.rename or ())
+    with stored(args):  # also where a worker makes it
+        if args.lead is None:
+            return make_source(args.source, rename=rename)
+        return make_forecast(args.source, args.coarse_members, rename=rename)
 
 
 def model_options(args: argparse.Namespace) -> ModelOptions:

@@ -76,7 +76,7 @@ def _parser() -> ArgumentParser:
         "--fine",
         required=True,
         metavar="SOURCE",
-        help="likewise, or the path of a NetCDF or Zarr, whose lat and lon may be 2-D",
+        help="likewise, hrrr, mrms, or the path of a NetCDF or Zarr, whose lat and lon may be 2-D",
     )
     add("--times", required=True, nargs="+", metavar="TIME", help="times, periods like FIRST/LAST/6h, or all")
     add("--inputs", required=True, type=_names, metavar="A,B", help="coarse variables in channel order")
@@ -133,7 +133,8 @@ def make_pairs(args: argparse.Namespace) -> None:
     with quiet_imports():
         import numpy as np
 
-        from earth2_corrdiff.training.block_means import Blocks, make_own_pairs
+        from earth2_corrdiff.base.block_means import Blocks
+        from earth2_corrdiff.training.block_means import make_own_pairs
         from earth2_corrdiff.training.convert import Area, Conversion
         from earth2_corrdiff.training.convert import make_pairs as prepare
         from earth2_corrdiff.training.pairs import Channels

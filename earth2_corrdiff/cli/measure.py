@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.object_path import AnyPath
 
 if TYPE_CHECKING:
     import torch
@@ -27,9 +28,10 @@ def peak_memory(device: torch.device) -> str:
     return f"peak resident memory {kilobytes * 1024 / 1e9:.2f} GB"
 
 
-def trace_path(store: Path) -> Path:
-    """Where the trace of a run goes: beside its store."""
-    return store.with_name(f"{store.name.removesuffix('.zarr')}-profile.json.gz")
+def trace_path(store: AnyPath) -> Path:
+    """Where the trace of a run goes: beside its store; of a URL, into the working directory."""
+    name = f"{store.name.removesuffix('.zarr')}-profile.json.gz"
+    return store.with_name(name) if isinstance(store, Path) else Path(name)
 
 
 @contextmanager

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.files import make_folder, whole, writing
-from earth2_corrdiff.cli.common import ArgumentParser, command_parser, entry_point, pairs
+from earth2_corrdiff.base.object_path import AnyPath, as_path
+from earth2_corrdiff.cli.common import (
+    ArgumentParser,
+    add_storage_options,
+    command_parser,
+    entry_point,
+    pairs,
+    stored,
+)
 from earth2_corrdiff.cli.log import Log
 
 if TYPE_CHECKING:
@@ -47,9 +55,9 @@ def _parser() -> ArgumentParser:
     add = parser.add_argument
     add(
         "store",
-        type=Path,
         metavar="STORE",
-        help="the Zarr store that run-corrdiff wrote; corrdiff-DATE.zarr is the only store of a date",
+        help="the Zarr store that run-corrdiff wrote, a path or URL; "
+        "corrdiff-DATE.zarr is the only store of a date",
     )
     add(
         "--lead",
@@ -107,6 +115,7 @@ def _parser() -> ArgumentParser:
         metavar="NAME=VALUE",
         help="threshold of the probability, in plotted units, repeatable (default: mrr=35 t2m=30 ws10m=17.2)",
     )
+    add_storage_options(parser)
     return parser
 
 
@@ -121,7 +130,8 @@ def plot(args: argparse.Namespace) -> None:
 
     Log(NAME)
     cmap = None if args.colormap is None else style.colormap(args.colormap)
-    ds = panels.only(open_store(_only_store(args.store)), args.variables)
+    with stored(args):
+        ds = panels.only(open_store(_only_store(as_path(args.store))), args.variables)
     figures.checked_thresholds(ds, thresholds)
     if args.plot_lowres:
         panels.require_coarse(ds)
@@ -141,7 +151,7 @@ def plot(args: argparse.Namespace) -> None:
             _write(args.output_dir / f"{name}.gif", write)
 
 
-def _only_store(path: Path) -> Path:
+def _only_store(path: AnyPath) -> AnyPath:
     """The store itself, or for ``corrdiff-2024-07-24.zarr``, if it is not there, the only one of that date.
 
     Raises
@@ -149,6 +159,8 @@ def _only_store(path: Path) -> Path:
     InputError
         If there are several
     """
+    if not isinstance(path, Path):
+        return path
     found = sorted(path.parent.glob(f"{path.stem}T*.zarr")) if DATED.fullmatch(path.name) else []
     if path.exists() or not found:
         return path

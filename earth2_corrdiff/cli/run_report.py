@@ -6,15 +6,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earth2_corrdiff.cli.measure import peak_memory
 from earth2_corrdiff.model.packages.names import PUBLISHED
 
 if TYPE_CHECKING:
     from earth2_corrdiff.base.cases import Cases
+    from earth2_corrdiff.base.object_path import AnyPath
     from earth2_corrdiff.model.earth2studio import CorrDiff
+    from earth2_corrdiff.run.cluster import ClusterRun
     from earth2_corrdiff.run.downscaling import Downscaling
     from earth2_corrdiff.sources import Forecast, Source
 
@@ -42,32 +42,25 @@ def announce(
     )
 
 
-def report(run: Downscaling, output: Path, loaded: float) -> str:
+def report(run: Downscaling | ClusterRun, output: AnyPath, loaded: float, peak: str) -> str:
     """One line about the run that has ended, and one about what was compressed."""
-    from earth2_corrdiff.base.errors import listed
-    from earth2_corrdiff.run.provenance import synthetic_note
-
-    model = run.model
-    H, W = model.spec.output_grid.shape
-    synthetic = synthetic_note(model.spec, run.source.synthetic)
     stages = ", ".join(f"{name} {value:.1f} s" for name, value in {"load": loaded, **run.seconds}.items())
-    done = f"wrote {output}"
+    part = run.options.part
+    what = str(output) if part.whole else f"part {part.number + 1} of {part.of} of {output}"
+    done = f"wrote {what}"
     if run.found == run.members:
-        done = f"nothing to do, {output} is complete"
+        done = f"nothing to do, {what} is complete"
     elif run.found:
-        done = (
-            f"completed {output} ({run.members - run.found} of {count(run.members, 'member')} were missing)"
-        )
+        done = f"completed {what} ({run.members - run.found} of {count(run.members, 'member')} were missing)"
     if run.failed:
         done += f" but for {len(run.failed)} of {count(len(run.cases), _case(run.cases))} that failed"
     return (
-        f"{done}: {extent(run.cases, run.samples)} of {listed(model.spec.output_variables)} "
-        f"on {H} x {W} points{synthetic}; seed {run.seed}; {stages}; "
-        f"{peak_memory(model.downscaler.device)}{_compressed(run)}"
+        f"{done}: {extent(run.cases, run.samples)} of {run.what}; seed {run.seed}; {stages}; "
+        f"{peak}{_compressed(run)}"
     )
 
 
-def _compressed(run: Downscaling) -> str:
+def _compressed(run: Downscaling | ClusterRun) -> str:
     """Compression ratio, and the largest error of each variable beside its bound."""
     from earth2_corrdiff.base.variables import cf_attributes
 
@@ -81,7 +74,7 @@ def _compressed(run: Downscaling) -> str:
     return f"\ncompressed {ratio:.1f} times; largest errors, as read again: {', '.join(errors)}"
 
 
-def report_failures(name: str, run: Downscaling) -> None:
+def report_failures(name: str, run: Downscaling | ClusterRun) -> None:
     """One line on stderr for each case that the run went on without, and one about the way out."""
     for number, error in sorted(run.failed.items()):
         print(f"{name}: failed: {run.cases[number]}: {error}", file=sys.stderr)

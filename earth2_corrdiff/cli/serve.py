@@ -71,12 +71,18 @@ def _parser() -> ArgumentParser:
     add("--source", action="append", metavar="NAME", help="accepted source of jobs; may be repeated")
     add("--jobs", type=Path, metavar="DIR", help="folder of jobs and their results (default: outputs/jobs)")
     add(
+        "--scheduler",
+        metavar="WHERE",
+        help="compute jobs on a Dask cluster: its scheduler's address, or file",
+    )
+    add(
         "--write-example",
         type=Path,
         metavar="FILE",
         help="write an input for /v1/infer as a npy file, from the first --source (default: demo), and exit",
     )
     add("--time", default="2024-07-24T12:00", help="valid time of that example (default: 2024-07-24T12:00)")
+    parser.add_config_options()
     add_variant_options(parser)
     return parser
 
@@ -191,6 +197,11 @@ def _settings(args: argparse.Namespace) -> Settings:
         given["hosts"] += (*LOOPBACK[:2], "[::1]")
     given["api_key"] = _key(args.api_key_file)
     given["sharing"] = not args.no_sharing
+    given["scheduler"] = args.scheduler
+    if args.scheduler is not None:
+        from earth2_corrdiff.cli.loading import model_options
+
+        given["options"] = model_options(args)
     return Settings(**{name: value for name, value in given.items() if value is not None})
 
 

@@ -6,24 +6,27 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.files import check_file
+from earth2_corrdiff.base.object_path import AnyPath, ObjectPath, as_path
 from earth2_corrdiff.cli.common import (
     ArgumentParser,
+    add_storage_options,
     command_parser,
     entry_point,
     pairs,
     progress_bar,
     quiet_imports,
+    stored,
 )
 from earth2_corrdiff.cli.log import Log
 from earth2_corrdiff.model.packages.names import NAMES as PACKAGES
 
 if TYPE_CHECKING:
     from earth2_corrdiff.model.downscaler import Downscaler
-    from earth2_corrdiff.verification import Result, Settings
+    from earth2_corrdiff.verification import Result, Settings, Training
 
 NAME = "verify-corrdiff"
 
@@ -36,11 +39,17 @@ def _parser() -> ArgumentParser:
         "The report is one HTML file that needs nothing else. Times are UTC.",
     )
     add = parser.add_argument
-    add("store", type=Path, metavar="STORE", help="the Zarr folder that run-corrdiff wrote")
+    add("store", metavar="STORE", help="the Zarr store that run-corrdiff wrote, a path or URL")
     add(
         "--truth",
-        required=True,
-        help="demo, a Zarr or NetCDF on the same grid, or a source to interpolate: gfs, arco, file:PATH, …",
+        help="demo, a Zarr or NetCDF on the same grid, or a source to interpolate: gfs, arco, file:PATH, … "
+        "(default: the scores that run-corrdiff --score has kept in the store)",
+    )
+    add(
+        "--stations",
+        metavar="FILE",
+        help="verify at weather stations, too, or instead of --truth: a CSV with time, lat, lon, station and "
+        "columns like t2m or tp [mm], or isd, ghcn (from NOAA's archives)",
     )
     add(
         "--package",
@@ -60,6 +69,19 @@ def _parser() -> ArgumentParser:
         help="add another store of the same grid and times, as NAME; repeatable",
     )
     add(
+        "--baselines",
+        metavar="PAIRS",
+        help="pairs of a training to fit baselines on: residual climatology, ridge regression of each pixel "
+        "and, with --package, the regression plus noise",
+    )
+    add("--fit", metavar="FIRST/LAST", help="times of PAIRS to fit on (default: all before those verified)")
+    add("--noise", metavar="FIRST/LAST", help="times of PAIRS for the noise's variance (default: as --fit)")
+    add(
+        "--nearest",
+        action="store_true",
+        help="with --baselines and --package: distance of members to the nearest training field, of --fit",
+    )
+    add(
         "--lead",
         metavar="LEADS",
         help="lead times of forecasts to verify, like 24h, 0/48/6h or 6,12 (default: all); scores come by "
@@ -75,6 +97,7 @@ def _parser() -> ArgumentParser:
     )
     _add_scores(parser)
     _add_output(parser)
+    add_storage_options(parser)
     return parser
 
 
@@ -93,6 +116,13 @@ def _add_scores(parser: ArgumentParser) -> None:
         type=float,
         metavar="KM",
         help="windows of FSS (default: 0 25 50 100 200)",
+    )
+    add(
+        "--tiles",
+        type=int,
+        default=0,
+        metavar="N",
+        help="take spectra of squares of N x N points without gaps (default: of the whole domain)",
     )
     add(
         "--bootstrap",
@@ -125,29 +155,47 @@ def verify(args: argparse.Namespace) -> None:
     """Check the options, verify, write the files, print the tables."""
     if args.no_report and args.report is not None:
         raise InputError("--report and --no-report exclude each other")
+    with stored(args):
+        _verify(args)
+
+
+def _verify(args: argparse.Namespace) -> None:
+    args.store = as_path(args.store)
     log = Log(NAME)
     with quiet_imports():
         from earth2_corrdiff.verification import files, open_verification, report, tables
     settings = _settings(args)
-    path = None if args.no_report else args.report or _beside(args.store)
+    from_sums = args.truth is None and args.stations is None
+    path = None
+    if not args.no_report and (args.truth is not None or from_sums):
+        path = args.report or _beside(args.store)
     if args.output is not None:
         files.check_output(args.output, args.overwrite)
     if path is not None:
         check_file(path)
-    log.import_earth2studio(args.truth)
-    verification = open_verification(
-        args.store,
-        args.truth,
-        settings=settings,
-        downscaler=_downscaler(args),
-        compare=pairs("--compare", args.compare, Path),
-        truth_names=pairs("--truth-name", args.truth_name, str),
-        leads=args.lead,
-    )
-    cases = progress_bar(verification, total=len(verification.times), desc="verifying", unit="time", delay=1)
-    for _ in cases:
-        pass
-    result = verification.result()
+    log.import_earth2studio(args.truth or "", args.stations or "")
+    how: dict[str, Any] = {
+        "settings": settings,
+        "downscaler": _downscaler(args),
+        "compare": pairs("--compare", args.compare, as_path),
+        "leads": args.lead,
+        "training": _training(args),
+    }
+    if args.stations is not None:
+        _verify_at_stations(args, how)
+    if args.truth is None and not from_sums:
+        return
+    if from_sums:
+        result = _scored(args, settings)
+    else:
+        names = pairs("--truth-name", args.truth_name, str)
+        if args.nearest:
+            _print_nearest(args, how, names)
+        verification = open_verification(args.store, args.truth, truth_names=names, **how)
+        about = {"total": len(verification.times), "desc": "verifying", "unit": "time", "delay": 1}
+        for _ in progress_bar(verification, **about):
+            pass
+        result = verification.result()
     if args.output is not None:  # saved first: what follows may end with the terminal
         files.save(result, args.output)
     if path is not None:
@@ -155,6 +203,39 @@ def verify(args: argparse.Namespace) -> None:
     print(tables.report_text(result))
     for number, written in enumerate(place for place in (args.output, path) if place is not None):
         print(f"wrote {written}" if number else f"\nwrote {written}")
+
+
+def _scored(args: argparse.Namespace, settings: Settings) -> Result:
+    """The result of the sums that ``run-corrdiff --score`` has left in the store."""
+    from earth2_corrdiff.verification.sums import scored
+
+    fixed = ("variables", "threshold", "scales", "tiles", "package", "compare", "baselines", "lead")
+    if given := [f"--{name}" for name in (*fixed, "truth_name") if getattr(args, name)]:
+        raise InputError(f"{given[0].replace('_', '-')} needs the fields; give the truth with --truth")
+    return scored(args.store, settings.bootstrap, settings.skip_incomplete)
+
+
+def _verify_at_stations(args: argparse.Namespace, how: dict[str, Any]) -> None:
+    """Print the tables, and write them beside ``--output`` as ``NAME-stations.csv``."""
+    from earth2_corrdiff.base.times import lead_text
+    from earth2_corrdiff.verification import verify_at_stations
+
+    for lead, found in verify_at_stations(args.store, args.stations, **how):
+        ending = "" if lead is None else f"-{lead_text(lead).replace(' ', '')}"
+        print(("" if lead is None else f"Lead time {lead_text(lead)}\n") + found.text() + "\n")
+        if args.output is not None:
+            path = args.output.with_name(f"{args.output.stem}-stations{ending}.csv")
+            found.save(path)
+            print(f"wrote {path}\n")
+
+
+def _print_nearest(args: argparse.Namespace, how: dict[str, Any], names: dict[str, str]) -> None:
+    from earth2_corrdiff.verification import nearest_in_training
+
+    model, training = how["downscaler"], how["training"]
+    if model is None or training is None:
+        raise InputError("--nearest goes with --baselines and --package")
+    print(nearest_in_training(args.store, args.truth, model, training, names).table().text())
 
 
 def _settings(args: argparse.Namespace) -> Settings:
@@ -165,16 +246,30 @@ def _settings(args: argparse.Namespace) -> Settings:
         variables=args.variables,
         thresholds=pairs("--threshold", args.threshold, _numbers),
         scales=SCALES_KM if args.scales is None else args.scales,
+        tile=args.tiles,
         bootstrap=Bootstrap(args.bootstrap, args.level, args.block, args.interval, args.seed),
         skip_incomplete=args.skip_incomplete,
     )
+
+
+def _training(args: argparse.Namespace) -> Training | None:
+    if args.baselines is None:
+        if args.fit or args.noise:
+            raise InputError("--fit and --noise go with --baselines")
+        return None
+    from earth2_corrdiff.verification import Training
+
+    return Training(args.baselines, args.fit, args.noise)
 
 
 def _numbers(text: str) -> list[float]:
     return [float(part) for part in text.split(",")]
 
 
-def _beside(store: Path) -> Path:
+def _beside(store: AnyPath) -> Path:
+    """The report beside the store; of a URL, in the working directory."""
+    if isinstance(store, ObjectPath):
+        return Path(f"{store.name.removesuffix('.zarr')}-verification.html")
     place = store if store.name else store.absolute()
     return place.with_name(f"{place.name.removesuffix('.zarr')}-verification.html")
 

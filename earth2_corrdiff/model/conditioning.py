@@ -108,6 +108,21 @@ class Conditioning(nn.Module):
             raise InputError("the input is not finite everywhere over the output grid; fill missing values")
         return framed(self.spec, cond).contiguous(memory_format=torch.channels_last)
 
+    def missing(self, coarse: Tensor) -> Tensor | None:
+        """Output cells without a value, ``[B, Co, H, W]``: those whose own coarse cell is missing (NaN).
+
+        The own cell of an output cell is the one that it lies in (regridding by index), or the nearest. It is
+        that of the input of the same name, and of outputs that are no input it is missing where every
+        input is. None for packages that refuse missing inputs.
+        """
+        if not self.spec.missing_inputs:
+            return None
+        gaps, names = coarse.isnan(), self.spec.inputs.names
+        outputs = self.spec.outputs.names
+        own = [gaps[:, names.index(name)] if name in names else gaps.all(1) for name in outputs]
+        fine: Tensor = self.regrid.nearest(torch.stack(own, 1).float())
+        return self.spec.inner(fine > 0)  # type: ignore[no-any-return]
+
     def times(self, valid: Times | None, cases: int) -> Times:
         """Valid times ``[B]``, not a time where there is none.
 

@@ -50,7 +50,7 @@ def split_leading(coords: CoordSystem, want: CoordSystem) -> tuple[CoordSystem, 
 
 
 def match_coords(coords: CoordSystem, want: CoordSystem) -> bool:
-    """Check ``variable, lat, lon`` against the model's; True if the latitude runs the other way.
+    """Check ``variable, lat, lon`` against the model's; True if rows run the other way.
 
     Raises
     ------
@@ -64,18 +64,19 @@ def match_coords(coords: CoordSystem, want: CoordSystem) -> bool:
         )
     got_lat, got_lon = (np.asarray(coords[k], dtype=np.float64) for k in ("lat", "lon"))
     lat, lon = (np.asarray(want[k], dtype=np.float64) for k in ("lat", "lon"))
-    for north, flipped in ((got_lat, False), (got_lat[::-1], True)):
-        if same_points(north, got_lon, lat, lon):
+    turned = got_lon[::-1] if got_lon.ndim == 2 else got_lon
+    for north, east, flipped in ((got_lat, got_lon, False), (got_lat[::-1], turned, True)):
+        if same_points(north, east, lat, lon):
             return flipped
     raise InputError(
-        f"the model takes {lat.size} latitudes from {lat[0]:g} to {lat[-1]:g} and {lon.size} longitudes from "
-        f"{lon[0]:g} to {lon[-1]:g}; got {_range(got_lat)} and {_range(got_lon)}; cut them out first"
+        f"the model takes {_range(lat, ' latitudes')} and {_range(lon, ' longitudes')}; "
+        f"got {_range(got_lat)} and {_range(got_lon)}; cut them out first"
     )
 
 
-def _range(axis: Any) -> str:
-    flat = axis.ravel()
-    return f"{axis.size} from {flat[0]:g} to {flat[-1]:g}" if axis.size else "none"
+def _range(axis: Any, what: str = "") -> str:
+    flat, shape = axis.ravel(), " x ".join(map(str, axis.shape))
+    return f"{shape}{what} from {flat[0]:g} to {flat[-1]:g}" if axis.size else "none"
 
 
 def folded(call: Callable[..., tuple[Tensor, CoordSystem]]) -> Callable[..., Any]:

@@ -98,7 +98,31 @@ class DomainDenoiser:
         if self.patching is None:
             return "whole"
         (h, w), p = self.patching.shape, self.patching
-        return f"{h} x {w}, overlap {p.overlap}, boundary {p.boundary}, {self.window} window"
+        which = ", those around the region" if self._spec.regional and not p.single else ""
+        return f"{h} x {w}, overlap {p.overlap}, boundary {p.boundary}, {self.window} window{which}"
+
+    @property
+    def chosen(self) -> tuple[range, range]:
+        """Rows and columns of the patches that are denoised: all, or those around a region.
+
+        These touch the region, or come nearer to it than neighbours overlap: a pixel depends on what lies
+        around it, and at the edge of the last patch the neighbour's share of the average is missing.
+        """
+        if self.patching is None:
+            return range(1), range(1)
+        if self._spec.regional:
+            near = self.patching.overlap + self.patching.boundary
+            return self.patching.touching(
+                *(slice(part.start - near, part.stop + near) for part in self._spec.output_part)
+            )
+        rows, columns = map(range, self.patching.counts)
+        return rows, columns
+
+    @property
+    def patches(self) -> int:
+        """Number of patches that are denoised; 1 where the denoiser sees the domain in one piece."""
+        rows, columns = self.chosen
+        return len(rows) * len(columns)
 
     def sharded(self, shard: Shard) -> Self:
         """The same for a process that denoises its share of the patches only."""
@@ -113,8 +137,7 @@ class DomainDenoiser:
 
     def members(self, device: torch.device, most: int | None = None) -> int:
         """Members in a block: ``most``, by default as many as fill a network call with all their patches."""
-        patches = 1 if self.patching is None else len(self.patching.patches)
-        return self.batching.members(device, self._shape, patches, most)
+        return self.batching.members(device, self._shape, self.patches, most)
 
     def shrink(self, members: int, device: torch.device, error: RuntimeError | MemoryError) -> None:
         """Make blocks smaller after one with so many members ran out of memory (:meth:`Batching.shrink`).
@@ -171,25 +194,25 @@ class DomainDenoiser:
         inputs = PatchInputs(seen, cond if self.whole else None, position)
         batch = self.batching.images(cond.device, self._shape)
         shard = self.shard or Shard()
-        need = _conditioning_bytes(inputs, self.patching, min(batch, together)) // shard.size
+        need = self._conditioning_bytes(inputs, min(batch, together)) // shard.size
         keep = self.batching.keeps(need, cond.device)
         self._log(self.patching, need, keep)
-        share, network = (shard.rank, shard.size), net.given
-        return patched(network, self.patching, inputs, self.window, batch, keep, share, shard.reduce)
+        share, chosen = (shard.rank, shard.size), self.chosen
+        network: Any = net.given
+        return patched(network, self.patching, inputs, self.window, batch, keep, share, shard.reduce, chosen)
 
     def _log(self, patching: PatchGeometry, need: int, keep: bool) -> None:
         """One line about the patches, once."""
-        rows, columns = patching.counts
+        rows, columns = map(len, self.chosen)
         text = f"{rows} x {columns} patches of {self}; {need / 1e9:.1f} GB of conditioning "
         text += "kept" if keep else "cut out at each call"
         if text != self._logged and not patching.single:
             logger.info("the denoiser sees the domain in {}", text)
         self._logged = text
 
-
-def _conditioning_bytes(inputs: PatchInputs, geometry: PatchGeometry, together: int) -> int:
-    """Bytes of what all patches are conditioned on, float32."""
-    fields = (inputs.cond, inputs.whole, inputs.position)
-    channels = sum(field.shape[1] for field in fields if field is not None)
-    h, w = geometry.shape
-    return 4 * channels * h * w * len(geometry.patches) * together
+    def _conditioning_bytes(self, inputs: PatchInputs, together: int) -> int:
+        """Bytes of what the patches are conditioned on, float32."""
+        fields = (inputs.cond, inputs.whole, inputs.position)
+        channels = sum(field.shape[1] for field in fields if field is not None)
+        h, w = self._shape
+        return 4 * channels * h * w * self.patches * together

@@ -32,7 +32,7 @@ from earth2_corrdiff.model.diffusion.solvers import Denoise, sample
 from earth2_corrdiff.model.domain_denoiser import DomainDenoiser, Shard
 from earth2_corrdiff.model.packages.check import check_stages
 from earth2_corrdiff.model.physical import PhysicalFields, fields_of
-from earth2_corrdiff.model.prepared import Prepared, joined
+from earth2_corrdiff.model.prepared import Prepared, joined, masked
 from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, check_count
 from earth2_corrdiff.networks.embeddings import position_features
 from earth2_corrdiff.networks.fast.accelerate import accelerate, resolve
@@ -225,6 +225,7 @@ class Downscaler(nn.Module):
         ``noise`` is that of :meth:`noise`, where its drawing has begun.
         """
         s = sampling or self.sampling
+        s.check_network(self.spec.sampling)
         noise = self.noise(seeds, s) if noise is None else noise
         given = self.domain.given(cond, mean, 1 if self.one_by_one else len(seeds), label, vector)
 
@@ -265,13 +266,12 @@ class Downscaler(nn.Module):
     def physical(self, normalised: Tensor, case: Prepared | None = None) -> Tensor:
         """Physical fields ``[m, Co, H, W]`` float32 of ``[m, Co, H', W']`` and the case, or one per member.
 
-        Winds at hub heights follow, where they are asked for.
+        Winds at hub heights follow, where they are asked for. NaN where the case has no input.
         """
         sun = None
         if self.fields.gated and case is not None and case.valid is not None:
             sun = self.spec.inner(self.conditioning.sun(case.valid))
-        fields: Tensor = self.fields(unframed(self.spec, normalised), sun)
-        return fields
+        return masked(self.fields(unframed(self.spec, normalised), sun), case)
 
     def batch_size(self, max_batch: int | None = None) -> int:
         """Members in a block: ``max_batch``, by default what suits the device; fewer once memory ran out."""
@@ -289,7 +289,7 @@ class Downscaler(nn.Module):
     def mean(self, coarse: Tensor, lead_hours: Leads = None, valid_times: ValidTimes = None) -> Tensor:
         """The regression alone in physical units: ``[B, C, h, w] → [B, Co, H, W]``."""
         cases = [self._prepared(*case) for case in self._cases(coarse, lead_hours, valid_times)]
-        return torch.cat([self.physical(self._mean_of(case), case) for case in cases])
+        return torch.cat([self.spec.kept(self.physical(self.mean_of(case), case)) for case in cases])
 
     @torch.inference_mode()
     def members(
@@ -326,7 +326,8 @@ class Downscaler(nn.Module):
         Yields
         ------
         tuple[int, int, Tensor]
-            Index of the case, index of the block's first member, and the block ``[m, Co, H, W]``
+            Index of the case, index of the block's first member, and the block ``[m, Co, H, W]``, NaN where
+            the input is missing (see :meth:`Conditioning.missing`)
 
         Raises
         ------
@@ -384,7 +385,7 @@ class Downscaler(nn.Module):
             cond, vector = self.condition(x, valid), self.conditioning.vector(valid)
             with self.context():
                 mean = None if self._regression is None else self.normalised_mean(cond, label, vector)
-            return Prepared(cond, mean, label, vector, valid)
+            return Prepared(cond, mean, label, vector, valid, self.conditioning.missing(x))
         except (RuntimeError, MemoryError) as error:
             check_out_of_memory(error)
             raise no_memory(error) from error
@@ -481,15 +482,18 @@ class Downscaler(nn.Module):
         case, seeds = joined([case for case, _ in rows]), [seed for _, seed in rows]
         mode = self.spec.inference_mode
         if mode == "regression":
-            return self.physical(self._mean_of(case).expand(len(seeds), -1, -1, -1), case)
+            fields = self.mean_of(case).expand(len(seeds), -1, -1, -1)
+            return self.spec.kept(self.physical(fields, case))  # type: ignore[no-any-return]
         if noise is not None and len(noise.generators) != len(seeds):  # the batch has changed since
             noise = None
-        cond, mean, label, vector, _ = case
+        cond, mean, label, vector, *_ = case
         with self.context():
             residual = self.residual(cond, mean, seeds, progress, label, noise, sampling, vector)
-        return self.physical(residual if mode == "diffusion" else self._mean_of(case) + residual, case)
+        sampled = residual if mode == "diffusion" else self.mean_of(case) + residual
+        return self.spec.kept(self.physical(sampled, case))  # type: ignore[no-any-return]
 
-    def _mean_of(self, case: Prepared) -> Tensor:
+    def mean_of(self, case: Prepared) -> Tensor:
+        """The regression of a case, normalised ``[1, Co, H', W']``; InputError where there is none."""
         return _present(case.mean, "regression")
 
     def forward(

@@ -175,7 +175,7 @@ class CorrDiff(StockHooks, StockAttributes, AutoModelMixin):  # type: ignore[mis
         return OrderedDict(
             **leading,
             sample=np.arange(self.number_of_samples),
-            variable=np.array(self.output_variables),
+            variable=np.array(self.spec.output_variables),
             lat=grid.lat,
             lon=grid.lon,
         )

@@ -23,7 +23,7 @@ from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.packages.loaded import Loaded
-from earth2_corrdiff.model.prepared import Prepared
+from earth2_corrdiff.model.prepared import Prepared, masked
 from earth2_corrdiff.model.spec import CorrDiffSpec
 
 STEPS = ("normalize_input", "_interpolate")
@@ -138,7 +138,7 @@ class StockHooks(nn.Module):
 
     def _physical(self, normalised: Tensor, case: Prepared | None = None) -> Tensor:
         self._case = case
-        return self.postprocess_output(normalised).to(torch.float32)
+        return masked(self.postprocess_output(normalised).to(torch.float32), case)
 
     @classmethod
     def own_spec(cls, loaded: Loaded) -> CorrDiffSpec:

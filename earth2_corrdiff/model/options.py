@@ -16,6 +16,7 @@ from earth2_corrdiff.model.diffusion.solvers import check_solver
 from earth2_corrdiff.model.packages.files import Files
 from earth2_corrdiff.model.packages.layouts import layout_of, only_variant
 from earth2_corrdiff.model.packages.names import variant
+from earth2_corrdiff.model.region import Box, cropped
 from earth2_corrdiff.model.spec import check_count
 from earth2_corrdiff.networks.fast.accelerate import check_precision
 from earth2_corrdiff.networks.fast.memory_plan import AUTO, check_maps
@@ -58,7 +59,11 @@ class ModelOptions:
     hub_heights : str | None
         Heights in metres of winds to add, like ``100`` or ``100,150``
     region : str | None
-        Part of the domain of networks that take any: south, north, west and east, like ``47,55,5,16``
+        Part of the domain that comes out: south, north, west and east, like ``47,55,5,16``. Networks that
+        take domains of any size see that part only, those of patches the patches around it, and all
+        others the whole domain
+    variables : str | None
+        Outputs that come out, like ``t2m,mrr``
 
     Raises
     ------
@@ -83,6 +88,7 @@ class ModelOptions:
     mode: str | None = None
     hub_heights: str | None = None
     region: str | None = None
+    variables: str | None = None
     model: str | None = None
 
     def __post_init__(self) -> None:
@@ -140,7 +146,9 @@ class ModelOptions:
         """
         model = self._loaded(package, kind)
         if self.box:
-            model = _part(model, self.box)
+            model = _part(model, Box(*self.box))
+        if self.variables is not None:
+            model.downscaler.spec = model.spec.only(self.variables.split(","))
         settings = {
             "number_of_samples": 1 if self.mode == "mean" else self.samples,
             "number_of_steps": self.steps,
@@ -214,12 +222,16 @@ class ModelOptions:
         return PatchGeometry(domain, patch, **shared, multiple=multiple)
 
 
-def _part(model: CorrDiff, box: tuple[float, ...]) -> CorrDiff:
-    """The model of a part of the domain."""
-    if not hasattr(model, "set_domain"):
-        raise InputError("the domain of the package's networks is fixed; leave out --region")
-    part: CorrDiff = model.set_domain(*box)
-    return part
+def _part(model: CorrDiff, box: Box) -> CorrDiff:
+    """The model whose output is a part of the domain."""
+    if hasattr(model, "set_domain"):
+        part: CorrDiff = model.set_domain(*box)
+        return part
+    if model.replaces("postprocess_output"):
+        raise InputError(f"{type(model).__name__} makes its output itself; leave out --region")
+    model.downscaler = model.downscaler.on(cropped(model.spec, box))
+    model.connect()
+    return model
 
 
 def _numbers(takes: str, text: str | None) -> tuple[float, ...]:

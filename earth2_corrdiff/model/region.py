@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Regions of a model's domain, and of its surroundings, for networks that take domains of any size.
+"""Regions of a model's domain, and of its surroundings for networks that take domains of any size.
 
-Source: ``earth2studio.models.dx.CorrDiffCosmoEra5.set_domain``.
+Source of :func:`cut`: ``earth2studio.models.dx.CorrDiffCosmoEra5.set_domain``.
 """
 
 from __future__ import annotations
@@ -99,6 +99,32 @@ def cut(spec: CorrDiffSpec, box: Box, margin: float = 1.0, halo: int = 0) -> Cor
     )
 
 
+def cropped(spec: CorrDiffSpec, box: Box) -> CorrDiffSpec:
+    """The same model with the smallest block of grid cells that covers a box as its output.
+
+    The networks see the domain as before: a denoiser of patches all those around the region, any other
+    network everything.
+
+    Raises
+    ------
+    InputError
+        If the box is not inside the output grid, or holds too few cells
+    """
+    grid, (top, bottom, left, right) = spec.output_grid, spec.halo
+    box = _in_convention(box, grid)
+    _check_inside(spec, grid, box)
+    rows, columns = (span.asked for span in _spans(Surroundings(grid), box, 0))
+    axes, (H, W) = spec.projected, grid.shape
+    return replace(
+        spec,
+        output_grid=grid.part(rows, columns),
+        seen_grid=spec.run_grid,
+        halo=(top + rows.start, bottom + H - rows.stop, left + columns.start, right + W - columns.stop),
+        projected=None if axes is None else (axes[0][rows], axes[1][columns]),
+        regional=True,
+    )
+
+
 def _in_convention(box: Box, grid: Grid) -> Box:
     """The box in the grid's convention of longitudes and in its precision, for cells on the edge."""
     lon = turned([box.lon_min, box.lon_max], float(grid.lon.mean()))
@@ -153,9 +179,7 @@ def _spans(around: Surroundings, box: Box, halo: int) -> tuple[_Span, _Span]:
     )
     least = min(span.high - span.low for span in (rows, columns))
     if least < around.least:
-        raise InputError(
-            f"{box} has {least} cells along one side, and the networks need {around.least}; widen it"
-        )
+        raise InputError(f"{box} has {least} cells along one side, and {around.least} are needed; widen it")
     return rows, columns
 
 

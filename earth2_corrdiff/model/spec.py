@@ -6,13 +6,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from earth2_corrdiff.base.block_means import Blocks
 from earth2_corrdiff.base.errors import InputError, listed
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.times import Times
@@ -20,7 +24,14 @@ from earth2_corrdiff.model.channels import Channel, check_vector
 from earth2_corrdiff.model.diffusion.noise import check_where
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.diffusion.rectified_flow import check_flow, flow_sigmas
-from earth2_corrdiff.model.diffusion.solvers import Churn, check_solver, karras_sigmas, network_calls
+from earth2_corrdiff.model.diffusion.solvers import (
+    FEW_STEP,
+    SOLVERS,
+    Churn,
+    check_solver,
+    karras_sigmas,
+    network_calls,
+)
 from earth2_corrdiff.model.outputs import HubWinds, OutputRule
 from earth2_corrdiff.model.transforms import Transform
 
@@ -39,7 +50,11 @@ Field = NDArray[np.float32]
 
 MOST_STEPS = 10_000
 """Steps of a solver: hundreds are as good as any number, and each costs an evaluation of the network."""
-SCHEDULES = {"karras": ("sigma_min", "sigma_max", "rho"), "rectified_flow": ("t_max", "shift", "clip")}
+SCHEDULES = {
+    "karras": ("sigma_min", "sigma_max", "rho"),
+    "rectified_flow": ("t_max", "shift", "clip"),
+    FEW_STEP: ("levels",),
+}
 """Schedules of noise levels, with the settings that belong to each."""
 
 
@@ -50,7 +65,7 @@ class Sampling:
     Attributes
     ----------
     solver : str
-        One of ``solvers.SOLVERS``
+        One of ``solvers.SOLVERS``, or ``few_step`` for networks that were trained for it, and for them alone
     steps : int
         Steps of the solver
     sigma_min, sigma_max : float
@@ -62,12 +77,15 @@ class Sampling:
         or in float32, as its stochastic one
     noise : {"host", "device"}
         Home of noise: on the host, or on the device as stock does (``noise.py``)
-    schedule : {"karras", "rectified_flow"}
-        Noise levels of Karras et al., or of the times of rectified flow: Euler and Heun then step in these
+    schedule : {"karras", "rectified_flow", "few_step"}
+        Noise levels of Karras et al., or of the times of rectified flow: Euler and Heun then step in these;
+        or those that a network of few calls was trained for
     rho : float
         Exponent of the first
     t_max, shift, clip : float
         First time, shift towards noise, and smallest divisor of the second (``rectified_flow.py``)
+    levels : tuple[float, ...]
+        Noise levels of the third, one per call, falling
     """
 
     solver: str
@@ -82,9 +100,11 @@ class Sampling:
     t_max: float = 0.99
     shift: float = 1.0
     clip: float = 0.0
+    levels: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_solver(self.solver)
+        self._check_few_step()
         check_where(self.noise)
         if self.schedule not in SCHEDULES:
             raise InputError(f"{self.schedule!r} is not a valid schedule; use {' or '.join(SCHEDULES)}")
@@ -99,6 +119,27 @@ class Sampling:
                 f"got {self.sigma_min} and {self.sigma_max}"
             )
 
+    def _check_few_step(self) -> None:
+        """Refuse a solver for networks of the other kind, and calls that the network was not trained for."""
+        if (self.solver == FEW_STEP) != (self.schedule == FEW_STEP):
+            raise InputError(f"{self.solver!r} {_OTHER[self.schedule == FEW_STEP]}")
+        if self.schedule != FEW_STEP:
+            return
+        if check_count("the number of steps", self.steps) > check_levels(self.levels):
+            raise InputError(
+                f"the network makes a field in {len(self.levels)} calls or fewer, not in {self.steps}"
+            )
+
+    @property
+    def solvers(self) -> tuple[str, ...]:
+        """Solvers that the network can be sampled with."""
+        return (FEW_STEP,) if self.schedule == FEW_STEP else SOLVERS
+
+    def check_network(self, own: Sampling) -> None:
+        """Raise InputError if a network of the package's sampling ``own`` was not trained for this one."""
+        if FEW_STEP in (self.schedule, own.schedule) and self.levels != own.levels:
+            raise InputError(f"{self.solver!r} {_OTHER[own.schedule == FEW_STEP]}")
+
     @property
     def calls(self) -> int:
         """Evaluations of the denoiser per member."""
@@ -112,6 +153,8 @@ class Sampling:
         InputError
             If the network supports less noise than rectified flow begins with
         """
+        if self.schedule == FEW_STEP:
+            return [*self.levels[: self.steps], 0.0]
         if self.schedule == "karras":
             low, high = max(self.sigma_min, lowest), min(self.sigma_max, highest)
             return karras_sigmas(self.steps, low, high, self.rho, dtype)
@@ -131,6 +174,22 @@ class Sampling:
                     f"{name} belongs to the schedule {schedule}, and the model has {self.schedule}; "
                     f"use {', '.join(SCHEDULES[self.schedule])}"
                 )
+
+
+_OTHER = {
+    True: f"is not the sampling that the network was trained for; use the package's own, {FEW_STEP}",
+    False: f"needs a network that was trained for it; use one of {', '.join(SOLVERS)}",
+}
+
+
+def check_levels(levels: tuple[float, ...]) -> int:
+    """The number of noise levels of a network of few calls; InputError if they do not fall or are none."""
+    falling = all(1e-9 <= after < before <= 1e9 for before, after in pairwise((*levels, 1e-9)))
+    if not levels or not falling:
+        raise InputError(
+            f"the noise levels of few_step must be positive and fall, like 2.0, 0.8; got {levels}"
+        )
+    return len(levels)
 
 
 def check_count(what: str, value: object) -> int:
@@ -282,6 +341,10 @@ class CorrDiffSpec:
         Its name, where it was read from, and the checksum of its files
     synthetic : bool
         True if it was trained on synthetic weather
+    attribution : str
+        Who made the training data, and their licence
+    blocks : Blocks | None
+        Sizes of the blocks of points whose means the coarse fields are, where it was trained so
     rules : tuple[OutputRule, ...]
         How each output becomes physical once its normalisation is undone; none if nothing more is to be done
     hub_winds : HubWinds | None
@@ -296,6 +359,10 @@ class CorrDiffSpec:
         y ``[H]`` and x ``[W]`` of the output grid, metres, where it is that of a projection
     complete : bool
         True if coarse fields with missing values are refused
+    written : tuple[str, ...]
+        Output variables that come out, in the package's order; empty for all
+    regional : bool
+        True if the output is cut out of the domain: patches farther away are left out
     """
 
     inputs: Statistics
@@ -328,6 +395,8 @@ class CorrDiffSpec:
     root: str = ""
     sha256: str = ""
     synthetic: bool = False
+    attribution: str = ""
+    blocks: Blocks | None = None
     rules: tuple[OutputRule, ...] = ()
     hub_winds: HubWinds | None = None
     seen_grid: Grid | None = None
@@ -335,6 +404,8 @@ class CorrDiffSpec:
     surroundings: Surroundings | None = None
     projected: tuple[NDArray[Any], NDArray[Any]] | None = None
     complete: bool = False
+    written: tuple[str, ...] = ()
+    regional: bool = False
 
     def __post_init__(self) -> None:
         check_count("number_of_samples", self.number_of_samples)
@@ -382,6 +453,12 @@ class CorrDiffSpec:
     def _check_frame(self) -> None:
         if self.regridding not in REGRIDDINGS:
             raise InputError(f"regridding {self.regridding!r} is none of {', '.join(REGRIDDINGS)}")
+        if self.blocks is not None:
+            fine = tuple(n * self.blocks.coarse for n in self.input_grid.shape)
+            if fine != self.run_grid.shape or self.regridding != "index":
+                raise InputError(
+                    f"{self.blocks} do not make the input grid of the output grid, or regridding is not index"
+                )
         wrong = [name for name in self.filters if name not in FILTERED]
         if wrong or not {need for name in self.filters for need in FILTERED[name]} <= {*self.inputs.names}:
             raise InputError(f"the filters {', '.join(map(repr, self.filters))} do not fit the inputs")
@@ -407,7 +484,9 @@ class CorrDiffSpec:
 
     @property
     def whole_inputs(self) -> tuple[str, ...]:
-        """Inputs that may have no missing values: those that no filter fills."""
+        """Inputs that may have no gaps: those that no filter fills; none with ``missing_inputs``."""
+        if self.missing_inputs:
+            return ()
         filled = {name for chosen in self.filters for name in FILTERED[chosen]}
         return tuple(name for name in self.inputs.names if name not in filled)
 
@@ -467,8 +546,29 @@ class CorrDiffSpec:
 
     @property
     def output_variables(self) -> tuple[str, ...]:
-        """Names of the fields that come out: the networks' outputs and what is derived from them."""
+        """Names of the fields that come out: of the networks' outputs and of what is derived from them."""
+        return self.written or self._every_output
+
+    @property
+    def _every_output(self) -> tuple[str, ...]:
         return self.outputs.names + (self.hub_winds.names if self.hub_winds else ())
+
+    def only(self, names: Sequence[str]) -> CorrDiffSpec:
+        """The same with some of its output variables; InputError where there is no such, with the nearest."""
+        for name in names:
+            if name not in self.output_variables:
+                near = get_close_matches(name, self.output_variables, 1, 0)
+                raise InputError(
+                    f"{name!r} is not an output of the package, which has {listed(self.output_variables)}; "
+                    f"did you mean {near[0]}?"
+                )
+        chosen = tuple(name for name in self.output_variables if name in names)
+        return self if chosen == self.output_variables else replace(self, written=chosen)
+
+    def kept(self, fields: Any) -> Any:
+        """Those of all output fields ``[..., Co, H, W]`` that are ``output_variables``."""
+        chosen = [self._every_output.index(name) for name in self.written]
+        return fields[..., chosen, :, :] if chosen else fields
 
     @property
     def physical_statistics(self) -> tuple[tuple[float, float], ...]:
@@ -479,7 +579,8 @@ class CorrDiffSpec:
             (rule.factor * mean, rule.factor * spread) if rule.transform == Transform() else (math.nan,) * 2
             for rule, mean, spread in known
         ]
-        return (*found, *[(math.nan, math.nan)] * (len(self.output_variables) - len(found)))
+        every = dict(zip(self._every_output, found, strict=False))
+        return tuple(every.get(name, (math.nan, math.nan)) for name in self.output_variables)
 
     @property
     def run_grid(self) -> Grid:
@@ -490,6 +591,14 @@ class CorrDiffSpec:
         """Fields ``[..., H, W]`` of the output grid, of those with its halo; an array or a tensor."""
         (H, W), (top, _, left, _) = self.output_grid.shape, self.halo
         return fields[..., top : top + H, left : left + W] if any(self.halo) else fields
+
+    @property
+    def output_part(self) -> tuple[slice, slice]:
+        """Rows and columns of the output grid in what the networks see."""
+        (H, W), (top, bottom, left, _) = self.output_grid.shape, self.halo
+        above, _, beside, _ = self.padding or (0,) * 4
+        row, column = above + (bottom if self.flip else top), beside + left
+        return slice(row, row + H), slice(column, column + W)
 
     def lead_label(self, hours: float | None) -> int | None:
         """Number of a lead time among those trained with; None for networks that were trained with none.

@@ -185,7 +185,15 @@ class Denoiser(_Network):
         Range of noise levels that the network supports
     scale_cond : bool
         Multiply the conditioning by c_in as well: the convention of upstream's ``EDMPrecondSR``
+
+    Attributes
+    ----------
+    angle : bool
+        True if F is given the angle ``atan(sigma / sigma_data)`` instead of ``log(sigma) / 4``: TrigFlow,
+        whose other equations are these (Lu and Song, arXiv 2410.11081)
     """
+
+    angle = False
 
     def __init__(
         self,
@@ -224,7 +232,11 @@ class Denoiser(_Network):
         c_out = s * self.sigma_data / (s**2 + sd2).sqrt()
         c_in = 1 / (sd2 + s**2).sqrt()
         arg = c_in * torch.cat([x, cond], dim=1) if self.scale_cond else torch.cat([c_in * x, cond], dim=1)
-        return c_skip * x + c_out * self._features(arg, (s.log() / 4).flatten(), position)
+        return c_skip * x + c_out * self._features(arg, self._label(s).flatten(), position)
+
+    def _label(self, s: Tensor) -> Tensor:
+        """What F is given of a noise level."""
+        return (s / self.sigma_data).atan() if self.angle else s.log() / 4
 
 
 def _level(sigma: float | Tensor, x: Tensor) -> Tensor:
@@ -356,7 +368,7 @@ class DiTDenoiser(Transformer, Denoiser):
     def _coefficients(self, s: Tensor) -> tuple[Tensor | float, Tensor, Tensor | float, Tensor | float]:
         """c_in, the DiT's t, c_out and c_skip (Karras et al. 2022, table 1)."""
         variance = s**2 + self.spread**2
-        return variance.rsqrt(), s.log() / 4, s * self.spread * variance.rsqrt(), self.spread**2 / variance
+        return variance.rsqrt(), self._label(s), s * self.spread * variance.rsqrt(), self.spread**2 / variance
 
 
 class DiTFlow(DiTDenoiser):

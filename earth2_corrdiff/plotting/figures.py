@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 
 import numpy as np
@@ -24,7 +25,7 @@ from earth2_corrdiff.plotting.layout import Heading, Layout
 from earth2_corrdiff.plotting.maps import Mesh
 from earth2_corrdiff.plotting.panels import Panel, Scales
 from earth2_corrdiff.store import reader
-from earth2_corrdiff.store.reader import Array, Time
+from earth2_corrdiff.store.reader import COARSE, Array, Time
 
 SYNTHETIC_WEATHER = "synthetic demo weather: not an observation, not a forecast"
 SYNTHETIC_MODEL = "by a demo model trained on synthetic weather: not a forecast"
@@ -130,6 +131,57 @@ def plot_ensemble(
     return _figure(ds, rows, heading)
 
 
+def plot_comparison(
+    ds: xr.Dataset,
+    time: Time,
+    truth: Mapping[str, Array],
+    name: str,
+    threshold: float,
+    samples: int = 3,
+) -> Figure:
+    """Figure of one quantity beside the truth: truth, coarse input, members, mean, spread, probability.
+
+    Parameters
+    ----------
+    ds, time
+        As in `plot_member`; the store may be a part of one, cut with ``isel``.
+    truth : mapping
+        Fields ``[H, W]`` of the quantity's variables, in the store's units; NaN where it is not known.
+    name : str
+        The quantity: ``t2m``, ``ws10m``, a variable's name.
+    threshold : float
+        Of the probability, in displayed units.
+    samples : int, optional
+        Members to show; mean, spread and probability are those of all written ones.
+
+    Raises
+    ------
+    InputError
+        Where fewer than two members have been written, or the store has no such quantity.
+    """
+    index = reader.time_index(ds, time)
+    checked_thresholds(ds, {name: threshold})
+    members = reader.require_members(ds, index)
+    ds = panels.only(ds, [name])
+    (quantity,) = panels.member_quantities(ds)
+    scales = {key: scale for key, scale in color_scales(ds, index).items() if not key.endswith(COARSE)}
+    known = panels.displayed(quantity, [truth[variable] for variable in quantity.variables])
+    first = panels.titled(quantity, "Truth", known, scales, maps.mesh_of(ds))
+    low = [replace(panel, title="Coarse input") for panel in panels.coarse_panels(ds, index, scales)]
+    some = [
+        panels.titled(
+            quantity, f"Member {n}", panels.quantity_values(ds, quantity, index, n), scales, first.mesh
+        )
+        for n in members[:samples]
+    ]
+    ((mean, *rest),) = panels.ensemble_panels(ds, index, members, scales, {name: threshold})
+    shown = [first, *low, *some, replace(mean, title=f"Mean of {len(members)}"), *rest]
+    what = f"{quantity.label} ({quantity.name}, {quantity.units})"
+    return _figure(
+        ds, [shown[:4], shown[4:]], _heading(ds, index, what, [_cells(first.mesh), *_provenance(ds)])
+    )
+
+
 def checked_thresholds(ds: xr.Dataset, thresholds: Mapping[str, float]) -> Mapping[str, float]:
     """`thresholds`, if each is of a quantity of the store; else `InputError`."""
     known = [quantity.name for quantity in panels.member_quantities(ds)]
@@ -148,7 +200,8 @@ def _heading(ds: xr.Dataset, index: int, what: str, notes: list[str], fine: bool
         note = SYNTHETIC_WEATHER
     elif int(synthetic) and fine:
         note = SYNTHETIC_MODEL
-    return Heading(what, _when(reader.cases(ds)[index]), " · ".join(notes), note)
+    credit = str(ds.attrs.get("attribution", ""))
+    return Heading(what, _when(reader.cases(ds)[index]), " · ".join(notes), note, credit)
 
 
 def _when(case: Case) -> str:

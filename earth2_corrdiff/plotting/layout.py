@@ -38,16 +38,21 @@ class TextLook:
 TITLE_LOOK = TextLook(14, "black", "bold", 0.3, 8.3)
 SYNTHETIC_LOOK = TextLook(10.5, "#a8321f", "bold", 0.24, 11.0)
 NOTE_LOOK = TextLook(8, "0.35", "normal", 0.17, 14.5)
+CREDIT_LOOK = TextLook(6.5, "0.35", "normal", 0.14, 17.5)
 
 
 @dataclass(frozen=True)
 class Heading:
-    """The lines above the maps: subject, time, a note on synthetic data (maybe empty), provenance."""
+    """The lines above the maps: subject, time, notes on synthetic data and on the data's makers, provenance.
+
+    Those of the notes that are empty are left out.
+    """
 
     what: str
     when: str
     note: str
     synthetic: str = ""
+    credit: str = ""
 
     def lines(self, width: float) -> list[tuple[str, TextLook]]:
         """All lines and their fonts, wrapped to a width in inches."""
@@ -55,7 +60,7 @@ class Heading:
         titles = [title] if len(title) <= width * TITLE_LOOK.characters else [self.what, self.when]
         parts = [(text, TITLE_LOOK) for text in titles]
         parts += [(self.synthetic, SYNTHETIC_LOOK)] if self.synthetic else []
-        parts += [(self.note, NOTE_LOOK)]
+        parts += [(self.note, NOTE_LOOK), (self.credit, CREDIT_LOOK)]
         return [
             (line, look)
             for text, look in parts

@@ -109,7 +109,13 @@ def quantity_values(
     position.
     """
     end = COARSE if sample is None else ""
-    parts = [reader.field(ds, name + end, time, sample, coarse) for name in quantity.variables]
+    return displayed(
+        quantity, [reader.field(ds, name + end, time, sample, coarse) for name in quantity.variables]
+    )
+
+
+def displayed(quantity: Quantity, parts: list[Array]) -> tuple[Array, tuple[Array, Array] | None]:
+    """The same of the fields of its variables, in the store's units."""
     if len(parts) == 2:
         return np.hypot(*parts), (parts[0], parts[1])
     return quantity.factor * parts[0] + quantity.offset, None
@@ -146,6 +152,17 @@ def coarse_panels(ds: xr.Dataset, time: int, scales: Scales, coarse: int = 0) ->
         own = scales.get(quantity.scale_key + COARSE)
         panels.append(panel if own is None else replace(panel, title=f"{panel.title}, own scale", scale=own))
     return panels
+
+
+def titled(
+    quantity: Quantity,
+    title: str,
+    values: tuple[Array, tuple[Array, Array] | None],
+    scales: Scales,
+    mesh: Mesh,
+) -> Panel:
+    """A panel of :func:`displayed` values with a title of its own."""
+    return replace(_panel(quantity, values[0], scales, mesh, values[1]), title=title)
 
 
 def member_panels(ds: xr.Dataset, time: int, sample: int, scales: Scales) -> list[Panel]:

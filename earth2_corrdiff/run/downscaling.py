@@ -8,10 +8,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -19,23 +20,30 @@ from loguru import logger
 from numpy.typing import NDArray
 from torch import Tensor
 
-from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.errors import InputError, TakenError, listed
 from earth2_corrdiff.base.free_memory import free_bytes
+from earth2_corrdiff.base.object_path import ObjectPath
 from earth2_corrdiff.base.studio import ZarrBackend
 from earth2_corrdiff.base.times import TimeLike, Times, time_text
 from earth2_corrdiff.model.diffusion.noise import fresh_seed
 from earth2_corrdiff.model.earth2studio import CorrDiff
 from earth2_corrdiff.model.spec import check_count
-from earth2_corrdiff.run.loop import MakeMembers, MemberLoop, Tally, jobs
+from earth2_corrdiff.run.loop import Job, MakeMembers, MemberLoop, Tally, jobs
 from earth2_corrdiff.run.options import Options
-from earth2_corrdiff.run.provenance import provenance
-from earth2_corrdiff.run.share import Share
+from earth2_corrdiff.run.provenance import provenance, synthetic_note
+from earth2_corrdiff.run.tasks import Task
 from earth2_corrdiff.sources import Inputs, Source, as_source
 from earth2_corrdiff.store.error_bounds import Bound, Kept
 from earth2_corrdiff.store.layout import Layout, compression, member_seeds
+from earth2_corrdiff.store.objects import backend
 from earth2_corrdiff.store.sizes import Size, check_memory
+from earth2_corrdiff.store.states import States
 from earth2_corrdiff.store.target import Output
 from earth2_corrdiff.store.writer import Plain, Store
+
+if TYPE_CHECKING:
+    from earth2_corrdiff.model.options import ModelOptions
+    from earth2_corrdiff.run.cluster import ClusterRun
 
 __all__ = ["Downscaling", "Options", "downscale"]
 
@@ -53,7 +61,7 @@ class Downscaling:
     data : Source, Forecast, DataSource, ForecastSource, or several ForecastSources
         Where the coarse weather comes from; several are the coarse members of an ensemble
     output : str | Path | IOBackend
-        Path of the Zarr store to write, or an Earth2Studio backend that is already open
+        Path or URL of the Zarr store to write, or an Earth2Studio backend that is already open
     options : Options, optional
         Seed, batch, and what to do with an output that exists
     progress : Callable[[int], None], optional
@@ -68,17 +76,17 @@ class Downscaling:
     samples, sampling : int, Sampling
         Members of each case, and how they are sampled
     make_members : MakeMembers
-        Computes members: ``Downscaler.members``, or a function that several processes share
+        Computes members: ``Downscaler.members``, or the same on several processes
     seconds : dict[str, float]
         Time spent waiting for the input, for the networks and for the disk, so far
     written : int
-        Members computed and written so far, by this process
+        Members computed and written so far
     found : int
-        Members that were there already
+        Members of this part that were there already
     failed : dict[int, str]
         Numbers of the cases whose input could not be used, where ``keep_going`` is asked for, and why
     kept : dict[str, Kept]
-        At the end, in the first process: sizes and errors of the variables that are kept with a bound
+        At the end: sizes and errors of the variables that are kept with a bound
 
     Raises
     ------
@@ -106,17 +114,21 @@ class Downscaling:
         self.cases, self._tally, self.found = self.source.cases(time, lead_time), Tally(), 0
         for lead in [None] if self.cases.leads is None else self.cases.leads / np.timedelta64(1, "h"):
             model.spec.lead_label(lead)  # raises where the networks were not trained for it
-        processes = self.options.processes
-        how = (self.options.overwrite, self.options.resume) if processes.first else (False, True)
-        self.output = Output(output, *how)
-        if processes.size > 1 and not isinstance(self.output.target, Path):
-            raise InputError("several processes share a Zarr store on disk alone; give the output as a path")
+        keeps_members = self.options.keep == "all"
+        state = self.samples * len(self.cases.coarse or (None,))
+        self.part = replace(self.options.part, unit=1 if keeps_members else state)
+        if not self.options.part.whole and self.options.overwrite:
+            raise InputError("a part of a run replaces no store; prepare the run with --overwrite")
+        self.resume = self.options.resume or not self.options.part.whole
+        self.output = Output(output, self.options.overwrite, self.resume)
         self.seed = self._choose_seed()
         self._known_seeds: dict[int, NDArray[np.int64]] = {}
         given = self.options.max_batch
         self._max_batch = model.max_batch if given is None else check_count("max_batch", given)
         self._bounds, self.kept = self._choose_bounds(), dict[str, Kept]()
         self._inputs = Inputs.of(self.source, self.cases, model.spec)
+        if self.options.scorer is not None:
+            self.options.scorer.check(model.spec.output_grid, model.spec.output_variables)
         device = model.downscaler.device
         memory = free_bytes(torch.device("cpu"))
         check_memory(self._size(self.members), memory, str(device), free_bytes(device))
@@ -128,7 +140,7 @@ class Downscaling:
             cases=len(self.cases),
             members=members,
             evaluations=self.evaluations * members // max(1, self.members),
-            outputs=len(spec.output_variables),
+            outputs=len(spec.output_variables) if self.options.keep == "all" else 0,
             coarse=len(self._inputs.kept),
             points=math.prod(spec.output_grid.shape),
             coarse_points=math.prod(spec.input_grid.shape),
@@ -153,7 +165,7 @@ class Downscaling:
         """The seed asked for, else the store's on resume, else the model's, else a new one."""
         if self.options.seed is not None:
             return int(self.options.seed)
-        if self.options.resume and "seed" in self.output.recorded():
+        if self.resume and "seed" in self.output.recorded():
             return int(self.output.recorded()["seed"])
         return int(self.model.seed) if self.model.seed is not None else fresh_seed()
 
@@ -162,6 +174,11 @@ class Downscaling:
         spec, asked = self.model.spec, self.options.compress
         if asked is None:
             return {}
+        if spec.missing_inputs:
+            raise InputError(
+                "the package's output has no values where its input has none, which a bounded error cannot "
+                "keep; leave out --compress"
+            )
         means, spreads = np.nan_to_num(spec.physical_statistics).T.tolist()
         return asked.of(spec.output_variables, means, spreads)
 
@@ -172,14 +189,21 @@ class Downscaling:
 
     @property
     def members(self) -> int:
-        """Members of the whole run, over all cases."""
-        return len(self.cases) * self.samples
+        """Members of this part of the run, over all cases."""
+        return len(self.part.within(len(self.cases), self.samples))
 
     @property
     def evaluations(self) -> int:
-        """Denoising steps of the whole run, over all members."""
+        """Denoising steps of this part of the run, over all members."""
         regression = self.model.spec.inference_mode == "regression"
         return 0 if regression else self.members * self.sampling.calls
+
+    @property
+    def what(self) -> str:
+        """Outputs and grid, in words."""
+        spec = self.model.spec
+        (H, W), outputs = spec.output_grid.shape, listed(spec.output_variables)
+        return f"{outputs} on {H} x {W} points{synthetic_note(spec, self.source.synthetic)}"
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -207,83 +231,108 @@ class Downscaling:
         InputError
             If the input cannot be fetched or used, or the output cannot be opened or is another run's
         """
-        processes = self.options.processes
-        try:
-            if not processes.first:
-                return self._follow(processes.message())
-            with processes.refusals():
-                work = self._lead()
-            processes.announce(seed=self.seed, replaces=self.output.replaces)
-            return work
-        except BaseException:
-            self.output.close()
-            raise
+        store, missing, ready = self._open()
+        return self._work(store, self.part.tasks(missing, self.samples), ready)
 
-    def _lead(self) -> Iterator[tuple[np.datetime64, int]]:
-        """Open the output, as the first process or the only one."""
-        if self.options.resume:
-            found = self._resumed()
-            if found is not None:
-                missing = found.all_missing()
-                self._check_room(sum(map(len, missing)))
-                return self._work(found, missing, self._first(missing, found.layout.lowres))
-        self._check_room(self.members)
+    def prepare(self) -> list[list[int]]:
+        """Make the output, or open it if it is there; members of each case that it misses.
+
+        Raises
+        ------
+        InputError
+            If the input cannot be fetched or used, or the output cannot be opened or is another run's
+        """
+        return self._open()[1]
+
+    def join(self) -> Store | States:
+        """The store of this run, which another process has made.
+
+        Raises
+        ------
+        InputError
+            If it is not there, or is another run's
+        """
+        store = self.output.existing(self._layout(self._inputs.kept))
+        if store is None:
+            raise InputError(f"there is no {self.output.target}; is it on a disk that all processes share?")
+        return self._by_state(store)  # type: ignore[no-any-return]
+
+    def fetch(self, store: Store | Plain | States, case: int) -> Tensor:
+        """The input of a case, checked."""
+        return self._inputs.fetch(case, store.layout.lowres)
+
+    def compute(
+        self, store: Store | States, task: Task, coarse: Tensor, tally: Tally, failed: dict[int, str]
+    ) -> None:
+        """Compute and write a task; members that cannot be kept are noted in ``failed``."""
+        for _ in self._loop(store, tally, failed)([Job(task.case, task.members, coarse)]):
+            pass
+
+    def _open(self) -> tuple[Store | Plain | States, list[list[int]], dict[int, Tensor]]:
+        """The output, what it misses, and the inputs that had to be fetched for it."""
+        found = self._resumed() if self.resume else None
+        if found is not None:
+            return self._opened(found)
         missing = [list(range(self.samples))] * len(self.cases)
+        self._check_room(sum(map(len, missing)))
         names = self._inputs.kept
-        ready = self._first(missing, names)
+        ready = self._first(list(range(len(missing))), names)  # of the whole run, whoever makes its store
         if len(names) > len(self.model.input_variables) and all(x[-1].isnan().all() for x in ready.values()):
             names = names[:-1]  # the archive has it, but not here
-        with self._tally.clock("write"):
-            store = self.output.create(self._layout(names))
-        return self._work(store, missing, ready)
+        try:
+            with self._tally.clock("write"):
+                return self._by_state(self.output.create(self._layout(names, ready))), missing, ready
+        except TakenError:
+            if not self.resume or (found := self._resumed()) is None:
+                raise
+            return self._opened(found)
 
-    def _resumed(self) -> Store | None:
+    def _by_state(self, store: Any) -> Any:
+        """A store, or the same by states where these are scored or summarised."""
+        scorer, outputs = self.options.scorer, self.model.spec.output_variables
+        if not self.options.by_state:
+            return store
+        if not isinstance(store, Store):
+            raise InputError("only a Zarr store keeps scores and means; give a path, or a ZarrBackend")
+        return States(store, outputs, self.options.keep, scorer)
+
+    def _opened(self, store: Store | States) -> tuple[Store | States, list[list[int]], dict[int, Tensor]]:
+        missing = store.all_missing()
+        self._check_room(sum(map(len, missing)))
+        tasks = self.part.tasks(missing, self.samples)
+        return store, missing, self._first([task.case for task in tasks], store.layout.lowres)
+
+    def _resumed(self) -> Store | States | None:
         """The store of an earlier run, or of one that has begun just now, without its damaged members."""
-        self.output.enter()
         self.seed = self._choose_seed()
         store = self.output.existing(self._layout(self._inputs.kept))
         if store is not None:
-            store.take_back(self._inputs.whole, self.options.check, self.output.claims)
-        return store
+            own = self.part.within(len(self.cases), self.samples)
+            store.take_back(self._inputs.whole, self.options.check, own)
+        return None if store is None else self._by_state(store)
 
-    def _follow(self, message: dict[str, Any]) -> Iterator[tuple[np.datetime64, int]]:
-        """Join the first process at the store that it has opened."""
-        if "refused" in message:
-            raise InputError(message["refused"])
-        self.seed = int(message["seed"])
-        store = self.output.join(self._layout(self._inputs.kept), bool(message["replaces"]))
-        return self._work(store, store.all_missing(), {})
-
-    def _first(self, missing: list[list[int]], names: tuple[str, ...]) -> dict[int, Tensor]:
-        """Number and input of the first case that misses members; none where none does."""
-        wanted = [number for number, members in enumerate(missing) if members]
+    def _first(self, cases: list[int], names: tuple[str, ...]) -> dict[int, Tensor]:
+        """Number and input of the first of these cases; none of none."""
         with self._tally.clock("fetch"):
-            return self._inputs.first(wanted, names, self.failed if self.options.keep_going else None)
+            return self._inputs.first(cases, names, self.failed if self.options.keep_going else None)
 
     def _work(
-        self, store: Store | Plain, missing: list[list[int]], ready: dict[int, Tensor]
+        self, store: Store | Plain | States, tasks: list[Task], ready: dict[int, Tensor]
     ) -> Iterator[tuple[np.datetime64, int]]:
         """Compute and write what is missing; ``ready`` has inputs that are fetched already."""
-        self.found = self.members - sum(map(len, missing))
-        if self.options.processes.first and self.found:
+        self.found = self.members - sum(len(task.members) for task in tasks)
+        if self.found:
             self._advance(self.found * self.evaluations // self.members)
-        claims, failed = self.output.claims, self.failed if self.options.keep_going else None
-        share = Share(store.missing, store.layout.members, claims, self.options.processes, self.failed)
-        pieces = share.of(missing, self._max_batch or self.model.downscaler.batch_size())
-        compute, inputs = self.make_members, len(self.model.input_variables)
-        how = (self.sampling, self._max_batch, self._advance)
-        loop = MemberLoop(compute, inputs, store, self._tally, *how, failed)
+        failed = self.failed if self.options.keep_going else None
+        loop = self._loop(store, self._tally, failed)
+        for number, member in loop(jobs(tasks, partial(self.fetch, store), ready, failed)):
+            yield self.cases[number].valid, member
+        if self.options.part.whole or not any(store.all_missing()):  # the last part completes the store
+            self.kept = self.output.finish(store)
 
-        def fetch(number: int) -> Tensor:
-            return self._inputs.fetch(number, store.layout.lowres)
-
-        try:
-            for number, member in loop(jobs(pieces, fetch, ready, failed)):
-                yield self.cases[number].valid, member
-            if self.options.processes.first:
-                self.kept = store.finish()
-        finally:
-            self.output.close()
+    def _loop(self, store: Store | Plain | States, tally: Tally, failed: dict[int, str] | None) -> MemberLoop:
+        how = (self.sampling, self._max_batch, self._advance, failed)
+        return MemberLoop(self.make_members, len(self.model.input_variables), store, tally, *how)
 
     def _advance(self, steps: int) -> None:
         if self.progress is not None:
@@ -295,15 +344,19 @@ class Downscaling:
             self._known_seeds = {self.seed: member_seeds(self.cases, self.seed, self.samples)}
         return self._known_seeds[self.seed]
 
-    def _layout(self, lowres: tuple[str, ...]) -> Layout:
+    def _layout(self, lowres: tuple[str, ...], ready: Mapping[int, Tensor] = {}) -> Layout:
+        """The layout of the store; ``ready`` has the input of its first case, of which gaps are recorded."""
         spec = self.model.spec
-        fields = () if spec.invariant_fields is None else spec.inner(spec.invariant_fields)
-        if spec.flip:  # they are kept as the networks see them
-            fields = [field[::-1].copy() for field in fields]
+        keep, outputs = self.options.keep, spec.output_variables
+        static: dict[str, Any] = {}
+        if (fields := spec.invariant_fields) is not None:  # they are kept as the networks see them
+            fields = fields[:, ::-1].copy() if spec.flip else fields
+            static = dict(zip(spec.invariants.names, spec.inner(fields), strict=True))
         return Layout(
             cases=self.cases,
             seeds=self._seeds(),
-            outputs=spec.output_variables,
+            outputs=outputs if keep == "all" else (),
+            means=outputs if keep == "mean" else (),
             lowres=lowres,
             output_grid=spec.output_grid,
             input_grid=spec.input_grid,
@@ -312,11 +365,31 @@ class Downscaling:
                 *(self.seed, self.options.command),
             )
             | _class(self.model)
-            | compression(self._bounds),
-            static=dict(zip(spec.invariants.names, fields, strict=True)),
+            | ({} if keep == "all" else {"keep": keep})
+            | compression(self._bounds)
+            | self._gaps(ready),
+            static=static,
             bounds=self._bounds,
             projected=spec.projected,
+            missing=self._missing if spec.missing_inputs else None,
         )
+
+    def _gaps(self, ready: Mapping[int, Tensor]) -> dict[str, str]:
+        """Attribute about missing values, and how many the first case has; none where there can be none."""
+        if not self.model.spec.missing_inputs:
+            return {}
+        shares = {self.cases[i]: 100 * self._missing(coarse).float().mean() for i, coarse in ready.items()}
+        texts = [f"{share:.3g} % at {case}" for case, share in shares.items()]
+        return {
+            "missing_values": ", ".join(["NaN where the own coarse cell of the input has no value", *texts])
+        }
+
+    def _missing(self, coarse: Tensor) -> Tensor:
+        """Output cells ``[Co, H, W]`` without a value, of the coarse fields ``[C (+ 1), h, w]`` of a case."""
+        downscaler = self.model.downscaler
+        inputs = coarse[None, : len(self.model.input_variables)].to(downscaler.device)
+        missing = cast(Tensor, downscaler.conditioning.missing(inputs))
+        return cast(Tensor, self.model.spec.kept(missing)[0].cpu())
 
 
 def _class(model: CorrDiff) -> dict[str, Any]:
@@ -328,7 +401,7 @@ def _class(model: CorrDiff) -> dict[str, Any]:
 
 def downscale(
     time: TimeLike | Iterable[TimeLike],
-    model: CorrDiff,
+    model: CorrDiff | ModelOptions,
     data: Source | Any,
     io: Any,
     *,
@@ -336,6 +409,7 @@ def downscale(
     options: Options | None = None,
     progress: Callable[[int], None] | None = None,
     lead_time: Any = None,
+    client: Any = None,
 ) -> Any:
     """Downscale the weather of these times into an ensemble, and write it.
 
@@ -343,12 +417,12 @@ def downscale(
     ----------
     time : time or times
         Valid times, or those that forecasts start from, UTC: datetimes, datetime64, ISO 8601 text, periods
-    model : CorrDiff
-        Model on its device
+    model : CorrDiff or ModelOptions
+        Model on its device; with a client the options by which each worker loads it
     data : Source, Forecast, DataSource, ForecastSource, or several ForecastSources
         From ``make_source`` or ``make_forecast``, or any of Earth2Studio's; several are coarse members
     io : IOBackend | str | Path
-        Earth2Studio backend, or the path of a Zarr store to make (or to resume: see ``Options``)
+        Earth2Studio backend, or the path or URL of a Zarr store to make (or to resume: see ``Options``)
     number_of_samples : int | None, optional
         Members per time, by default the model's
     options : Options | None, optional
@@ -357,6 +431,8 @@ def downscale(
         Called with the number of denoising steps just done, over all members
     lead_time : lead time or lead times, optional
         Of forecasts: timedeltas, hours, or text like ``0/48/6h``
+    client : distributed.Client | None, optional
+        Of a Dask cluster that computes the run
 
     Returns
     -------
@@ -371,7 +447,13 @@ def downscale(
     options = options or Options()
     if number_of_samples is not None:
         options = replace(options, number_of_samples=number_of_samples)
-    run = Downscaling(time, model, data, io, options, progress, lead_time)
+    run: Downscaling | ClusterRun
+    if client is None:
+        run = Downscaling(time, cast(CorrDiff, model), data, io, options, progress, lead_time)
+    else:
+        from earth2_corrdiff.run.cluster import ClusterRun, Recipe
+
+        run = ClusterRun(client, Recipe(time, cast(Any, model), data, io, options, lead_time), progress)
     for when, member in run:
         logger.debug("wrote member {} of {}", member, time_text(when))
     if run.failed:
@@ -380,4 +462,7 @@ def downscale(
             f"{len(run.failed)} of {len(run.cases)} cases failed: {failed}; the others are written, "
             "go on with --resume"
         )
-    return ZarrBackend(str(io)) if isinstance(io, str | Path) else io
+    path = run.output.target
+    if isinstance(path, ObjectPath):
+        return backend(path)
+    return ZarrBackend(str(path)) if isinstance(path, Path) else io

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -19,13 +19,14 @@ from earth2_corrdiff.base.background import Background, prefetched
 from earth2_corrdiff.base.errors import InputError, MemberError
 from earth2_corrdiff.model.downscaler import Progress
 from earth2_corrdiff.model.spec import Sampling
+from earth2_corrdiff.run.tasks import Task
+from earth2_corrdiff.store.states import States
 from earth2_corrdiff.store.writer import Plain, Store
 
 T = TypeVar("T")
 MakeMembers = Callable[..., Iterator[tuple[int, int, Tensor]]]
 """A function with the parameters of ``Downscaler.members``."""
 STAGES = ("fetch", "compute", "write")
-IDLE = "wait"  # for other processes, where there are any
 
 
 @dataclass
@@ -35,8 +36,8 @@ class Tally:
     Attributes
     ----------
     seconds : dict[str, float]
-        Time that it waited for the input, for the networks, for the disk, and at the end for other
-        processes. Fetching and writing beside the compute do not count
+        Time that it waited for the input, for the networks and for the disk. Fetching and writing beside the
+        compute do not count
     written : int
         Members computed and written
     failed : dict[int, str]
@@ -58,11 +59,10 @@ class Tally:
             self.seconds[stage] += perf_counter() - start
 
     def timed(self, stage: str, values: Iterable[T]) -> Iterator[T]:
-        """The same values; the time until each of them arrives is counted, until a None as idle."""
+        """The same values; the time until each of them arrives is counted."""
         start = perf_counter()
         for value in values:
-            spent = stage if value is not None else IDLE
-            self.seconds[spent] = self.seconds.get(spent, 0.0) + perf_counter() - start
+            self.seconds[stage] += perf_counter() - start
             yield value
             start = perf_counter()
         self.seconds[stage] += perf_counter() - start
@@ -76,29 +76,29 @@ class Job:
     ----------
     case : int
         Number of the case
-    members : list[int]
+    members : Sequence[int]
         Rising numbers
     coarse : Tensor
         ``[C (+ 1), h, w]``: the model's input, checked, and a further variable that the store keeps
     """
 
     case: int
-    members: list[int]
+    members: Sequence[int]
     coarse: Tensor
 
 
 def jobs(
-    pieces: Iterable[tuple[int, list[int]] | None],
+    tasks: Iterable[Task],
     fetch: Callable[[int], Tensor],
     ready: dict[int, Tensor],
     failed: dict[int, str] | None = None,
-) -> Iterator[Job | None]:
-    """Jobs with their inputs; the input of consecutive pieces of one case is fetched once.
+) -> Iterator[Job]:
+    """Tasks with their inputs; the input of consecutive tasks of one case is fetched once.
 
     Parameters
     ----------
-    pieces : Iterable[tuple[int, list[int]] | None]
-        Cases with members to compute; None where there is nothing to do for a while
+    tasks : Iterable[Task]
+        Cases with members to compute
     fetch : Callable[[int], Tensor]
         Fetches and checks the input of a case
     ready : dict[int, Tensor]
@@ -111,19 +111,15 @@ def jobs(
     InputError
         If the input of a case cannot be fetched or used
     """
-    for piece in pieces:
-        if piece is None:
-            yield None
-            continue
-        case, members = piece
+    for task in tasks:
         try:
-            ready = ready if case in ready else {case: fetch(case)}
+            ready = ready if task.case in ready else {task.case: fetch(task.case)}
         except InputError as error:
             if failed is None:
                 raise
-            failed[case] = str(error)
+            failed[task.case] = str(error)
         else:
-            yield Job(case, members, ready[case])
+            yield Job(task.case, task.members, ready[task.case])
 
 
 class MemberLoop:
@@ -135,7 +131,7 @@ class MemberLoop:
         ``Downscaler.members``, or a function that computes the same on several processes
     inputs : int
         Number of the model's input variables
-    store : Store or Plain
+    store : Store, Plain or States
         Receives the members; has their seeds
     tally : Tally
         Is kept up to date
@@ -153,7 +149,7 @@ class MemberLoop:
         self,
         members: MakeMembers,
         inputs: int,
-        store: Store | Plain,
+        store: Store | Plain | States,
         tally: Tally,
         sampling: Sampling,
         max_batch: int | None = None,
@@ -163,11 +159,11 @@ class MemberLoop:
         self.members, self.inputs, self.store, self.tally = members, inputs, store, tally
         self.sampling, self.max_batch, self.progress, self.failed = sampling, max_batch, progress, failed
 
-    def __call__(self, jobs: Iterable[Job | None]) -> Iterator[tuple[int, int]]:
+    def __call__(self, jobs: Iterable[Job]) -> Iterator[tuple[int, int]]:
         """Do the jobs; yield the case and number of each member once it is written.
 
         While the members of a block are computed, the block before it is written: never more than one, so
-        the memory does not grow with the members. None among the jobs is a pause without work.
+        the memory does not grow with the members. The coarse input is kept with the first member.
 
         Raises
         ------
@@ -178,15 +174,12 @@ class MemberLoop:
         writing: _Writing | None = None
         try:
             for job in self.tally.timed("fetch", prefetched(jobs)):
-                if job is None:
-                    yield from self._finish(writing)
-                    if self.progress is not None:
-                        self.progress(0)  # shows how far other processes are
-                    continue
-                lowres: Tensor | None = job.coarse
+                lowres = job.coarse if job.members[0] == 0 else None
+                gaps = self.store.layout.missing
+                missing = None if gaps is None else gaps(job.coarse)
                 for first, block in self._blocks(job):
                     yield from self._finish(writing)
-                    writing = self._write(job.case, first, block, lowres)
+                    writing = self._write(job.case, first, block, lowres, missing)
                     lowres = None
             yield from self._finish(writing)
         except InputError:
@@ -208,7 +201,9 @@ class MemberLoop:
             for _, first, block in self.tally.timed("compute", blocks):
                 yield run[0] + first, block
 
-    def _write(self, case: int, first: int, block: Tensor, lowres: Tensor | None) -> _Writing:
+    def _write(
+        self, case: int, first: int, block: Tensor, lowres: Tensor | None, missing: Tensor | None
+    ) -> _Writing:
         host, ready = _to_host(block)
 
         def write() -> None:
@@ -216,7 +211,7 @@ class MemberLoop:
             if lowres is not None:
                 middle = lowres if lowres.ndim == 3 else lowres[len(lowres) // 2]  # of several hours
                 self.store.write_lowres(case, middle[: len(self.store.layout.lowres)])
-            self.store.write_members(case, first, host)
+            self.store.write_members(case, first, host, missing)
 
         return _Writing(case, first, len(block), ready, Background(write))
 
@@ -276,7 +271,7 @@ def _to_host(block: Tensor) -> tuple[Tensor, Callable[[], None]]:
     return host, copied.synchronize
 
 
-def _consecutive(members: list[int]) -> list[list[int]]:
+def _consecutive(members: Sequence[int]) -> list[list[int]]:
     """Split rising numbers into runs without gaps."""
     runs = groupby(enumerate(members), lambda pair: pair[1] - pair[0])
     return [[i for _, i in run] for _, run in runs]

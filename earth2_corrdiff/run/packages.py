@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Packages by name: those of published weights, ``demo``, a folder or a URL."""
+"""Packages by name: those of published weights, shipped ones, ``demo``, a folder or a URL."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any, cast
 
 from earth2_corrdiff import demo
 from earth2_corrdiff.base.errors import InputError, UnavailableError
+from earth2_corrdiff.base.object_path import s3_files
 from earth2_corrdiff.base.studio import Package, named_class
 from earth2_corrdiff.model.earth2studio import CorrDiff, CorrDiffTaiwan
 from earth2_corrdiff.model.options import ModelOptions
 from earth2_corrdiff.model.packages.layouts import layout_of
-from earth2_corrdiff.model.packages.names import OWN, PUBLISHED, check_name, is_remote, variant
+from earth2_corrdiff.model.packages.names import OWN, PUBLISHED, SHIPPED, check_name, is_remote, variant
 from earth2_corrdiff.sources.failures import interrupted, unreachable
 
 
@@ -60,11 +61,15 @@ def open_package(name: str) -> Package:
         return published(name).load_default_package()
     if name == "demo":
         return demo.package()
+    if name in SHIPPED:
+        return Package(str(SHIPPED[name]))
     check_name(name)
     if folder := variant(name):  # of a package with several
         name = name.rstrip("/").removesuffix(folder) or "."
     try:
-        return Package(name if "://" in name else str(Path(name).absolute()))
+        if "://" not in name:
+            return Package(str(Path(name).absolute()))
+        return Package(name, fs=s3_files() if name.startswith("s3:") else None)
     except (ValueError, ImportError, OSError) as error:
         raise InputError(f"the package {name} cannot be opened ({error})") from error
 

@@ -8,11 +8,9 @@ and the same solver steps on the same noise. Once a step the patches of all are 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from itertools import count
 from typing import Any
 
 import torch
@@ -20,18 +18,17 @@ import torch.distributed as dist
 from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.processes import CONTACT, Processes
-from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
+from earth2_corrdiff.base.processes import Processes
 from earth2_corrdiff.model.domain_denoiser import Shard
 from earth2_corrdiff.model.downscaler import Downscaler, Leads, Progress, ValidTimes
 from earth2_corrdiff.model.spec import Sampling
 from earth2_corrdiff.run.loop import MakeMembers
 
-PATIENCE = timedelta(minutes=30)
-"""Within which a process must have done its patches of one step."""
+PATIENCE = timedelta(hours=6)
+"""Within which the first process must have fetched the next input."""
 
 
-def check_shares(patching: PatchGeometry | None, world: int) -> None:
+def check_shares(patches: int, world: int) -> None:
     """Check that ``world`` processes can share the patches.
 
     Raises
@@ -39,7 +36,6 @@ def check_shares(patching: PatchGeometry | None, world: int) -> None:
     InputError
         If there is one process, or fewer patches than processes
     """
-    patches = 1 if patching is None else len(patching.patches)
     if world == 1:
         raise InputError("--shard-patches is for several processes of torchrun or srun; this is the only one")
     if patches == 1:
@@ -55,37 +51,35 @@ def lead(processes: Processes, downscaler: Downscaler) -> Iterator[MakeMembers]:
     Raises
     ------
     InputError
-        If another process does not come, or ends before the block does
+        If another process ends before the block does
     """
-    if not processes.arrived(CONTACT.total_seconds()):
-        raise InputError("not all processes of this job have come; see their messages")
-    numbers = count()
-    with _summing(processes, downscaler) as shared:
+    shared = _sharing(processes, downscaler)
 
-        def members(
-            coarse: Tensor,
-            seeds: Sequence[int],
-            max_batch: int | None = None,
-            progress: Progress | None = None,
-            lead_hours: Leads = None,
-            sampling: Sampling | None = None,
-            valid_times: ValidTimes = None,
-        ) -> Iterator[tuple[int, int, Tensor]]:
-            if sampling not in (None, shared.sampling):  # the others would sample as the model does
-                raise InputError("processes that share patches take no sampling of a call; set the model's")
-            batch = shared.batch_size(max_batch)
-            task = {
-                "coarse": coarse.cpu(),
-                "seeds": list(seeds),
-                "max_batch": batch,
-                "lead_hours": lead_hours,
-                "valid_times": None if valid_times is None else list(map(str, valid_times)),
-            }
-            _send(processes, next(numbers), task)
-            return shared.members(coarse, seeds, batch, progress, lead_hours, valid_times=valid_times)
+    def members(
+        coarse: Tensor,
+        seeds: Sequence[int],
+        max_batch: int | None = None,
+        progress: Progress | None = None,
+        lead_hours: Leads = None,
+        sampling: Sampling | None = None,
+        valid_times: ValidTimes = None,
+    ) -> Iterator[tuple[int, int, Tensor]]:
+        if sampling not in (None, shared.sampling):  # the others would sample as the model does
+            raise InputError("processes that share patches take no sampling of a call; set the model's")
+        batch = shared.batch_size(max_batch)
+        task = {
+            "coarse": coarse.cpu(),
+            "seeds": list(seeds),
+            "max_batch": batch,
+            "lead_hours": lead_hours,
+            "valid_times": valid_times,
+        }
+        _broadcast(task)
+        return shared.members(coarse, seeds, batch, progress, lead_hours, valid_times=valid_times)
 
-        yield members
-        _send(processes, next(numbers), {})  # the end
+    yield members
+    _broadcast({})
+    _total(torch.zeros(1))  # or this one could end before the others have read it
 
 
 def follow(processes: Processes, downscaler: Downscaler) -> None:
@@ -98,33 +92,24 @@ def follow(processes: Processes, downscaler: Downscaler) -> None:
     InputError
         If another process ends before
     """
-    with _summing(processes, downscaler) as shared:
-        for number in count():
-            task = _receive(processes, number)
-            if not task:
-                break
-            for _ in shared.members(**task):
-                pass  # the first process writes them
+    shared = _sharing(processes, downscaler)
+    while task := _broadcast():
+        for _ in shared.members(**task):
+            pass  # the first process writes them
+    _total(torch.zeros(1))
 
 
-@contextmanager
-def _summing(processes: Processes, downscaler: Downscaler) -> Iterator[Downscaler]:
-    """The downscaler with its share of the patches; at the end the processes wait for each other."""
+def _sharing(processes: Processes, downscaler: Downscaler) -> Downscaler:
+    """The downscaler with its share of the patches."""
+    return downscaler.sharded(Shard(processes.rank, processes.size, _total))
 
-    def total(x: Tensor) -> Tensor:
-        with _lost():
-            dense = x.contiguous()
-            dist.all_reduce(dense)
-        return dense
 
-    rank, world = processes.rank, processes.size
-    backend = "cpu:gloo,cuda:nccl" if downscaler.device.type == "cuda" else "gloo"
+def _total(x: Tensor) -> Tensor:
+    """Sum over all processes."""
     with _lost():
-        dist.init_process_group(backend, store=processes.board, rank=rank, world_size=world, timeout=PATIENCE)
-    yield downscaler.sharded(Shard(rank, world, total))
-    with _lost():
-        total(torch.zeros(1))  # or the first one could take the board away before the others have read it
-    dist.destroy_process_group()
+        dense = x.contiguous()
+        dist.all_reduce(dense)
+    return dense
 
 
 @contextmanager
@@ -136,23 +121,10 @@ def _lost() -> Iterator[None]:
         raise InputError("another process of this job has ended; see its message") from error
 
 
-def _send(processes: Processes, number: int, task: dict[str, Any]) -> None:
-    file = io.BytesIO()
-    torch.save(task, file)
+def _broadcast(task: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The first process's next task, in all processes."""
+    box: list[Any] = [task]
     with _lost():
-        processes.board.set(f"work/{number}", file.getvalue())
-        if number:  # all have read it, or there would be no sums of it
-            processes.board.delete_key(f"work/{number - 1}")
-
-
-def _receive(processes: Processes, number: int) -> dict[str, Any]:
-    """The next task; the first process may fetch the weather of the next time for long before."""
-    key = f"work/{number}"
-    with _lost():
-        while not processes.board.check([key]):
-            try:
-                processes.board.wait([key], CONTACT)
-            except dist.DistStoreError:
-                continue  # it has taken longer than that
-        task: dict[str, Any] = torch.load(io.BytesIO(processes.board.get(key)), weights_only=True)
-    return task
+        dist.broadcast_object_list(box, device=torch.device("cpu"))
+    found: dict[str, Any] = box[0]
+    return found

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from earth2_corrdiff.model.diagnostic import Diagnostic
+from earth2_corrdiff.model.diffusion.solvers import FEW_STEP
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.spec import SCHEDULES, CorrDiffSpec, Sampling
 from earth2_corrdiff.networks.kernels import tuned
@@ -39,18 +40,21 @@ def provenance(
     """
     spec = downscaler.spec
     what = downscaler.name.rpartition(":")[2] if isinstance(downscaler, Diagnostic) else "CorrDiff"
+    some = {"variables": ", ".join(spec.written)} if spec.written else {}
     packages = ("earth2_corrdiff", "earth2studio", "torch", "numpy", "zarr")
     attributes = {
         "title": f"{what} downscaling{synthetic_note(spec, synthetic)}",
         "source": source,
         "package": spec.name or spec.root,
         "package_sha256": spec.sha256,
+        **({"attribution": spec.attribution} if spec.attribution else {}),
         "synthetic": int(synthetic or spec.synthetic),
         "synthetic_source": int(synthetic),
         "seed": seed,
         "device": downscaler.device.type,
         "versions": json.dumps({name: version_of(name) for name in packages}),
         "command": command,
+        **some,
     }
     if isinstance(downscaler, Diagnostic):
         return attributes | {"model": downscaler.name, "acceleration": "none"}
@@ -86,6 +90,8 @@ def _levels(sampling: Sampling) -> dict[str, Any]:
     """The settings of its noise levels."""
     if sampling.schedule == "karras" and sampling.rho == 7:
         return {"sigma_min": float(sampling.sigma_min), "sigma_max": float(sampling.sigma_max)}
+    if sampling.schedule == FEW_STEP:
+        return {"schedule": ", ".join([FEW_STEP, *map("{:g}".format, sampling.levels[: sampling.steps])])}
     settings = (f"{name} {getattr(sampling, name):g}" for name in SCHEDULES[sampling.schedule])
     return {"schedule": ", ".join([sampling.schedule, *settings])}
 

@@ -19,11 +19,11 @@ from typing_extensions import TypedDict
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.times import Times, parse_time, to_leads, to_times
 from earth2_corrdiff.model.diffusion.noise import consecutive_seeds, drawn_seeds, member_seed
-from earth2_corrdiff.model.diffusion.solvers import SOLVERS
+from earth2_corrdiff.model.diffusion.solvers import FEW_STEP, SOLVERS
 from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling
 from earth2_corrdiff.service.errors import ServiceError, wrong
 from earth2_corrdiff.service.settings import Settings
-from earth2_corrdiff.sources import check_input
+from earth2_corrdiff.sources.checks import check_gappy, check_input
 
 ARRAY = "input_array"
 SEEDS = 2**63  # seeds are of 64 bits with a sign: what PyTorch's generators take
@@ -42,7 +42,7 @@ def _whole_number(text: str, info: ValidationInfo[dict[str, range]]) -> int:
 
 
 def _solver(text: str) -> str:
-    if text not in SOLVERS:
+    if text not in (*SOLVERS, FEW_STEP):
         raise wrong("solver", f"one of {', '.join(SOLVERS)}", repr(text))
     return text
 
@@ -139,8 +139,9 @@ def read_array(data: bytes, spec: CorrDiffSpec, max_cases: int) -> NDArray[np.fl
     values = values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
     with np.errstate(over="ignore"):  # infinite then, and refused below
         result = np.array(values, dtype=np.float32, order="C").reshape(-1, *want)
-    places = [(c, name) for c, name in enumerate(spec.inputs.names) if name in spec.whole_inputs]
-    bad = [name for c, name in places if not np.isfinite(result[..., c, :, :]).all()]
+    fields = {name: result[..., c, :, :] for c, name in enumerate(spec.inputs.names)}
+    whole = spec.whole_inputs
+    bad = [n for n, x in fields.items() if np.isinf(x).any() or (n in whole and np.isnan(x).any())]
     if bad:
         raise wrong(ARRAY, "finite everywhere", f"NaN or infinity in {', '.join(bad)}")
     return result
@@ -185,14 +186,33 @@ def check_weather(values: NDArray[np.float32], spec: CorrDiffSpec, times: Times 
     try:
         whole = [c for c, name in enumerate(spec.inputs.names) if name in spec.whole_inputs]
         check_input(values[..., whole, :, :], spec.whole_inputs, "the request", times)
+        for c, name in enumerate(spec.inputs.names if spec.missing_inputs else ()):
+            for case in values:
+                check_gappy(case[..., c, :, :], name, "the request")
     except InputError as error:
         text = str(error).removeprefix("the input from the request").lstrip()
         raise ServiceError(422, f"{ARRAY} must be {expected}; {text}", ARRAY, expected) from None
 
 
 def read_sampling(form: InferForm, default: Sampling) -> Sampling:
-    """The default sampling with the steps and solver of a request."""
-    return replace(default, solver=form.get("solver", default.solver), steps=form.get("steps", default.steps))
+    """The default sampling with the steps and solver of a request; errors as :func:`sampling_of`."""
+    return sampling_of(default, form.get("solver", default.solver), form.get("steps", default.steps))
+
+
+def sampling_of(default: Sampling, solver: str, steps: int) -> Sampling:
+    """The default sampling with another solver and other steps.
+
+    Raises
+    ------
+    ServiceError
+        422 where the package's network was not trained for it
+    """
+    if solver not in default.solvers:
+        raise wrong("solver", f"one of {', '.join(default.solvers)} for this package", repr(solver))
+    try:
+        return replace(default, solver=solver, steps=steps)
+    except InputError as error:
+        raise ServiceError(422, str(error), "steps", "fewer steps") from None
 
 
 def read_times(text: str | None, cases: int, needed: bool = False) -> Times | None:

@@ -311,9 +311,10 @@ class Engine:
     def _deliver(self, rows: list[Row], block: Tensor) -> None:
         """Hand each member ``[Co, H, W]`` of a block to its client."""
         for row, field in zip(rows, block.numpy(force=True), strict=True):
+            gaps = row.ticket.missing(row.case)
             if not row.ticket.finish(row):
                 continue
-            if np.isfinite(field).all():
+            if (np.isfinite(field) if gaps is None else np.isfinite(field) != gaps).all():
                 row.ticket.give(Member(row.case, row.sample, field))
                 continue
             logger.error("member {} of a request is not finite", row.sample)

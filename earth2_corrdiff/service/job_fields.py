@@ -162,8 +162,11 @@ def _coarse(ds: xr.Dataset, quantity: Quantity, time: int) -> tuple[Array, Wind 
 
 
 def _nearest(ds: xr.Dataset) -> tuple[Any, Any]:
-    """Row and column ``[H, W]`` of the coarse cell nearest each fine one."""
+    """Row and column ``[H, W]`` of the coarse cell nearest each fine one, or around it."""
     fine, coarse = maps.mesh_of(ds), maps.mesh_of(ds, COARSE)
+    if ds["lat" + COARSE].ndim == 2:
+        (H, W), (h, w) = fine.lat.shape, coarse.lat.shape
+        return (np.arange(H) * h // H)[:, None], np.arange(W) * w // W
     lat, lon = coarse.lat[:, 0], coarse.lon[0]
     return _closest(lat, fine.lat), _closest(lon, turned(fine.lon, lon.mean()))
 

@@ -25,7 +25,9 @@ from earth2_corrdiff.service import job_fields, mesh_geometry
 from earth2_corrdiff.store import reader
 
 SHADES = 128
-PROVENANCE = ("package", "source", "solver", "number_of_steps", "seed", "precision", "device")
+PROVENANCE = (
+    *("package", "attribution", "source", "solver", "number_of_steps", "seed", "precision", "device"),
+)
 
 
 @lru_cache(maxsize=8)

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.times import Leads, Times, distinct, lead_text, time_text, to_leads, to_times
 from earth2_corrdiff.model.diffusion.noise import fresh_seed
-from earth2_corrdiff.model.diffusion.solvers import SOLVERS
+from earth2_corrdiff.model.diffusion.solvers import FEW_STEP, SOLVERS
 from earth2_corrdiff.model.spec import CorrDiffSpec
+from earth2_corrdiff.service.decode import sampling_of
 from earth2_corrdiff.service.engine import RETRY, Engine
 from earth2_corrdiff.service.errors import ServiceError, wrong
 from earth2_corrdiff.service.job import Order
@@ -23,8 +24,8 @@ from earth2_corrdiff.service.settings import Settings
 from earth2_corrdiff.sources import Forecast, Inputs, Source, make_forecast, make_source
 from earth2_corrdiff.sources.registry import FORECASTS
 
-Solver = Literal["euler", "heun", "stochastic", "dpmpp_2m", "trigflow"]
-assert get_args(Solver) == SOLVERS  # noqa: S101 - a type must be spelled out
+Solver = Literal["euler", "heun", "stochastic", "dpmpp_2m", "trigflow", "few_step"]
+assert get_args(Solver) == (*SOLVERS, FEW_STEP)  # noqa: S101 - a type must be spelled out
 Text = Annotated[str, Field(max_length=64)]
 SEEDS = 2**63  # what the generators of PyTorch take
 
@@ -90,6 +91,7 @@ def read_order(
         seed=seed if seed is not None else fresh_seed(),
         lead_time=() if leads is None else tuple(lead_text(lead).replace(" ", "") for lead in leads),
     )
+    sampling_of(sampling, order.solver, order.steps)  # raises if the package's network cannot do it
     source = _source(name, leads is not None)
     _check_source(source, times, leads, spec)
     size = largest_size(order, spec)

@@ -15,9 +15,10 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from queue import SimpleQueue
 from time import time as now
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import xarray as xr
@@ -28,11 +29,17 @@ from earth2_corrdiff.model.spec import CorrDiffSpec
 from earth2_corrdiff.run.downscaling import Downscaling, Options
 from earth2_corrdiff.service.engine import Engine
 from earth2_corrdiff.service.errors import ServiceError, internal
-from earth2_corrdiff.service.job import Job
+from earth2_corrdiff.service.job import Job, Order
 from earth2_corrdiff.service.jobs import Jobs
 from earth2_corrdiff.service.metrics import Metrics
+from earth2_corrdiff.service.settings import Settings
 from earth2_corrdiff.sources import Forecast, Inputs, Source, make_forecast, make_source
+from earth2_corrdiff.sources.parts import labelled
 
+if TYPE_CHECKING:
+    from earth2_corrdiff.model.options import ModelOptions
+
+COMMAND = "POST /v1/downscale"
 AT_ONCE = 2  # one fetches while another computes
 FULL = (errno.ENOSPC, errno.EDQUOT)
 PATH = re.compile(r"(?<![\w:/.])/[^\s;,:()']+/")
@@ -51,10 +58,12 @@ class Runner:
         All jobs
     engine : Engine
         Owner of the device
+    settings : Settings
+        Those of the service
     """
 
-    def __init__(self, jobs: Jobs, engine: Engine) -> None:
-        self.jobs, self.engine = jobs, engine
+    def __init__(self, jobs: Jobs, engine: Engine, settings: Settings) -> None:
+        self.jobs, self.engine, self.settings = jobs, engine, settings
         self._queue: SimpleQueue[Job] = SimpleQueue()
         self._threads: list[threading.Thread] = []
 
@@ -88,11 +97,42 @@ class Runner:
     def _run(self, job: Job) -> None:
         _check_wanted(job)
         job.change(state="running", stage="fetching the coarse input", started=now())
-        order = job.order
-        source = make_forecast(order.source) if order.lead_time else make_source(order.source)
+        if self.settings.scheduler is not None and self.settings.options is not None:
+            on_workers(job, self.settings.scheduler, self.settings.options)
+            return
+        source = source_of(job.order)
         weather = held(source, job, self.engine.spec, self.jobs.metrics)
         job.change(stage="waiting for the device")
         self.engine.submit_steps(lambda model: steps(job, weather, model)).result()
+
+
+def source_of(order: Order) -> Source | Forecast:
+    """The source of an order."""
+    return make_forecast(order.source) if order.lead_time else make_source(order.source)
+
+
+def on_workers(job: Job, scheduler: str, options: ModelOptions) -> None:
+    """The job on the workers of a cluster, which fetch its input, too."""
+    from earth2_corrdiff.run.cluster import ClusterRun, Recipe, connected
+
+    order = job.order
+    model = replace(options, steps=order.steps, solver=order.solver)
+    how = Options(order.seed, command=COMMAND, number_of_samples=order.samples)
+    data = (partial(source_of, order), job.store.absolute(), how, order.lead_time or None)
+    with connected(None, scheduler) as client:
+        run = ClusterRun(client, Recipe(order.times, model, *data), partial(_denoised, job))
+        job.change(stage="waiting for the workers")
+        with closing(cast(Generator[object], iter(run))) as members:
+            job.change(stage="denoising", denoisings=run.evaluations)
+            for _ in members:
+                job.change(written=run.written)
+
+
+def _denoised(job: Job, count: int) -> None:
+    """Count denoising steps."""
+    _check_wanted(job)
+    # at most: a block that did not fit the memory is counted again
+    job.change(denoised=min(job.denoised + count, job.denoisings))
 
 
 def steps(job: Job, weather: Source | Forecast, model: CorrDiff) -> Iterator[None]:
@@ -100,16 +140,10 @@ def steps(job: Job, weather: Source | Forecast, model: CorrDiff) -> Iterator[Non
     _check_wanted(job)
     order = job.order
 
-    def denoised(count: int) -> None:
-        _check_wanted(job)
-        # at most: a block that did not fit the memory is counted again
-        job.change(denoised=min(job.denoised + count, job.denoisings))
-
     sampling = replace(model.downscaler.sampling, steps=order.steps, solver=order.solver)
-    command = "POST /v1/downscale"
-    options = Options(order.seed, command=command, number_of_samples=order.samples, sampling=sampling)
+    options = Options(order.seed, command=COMMAND, number_of_samples=order.samples, sampling=sampling)
     leads = order.lead_time or None
-    run = Downscaling(order.times, model, weather, job.store, options, denoised, leads)
+    run = Downscaling(order.times, model, weather, job.store, options, partial(_denoised, job), leads)
     job.change(stage="denoising", denoisings=run.evaluations)
     with closing(cast(Generator[object], iter(run))) as members:  # closes the store when it ends
         for _ in members:
@@ -140,13 +174,13 @@ def held(source: Source | Forecast, job: Job, spec: CorrDiffSpec, metrics: Metri
             metrics.fetch(source.name, worked=False)
             raise
         metrics.fetch(source.name, worked=True)
-    plane = {"variable": wanted, "lat": grid.lat, "lon": grid.lon}
-    axes: dict[str, Any] = {**cases.axes, **plane}
+    axes: dict[str, Any] = {**cases.axes, "variable": wanted}
     values = np.stack(fields)
     if cases.leads is None:  # several cases may share a time, and each may have several
         axes["time"], first = np.unique(np.concatenate(times), return_index=True)
         values = values.reshape(-1, *values.shape[-3:])[first]
-    array = xr.DataArray(values.reshape([len(axis) for axis in axes.values()]), axes, tuple(axes))
+    values = values.reshape(*map(len, axes.values()), *grid.shape)
+    array = labelled(values, axes, grid.lat, grid.lon)
 
     def analysis(time: Any, variable: Sequence[str]) -> xr.DataArray:
         return array.sel(time=np.atleast_1d(time), variable=list(variable))

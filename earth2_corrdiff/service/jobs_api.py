@@ -18,7 +18,6 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from earth2_corrdiff import plotting
 from earth2_corrdiff.base.errors import DamageError
-from earth2_corrdiff.model.diffusion.solvers import SOLVERS
 from earth2_corrdiff.service import job_fields
 from earth2_corrdiff.service.archives import zipped
 from earth2_corrdiff.service.bounded_threads import BoundedThreads
@@ -56,7 +55,7 @@ def add_jobs(app: FastAPI, settings: Settings, engine: Engine) -> Jobs:
         Call its ``close`` when the service stops
     """
     jobs = Jobs(settings.jobs, Keeping(settings.keep_jobs), settings.max_jobs, engine.metrics)
-    runner = Runner(jobs, engine)
+    runner = Runner(jobs, engine, settings)
     app.include_router(_orders(jobs, runner, engine, settings))
     app.include_router(_watching(jobs, engine, settings))
     app.include_router(_results(jobs))
@@ -77,7 +76,7 @@ def _orders(jobs: Jobs, runner: Runner, engine: Engine, settings: Settings) -> A
             "package": {"name": spec.name or spec.root, "synthetic": spec.synthetic},
             "lead_time_hours": list(spec.lead_time_hours),
             "sources": list(settings.sources),
-            "solvers": list(SOLVERS),
+            "solvers": list(sampling.solvers),
             "defaults": {
                 "time": EXAMPLE,
                 "samples": min(spec.number_of_samples, settings.max_samples),

@@ -119,6 +119,11 @@ class Ticket:
             self._prepared[case] = downscaler.prepare(coarse, lead, time)
         return self._prepared[case]
 
+    def missing(self, case: int) -> NDArray[np.bool_] | None:
+        """True for output cells of a case without a value, ``[Co, H, W]``; None where all have one."""
+        gaps = self._prepared[case].missing if case in self._prepared else None
+        return None if gaps is None else gaps[0].numpy(force=True)
+
     def finish(self, row: Row) -> bool:
         """True if the request still waits for this member, which is done; called in the order of the rows."""
         with self._changed:

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.errors import InputError
+
+if TYPE_CHECKING:
+    from earth2_corrdiff.model.options import ModelOptions
 
 MIB = 2**20
 
@@ -40,6 +43,10 @@ class Settings:
         Folder of the jobs of ``/v1/downscale``
     sources : tuple[str, ...]
         Accepted sources of jobs: nothing else is opened
+    scheduler : str | None
+        Address or file of a Dask scheduler whose workers compute the jobs; by default this process does
+    options : ModelOptions | None
+        Of the model that those workers load
 
     Raises
     ------
@@ -65,6 +72,8 @@ class Settings:
     max_times: int = _limit(16, "most times of one job")
     keep_jobs: int = _limit(20, "finished jobs that are kept; the oldest is removed first")
     sources: tuple[str, ...] = ("demo",)
+    scheduler: str | None = None
+    options: ModelOptions | None = None
 
     def __post_init__(self) -> None:
         for item in fields(self):

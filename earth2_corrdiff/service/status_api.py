@@ -13,7 +13,6 @@ from starlette.responses import JSONResponse, Response
 
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.variables import cf_attributes
-from earth2_corrdiff.model.diffusion.solvers import SOLVERS
 from earth2_corrdiff.model.spec import CorrDiffSpec
 from earth2_corrdiff.run.provenance import version_of
 from earth2_corrdiff.service.engine import RETRY, Engine
@@ -76,6 +75,7 @@ def _metadata(engine: Engine, settings: Settings) -> dict[str, Any]:
             "name": spec.name or spec.root,
             "sha256": spec.sha256,
             "synthetic": spec.synthetic,
+            "attribution": spec.attribution,
             "stages": spec.inference_mode,
             "lead_time_hours": list(spec.lead_time_hours),
         },
@@ -86,7 +86,7 @@ def _metadata(engine: Engine, settings: Settings) -> dict[str, Any]:
         },
         "output": {"variables": _variables(spec.output_variables), "grid": _grid(spec.output_grid, "output")},
         "defaults": {"samples": 1, "steps": sampling.steps, "solver": sampling.solver, "seed": "drawn"},
-        "solvers": list(SOLVERS),
+        "solvers": list(sampling.solvers),
         "limits": {name: getattr(settings, name) for name in LIMITS},
         "device": device,
         "precision": precision,

@@ -175,13 +175,15 @@ def check_input(
     """
     fields = np.asarray(x.numpy(force=True) if hasattr(x, "numpy") else x)
     name = getattr(source, "name", source)
+    if not variables:
+        return
     for index, when in _each_time(fields, times):
         fault = _fault(fields[index], [str(variable) for variable in variables])
         if fault:
             raise InputError(f"the input from {name}{when} cannot be used: {fault}")
 
 
-def check_gappy(field: NDArray[Any], variable: str, source: str, time: np.datetime64) -> None:
+def check_gappy(field: NDArray[Any], variable: str, source: str, time: np.datetime64 | None = None) -> None:
     """Refuse a field that may have gaps, like sea ice, where it has no values, or implausible ones.
 
     Of a percentage that is nowhere above 1, which may be right, a warning is logged.
@@ -192,6 +194,7 @@ def check_gappy(field: NDArray[Any], variable: str, source: str, time: np.dateti
         Names the variable, its values, and the range that is expected
     """
     finite, known = field[np.isfinite(field)], plausible(variable)
+    when = "" if time is None else f" at {time_text(time)}"
     fault = (
         None if finite.size else f"it has no {variable} (NaN everywhere); the source lacks it at this time"
     )
@@ -199,10 +202,14 @@ def check_gappy(field: NDArray[Any], variable: str, source: str, time: np.dateti
         verdict = known.verdict(float(finite.min()), float(finite.max()))
         fault = verdict and f"{variable} is {verdict}"
         if known.unit == "%" and 0 < finite.max() <= 1:
-            text = "{}: {} at {} is at most {:.3g} %; it looks like a fraction"
-            logger.warning(text, source, variable, time_text(time), float(finite.max()))
+            text = "{}: {}{} is at most {:.3g} %; it looks like a fraction"
+            logger.warning(text, source, variable, when, float(finite.max()))
+    if np.isinf(field).any():
+        fault = f"{variable} is infinite at {int(np.isinf(field).sum())} of {field.size} points"
+    elif fault is None and (sentinel := _sentinel(variable, field)):
+        fault = f"{variable} {sentinel}"
     if fault:
-        raise InputError(f"the input from {source} at {time_text(time)} cannot be used: {fault}")
+        raise InputError(f"the input from {source}{when} cannot be used: {fault}")
 
 
 def cleaned(
@@ -282,7 +289,7 @@ def _sentinel(variable: str, layer: NDArray[Any]) -> str | None:
     found, count = sentinels_to_nan(layer, variable)
     if not count:
         return None
-    number = float(layer[np.isnan(found)][0])
+    number = float(layer[np.isnan(found) & ~np.isnan(layer)][0])
     return (
         f"has {number:g} at {count} of {layer.size} points; {number:g} stands for a missing value: fill it, "
         "or use another source"

@@ -74,7 +74,13 @@ def fetch(
 
 def _fetch_one(source: Source, time: np.datetime64, names: list[str], lat: Axis, lon: Axis) -> Field:
     """Fields [C, h, w] of one time, float32."""
-    array = in_order(source(np.array([time]), names), names, ("lat", "lon"), source.name)
+    array = source(np.array([time]), names)
+    if "lat" in array.coords and array["lat"].ndim == 2:
+        raise InputError(
+            f"the source {source.name} is on a grid with 2-D lat and lon, which the package does not take; "
+            "interpolate it to 1-D lat and lon first"
+        )
+    array = in_order(array, names, ("lat", "lon"), source.name)
     values, exact = cut_out(array, lat, lon, source.name)
     if not exact:
         logger.info(

@@ -20,11 +20,12 @@ from loguru import logger
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.object_path import AnyPath
 from earth2_corrdiff.base.times import Leads, Times, lead_text, positions, time_text, to_leads, to_times
 from earth2_corrdiff.sources.forecasts import ForecastSource
 from earth2_corrdiff.sources.formats import files_of, is_grib, open_dataset
 from earth2_corrdiff.sources.gridded import GriddedFile
-from earth2_corrdiff.sources.parts import Part, Parts
+from earth2_corrdiff.sources.parts import Part, Parts, labelled
 
 Key = tuple[int, str]
 """A row of the table of all files, and a variable of it."""
@@ -82,8 +83,8 @@ class FileAnalyses:
         for missing in [name for name in names if name not in self.variables]:
             raise InputError(f"{self._parts.name} has no {missing}; it has {', '.join(self.variables)}")
         values = _stacked(self._parts, [self._find(time, names) for time in times])
-        coords = {"time": times, "variable": names, "lat": self._parts.lat, "lon": self._parts.lon}
-        return xr.DataArray(values, coords, ("time", "variable", "lat", "lon"))
+        leading = {"time": times, "variable": names}
+        return labelled(values, leading, self._parts.lat, self._parts.lon)
 
     def _find(self, time: np.datetime64, names: list[str]) -> list[Key]:
         """Rows of the variables of a time: all of one run, that of the shortest lead time that has them."""
@@ -186,9 +187,8 @@ class FileForecasts:
         times, leads = to_times(np.atleast_1d(time)), to_leads(np.atleast_1d(lead_time))
         values = _stacked(self._parts, [self._find(t, lead, coarse, names) for t in times for lead in leads])
         values = values.reshape(times.size, leads.size, *values.shape[1:])
-        coords = {"time": times, "lead_time": leads, "variable": names}
-        coords |= {"lat": self._parts.lat, "lon": self._parts.lon}
-        return xr.DataArray(values, coords, ("time", "lead_time", "variable", "lat", "lon"))
+        leading = {"time": times, "lead_time": leads, "variable": names}
+        return labelled(values, leading, self._parts.lat, self._parts.lon)
 
     def _find(
         self, time: np.datetime64, lead: np.timedelta64, coarse: int | None, names: list[str]
@@ -234,8 +234,8 @@ def open_parts(path: str | Path, rename: Mapping[str, str] | None = None) -> Par
         raise
 
 
-def _open(path: Path, rename: Mapping[str, str]) -> Part:
-    if path.is_file() and is_grib(path):
+def _open(path: AnyPath, rename: Mapping[str, str]) -> Part:
+    if isinstance(path, Path) and path.is_file() and is_grib(path):
         from earth2_corrdiff.sources.grib import GribFile
 
         return GribFile(path, rename)

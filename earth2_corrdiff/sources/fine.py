@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from earth2_corrdiff.base.cases import Case
 from earth2_corrdiff.base.errors import InputError, UnavailableError, first_line
 from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.object_path import AnyPath, as_path
 from earth2_corrdiff.base.times import Times, positions, time_text
 from earth2_corrdiff.base.units import Conversion, conversion
 from earth2_corrdiff.demo import DemoWeather
@@ -328,12 +329,12 @@ def open_fine(
         If there is no such source, or it has forecasts
     """
     if least_lead is not None:
-        path = Path(str(given).removeprefix("file:")).expanduser()
+        path = _file(given)
         return RunFields(open_dataset(path), str(path), str(path), names or {}, least_lead)
     if given == "demo" or isinstance(given, DemoWeather):
         return DemoFields("demo", names)
     if isinstance(given, Path) or (isinstance(given, str) and given.partition(":")[0] not in KINDS):
-        path = Path(str(given).removeprefix("file:")).expanduser()
+        path = _file(given)
         if not are_regular(path):
             return FileFields(open_dataset(path), str(path), str(path), names)
         given = f"file:{path}"
@@ -349,7 +350,13 @@ def analyses_of(given: Any, reason: str) -> Source:
     return source
 
 
-def are_regular(path: Path) -> bool:
+def _file(given: Any) -> AnyPath:
+    """The path or URL of ``PATH`` or ``file:PATH``."""
+    text = str(given)
+    return as_path(text if text.startswith("file://") else text.removeprefix("file:")).expanduser()
+
+
+def are_regular(path: AnyPath) -> bool:
     """True for GRIB, a folder of files, a pattern, or several files: sources read them, on regular grids."""
     if path.is_file():
         return is_grib(path)

@@ -5,11 +5,19 @@
 from __future__ import annotations
 
 import glob
+import hashlib
+import os
 import warnings
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from loguru import logger
+
 from earth2_corrdiff.base.errors import InputError, first_line
+from earth2_corrdiff.base.files import make_folder, whole, writing
+from earth2_corrdiff.base.object_path import AnyPath, ObjectPath, as_path, check_reached
 from earth2_corrdiff.base.zarr_members import check_codecs
 
 if TYPE_CHECKING:
@@ -35,14 +43,14 @@ ZARR_FILES = ("zarr.json", ".zgroup", ".zmetadata", ".zattrs")
 
 
 def open_dataset(
-    path: Path, what: str = "file", use: str = "a NetCDF or Zarr; GRIB as file:PATH"
+    path: AnyPath, what: str = "file", use: str = "a NetCDF or Zarr; GRIB as file:PATH"
 ) -> xr.Dataset:
     """Open a NetCDF or Zarr lazily, whatever is in it.
 
     Parameters
     ----------
-    path : Path
-        The file, or the folder of the Zarr
+    path : Path or ObjectPath
+        The file, or the folder of the Zarr; another file of an object store is downloaded
     what : str, optional
         What it is used as, for messages
     use : str, optional
@@ -56,11 +64,14 @@ def open_dataset(
     if not path.exists():
         raise InputError(f"there is no {what} {path}; use {use}")
     refuse_others(path)
+    if isinstance(path, ObjectPath) and not is_zarr(path):
+        path = downloaded(path)
     try:
         return open_lazily(path)
     except InputError:
         raise
     except Exception as error:  # every engine has its own
+        check_reached(error, path)
         reason = first_line(error, 160)
         if "decode" in reason and "time" in reason:
             raise InputError(
@@ -71,7 +82,7 @@ def open_dataset(
         ) from error
 
 
-def open_lazily(path: Path) -> xr.Dataset:
+def open_lazily(path: AnyPath) -> xr.Dataset:
     """Open a NetCDF or Zarr; errors of the libraries are not explained.
 
     Consolidated metadata of a Zarr are used where there are any.
@@ -87,18 +98,26 @@ def open_lazily(path: Path) -> xr.Dataset:
     with warnings.catch_warnings():  # a Zarr without consolidated metadata is read all the same
         warnings.simplefilter("ignore", RuntimeWarning)
         warnings.filterwarnings("ignore", "Numcodecs codecs are not in the Zarr version 3")
+        if isinstance(path, ObjectPath):
+            return xr.open_dataset(path.zarr(read_only=True), engine="zarr")  # type: ignore[arg-type]
         return xr.open_dataset(path, engine="zarr" if is_zarr(path) else None)
 
 
-def is_zarr(path: Path) -> bool:
+def is_zarr(path: AnyPath) -> bool:
     """True if a path is a Zarr store by its contents, or is named like one."""
     return ".zarr" in path.suffixes or any((path / name).is_file() for name in ZARR_FILES)
 
 
-def is_grib(path: Path) -> bool:
+def is_grib(path: AnyPath) -> bool:
     """True if a file is GRIB, of whichever edition, maybe behind the header of a bulletin."""
+    return _is_grib(_head(path))
+
+
+def _head(path: AnyPath) -> bytes:
+    if isinstance(path, ObjectPath):
+        return path.read_bytes(HEAD)
     with path.open("rb") as file:
-        return _is_grib(file.read(HEAD))
+        return file.read(HEAD)
 
 
 def _is_grib(head: bytes) -> bool:
@@ -111,14 +130,13 @@ def _is_grib(head: bytes) -> bool:
     )
 
 
-def is_netcdf(path: Path) -> bool:
+def is_netcdf(path: AnyPath) -> bool:
     """True if a file is a NetCDF of either kind, or HDF5."""
-    with path.open("rb") as file:
-        head = file.read(HEAD)
+    head = _head(path)
     return head.startswith(CLASSIC) or any(head[at:].startswith(HDF5) for at in (0, 512, 1024, 2048))
 
 
-def refuse_others(path: Path) -> None:
+def refuse_others(path: AnyPath) -> None:
     """Refuse what is neither NetCDF nor Zarr, and name what it is.
 
     Raises
@@ -130,8 +148,7 @@ def refuse_others(path: Path) -> None:
         return
     if path.is_dir():
         raise InputError(f"cannot open {path} as Zarr: the folder has no metadata; is it complete?")
-    with path.open("rb") as file:
-        head = file.read(HEAD)
+    head = _head(path)
     if not head:
         raise InputError(f"cannot open {path} as NetCDF, GRIB or Zarr (it is empty); is it complete?")
     for magic, what in OTHERS:
@@ -139,12 +156,14 @@ def refuse_others(path: Path) -> None:
             raise InputError(f"{path} is {what}")
 
 
-def files_of(given: str | Path) -> list[Path]:
-    """Files of a path, a folder, a pattern, or several of these with commas between, in order.
+def files_of(given: str | AnyPath) -> list[AnyPath]:
+    """Files of a path or URL, a folder, a pattern, or several of these with commas between, in order.
+
+    What a URL names is downloaded, apart from Zarr.
 
     Parameters
     ----------
-    given : str or Path
+    given : str, Path or ObjectPath
         A file; a Zarr store; a folder of GRIB or NetCDF files; a pattern like ``run/*.grib2``, in which
         ``**`` goes into folders; or several
 
@@ -153,7 +172,13 @@ def files_of(given: str | Path) -> list[Path]:
     InputError
         If there is none
     """
-    path = Path(given).expanduser()
+    text = str(given)
+    if "://" in text and "," in text:
+        return [file for part in text.split(",") if part.strip() for file in files_of(part.strip())]
+    path = as_path(given)
+    if isinstance(path, ObjectPath):
+        return _objects(path)
+    path = path.expanduser()
     if path.is_dir() and not is_zarr(path):
         return _folder(path)
     if path.exists():
@@ -168,17 +193,63 @@ def files_of(given: str | Path) -> list[Path]:
     raise InputError(f"there is no file {path}; use a NetCDF, GRIB or Zarr")
 
 
-def _folder(folder: Path) -> list[Path]:
+def _objects(path: ObjectPath) -> list[AnyPath]:
+    """Files of a URL, a folder or a pattern in an object store: Zarr as it is, others downloaded."""
+    found: list[ObjectPath] = [path]
+    parts = path.url.split("/")
+    if set("*?[") & set(path.url) or not (is_zarr(path) or path.is_file()):
+        fixed = next((i for i, part in enumerate(parts) if set("*?[") & set(part)), len(parts))
+        folder, pattern = replace(path, url="/".join(parts[:fixed])), parts[fixed:] or ["*"]
+        keys = sorted({_file_or_zarr(key) for key, *_ in folder.entries()})
+        named = [key.split("/") for key in keys if pattern != ["*"] or not key.startswith(".")]
+        found = [folder / "/".join(key) for key in named if _matches(key, pattern)]
+        found = [each for each in found if is_zarr(each) or _is_field(each)]
+    if not found:
+        raise InputError(f"no NetCDF, GRIB or Zarr is at {path}; give a file, a folder or a pattern")
+    return [each if is_zarr(each) else downloaded(each) for each in found]
+
+
+def _file_or_zarr(key: str) -> str:
+    """An object, or the Zarr whose metadata it holds."""
+    folder, _, name = key.rpartition("/")
+    return folder if name in ZARR_FILES else key
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    """True if a path matches a pattern, part by part; ``**`` stands for any number of parts."""
+    if not pattern or not parts:
+        return parts == pattern
+    if pattern[0] == "**":
+        return _matches(parts, pattern[1:]) or _matches(parts[1:], pattern)
+    return fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+
+
+def downloaded(path: ObjectPath) -> Path:
+    """A copy of an object in Earth2Studio's cache; one that has changed since is downloaded again."""
+    about = path.stat()
+    mark = hashlib.sha256(f"{path} {about['e_tag']} {about['last_modified']}".encode()).hexdigest()
+    caches = (os.environ.get(name) for name in ("EARTH2STUDIO_DATA_CACHE", "EARTH2STUDIO_CACHE"))
+    cache = Path(next(filter(None, caches), "~/.cache/earth2studio")).expanduser()
+    file = cache / "objects" / mark[:16] / path.name
+    if not file.exists():
+        logger.info("downloading {} ({:.1f} MB) to {}", path, about["size"] / 1e6, file)
+        make_folder(file.parent, "; point EARTH2STUDIO_CACHE to another folder")
+        with writing(file), whole(file) as part:
+            path.download(part)
+    return file
+
+
+def _folder(folder: Path) -> list[AnyPath]:
     found = _fields([path for path in sorted(folder.iterdir()) if not path.name.startswith(".")])
     if not found:
         raise InputError(f"the folder {folder} holds no NetCDF, GRIB or Zarr; give the folder of the files")
     return found
 
 
-def _fields(paths: list[Path]) -> list[Path]:
+def _fields(paths: list[Path]) -> list[AnyPath]:
     """Those of these paths that are NetCDF, GRIB or Zarr."""
     return [path for path in paths if is_zarr(path) or (path.is_file() and _is_field(path))]
 
 
-def _is_field(path: Path) -> bool:
-    return path.suffix != ".idx" and (is_netcdf(path) or is_grib(path))
+def _is_field(path: AnyPath) -> bool:
+    return not path.name.endswith(".idx") and (is_netcdf(path) or is_grib(path))

@@ -1,11 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Fields of one NetCDF or Zarr on a regular grid, by time, lead time and coarse member."""
+"""Fields of one NetCDF or Zarr on a grid, by time, lead time and coarse member."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.object_path import AnyPath
 from earth2_corrdiff.base.times import Leads, Times
 from earth2_corrdiff.base.units import conversion
 from earth2_corrdiff.sources.names import named, offered
@@ -22,13 +22,13 @@ MEMBERS = ("ensemble", "number", "member", "realization", "ensemble_member")
 
 
 class GriddedFile:
-    """A Dataset on a regular grid, as rows of fields.
+    """A Dataset on a grid, as rows of fields.
 
     Parameters
     ----------
     data : xr.Dataset
         As opened; a lone DataArray is a Dataset of one variable with a dimension ``variable``
-    path : Path
+    path : Path or ObjectPath
         Its file, for messages
     rename : Mapping[str, str], optional
         Earth2Studio's names of the file's own
@@ -36,7 +36,7 @@ class GriddedFile:
     Attributes
     ----------
     lat, lon : np.ndarray
-        [h] and [w], degrees
+        [h] and [w], or both [h, w], degrees
     valid, lead, member : np.ndarray
         [N]: of each row the valid time, the lead time (NaT where the file has none), and the number of the
         coarse member (-1 where it has none)
@@ -51,7 +51,7 @@ class GriddedFile:
     lead: Leads
     member: NDArray[np.int64]
 
-    def __init__(self, data: xr.Dataset, path: Path, rename: Mapping[str, str] | None = None) -> None:
+    def __init__(self, data: xr.Dataset, path: AnyPath, rename: Mapping[str, str] | None = None) -> None:
         self.path, self.renamed = path, frozenset(rename or {}) & set(map(str, data.variables))
         self._file = data
         data = named(data, rename)
@@ -91,7 +91,7 @@ class GriddedFile:
         if self._member_dim is not None:
             where[self._member_dim] = row % self._members
         array = array.isel({dim: i for dim, i in where.items() if dim in array.dims})
-        field: NDArray[Any] = array.transpose("lat", "lon").to_numpy()
+        field: NDArray[Any] = array.transpose(*_plane(self._data)).to_numpy()
         return field
 
     def close(self) -> None:
@@ -99,23 +99,28 @@ class GriddedFile:
         self._file.close()
 
 
-def _fields(data: xr.Dataset, path: Path, rows: TimeRows) -> xr.Dataset:
+def _fields(data: xr.Dataset, path: AnyPath, rows: TimeRows) -> xr.Dataset:
     """The fields of a dataset, whose dimensions are those of time, of members, lat and lon."""
-    times = time_names(data)
-    fields = [name for name in data.data_vars if {"lat", "lon"} <= set(data[name].dims) and name not in times]
+    times, plane = time_names(data), set(_plane(data))
+    fields = [name for name in data.data_vars if plane <= set(data[name].dims) and name not in times]
     names = [name for name in fields if data[name].dtype.kind in "fiub"]
-    axes = [data[axis] if axis in data.variables else None for axis in ("lat", "lon")]
-    if not names or any(axis is None or axis.ndim != 1 for axis in axes):
+    if not names or not {"lat", "lon"} <= set(data.variables) or len(plane) != 2:
         raise InputError(
-            f"{path} must hold fields on 1-D lat and lon; got the variables {_listed(data.data_vars)} "
-            f"with the dimensions {_listed(data.dims)}"
+            f"{path} must hold fields on 1-D lat and lon, or on a grid with 2-D ones; got the variables "
+            f"{_listed(data.data_vars)} with the dimensions {_listed(data.dims)}"
         )
     data = data[names]
-    kept = {"lat", "lon", *rows.dims, *MEMBERS}
+    kept = {*plane, *rows.dims, *MEMBERS}
     for dim, size in data.sizes.items():
         if dim not in kept and size > 1:
             raise InputError(f"{path} has the dimension {dim} of length {size}; {_way_out(str(dim))}")
     return data.squeeze([dim for dim in data.dims if dim not in kept], drop=True)
+
+
+def _plane(data: xr.Dataset) -> tuple[str, ...]:
+    """The two dimensions of fields: lat and lon, or those of 2-D ones."""
+    lat, lon = (data.variables[axis].dims if axis in data.variables else () for axis in ("lat", "lon"))
+    return tuple(map(str, lat)) if len(lat) == 2 and lat == lon else ("lat", "lon")
 
 
 def _member_axis(data: xr.Dataset) -> str | None:
@@ -123,7 +128,7 @@ def _member_axis(data: xr.Dataset) -> str | None:
     return next((dim for dim in MEMBERS if dim in data.dims), None)
 
 
-def _numbers(data: xr.Dataset, dim: str | None, path: Path) -> NDArray[np.int64]:
+def _numbers(data: xr.Dataset, dim: str | None, path: AnyPath) -> NDArray[np.int64]:
     """Numbers of the coarse members; empty where there are none."""
     if dim is None:
         return np.empty(0, dtype=np.int64)

@@ -7,13 +7,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from loguru import logger
 
 from earth2_corrdiff.base.cases import Cases
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.times import Times
+from earth2_corrdiff.base.times import Times, time_text
 from earth2_corrdiff.sources.checks import check_gappy, check_input
 from earth2_corrdiff.sources.fetch import fetch
 from earth2_corrdiff.sources.forecasts import Forecast
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from earth2_corrdiff.base.grid import Grid
     from earth2_corrdiff.model.spec import CorrDiffSpec
+    from earth2_corrdiff.sources.coarse import BlockMeans
 
 RECENT = 4
 """Days that are kept: those of a valid time, and the next one's."""
@@ -90,7 +93,7 @@ class Inputs:
 
     @property
     def whole(self) -> list[str]:
-        """Those of the model's variables that may have no gaps: not sea ice and snow, which it fills."""
+        """Those of the model's variables that may have no gaps."""
         return list(self.variables if self.spec is None else self.spec.whole_inputs)
 
     def times(self, number: int) -> Times:
@@ -139,24 +142,47 @@ class Inputs:
 
         source = self.source.at(self.cases[number])
         daily = self.spec is not None and self.spec.daily_hour is not None
-        read = self._kept_day if daily else self._fetch
+        read = self._kept_day if daily else self.read
         fields = [read(source, time, tuple(names)) for time in self.times(number)]
         return torch.stack(fields) if len(fields) > 1 else fields[0]
 
-    def _fetch(self, source: Source, time: np.datetime64, names: tuple[str, ...]) -> Tensor:
+    def read(self, source: Source, time: np.datetime64, names: tuple[str, ...]) -> Tensor:
         """Fields ``[C (+ 1), h, w]`` of one time, checked."""
-        x, coords = fetch(source, time, names, self.grid.lat, self.grid.lon)
+        import torch
+
+        if self._means is None:
+            x = fetch(source, time, names, self.grid.lat, self.grid.lon)[0][0]
+        else:
+            x = torch.from_numpy(self._means(source(np.array([time]), names), names, source.name))
         whole = [i for i, name in enumerate(self.variables) if name in self.whole]
-        check_input(x[:, whole], self.whole, source, coords["time"])
+        check_input(x[None, whole], self.whole, source, np.array([time]))
         for i, name in enumerate(self.variables):
             if i not in whole:
-                check_gappy(x[0, i].numpy(), name, source.name, time)
-        return x[0]
+                check_gappy(x[i].numpy(), name, source.name, time)
+                self._report_gaps(float(x[i].isnan().float().mean()), name, source.name, time)
+        return x
+
+    @cached_property
+    def _means(self) -> BlockMeans | None:
+        """Block means of the source's fields, where the package was trained with them."""
+        if self.spec is None or self.spec.blocks is None:
+            return None
+        from earth2_corrdiff.sources.coarse import BlockMeans
+
+        return BlockMeans(self.grid, self.spec.run_grid, self.spec.blocks)
+
+    def _report_gaps(self, share: float, name: str, source: str, time: np.datetime64) -> None:
+        """Log the part of a field that is missing, and therefore missing in the output."""
+        if share and self.spec is not None and self.spec.missing_inputs:
+            logger.info(
+                "{}: {:.3g} % of {} at {} is missing: there the output has no value",
+                *(source, 100 * share, name, time_text(time)),
+            )
 
     def _kept_day(self, source: Source, time: np.datetime64, names: tuple[str, ...]) -> Tensor:
         """The same of a day, whose valid times share it: the last few are kept."""
         if (time, names) not in self._recent:
-            self._recent[time, names] = self._fetch(source, time, names)
+            self._recent[time, names] = self.read(source, time, names)
             while len(self._recent) > RECENT:
                 self._recent.popitem(last=False)
         return self._recent[time, names]

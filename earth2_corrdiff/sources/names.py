@@ -56,7 +56,7 @@ SYNONYMS = {
     **{"prmsl": "msl", "psl": "msl", "mean_sea_level_pressure": "msl"},
     **{"ps": "sp", "surface_pressure": "sp", "skin_temperature": "skt"},
     **{"pwat": "tcwv", "prw": "tcwv", "total_column_water_vapour": "tcwv"},
-    **{"total_column_water_vapor": "tcwv", "total_precipitation": "tp"},
+    **{"total_column_water_vapor": "tcwv", "total_precipitation": "tp", "tp6h": "tp06", "qpe1h": "tp"},
 }
 """Fields on one level."""
 WIND = re.compile(r"[uv]100?")

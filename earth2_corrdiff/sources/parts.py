@@ -5,14 +5,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.grid import same_points
+from earth2_corrdiff.base.object_path import AnyPath
 from earth2_corrdiff.base.times import Leads, Times, lead_text, time_text
 from earth2_corrdiff.sources.checks import sentinels_to_nan, warn_of_missing
 
@@ -22,13 +23,16 @@ Field = NDArray[Any]
 class Part(Protocol):
     """A file as rows of fields."""
 
-    path: Path
     renamed: frozenset[str]
     lat: NDArray[np.float64]
     lon: NDArray[np.float64]
     valid: Times
     lead: Leads
     member: NDArray[np.int64]
+
+    @property
+    def path(self) -> AnyPath:
+        """Its path or URL."""
 
     def names(self, row: int) -> Iterable[str]:
         """Variables of a row."""
@@ -101,7 +105,7 @@ class Parts:
         """The row of each variable that some rows have."""
         return {name: int(row) for row in rows for name in self.names(row)}
 
-    def path(self, row: int) -> Path:
+    def path(self, row: int) -> AnyPath:
         """The file of a row."""
         part: Part = self._parts[self._part[row]]
         return part.path
@@ -153,3 +157,11 @@ class Parts:
         paths = list(dict.fromkeys(str(self.path(row)) for row in (first, second)))
         where = f"{paths[0]} has" if len(paths) == 1 else f"{paths[0]} and {paths[1]} have"
         return f"{where} {name} for {when} {count} times; keep one of them"
+
+
+def labelled(values: Field, leading: Mapping[str, Any], lat: NDArray[Any], lon: NDArray[Any]) -> xr.DataArray:
+    """Fields ``[…, h, w]`` with the coordinates of their leading dimensions, and 1-D or 2-D lat and lon."""
+    plane = ("lat", "lon") if lat.ndim == 1 else ("y", "x")
+    own = (plane[:1], plane[1:]) if lat.ndim == 1 else (plane, plane)
+    coords = {**leading, "lat": (own[0], lat), "lon": (own[1], lon)}
+    return xr.DataArray(values, coords, (*leading, *plane))

@@ -21,8 +21,8 @@ from earth2_corrdiff.sources.names import renamed
 from earth2_corrdiff.sources.source import WITH_LEADS, Source
 
 NAMES = (
-    "gfs, arco, ncar, wb2, cds, demo, cmip6:MODEL,SCENARIO,MEMBER, gfs:DIR, file:PATH, "
-    "or for forecasts gfs_fx, gefs_fx, ifs_fx, ifs_ens_fx, demo_fx, gfs_fx:DIR or gefs_fx:DIR"
+    "gfs, arco, ncar, wb2, cds, demo, cmip6:MODEL,SCENARIO,MEMBER, gfs:DIR, file:PATH, on fine grids hrrr, "
+    "mrms, or for forecasts gfs_fx, gefs_fx, ifs_fx, ifs_ens_fx, demo_fx, gfs_fx:DIR or gefs_fx:DIR"
 )
 Vocabulary = Callable[[], Container[str]]
 Build = Callable[[bool, int | None, Path | None], Any]
@@ -36,7 +36,8 @@ def make_source(name: str, verbose: bool = False, rename: Rename | None = None) 
     ----------
     name : str
         ``gfs`` (NOAA's analyses), ``arco``, ``ncar``, ``wb2``, ``cds`` (ERA5 from Google, NCAR,
-        WeatherBench 2, Copernicus), ``demo`` (synthetic), ``cmip6:CanESM5,ssp585,r1i1p2f1`` (daily means of
+        WeatherBench 2, Copernicus), ``hrrr`` (NOAA, on its Lambert grid), ``mrms`` (NOAA's radar mosaic, of
+        full hours), ``demo`` (synthetic), ``cmip6:CanESM5,ssp585,r1i1p2f1`` (daily means of
         a climate model from ESGF), ``gfs:DIR`` (a local mirror of NOAA's bucket), or ``file:PATH`` (NetCDF,
         GRIB or Zarr; a folder of them, a pattern, or several with commas between)
     verbose : bool, optional
@@ -321,6 +322,8 @@ KINDS: dict[str, Kind] = {
     "ncar": Kind("NCAR_ERA5", _remote("ncar"), _lexicon("NCAR_ERA5Lexicon"), calendars.ERA5),
     "wb2": Kind("WB2ERA5", _remote("wb2"), _lexicon("WB2Lexicon"), calendars.WB2),
     "cds": Kind("CDS_ERA5", _remote("cds"), _lexicon("CDS_ERA5Lexicon"), calendars.ERA5, needs_key=True),
+    "hrrr": Kind("HRRR", _remote("hrrr"), _lexicon("HRRRLexicon"), calendars.HRRR),
+    "mrms": Kind("MRMS", _remote("mrms"), _lexicon("MRMSLexicon"), calendars.MRMS),
     "demo": Kind("DemoWeather", _demo, _demo_variables, synthetic=True),
 }
 """Sources of analyses by name."""

@@ -27,6 +27,10 @@ from earth2_corrdiff.sources.source import DataSource
 
 TABLES = ("day", "Eday", "SIday")
 """CMIP6's daily means: the atmosphere, more of it and of the land, and sea ice."""
+UNCOVERED, SILENT = -990.0, -90.0
+"""MRMS marks points outside its coverage with -999, and those without echo with -99."""
+NO_ECHO = -10.0
+"""dBZ of points without echo, as in HRRR."""
 CONTACT = 30
 """Seconds until an archive must have answered for the first time."""
 
@@ -90,6 +94,39 @@ def gefs_fx(verbose: bool, member: int | None, folder: Path | None) -> ForecastS
 
     options = {"member": gefs_member(member)}
     return cast(ForecastSource, _noaa(SettledGEFS, "GEFS_BUCKET_NAME", verbose, folder, **options))
+
+
+def hrrr(verbose: bool, member: int | None, folder: Path | None) -> DataSource:
+    """NOAA's HRRR analyses, likewise; on a grid with 2-D lat and lon."""
+    from earth2_corrdiff.sources.settled import SettledHRRR
+
+    return cast(DataSource, _noaa(SettledHRRR, "HRRR_BUCKET_NAME", verbose, folder))
+
+
+class RadarMosaic:
+    """MRMS with its marks as values: points outside its coverage are NaN, and those without echo ``NO_ECHO``.
+
+    Parameters
+    ----------
+    archive : MRMS
+        The source that does the work
+    """
+
+    def __init__(self, archive: Any) -> None:
+        self.archive = archive
+
+    def __call__(self, time: Any, variable: Any) -> xr.DataArray:
+        """Fetch, in Earth2Studio's protocol: of each time the scan nearest to it, 10 minutes away at most."""
+        array: xr.DataArray = self.archive(time, variable)
+        covered = array.where(array > UNCOVERED)
+        return covered.where(covered.isnull() | (covered > SILENT), NO_ECHO)
+
+
+def mrms(verbose: bool, member: int | None, folder: Path | None) -> DataSource:
+    """NOAA's radar mosaic, cached."""
+    source = studio.MRMS(verbose=verbose)
+    source.store = _bucket(source.MRMS_BUCKET_NAME)
+    return RadarMosaic(source)
 
 
 def _noaa(kind: type[Any], bucket: str, verbose: bool, folder: Path | None, **options: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 import xarray as xr
 
-from earth2_corrdiff.base.studio import ARCO_ERA5, GEFS_FX, GFS, GFS_FX, NCAR_ERA5, WB2ERA5
+from earth2_corrdiff.base.studio import ARCO_ERA5, GEFS_FX, GFS, GFS_FX, HRRR, NCAR_ERA5, WB2ERA5
 
 
 class Settled:
@@ -81,6 +81,10 @@ class SettledGFSForecasts(Settled, Whole, GFS_FX):  # type: ignore[misc]
 
 class SettledGEFS(Settled, Whole, GEFS_FX):  # type: ignore[misc]
     """GEFS, forecasts of one member."""
+
+
+class SettledHRRR(Settled, Whole, HRRR):  # type: ignore[misc]
+    """HRRR, analyses."""
 
 
 class SettledNCAR(Settled, NCAR_ERA5):  # type: ignore[misc]

@@ -130,26 +130,49 @@ def _between(axis: NDArray[np.float64], points: NDArray[np.float64], margin: flo
     return np.flatnonzero((axis >= points.min() - beyond) & (axis <= points.max() + beyond))
 
 
-def shared(have: Grid, want: Grid) -> Window | None:
+def shared(have: Grid, want: Grid, size: int = 1) -> Window | None:
     """The part of a grid that has the points of another one; None where it lacks some.
 
-    Rows and columns may run the other way.
+    Rows and columns may run the other way. With a ``size`` the points of the other one are the means of
+    blocks of ``size`` x ``size`` points of the part.
     """
+    if min(have.shape) <= size:
+        return None
+    centres = have if size == 1 else _moving_means(have, size)
     find = _corners if have.curvilinear or want.curvilinear else _nearest
-    rows, columns = find(have, want)
-    at = np.ix_(rows, columns)
-    lat, lon = have.mesh()
-    return Window(rows, columns, want) if same_points(lat[at], lon[at], *want.mesh()) else None
+    rows, columns = find(centres, want, size)
+    if find is _nearest:
+        same = same_points(centres.lat[rows], centres.lon[columns], want.lat, want.lon)
+    else:
+        at, (lat, lon) = np.ix_(rows, columns), centres.mesh()
+        same = same_points(lat[at], lon[at], *want.mesh())
+    if not same:
+        return None
+    rows, columns = ((first[:, None] + np.arange(size)).ravel() for first in (rows, columns))
+    return Window(rows, columns, want)
 
 
-def _nearest(have: Grid, want: Grid) -> tuple[Indices, Indices]:
-    """The nearest positions along 1-D latitudes and longitudes."""
+def _moving_means(grid: Grid, size: int) -> Grid:
+    """Means of each point and the ``size - 1`` after it along each axis; longitudes as they run on."""
+    means = np.lib.stride_tricks.sliding_window_view
+    parts = (grid.lat.astype(np.float64), grid.lon.astype(np.float64))
+    if not grid.curvilinear:
+        return Grid(*(means(axis, size).mean(-1) for axis in parts))
+    lon = np.unwrap(np.unwrap(parts[1], period=360, axis=0), period=360, axis=1)
+    return Grid(*(means(part, (size, size)).mean((-2, -1)) for part in (parts[0], lon)))
+
+
+def _nearest(have: Grid, want: Grid, step: int) -> tuple[Indices, Indices]:
+    """The nearest positions along 1-D latitudes and longitudes, whatever the step."""
     north = np.abs(have.lat[None].astype(np.float64) - want.lat[:, None])
     return north.argmin(1), np.abs(lon_difference(have.lon[None], want.lon[:, None])).argmin(1)
 
 
-def _corners(have: Grid, want: Grid) -> tuple[Indices, Indices]:
-    """The rectangle between the points nearest to two opposite corners; empty if it has another shape."""
+def _corners(have: Grid, want: Grid, step: int) -> tuple[Indices, Indices]:
+    """Every ``step``-th point of the rectangle between those nearest to two opposite corners.
+
+    Empty if it has another shape.
+    """
     lat, lon = have.mesh()
     want_lat, want_lon = want.mesh()
     ends = []
@@ -159,7 +182,7 @@ def _corners(have: Grid, want: Grid) -> tuple[Indices, Indices]:
         ends.append(np.unravel_index(int(away.argmin()), lat.shape))
     axes = []
     for first, last, length in zip(*ends, want.shape, strict=True):
-        if abs(int(last) - int(first)) != length - 1:
+        if abs(int(last) - int(first)) != step * (length - 1):
             return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.intp)
         axes.append(np.linspace(int(first), int(last), length).round().astype(np.intp))
     return axes[0], axes[1]

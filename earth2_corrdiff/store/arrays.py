@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from earth2_corrdiff.store.codecs import (
     warn_without_pcodec,
 )
 from earth2_corrdiff.store.error_bounds import Bound
-from earth2_corrdiff.store.layout import ERROR, OUTPUT, VALID, Layout
+from earth2_corrdiff.store.layout import ERROR, MEAN, OUTPUT, SPREAD, VALID, Layout
 from earth2_corrdiff.store.paths import SEED, SEED_NAME, UNWRITTEN
 
 
@@ -60,6 +61,12 @@ def lay_out(io: ZarrBackend, layout: Layout) -> None:
     for name in layout.lowres:
         attributes = _attributes(name, layout, "_lowres")
         io.add_array(lowres, f"{name}_lowres", attributes=attributes, **storage(own=io.zarr_codecs))
+    axes = OrderedDict((k, v) for k, v in layout.cases.axes.items() if k != "ensemble") | layout.plane
+    for name in layout.means:
+        for end, what in ((MEAN, "mean"), (SPREAD, "standard deviation")):
+            attributes = _attributes(name, layout) | {"cell_methods": f"sample: {what.replace(' ', '_')}"}
+            attributes["long_name"] += f", {what} of the members"
+            io.add_array(axes, name + end, attributes=attributes, **storage(own=io.zarr_codecs))
     for name, values in layout.static.items():
         attributes = _attributes(name)
         io.add_array(

@@ -9,8 +9,8 @@ complete member, and the maximum over a complete store does not depend on the or
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import numpy as np
 import zarr
@@ -20,7 +20,7 @@ from torch import Tensor
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.store.codecs import check_readable, consolidate
 from earth2_corrdiff.store.error_bounds import Kept, largest_error
-from earth2_corrdiff.store.layout import ERROR, MAX_ERROR, Layout
+from earth2_corrdiff.store.layout import ERROR, MAX_ERROR, OUTPUT, Layout
 
 
 class BoundedFields:
@@ -83,32 +83,17 @@ class BoundedFields:
 
         Any number of processes may do it, at once or again: they write the same bytes.
         """
-        if not self.layout.bounds:
-            return {}
-        errors = self._array(ERROR)[:].reshape(-1, len(self.layout.bounds))
-        written = np.isfinite(errors).all(-1)
-        if not written.any():
-            return {}
-        most = dict(zip(self.layout.bounds, errors[written].max(0).tolist(), strict=True))
+        errors = written_errors(self.root)
         if complete():
-            self._record(most)
-        raw = 4 * int(np.prod(self.layout.output_grid.shape)) * int(written.sum())
+            record(self.root, errors)
+        raw = 4 * int(np.prod(self.layout.output_grid.shape))
         return {
-            name: Kept(bound.absolute, most[name], raw, self._array(name).nbytes_stored())
-            for name, bound in self.layout.bounds.items()
+            name: Kept(
+                self.layout.bounds[name].absolute, max(of), raw * len(of), self._array(name).nbytes_stored()
+            )
+            for name, of in errors.items()
+            if of
         }
-
-    def _record(self, most: dict[str, float]) -> None:
-        store = self.root.store
-        with warnings.catch_warnings():  # other readers may not support the codecs
-            warnings.simplefilter("ignore")
-            there = zarr.open_group(store, mode="r")  # by the consolidated copy, which is written last
-            if all(there[name].attrs.get(MAX_ERROR) == error for name, error in most.items()):
-                return
-            root = zarr.open_group(store, mode="r+", use_consolidated=False)
-            for name, error in most.items():
-                root[name].attrs.update({MAX_ERROR: error})
-            consolidate(store)
 
     def _fields(self, fields: Tensor) -> list[tuple[str, NDArray[np.float32]]]:
         pairs = zip(self.layout.outputs, fields.cpu().numpy(), strict=True)
@@ -116,3 +101,29 @@ class BoundedFields:
 
     def _array(self, name: str) -> Any:
         return self.root[name]
+
+
+def written_errors(root: zarr.Group) -> dict[str, list[float]]:
+    """The largest errors of each output with a bound, of all members that are written."""
+    if ERROR not in root:
+        return {}
+    names = str(root[OUTPUT].attrs["flag_meanings"]).split()
+    errors = np.asarray(cast(Any, root[ERROR])[:]).reshape(-1, len(names))
+    errors = errors[np.isfinite(errors).all(-1)]
+    return {name: column.tolist() for name, column in zip(names, errors.T, strict=True)}
+
+
+def record(root: zarr.Group, errors: Mapping[str, list[float]]) -> None:
+    """Record the largest errors of a complete store as attributes of its outputs."""
+    if not errors:
+        return
+    store, most = root.store, {name: max(each) for name, each in errors.items()}
+    with warnings.catch_warnings():  # other readers may not support the codecs
+        warnings.simplefilter("ignore")
+        there = zarr.open_group(store, mode="r")  # by the consolidated copy, which is written last
+        if all(there[name].attrs.get(MAX_ERROR) == error for name, error in most.items()):
+            return
+        root = zarr.open_group(store, mode="r+", use_consolidated=False)
+        for name, error in most.items():
+            root[name].attrs.update({MAX_ERROR: error})
+        consolidate(store)

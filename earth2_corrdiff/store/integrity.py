@@ -16,16 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import zarr
 from numpy.typing import NDArray
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, ObjectStore
 
 from earth2_corrdiff.base.errors import first_line
+from earth2_corrdiff.base.object_path import check_reached
 from earth2_corrdiff.store.layout import ERROR, OUTPUT, VALID, Layout
+from earth2_corrdiff.store.objects import Listing, listing
 from earth2_corrdiff.store.paths import SEED
 
 READ = 2**30
 """Bytes that are read by default, in a few seconds."""
+FOLDERS = 64
+"""Folders of an object store whose listings are kept."""
 LEAST = 2**16
 """Bytes that a chunk counts at least: opening a file takes time, too."""
 
@@ -33,36 +38,47 @@ LEAST = 2**16
 def chunk_files(array: zarr.Array[Any], where: Sequence[int]) -> list[Path]:
     """Files of the part of an array at a position along its first axes; none of a store in no folder."""
     store = array.store_path.store
-    if not isinstance(store, LocalStore):
-        return []
+    return [store.root / key for key in _keys(array, where)] if isinstance(store, LocalStore) else []
+
+
+def _keys(array: zarr.Array[Any], where: Sequence[int]) -> list[str]:
+    """Names of its chunks in the store."""
     first = [i // chunk for i, chunk in zip(where, array.chunks, strict=False)]
     axes = zip(array.shape[len(where) :], array.chunks[len(where) :], strict=True)
     rest = product(*(range(ceil(size / chunk)) for size, chunk in axes))
-    folder = store.root / array.store_path.path
-    return [folder / array.metadata.encode_chunk_key((*first, *last)) for last in rest]
+    keys = (array.metadata.encode_chunk_key((*first, *last)) for last in rest)
+    return [f"{array.store_path.path}/{key}" for key in keys]
 
 
 def chunks_there(array: zarr.Array[Any], where: Sequence[int]) -> list[tuple[int, ...]] | None:
     """Positions, along the axes after ``where``, of the elements of an array whose files exist.
 
-    None if only reading can show it: in no folder, or with several elements in a chunk. Of many members few
-    may be written, and Zarr would look for each of them.
+    None if only reading can show it: neither in a folder nor in an object store, or with several elements in
+    a chunk. Of many members few may be written, and Zarr would look for each of them.
     """
     store, zeros = array.store_path.store, (0,) * array.ndim
     first = "/".join(map(str, ("c", *zeros)))
-    if not isinstance(store, LocalStore) or array.metadata.encode_chunk_key(zeros) != first:
+    if not isinstance(store, LocalStore | ObjectStore) or array.metadata.encode_chunk_key(zeros) != first:
         return None
     if any(chunk != 1 for chunk in array.chunks):
         return None
-    folder = (store.root / array.store_path.path).joinpath("c", *map(str, where))
+    folder = "/".join((array.store_path.path, "c", *map(str, where)))
     shape, found = array.shape[len(where) :], []
-    for path in folder.rglob("*"):
-        parts = path.relative_to(folder).parts
+    for parts in _below(store, folder):
         if len(parts) == len(shape) and all(part.isdecimal() for part in parts):
             position = tuple(map(int, parts))
             if all(i < size for i, size in zip(position, shape, strict=True)):
                 found.append(position)
     return found
+
+
+def _below(store: LocalStore | ObjectStore[Any], folder: str) -> Iterator[tuple[str, ...]]:
+    """Parts of the paths of all that is below a folder of a store."""
+    if isinstance(store, ObjectStore):
+        yield from (tuple(key.removeprefix(f"{folder}/").split("/")) for key in listing(store, folder))
+    else:
+        top = store.root / folder
+        yield from (path.relative_to(top).parts for path in top.rglob("*"))
 
 
 @dataclass(frozen=True)
@@ -77,11 +93,14 @@ class Part:
         Those of them that are finite everywhere
     where : tuple[int, ...]
         Position along their first axes
+    case : int | None
+        Of a member, whose outputs have no values where the coarse input is missing
     """
 
     arrays: tuple[str, ...]
     finite: tuple[str, ...]
     where: tuple[int, ...]
+    case: int | None = None
 
 
 class Integrity:
@@ -101,12 +120,12 @@ class Integrity:
         self.root, self.layout = root, layout
         self._variables = tuple(f"{name}_lowres" for name in variables if name in layout.lowres)
         self._errors = (ERROR,) if layout.bounds else ()
+        self._listed: dict[str, Listing] = {}
 
     def damaged(self, written: list[list[int]], every_byte: bool) -> Iterator[tuple[int, int, str]]:
         """Case, number and fault of each damaged member.
 
-        A damaged coarse input counts as damage of the first member of its case: it is written again with
-        that member.
+        A damaged coarse input counts as damage of the first member of its case: it is written with that.
 
         Parameters
         ----------
@@ -115,10 +134,10 @@ class Integrity:
         every_byte : bool
             Read all of them; otherwise the newest ones, and check the size of all others
         """
-        left = READ
+        left = 0 if isinstance(self.root.store, ObjectStore) else READ  # there a put is whole, or is not
         for case, member in self._newest_first(written):
             parts = [self._member(case, member)]
-            if member == written[case][0]:
+            if member == 0:
                 parts.append(self._coarse(case))
             for part in parts:
                 fault = self._by_size(part)
@@ -129,14 +148,9 @@ class Integrity:
                     yield case, member, fault
                     break
 
-    def fault(self, case: int, member: int) -> str | None:
-        """The fault of a member, or of its coarse input; both are read completely."""
-        parts = (self._member(case, member), self._coarse(case))
-        return next(filter(None, map(self._by_reading, parts)), None)
-
     def _member(self, case: int, member: int) -> Part:
         arrays = (*self.layout.outputs, *self._errors)
-        return Part(arrays, arrays, (*self.layout.cases.index(case), member))
+        return Part(arrays, arrays, (*self.layout.cases.index(case), member), case)
 
     def _coarse(self, case: int) -> Part:
         arrays = tuple(f"{name}_lowres" for name in self.layout.lowres)
@@ -148,35 +162,69 @@ class Integrity:
         for case, members in enumerate(written):
             where = self.layout.cases.index(case)
             for member in members:
-                files = chunk_files(self._array(SEED), (*where, member))
-                found.append((max((_status(file)[1] for file in files), default=0.0), case, member))
+                times = [written for _, written in self._status(SEED, (*where, member))]
+                found.append((max(times, default=0.0), case, member))
         return [(case, member) for _, case, member in sorted(found, reverse=True)]
 
     def _by_size(self, part: Part) -> str | None:
         """The first chunk that is lost or empty."""
         for name in part.finite:
-            for file in chunk_files(self._array(name), part.where):
-                if not _status(file)[0]:
-                    return f"{name} is {'empty' if file.exists() else 'lost'}"
+            for size, _ in self._status(name, part.where):
+                if not size:
+                    return f"{name} is {'lost' if size is None else 'empty'}"
         return None
 
     def _by_reading(self, part: Part) -> str | None:
         """The first array that cannot be read, or is not finite."""
+        try:
+            gaps = {} if part.case is None else self._gaps(part.case)
+        except Exception as error:  # as below
+            return f"the coarse input cannot be read: {first_line(error)}"
         for name in part.arrays:
             try:
                 values = np.asarray(self._array(name)[part.where])
             except Exception as error:  # codecs and stores have no common class for damage
+                check_reached(error)
                 return f"{name} cannot be read: {first_line(error)}"
-            if name in part.finite and not np.isfinite(values).all():
+            if name in part.finite and not (np.isfinite(values) != gaps.get(name, False)).all():
                 return f"{name} is lost, or not finite"
         return None
 
+    def _gaps(self, case: int) -> dict[str, NDArray[np.bool_]]:
+        """Cells ``[H, W]`` of each output of a case that have no value; none where all have one."""
+        if self.layout.missing is None:
+            return {}
+        where = self.layout.cases.index(case)
+        coarse = [np.asarray(self._array(f"{name}_lowres")[where]) for name in self.layout.lowres]
+        found = self.layout.missing(torch.from_numpy(np.stack(coarse))).numpy()
+        return dict(zip(self.layout.outputs, found, strict=bool(self.layout.outputs)))
+
     def _size(self, part: Part) -> int:
-        files = (file for name in part.arrays for file in chunk_files(self._array(name), part.where))
-        return sum(max(_status(file)[0], LEAST) for file in files)
+        statuses = (status for name in part.arrays for status in self._status(name, part.where))
+        return sum(max(size or 0, LEAST) for size, _ in statuses)
+
+    def _status(self, name: str, where: tuple[int, ...]) -> list[tuple[int | None, float]]:
+        """Size and time of the chunks of a part of an array; those of a time are listed at once."""
+        if len(self._listed) > FOLDERS:
+            self._listed.clear()
+        return _statuses(self._array(name), where, self._listed)
 
     def _array(self, name: str) -> Any:
         return self.root[name]
+
+
+def _statuses(
+    array: zarr.Array[Any], where: Sequence[int], listed: dict[str, Listing]
+) -> list[tuple[int | None, float]]:
+    """Size and time of the chunks of a part of an array; none of a store that cannot tell them."""
+    store = array.store_path.store
+    if not isinstance(store, ObjectStore):
+        return [_status(file) for file in chunk_files(array, where)]
+    keys = _keys(array, where)
+    folder = "/".join(keys[0].split("/")[: 3 if array.ndim > 1 else 2])
+    if folder not in listed:
+        listed[folder] = listing(store, folder)
+    return [listed[folder].get(key, (None, 0.0)) for key in keys]
 
 
 def restore(root: zarr.Group, layout: Layout) -> list[str]:
@@ -208,15 +256,16 @@ def _is_whole(array: Any, values: NDArray[Any]) -> bool:
     """True if an array is complete and can be read; Zarr writes no chunk that holds its fill value alone."""
     try:
         found = np.asarray(array[...])
-    except Exception:  # codecs and stores have no common class for damage
+    except Exception as error:  # codecs and stores have no common class for damage
+        check_reached(error)
         return False
-    return all(_status(file)[0] for file in chunk_files(array, ())) or np.array_equal(found, values)
+    return all(size for size, _ in _statuses(array, (), {})) or np.array_equal(found, values)
 
 
-def _status(path: Path) -> tuple[int, float]:
-    """Size and time of a file, both 0 if there is none."""
+def _status(path: Path) -> tuple[int | None, float]:
+    """Size and time of a file; None and 0 if there is none."""
     try:
         status = path.stat()
     except OSError:
-        return 0, 0.0
+        return None, 0.0
     return status.st_size, status.st_mtime

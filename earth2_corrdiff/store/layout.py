@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from earth2_corrdiff.base.cases import Cases
 from earth2_corrdiff.base.grid import Grid
@@ -23,6 +24,8 @@ ERROR = "compression_error"
 MAX_ERROR = "compression_max_error"
 COMPRESSION = "compression"
 VALID = "valid_time"
+MEAN, SPREAD = "_mean", "_spread"
+"""Ends of the names of ensemble means and standard deviations."""
 OUTPUT = "output"
 IDENTITY = (
     "model",
@@ -40,6 +43,8 @@ IDENTITY = (
     "precision",
     "kernels",
     "stages",
+    "variables",
+    "keep",
     COMPRESSION,
 )
 """Attributes that must not differ between the runs that fill one store."""
@@ -48,6 +53,8 @@ UNSET = {
     COMPRESSION: LOSSLESS,
     "patches": "none",
     "stages": "both",
+    "variables": "all",
+    "keep": "all",
     "kernels": "the defaults",
 }
 """Meaning of attributes that a store lacks."""
@@ -66,8 +73,8 @@ class Layout:
         Times of analyses, or times, lead times and coarse members of forecasts: S axes
     seeds : np.ndarray
         ``[*S, M]`` int64, of each member
-    outputs, lowres : tuple[str, ...]
-        Variables of the output, and of the coarse input
+    outputs, lowres, means : tuple[str, ...]
+        Variables of the output, of the coarse input, and those whose mean over the members is kept
     output_grid, input_grid : Grid
         Their grids, fine and coarse
     attributes : dict
@@ -78,6 +85,9 @@ class Layout:
         Bounds of the outputs that are not lossless
     projected : tuple[np.ndarray, np.ndarray] | None
         y ``[H]`` and x ``[W]`` of the fine grid, metres, where it is that of a projection
+    missing : Callable[[Tensor], Tensor] | None
+        From the coarse input ``[C, h, w]`` of a case the output cells without a value, ``[Co, H, W]``; None
+        where all have one
     """
 
     cases: Cases
@@ -90,6 +100,8 @@ class Layout:
     static: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     bounds: dict[str, Bound] = field(default_factory=dict)
     projected: tuple[NDArray[Any], NDArray[Any]] | None = None
+    missing: Callable[[Tensor], Tensor] | None = None
+    means: tuple[str, ...] = ()
 
     @property
     def members(self) -> int:

@@ -4,16 +4,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from uuid import uuid4
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.files import check_writable, flush, writing
+from earth2_corrdiff.base.object_path import AnyPath, ObjectPath
+from earth2_corrdiff.store import objects
 
 SEED = "member_seed"
 SEED_NAME = "seed of the member's noise"
@@ -23,8 +28,10 @@ UNWRITTEN = -1
 KEPT = "; what is written is kept, go on with --resume"
 """Hint of messages about a store that can be resumed."""
 
+P = TypeVar("P", Path, ObjectPath, AnyPath)
 
-def check_target(path: Path, overwrite: bool, resume: bool) -> None:
+
+def check_target(path: AnyPath, overwrite: bool, resume: bool) -> None:
     """Refuse a path that is taken or cannot be written, before anything is computed.
 
     Raises
@@ -33,8 +40,11 @@ def check_target(path: Path, overwrite: bool, resume: bool) -> None:
         If the store exists and neither ``overwrite`` nor ``resume`` is asked for, if it is damaged so that
         only ``overwrite`` helps, or if something else is there
     """
+    if isinstance(path, ObjectPath) and _is_moving(path, resume):
+        return
     with writing(path):
-        _undo(path)
+        if isinstance(path, Path) and (beside(path, "whole").exists() or beside(path, "old").exists()):
+            _settle(path)
         if path.exists():
             if is_headless(path):
                 resumable = resume and recorded(replacement(path)) is not None
@@ -49,13 +59,25 @@ def check_target(path: Path, overwrite: bool, resume: bool) -> None:
         check_writable(path)
 
 
-def recorded(path: Path) -> dict[str, Any] | None:
+def _is_moving(path: ObjectPath, resume: bool) -> bool:
+    """True if a complete store is on its way to a URL; InputError if nothing can be written there."""
+    if path.url.startswith("http"):
+        raise InputError(f"nothing can be written to {path}; use s3://BUCKET/PATH, gs://… or az://…")
+    if not path.name:
+        raise InputError(f"{path} is a bucket and not a store; use {path}/NAME.zarr")
+    moving = objects.is_moving(replacement(path))
+    if moving and not resume:
+        raise InputError(f"the replacement of {path} was interrupted; go on with --resume")
+    return moving
+
+
+def recorded(path: AnyPath) -> dict[str, Any] | None:
     """Attributes of the store of a run; None if there is no such store at the path."""
     attributes = (_node(path) or {}).get("attributes")
     return attributes if isinstance(attributes, dict) and "package_sha256" in attributes else None
 
 
-def is_headless(path: Path) -> bool:
+def is_headless(path: AnyPath) -> bool:
     """True if a folder is the store of a run whose own metadata are lost, by its members' seeds.
 
     A folder with readable metadata that are not those of a run is no such store, whatever else it holds.
@@ -65,7 +87,7 @@ def is_headless(path: Path) -> bool:
     return _node(path) is None and isinstance(name, str) and name.startswith(SEED_NAME)
 
 
-def metadata_fault(path: Path) -> str | None:
+def metadata_fault(path: AnyPath) -> str | None:
     """What is lost or unreadable of the metadata of a Zarr store (format 3); None if they are complete.
 
     The store's copy of all metadata lists the arrays. Readers that use the copy alone do not notice such
@@ -82,16 +104,20 @@ def metadata_fault(path: Path) -> str | None:
     return None
 
 
-def _node(path: Path) -> dict[str, Any] | None:
+def _node(path: AnyPath) -> dict[str, Any] | None:
     """The metadata of a group or an array; None if they are lost or cannot be read."""
     try:
-        found = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        data = (path / "zarr.json").read_bytes()
+    except OSError:
+        return None
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and found.get("node_type") in ("group", "array") else None
 
 
-def _lost(path: Path) -> str:
+def _lost(path: AnyPath) -> str:
     return "cannot be read" if (path / "zarr.json").exists() else "is lost"
 
 
@@ -119,33 +145,88 @@ def replaced(path: Path, name: object = None) -> Iterator[Path]:
             exchange(fresh, path)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-        _undo(path)
+
+
+def make(path: AnyPath, fill: Callable[[Path], object], name: object = None) -> bool:
+    """Make a store where there is none: filled beside its path, flushed, and moved there by one rename.
+
+    Parameters
+    ----------
+    path : Path or ObjectPath
+        Its path
+    fill : Callable[[Path], object]
+        Writes the store at the path that it is called with
+    name : object, optional
+        Its name in messages, by default the path
+
+    Returns
+    -------
+    bool
+        False if another process was first: its store stays
+    """
+    if isinstance(path, ObjectPath):
+        with writing(name or path), objects.filled(fill) as folder:
+            return objects.make(path, folder)
+    fresh, real = beside(path, f"{uuid4().hex[:8]}.new"), path.resolve()
+    with writing(name or path):
+        real.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            fill(fresh)
+            flush((file for file in fresh.rglob("*") if file.is_file()), fresh)
+            fresh.rename(real)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            return False
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        flush([], real.parent)
+    return True
 
 
 def exchange(new: Path, path: Path) -> None:
     """Move a complete store to its path; the old one waits beside it until that is done.
+
+    Of several processes that try, the one does it whose first rename succeeds.
 
     Raises
     ------
     OSError
         If the file system refuses
     """
-    real, old = path.resolve(), beside(path, "old")
-    shutil.rmtree(old, ignore_errors=True)
-    if real.exists():
-        real.rename(old)
-    new.rename(real)
+    if not new.exists():
+        return
+    _settle(path)  # what a process that died has left
+    with suppress(FileNotFoundError):
+        new.rename(beside(path, "whole"))
+        _settle(path)
+
+
+def _settle(path: Path) -> None:
+    """Do, or go on with, the moves of an exchange: a process may have died between them."""
+    real, old, whole = path.resolve(), beside(path, "old"), beside(path, "whole")
+    if whole.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        if real.exists():
+            real.rename(old)
+        with suppress(FileNotFoundError):  # of two that go on with it, one does it
+            whole.rename(real)
+    if old.exists() and not real.exists():
+        old.rename(real)
     flush([], real.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def replacement(path: Path) -> Path:
+def replacement(path: P) -> P:
     """The path beside a store where its replacement grows until that is complete."""
     return beside(path, "next")
 
 
-def remove_replacement(path: Path) -> None:
-    """Remove an interrupted replacement; no other process may be writing the store."""
+def remove_replacement(path: AnyPath) -> None:
+    """Remove an interrupted replacement."""
+    if isinstance(path, ObjectPath):
+        objects.remove(replacement(path))
+        return
     shutil.rmtree(replacement(path), ignore_errors=True)
 
 
@@ -160,25 +241,17 @@ def same_folder(path: Path, before: os.stat_result | None) -> bool:
 
 
 def tidy(path: Path) -> None:
-    """Remove leftovers of killed writes and replacements; no other process may be writing the store.
-
-    A replacement that has begun to grow stays: it can be resumed.
-    """
-    for store in (path, replacement(path)):
-        for partial in store.rglob("*.partial"):
-            partial.unlink(missing_ok=True)
-        for suffix in ("new", "old"):
-            shutil.rmtree(beside(store, suffix), ignore_errors=True)
+    """Remove what killed processes left of a store that is complete."""
+    for partial in path.rglob("*.partial"):
+        partial.unlink(missing_ok=True)
+    for made in (path.resolve(), replacement(path)):
+        for left in made.parent.glob(f".{escape(made.name)}.*.new"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
-def beside(path: Path, suffix: str) -> Path:
+def beside(path: P, suffix: str) -> P:
     """A hidden path beside the store's real one, behind links."""
+    if isinstance(path, ObjectPath):
+        return path.with_name(f".{path.name}.{suffix}")
     real = path.resolve()
     return real.with_name(f".{real.name}.{suffix}")
-
-
-def _undo(path: Path) -> None:
-    """Put the old store back where its replacement ended between the two moves."""
-    real = path.resolve()
-    if real.name and beside(path, "old").exists() and not real.exists():
-        beside(path, "old").rename(real)

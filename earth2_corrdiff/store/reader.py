@@ -10,7 +10,6 @@ members are numbered through, those of the first coarse member first.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from earth2_corrdiff.base.cases import Case, Cases
 from earth2_corrdiff.base.errors import DamageError, InputError, first_line
 from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.object_path import AnyPath, as_path, check_reached
 from earth2_corrdiff.base.times import TimeLike, time_text, to_times
 from earth2_corrdiff.sources.formats import open_lazily
 from earth2_corrdiff.store.paths import SEED, UNWRITTEN, is_headless, metadata_fault, recorded
@@ -38,8 +38,10 @@ Time = int | TimeLike | Case
 """A position in `cases`, a valid time (UTC), or a case of `cases`."""
 
 
-def open_store(path: str | Path) -> xr.Dataset:
-    """Open a store that ``run-corrdiff`` wrote, lazily.
+def open_store(path: str | AnyPath, fields: bool = True) -> xr.Dataset:
+    """Open a store that ``run-corrdiff`` wrote, by its path or URL, lazily.
+
+    With ``fields=False`` it may lack members: see ``--keep``.
 
     Raises
     ------
@@ -48,24 +50,25 @@ def open_store(path: str | Path) -> xr.Dataset:
     DamageError
         If it is damaged
     """
-    path = Path(path)
+    path = as_path(path)
     if not path.exists():
         raise InputError(f"there is no store {path}: give the folder that run-corrdiff wrote")
     if not is_headless(path) and not any((path / marker).is_file() for marker in ("zarr.json", ".zgroup")):
         raise InputError(f"{path} is not a Zarr store: give the folder that run-corrdiff wrote")
     _check_metadata(path)
     try:
-        return _checked(open_lazily(path), path)
+        return _checked(open_lazily(path), path, fields)
     except InputError:
         raise
     except Exception as error:  # codecs and stores have no common class for damage
+        check_reached(error, path)
         raise DamageError(
             f"{path} cannot be read as a Zarr store, it is damaged ({first_line(error)}); {REPAIR}, or with "
             "--overwrite everything"
         ) from error
 
 
-def _check_metadata(path: Path) -> None:
+def _check_metadata(path: AnyPath) -> None:
     """Refuse a store with damaged metadata, even where Zarr's copy of them is enough for reading."""
     fault = None if (path / ".zgroup").is_file() else metadata_fault(path)
     if fault is None:
@@ -77,18 +80,23 @@ def _check_metadata(path: Path) -> None:
     )
 
 
-def _checked(ds: xr.Dataset, path: Path) -> xr.Dataset:
+def _checked(ds: xr.Dataset, path: AnyPath, fields: bool = True) -> xr.Dataset:
     """`ds` with its lat and lon as coordinates, if it is a store of CorrDiff's output."""
-    fault = _fault(ds)
+    fault = _fault(ds, fields)
     if fault is not None:
         raise InputError(f"{path} is not a store of run-corrdiff: {fault}")
     for axis in {"time", "sample", LEAD, ENSEMBLE} & set(ds.dims):
         if axis in ds.variables and not _is_axis(read_values(ds[axis], axis)):
             raise DamageError(f"{axis} is lost, the store is damaged; {REPAIR}")
+    return with_coordinates(ds)
+
+
+def with_coordinates(ds: xr.Dataset) -> xr.Dataset:
+    """A dataset with its latitudes and longitudes as coordinates."""
     return ds.set_coords([name + end for end in ("", COARSE) for name in ("lat", "lon") if name + end in ds])
 
 
-def _fault(ds: xr.Dataset) -> str | None:
+def _fault(ds: xr.Dataset, fields: bool = True) -> str | None:
     """What distinguishes a dataset from a store of CorrDiff's output; None if it is one."""
     missing = {"time", "sample", "lat", "lon"} - set(ds.variables)
     if missing:
@@ -97,7 +105,11 @@ def _fault(ds: xr.Dataset) -> str | None:
         return f"its times are {ds['time'].dtype}, not dates"
     if LEAD in ds.dims and ds[LEAD].dtype.kind != "m":
         return f"its lead times are {ds[LEAD].dtype}"
-    return None if output_variables(ds) else "it has no variable over time, sample, lat, lon"
+    if not fields or output_variables(ds):
+        return None
+    if ds.attrs.get("keep", "all") != "all":
+        return f"it was made with --keep {ds.attrs['keep']} and has no members"
+    return "it has no variable over time, sample, lat, lon"
 
 
 def _is_axis(values: Any) -> bool:
@@ -256,6 +268,7 @@ def read_values(array: xr.DataArray, name: str) -> Any:
     try:
         return array.values
     except Exception as error:  # codecs and stores have no common class for damage
+        check_reached(error)
         raise DamageError(
             f"{name} cannot be read, the store is damaged ({first_line(error)}); {REPAIR}"
         ) from error

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The target of a run: a new store, a resumed or shared one, or one to replace once the new is complete."""
+"""The target of a run: a new store, a resumed one, or one to replace once the new is complete."""
 
 from __future__ import annotations
 
@@ -8,27 +8,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import zarr
 from loguru import logger
 from zarr.storage import LocalStore, MemoryStore
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.files import writing
 from earth2_corrdiff.base.free_memory import free_bytes
+from earth2_corrdiff.base.object_path import AnyPath, ObjectPath, as_path
 from earth2_corrdiff.base.studio import KVBackend, XarrayBackend, ZarrBackend
-from earth2_corrdiff.store.claims import SECOND, Claims
+from earth2_corrdiff.store import objects
+from earth2_corrdiff.store.bounded_error import record, written_errors
+from earth2_corrdiff.store.error_bounds import Kept
 from earth2_corrdiff.store.layout import Layout
 from earth2_corrdiff.store.paths import (
     KEPT,
-    beside,
     check_target,
     exchange,
+    metadata_fault,
     recorded,
     remove_replacement,
     replacement,
     tidy,
 )
 from earth2_corrdiff.store.sizes import Size, check_disk, check_in_memory
-from earth2_corrdiff.store.writer import Plain, Store
+from earth2_corrdiff.store.states import States
+from earth2_corrdiff.store.writer import Plain, Store, all_seeds
 
 
 class Output:
@@ -37,14 +42,12 @@ class Output:
     Parameters
     ----------
     target : str | Path | IOBackend
-        Path of a Zarr store, or an Earth2Studio backend that is already open
+        Path or URL of a Zarr store, or an Earth2Studio backend that is already open
     overwrite, resume : bool, optional
         Replace what is there, or go on with it; by default it is refused
 
     Attributes
     ----------
-    claims : Claims | None
-        Claims of this process, once a store at a path is open; other backends are not shared
     replaces : bool
         True if the store grows beside another one, which it replaces when it is complete
 
@@ -55,12 +58,10 @@ class Output:
     """
 
     def __init__(self, target: Any, overwrite: bool = False, resume: bool = False) -> None:
-        self.target = Path(target) if isinstance(target, str | Path) else target
+        self.target = as_path(target) if isinstance(target, str | Path) else target
         self.overwrite, self.resume = overwrite, resume
-        self.claims: Claims | None = None
         self.replaces = False
-        self._store: Store | None = None
-        if isinstance(self.target, Path):
+        if isinstance(self.target, AnyPath):
             check_target(self.target, overwrite, resume)
 
     @property
@@ -72,7 +73,7 @@ class Output:
 
     def recorded(self) -> dict[str, Any]:
         """Attributes of the store that a resumed run goes on with; empty if there is none."""
-        if isinstance(self.target, Path):
+        if isinstance(self.target, AnyPath):
             return recorded(replacement(self.target)) or recorded(self.target) or {}
         return dict(self.target.root.attrs) if isinstance(self.target, ZarrBackend) else {}
 
@@ -93,20 +94,6 @@ class Output:
             check_in_memory(size, free_bytes(torch.device("cpu")))
         return ""
 
-    def enter(self) -> None:
-        """Register this process at the path; waits while another process makes the store.
-
-        Raises
-        ------
-        InputError
-            If the folder cannot be written
-        """
-        if not isinstance(self.target, Path) or self.claims is not None:
-            return
-        with writing(self.target):
-            self.target.resolve().parent.mkdir(parents=True, exist_ok=True)
-            self.claims = Claims(beside(self.target, "lock"))
-
     def existing(self, layout: Layout) -> Store | None:
         """The store of an earlier run, to resume it; None if there is none.
 
@@ -118,77 +105,92 @@ class Output:
         InputError
             If it belongs to another run, or cannot be resumed
         """
-        if isinstance(self.target, Path):
-            self.enter()
+        if isinstance(self.target, AnyPath):
             return self._resumed(layout)
         if isinstance(self.target, ZarrBackend):
             return Store(self.target, layout, resume=True) if len(self.target.root) else None
         raise InputError("only a Zarr store can be resumed; give a path, or a ZarrBackend")
 
     def _resumed(self, layout: Layout) -> Store | None:
-        if recorded(replacement(self.target)) is not None:
+        grown = replacement(self.target)
+        if recorded(grown) is not None:
             try:
-                return self.join(layout, replaces=True)
+                store = Store.resume(grown, layout, self.target)
             except InputError as error:
                 if recorded(self.target) is None:
                     raise
-                logger.debug("{} is not resumed: {}", replacement(self.target), error)
-        return self.join(layout) if self.target.exists() else None
-
-    def join(self, layout: Layout, replaces: bool = False) -> Store:
-        """Open the store at the path, or the one that grows beside it, and share it with other processes.
-
-        Raises
-        ------
-        InputError
-            If it belongs to another run, or is damaged
-        """
-        self.enter()
-        store = Store.resume(replacement(self.target) if replaces else self.target, layout, self.target)
-        if self._alone:
-            tidy(self.target)
-        return self._opened(store, replaces)
+                logger.debug("{} is not resumed: {}", grown, error)
+            else:
+                self.replaces = True
+                return store
+        return Store.resume(self.target, layout, self.target) if self.target.exists() else None
 
     def create(self, layout: Layout) -> Store | Plain:
         """Make the store; if it replaces another one, beside that.
 
         Raises
         ------
+        TakenError
+            If another process has made it meanwhile
         InputError
-            If it cannot be written, or other processes are writing there
+            If it cannot be written
         """
-        if not isinstance(self.target, Path):
+        if not isinstance(self.target, AnyPath):
             return (Store if isinstance(self.target, ZarrBackend) else Plain)(self.target, layout)
-        self.enter()
-        if not self._alone:
-            raise InputError(
-                f"another process is writing {self.target}; join it with --resume, or wait until it has ended"
-            )
-        check_target(self.target, self.overwrite, resume=False)
+        if not self.overwrite:
+            return Store.create(self.target, layout)
+        check_target(self.target, overwrite=True, resume=False)
         remove_replacement(self.target)
-        replaces = self.target.exists()
-        path = replacement(self.target) if replaces else self.target
-        return self._opened(Store.create(path, layout, self.target), replaces)
+        self.replaces = self.target.exists()
+        path = replacement(self.target) if self.replaces else self.target
+        return Store.create(path, layout, self.target)
 
-    def close(self) -> None:
-        """Leave the store to other processes; the last one moves a complete replacement to its path."""
-        if self.claims is None:
-            return
-        self.claims.close()
-        self.claims = None
-        if self.replaces and self._store is not None:
-            with writing(self.target, KEPT), Claims(beside(self.target, "lock"), join=False) as claims:
-                path = replacement(self.target)
-                if claims.alone and path.exists() and not any(self._store.all_missing()):
-                    exchange(path, self.target)
+    def finish(self, store: Store | Plain | States) -> dict[str, Kept]:
+        """What is kept within bounds; a complete store is moved to its path, without leftovers.
 
-    @property
-    def _alone(self) -> bool:
-        return self.claims is not None and self.claims.alone
+        Any number of processes may call it, at once or again.
+        """
+        kept = store.finish()
+        if isinstance(self.target, AnyPath) and not any(store.all_missing()):
+            with writing(self.target, KEPT):
+                settle(self.target, self.replaces)
+        return kept
 
-    def _opened(self, store: Store, replaces: bool) -> Store:
-        self._store, self.replaces = store, replaces
-        if self.claims is not None:
-            self.claims.first = SECOND if replaces else 0
-            self.claims.share()
-        return store
+
+def finish(path: AnyPath) -> tuple[int, int]:
+    """Record, move to its place and tidy the store of a run whose tasks are done.
+
+    Returns
+    -------
+    tuple[int, int]
+        Members that are missing, and all of them; nothing is done while some are
+
+    Raises
+    ------
+    InputError
+        If there is no store of a run, or its metadata are damaged
+    """
+    grown = replacement(path) if recorded(replacement(path)) is not None else path
+    if recorded(grown) is None:
+        raise InputError(f"{path} is not a store of a run; give one that run-corrdiff has prepared")
+    if fault := metadata_fault(grown):
+        raise InputError(f"the store {path} is damaged ({fault}); use --overwrite")
+    root = zarr.open_group(objects.zarr_store(grown), mode="r+", use_consolidated=False)
+    seeds = all_seeds(root)
+    missing = int((seeds < 0).sum())
+    if not missing:
+        with writing(path, KEPT):
+            record(root, written_errors(root))
+            settle(path, grown != path)
+    return missing, seeds.size
+
+
+def settle(path: AnyPath, replaces: bool) -> None:
+    """Move a complete replacement to its path, and remove what killed processes left."""
+    if isinstance(path, ObjectPath):
+        if replaces:
+            objects.exchange(replacement(path), path)
+        return
+    if replaces:
+        exchange(replacement(path), path)
+    tidy(path)

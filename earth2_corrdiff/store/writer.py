@@ -9,7 +9,7 @@ last: a member with a seed is complete. No two members share a chunk, so several
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,18 +20,19 @@ import zarr
 from loguru import logger
 from numpy.typing import NDArray
 from torch import Tensor
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, ObjectStore
 
-from earth2_corrdiff.base.errors import InputError, MemberError, first_line
+from earth2_corrdiff.base.errors import InputError, MemberError, TakenError, first_line
 from earth2_corrdiff.base.files import flush, writing
+from earth2_corrdiff.base.object_path import AnyPath, ObjectPath, check_reached
 from earth2_corrdiff.base.studio import ZarrBackend
 from earth2_corrdiff.store.arrays import lay_out
 from earth2_corrdiff.store.bounded_error import BoundedFields
-from earth2_corrdiff.store.claims import Claims
 from earth2_corrdiff.store.error_bounds import Kept
 from earth2_corrdiff.store.integrity import Integrity, chunk_files, chunks_there, restore
 from earth2_corrdiff.store.layout import ERROR, Layout
-from earth2_corrdiff.store.paths import KEPT, SEED, UNWRITTEN, metadata_fault, replaced, same_folder
+from earth2_corrdiff.store.objects import Presence, backend, complete, filled, zarr_store
+from earth2_corrdiff.store.paths import KEPT, SEED, UNWRITTEN, make, metadata_fault, recorded, same_folder
 
 LISTED = 5
 """Damaged members that are logged one by one."""
@@ -61,7 +62,7 @@ class Store:
     """
 
     def __init__(
-        self, io: ZarrBackend, layout: Layout, resume: bool = False, name: Path | None = None
+        self, io: ZarrBackend, layout: Layout, resume: bool = False, name: AnyPath | None = None
     ) -> None:
         self.io, self.layout, self.name = io, layout, name or io.root.store
         if SEED in io.root and resume:
@@ -79,33 +80,38 @@ class Store:
         store = io.root.store
         self._folder = store.root if isinstance(store, LocalStore) else None
         self._stat = None if self._folder is None else self._folder.stat()
+        self._presence = Presence(store) if isinstance(store, ObjectStore) else None
         self._bounded = BoundedFields(io.root, self.layout, self.name)
 
     @classmethod
-    def create(cls, path: Path, layout: Layout, name: Path | None = None) -> Store:
+    def create(cls, path: AnyPath, layout: Layout, name: AnyPath | None = None) -> Store:
         """Make a store beside its path and move it there, so that there is a complete one or none.
 
         Parameters
         ----------
-        path : Path
-            Its path; a store that is there is replaced
+        path : Path or ObjectPath
+            Its path
         layout : Layout
             Its layout
-        name : Path | None, optional
+        name : Path or ObjectPath, optional
             Its name in messages, by default its path
 
         Raises
         ------
+        TakenError
+            If another process was first
         InputError
             If the path cannot be written
         """
         name = name or path
-        with replaced(path, name) as fresh:
-            cls(ZarrBackend(str(fresh)), layout, name=name)
+        if not make(path, lambda fresh: cls(ZarrBackend(str(fresh)), layout, name=name), name):
+            raise TakenError(
+                f"the output {name} was made by another process meanwhile; use --resume to go on with it"
+            )
         return cls.resume(path, layout, name)
 
     @classmethod
-    def resume(cls, path: Path, layout: Layout, name: Path | None = None) -> Store:
+    def resume(cls, path: AnyPath, layout: Layout, name: AnyPath | None = None) -> Store:
         """Open the store of an interrupted run; coordinates that are damaged are written again.
 
         Raises
@@ -115,29 +121,34 @@ class Store:
             its metadata are damaged
         """
         name = name or path
-        if fault := metadata_fault(path):
+        fault = metadata_fault(path)
+        if fault and isinstance(path, ObjectPath) and not layout.other_settings(recorded(path) or {}):
+            with writing(name), filled(lambda fresh: cls(ZarrBackend(str(fresh)), layout)) as folder:
+                complete(path, folder)
+            fault = metadata_fault(path)
+        if fault:
             raise InputError(f"the store {name} is damaged ({fault}); use --overwrite")
         with _readable(name):
             # not the consolidated copy of the metadata: that one cannot be changed
-            root = zarr.open_group(str(path), mode="r+", use_consolidated=False)
+            root = zarr.open_group(zarr_store(path), mode="r+", use_consolidated=False)
             _restore(root, layout, name)
-            io = ZarrBackend(str(path))
-            io.root = root
+            io = ZarrBackend(str(path)) if isinstance(path, Path) else backend(path)
+            io.root = root if isinstance(path, Path) else io.root
             return cls(io, layout, resume=True, name=name)
 
     def missing(self, case: int) -> list[int]:
         """Members of a case that are not complete."""
         where = self.layout.cases.index(case)
-        return _missing(_seeds(self.io.root, where), self.layout.seeds[where])
+        return _missing(all_seeds(self.io.root, where), self.layout.seeds[where])
 
     def all_missing(self) -> list[list[int]]:
         """Members of every case that are not complete."""
         shape = (-1, self.layout.members)
-        pairs = zip(_seeds(self.io.root).reshape(shape), self.layout.seeds.reshape(shape), strict=True)
+        pairs = zip(all_seeds(self.io.root).reshape(shape), self.layout.seeds.reshape(shape), strict=True)
         return [_missing(found, seeds) for found, seeds in pairs]
 
     def take_back(
-        self, variables: Sequence[str], every_byte: bool = False, claims: Claims | None = None
+        self, variables: Sequence[str], every_byte: bool = False, own: Container[int] | None = None
     ) -> int:
         """Mark damaged members as not complete; return their number.
 
@@ -147,39 +158,39 @@ class Store:
             Variables of the coarse input that are finite everywhere
         every_byte : bool, optional
             Read all members; by default the newest ones, and check the file sizes of all others
-        claims : Claims | None, optional
-            Claims of this process: members that other processes compute are left to them
+        own : Container[int] | None, optional
+            Members by ``case * members + member`` that are looked at, by default all
         """
-        integrity = Integrity(self.io.root, self.layout, variables)
         found = 0
-        for case, member, fault in self._faults(integrity, every_byte):
-            piece = case * self.layout.members + member
-            if claims is not None and not claims.take(piece):
-                continue
-            if member in self.missing(case) or integrity.fault(case, member):
-                with writing(self.name, KEPT):
-                    self.io.root[SEED][*self.layout.cases.index(case), member] = UNWRITTEN
-                found += 1
-                if found <= LISTED:
-                    logger.warning(
-                        "member {} at {} is damaged and is computed again: {}",
-                        *(member, self.layout.cases[case], fault),
-                    )
-            if claims is not None:
-                claims.drop(piece)
+        for case, member, fault in self._faults(variables, every_byte, own):
+            with writing(self.name, KEPT):
+                self.io.root[SEED][*self.layout.cases.index(case), member] = UNWRITTEN
+            found += 1
+            if found <= LISTED:
+                logger.warning(
+                    "member {} at {} is damaged and is computed again: {}",
+                    *(member, self.layout.cases[case], fault),
+                )
         if found > LISTED:
             logger.warning("{} members are damaged and are computed again", found)
         return found
 
-    def _faults(self, integrity: Integrity, every_byte: bool) -> Iterator[tuple[int, int, str]]:
+    def _faults(
+        self, variables: Sequence[str], every_byte: bool, own: Container[int] | None
+    ) -> Iterator[tuple[int, int, str]]:
         """Case, number and fault of each member with a damaged seed or damaged fields."""
-        seeds = _seeds(self.io.root)
-        for where in np.argwhere((seeds != self.layout.seeds) & (seeds != UNWRITTEN)):
-            case = int(np.ravel_multi_index(tuple(where[:-1]), self.layout.cases.shape))
-            yield case, int(where[-1]), f"{SEED} is not its seed"
-        every = range(self.layout.members)
-        written = [[i for i in every if i not in missing] for missing in map(set, self.all_missing())]
-        yield from integrity.damaged(written, every_byte)
+        seeds, members = all_seeds(self.io.root), self.layout.members
+        flat = (seeds.ravel(), self.layout.seeds.ravel())
+        written: list[list[int]] = [[] for _ in range(len(self.layout.cases))]
+        for number, (found, seed) in enumerate(zip(*flat, strict=True)):
+            if found == UNWRITTEN or (own is not None and number not in own):
+                continue
+            case, member = divmod(number, members)
+            if found == seed:
+                written[case].append(member)
+            else:
+                yield case, member, f"{SEED} is not its seed"
+        yield from Integrity(self.io.root, self.layout, variables).damaged(written, every_byte)
 
     def write_lowres(self, case: int, x: Tensor) -> None:
         """Write the coarse input ``[C, h, w]`` of a case."""
@@ -191,13 +202,15 @@ class Store:
             self._write(fields, self.layout.lowres_coords(case), names)
             self._flush(names, self.layout.cases.index(case))
 
-    def write_members(self, case: int, first: int, block: Tensor) -> None:
+    def write_members(self, case: int, first: int, block: Tensor, missing: Tensor | None = None) -> None:
         """Write members ``first, first + 1, …`` of a case, ``[m, Co, H, W]``, their seeds last.
+
+        They have no value (NaN) where ``missing [Co, H, W]`` is True.
 
         Raises
         ------
         MemberError
-            If some are not finite, or too large for their bounds: the others are written
+            If some are not finite elsewhere, or too large for their bounds: the others are written
         InputError
             If the disk is full, or the store is no longer there
         """
@@ -205,7 +218,7 @@ class Store:
         with writing(self.name, KEPT):
             for i, fields in enumerate(block, first):
                 try:
-                    check_finite(self.layout, case, i, fields)
+                    check_finite(self.layout, case, i, fields, missing)
                     self._bounded.check(case, i, fields)
                 except InputError as error:
                     refused[i] = str(error)
@@ -240,7 +253,8 @@ class Store:
 
     def _check_there(self) -> None:
         """Refuse to write if the store was removed or replaced: Zarr would not notice."""
-        if self._folder is not None and not same_folder(self._folder, self._stat):
+        gone = self._presence is not None and not self._presence()
+        if gone or (self._folder is not None and not same_folder(self._folder, self._stat)):
             raise InputError(
                 f"{self.name} was removed or replaced while the run was writing it; remove what is left of "
                 "it, and start again without --resume"
@@ -285,18 +299,18 @@ class Plain:
     def write_lowres(self, case: int, x: Tensor) -> None:
         """Do nothing: only Zarr stores keep the coarse input."""
 
-    def write_members(self, case: int, first: int, block: Tensor) -> None:
-        """Write members ``first, first + 1, …`` of a case: ``[m, Co, H, W]``.
+    def write_members(self, case: int, first: int, block: Tensor, missing: Tensor | None = None) -> None:
+        """Write members ``first, first + 1, …`` of a case: ``[m, Co, H, W]``; NaN where they are missing.
 
         Raises
         ------
         MemberError
-            If some are not finite: the others are written
+            If some are not finite elsewhere: the others are written
         """
         coords, refused = self.layout.output_coords(case), dict[int, str]()
         for i, fields in enumerate(block, first):
             try:
-                check_finite(self.layout, case, i, fields)
+                check_finite(self.layout, case, i, fields, missing)
             except InputError as error:
                 refused[i] = str(error)
             else:
@@ -310,15 +324,20 @@ class Plain:
         return {}
 
 
-def check_finite(layout: Layout, case: int, member: int, fields: Tensor) -> None:
+def check_finite(
+    layout: Layout, case: int, member: int, fields: Tensor, missing: Tensor | None = None
+) -> None:
     """Refuse a member ``[Co, H, W]`` that is not finite everywhere: it must not count as complete.
+
+    Where ``missing [Co, H, W]`` is True it must not be finite.
 
     Raises
     ------
     InputError
         With the variables, the member and the time
     """
-    finite = fields.isfinite().flatten(1).double().mean(1).tolist()
+    right = fields.isfinite() if missing is None else fields.isfinite() != missing
+    finite = right.flatten(1).double().mean(1).tolist()
     bad = {name: share for name, share in zip(layout.outputs, finite, strict=True) if share < 1}
     if bad:
         raise InputError(
@@ -332,7 +351,7 @@ def _missing(found: Any, seeds: Any) -> list[int]:
     return [int(i) for i in np.flatnonzero(found != seeds)]
 
 
-def _seeds(root: zarr.Group, where: Sequence[int] = ()) -> NDArray[np.int64]:
+def all_seeds(root: zarr.Group, where: Sequence[int] = ()) -> NDArray[np.int64]:
     """Seeds of the members of one case, or ``[*S, M]`` of all; ``UNREADABLE`` where they are damaged."""
     array: Any = root[SEED]
     shape = array.shape[len(where) :]
@@ -340,13 +359,15 @@ def _seeds(root: zarr.Group, where: Sequence[int] = ()) -> NDArray[np.int64]:
     if there is None or 2 * len(there) > np.prod(shape):
         try:
             return np.asarray(array[*where, ...])
-        except Exception:  # codecs and stores have no common class for damage
+        except Exception as error:  # codecs and stores have no common class for damage
+            check_reached(error)
             there = list(np.ndindex(shape))
     found = np.full(shape, UNWRITTEN, dtype=np.int64)
     for member in there:
         try:
             found[member] = array[*where, *member]
-        except Exception:  # as above
+        except Exception as error:  # as above
+            check_reached(error)
             found[member] = UNREADABLE
     return found
 
@@ -359,6 +380,7 @@ def _readable(name: object) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # codecs and stores have no common class for damage
+        check_reached(error, name)
         raise InputError(f"the store {name} is damaged ({first_line(error)}); use --overwrite") from error
 
 
@@ -367,7 +389,7 @@ def _restore(root: zarr.Group, layout: Layout, name: object) -> None:
     array: Any = root.get(SEED)
     if array is None or array.shape != layout.seeds.shape or layout.other_settings(dict(root.attrs)):
         return
-    found = _seeds(root)
+    found = all_seeds(root)
     if ((found >= 0) & (found != layout.seeds)).any():
         return
     with writing(name, KEPT):
@@ -387,7 +409,7 @@ def _check_same(io: ZarrBackend, layout: Layout, name: object) -> None:
     attributes = dict(io.root.attrs)
     other = layout.differences(attributes, {name: io.root[name] for name in io.root})
     if not other:
-        found = _seeds(io.root)
+        found = all_seeds(io.root)
         written = found[found >= 0]
         if written.size and not np.isin(written, layout.seeds).any():
             other = ["other seeds of its members"]

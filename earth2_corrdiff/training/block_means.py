@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from earth2_corrdiff.base.block_means import Blocks, block_means, mean_grid
 from earth2_corrdiff.base.cases import Case
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.times import TimeLike, distinct, lead_text, to_times
-from earth2_corrdiff.model.spec import check_count
 from earth2_corrdiff.sources.fine import open_fine
 from earth2_corrdiff.sources.windows import fine_window
 from earth2_corrdiff.training.convert import Area, Conversion, NoValuesError, invariants_of, text_of, trimming
@@ -27,56 +25,6 @@ from earth2_corrdiff.training.pair_writer import Fields, PairPlan
 from earth2_corrdiff.training.pairs import Channels
 
 WHOLE = Area()
-LEAST = 0.5
-"""Part of a block that must have values for a mean."""
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """Sizes of the blocks of grid points that are averaged.
-
-    Attributes
-    ----------
-    coarse : int
-        Fine points along each side of a coarse cell
-    fine : int
-        Points of the source along each side of a fine cell
-    """
-
-    coarse: int
-    fine: int = 1
-
-    def __post_init__(self) -> None:
-        check_count("the points of a fine cell", self.fine)
-        if check_count("the fine points of a coarse cell", self.coarse) < 2:
-            raise InputError("a coarse cell must have 2 or more fine points along each side")
-
-
-def block_means(fields: NDArray[Any], size: int) -> NDArray[Any]:
-    """Means of blocks of ``size`` x ``size`` points: ``[..., H, W] → [..., H / size, W / size]``.
-
-    Of the values that are not NaN where these are at least half of a block, else NaN.
-    """
-    if size == 1:
-        return fields
-    H, W = fields.shape[-2:]
-    blocks = fields.reshape(*fields.shape[:-2], H // size, size, W // size, size).astype(np.float64)
-    there = np.isfinite(blocks)
-    count = there.sum((-3, -1))
-    total = np.where(there, blocks, 0).sum((-3, -1))
-    means = np.where(count >= LEAST * size**2, total / np.maximum(count, 1), np.nan)
-    return means.astype(fields.dtype)
-
-
-def mean_grid(grid: Grid, size: int) -> Grid:
-    """The grid of block means: means of the coordinates, float32; longitudes as they run on."""
-    if size == 1:
-        return grid
-    if grid.curvilinear:
-        lon = np.unwrap(np.unwrap(grid.lon.astype(np.float64), period=360, axis=0), period=360, axis=1)
-        return Grid(*(block_means(part, size).astype(np.float32) for part in (grid.lat, lon)))
-    axes = (axis.astype(np.float64).reshape(-1, size).mean(1) for axis in (grid.lat, grid.lon))
-    return Grid(*(axis.astype(np.float32) for axis in axes))
 
 
 @dataclass(eq=False)
@@ -159,6 +107,8 @@ def make_own_pairs(
     }
     coarse_grid = mean_grid(fine_grid, blocks.coarse)
     about: dict[str, Any] = {"source": high.name, "coarse_from_fine": blocks.coarse}
+    if blocks.fine > 1:
+        about["fine_means"] = blocks.fine
     if high.synthetic:
         about["synthetic"] = 1
     chosen = Channels(names.inputs, names.outputs, names.invariants or tuple(still))

@@ -4,18 +4,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.model.spec import check_count
+from earth2_corrdiff.model.spec import check_count, check_levels
 from earth2_corrdiff.model.transforms import Transform
 from earth2_corrdiff.training.strict import build, read_yaml
 
 FLOW = "rectified_flow"  # a formulation, and a schedule
+TRIGFLOW = "trigflow"  # a formulation, and a solver
 LAYOUT_SOLVERS = ("euler", "heun")  # that a package of the generic layout can name
 
 
@@ -222,8 +223,9 @@ class DiffusionConfig(StageConfig):
 
     Attributes
     ----------
-    formulation : {"edm", "rectified_flow"}
-        EDM, or for a DiT rectified flow; with ``start_from`` that of its package
+    formulation : {"edm", "rectified_flow", "trigflow"}
+        EDM, for a DiT rectified flow, or TrigFlow, whose network is given the angle atan(sigma / sigma_data)
+        of the noise; with ``start_from`` that of its package
     prediction : {"x0", "flow"}
         What a network of rectified flow makes: the clean residual, or the flow
     sigma_data : float
@@ -244,10 +246,102 @@ class DiffusionConfig(StageConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.formulation not in ("edm", FLOW) or self.prediction not in ("x0", "flow"):
-            raise InputError("diffusion.formulation must be edm or rectified_flow, its prediction x0 or flow")
-        if self.formulation == "edm" and self.prediction != "x0":
+        if self.formulation not in ("edm", FLOW, TRIGFLOW) or self.prediction not in ("x0", "flow"):
+            raise InputError(
+                "diffusion.formulation must be edm or rectified_flow or trigflow, its prediction x0 or flow"
+            )
+        if self.formulation != FLOW and self.prediction != "x0":
             raise InputError("diffusion.prediction belongs to the formulation rectified_flow")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the third stage.
+
+    Attributes
+    ----------
+    first : int
+        The step that it begins with, 0 for the first part
+    alpha : float
+        Of the almost fair CRPS: 1 is fair, 0 that of the members as they are
+    finest : float
+        Weight of the finest differences
+    """
+
+    first: int = 0
+    alpha: float = 0.95
+    finest: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1 or not 0 <= self.finest < 1e6:
+            raise InputError("few_step.phases: alpha must be a part of 1, and finest 0 or more")
+
+
+@dataclass(frozen=True)
+class PhysicalScore:
+    """CRPS of a variable in its units, over the amount that is one deviation of its normalised values.
+
+    Attributes
+    ----------
+    weight : float
+        Of this score, added to the others
+    least : float
+        Values below count as this one, like 0 for rain that is mostly absent
+    """
+
+    weight: float = 1.0
+    least: float = float("-inf")
+
+
+@dataclass(frozen=True)
+class FewStepConfig(StageConfig):
+    """The third stage: the denoiser becomes a generator of one call or few, by the CRPS of its ensembles.
+
+    Attributes
+    ----------
+    sigmas : tuple[float, ...]
+        Noise levels of the calls, falling: of the noise that the first one sees, and of the noise that is
+        added to its field for the next
+    members : int
+        In the ensemble of each image
+    phases : tuple[Phase, ...]
+        Parts of the stage, one after the other
+    pooling : tuple[int, ...]
+        Points along each side that fields are averaged over, before their differences are scored
+    differences, spectral : float
+        Weights of the scores of differences, and of Fourier coefficients
+    physical : Mapping[str, PhysicalScore]
+        Outputs that are also scored in their units
+    consistency : int
+        Steps of consistency tuning before this stage; 0 for none
+    """
+
+    lr: float = 2e-4
+    sigmas: tuple[float, ...] = (2.0,)
+    members: int = 2
+    phases: tuple[Phase, ...] = (Phase(),)
+    pooling: tuple[int, ...] = (1, 2, 4)
+    differences: float = 1.0
+    spectral: float = 0.0
+    physical: dict[str, PhysicalScore] = field(default_factory=dict)
+    consistency: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_levels(self.sigmas)
+        for number in (self.steps, *self.pooling):
+            check_count("few_step: steps and pooling", number)
+        starts = [phase.first for phase in self.phases]
+        if self.network or self.members < 2 or self.consistency < 0 or not self.pooling:
+            raise InputError(
+                "few_step needs 2 members or more, a pooling, and no network: it has the denoiser's"
+            )
+        if starts[:1] != [0] or starts != sorted(set(starts)):
+            raise InputError("few_step.phases must begin with first: 0, and rise")
+
+    def phase(self, step: int | None) -> Phase:
+        """The part that a step belongs to; the last one for None."""
+        return [p for p in self.phases if step is None or p.first <= step][-1]
 
 
 @dataclass(frozen=True)
@@ -309,12 +403,17 @@ class Config:
     ----------
     data, regression, diffusion, validation, sampling
         See there
+    few_step : FewStepConfig | None
+        See there
     output : str
         Folder of the package
     work : str
         Folder of checkpoints, statistics, means and loss curves
     name : str
         Name of the package
+    attribution : str
+        Who made the data of the pairs, and their licence: a line that goes into the package, its stores and
+        pictures
     start_from : str | None
         Package whose networks, statistics and variables are the start: fine-tuning
     seed : int
@@ -340,7 +439,9 @@ class Config:
     work: str
     validation: Validation = field(default_factory=Validation)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    few_step: FewStepConfig | None = None
     name: str = ""
+    attribution: str = ""
     start_from: str | None = None
     seed: int = 0
     device: str = "auto"
@@ -351,10 +452,14 @@ class Config:
     half: bool = False
 
     def __post_init__(self) -> None:
+        if len(self.attribution) > 200 or not self.attribution.isprintable():
+            raise InputError("attribution must be a line of at most 200 characters")
         if self.precision not in ("bf16", "fp32"):
             raise InputError(f"precision must be bf16 or fp32 for a training, got {self.precision!r}")
         check_count("checkpoint_every", self.checkpoint_every)
         self._check_start()
+        if self.few_step is not None and replace(self.sampling, samples=None) != SamplingConfig():
+            raise InputError("few_step has its own sampling; leave out all of sampling but samples")
 
     def _check_start(self) -> None:
         """Refuse settings that only fresh networks, or only those of a package, can have."""
@@ -368,7 +473,7 @@ class Config:
             return
         if self.start_from is not None:
             raise InputError("the package of start_from has its own; leave out diffusion.formulation")
-        if self.diffusion.network.get("model_type") != "DiT":
+        if self.diffusion.formulation == FLOW and self.diffusion.network.get("model_type") != "DiT":
             raise InputError("diffusion.formulation rectified_flow needs a DiT; set network.model_type to it")
 
 

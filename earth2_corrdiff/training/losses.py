@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Losses of the two stages, per image."""
+"""Losses of the first two stages, per image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ def squared_error(mean: Tensor, target: Tensor, known: Tensor | None = None) -> 
 
     ``known`` ``[B, Co, H, W]`` is 1 where the target has a value and 0 elsewhere; None for everywhere.
     """
-    error = (mean - target).square()
+    return image_mean((mean - target).square(), known)
+
+
+def image_mean(error: Tensor, known: Tensor | None = None) -> Tensor:
+    """Mean of each channel of each image, ``[B, Co, H, W] → [B, Co]``, where ``known`` is 1."""
     if known is None:
         return error.flatten(2).mean(2)
     return (error * known).flatten(2).sum(2) / known.flatten(2).sum(2).clamp(min=1)

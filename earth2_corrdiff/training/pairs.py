@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from earth2_corrdiff.base.block_means import Blocks
 from earth2_corrdiff.base.errors import InputError, first_line
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.times import Times, time_text
@@ -230,6 +231,12 @@ class PairFile:
     def coarse_from_fine(self) -> int:
         """Fine points along each side of a coarse cell, where coarse fields are block means; else 0."""
         return int(self._data.attrs.get("coarse_from_fine", 0))
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """Sizes of the blocks whose means the coarse fields are, where they are block means."""
+        size = self.coarse_from_fine
+        return Blocks(size, int(self._data.attrs.get("fine_means", 1))) if size else None
 
     @property
     def variables(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from torch import distributed as dist
 
 from earth2_corrdiff.base.devices import find_device
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.processes import Processes, gather, launched, meet
+from earth2_corrdiff.base.processes import Processes, launched, process_group
 
 T = TypeVar("T")
 
@@ -83,14 +83,7 @@ def world(device: str, environ: Mapping[str, str]) -> Iterator[World]:
     if processes.size == 1:
         yield World()
         return
-    processes = meet(processes, environ)
-    gather(processes)
-    rank, size, local = processes.rank, processes.size, processes.local
     gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    own = find_device(device, local) if gpu else None
-    backend = "nccl" if gpu else "gloo"
-    dist.init_process_group(backend, store=processes.board, rank=rank, world_size=size, device_id=own)
-    try:
-        yield World(rank, size, local)
-    finally:
-        dist.destroy_process_group()
+    own = find_device(device, processes.local) if gpu else None
+    with process_group(processes, environ, "nccl" if gpu else "gloo", device_id=own):
+        yield World(processes.rank, processes.size, processes.local)

@@ -19,6 +19,7 @@ from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.regrid import IndexRegridder, Regridder
 from earth2_corrdiff.model.channels import PLACES, SUN, Channel
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
+from earth2_corrdiff.model.diffusion.solvers import FEW_STEP
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.outputs import OutputRule
 from earth2_corrdiff.model.packages.files import Folder
@@ -33,6 +34,7 @@ from earth2_corrdiff.networks.unet import SongUNet
 from earth2_corrdiff.training.config import (
     FLOW,
     LAYOUT_SOLVERS,
+    TRIGFLOW,
     Config,
     Data,
     DiffusionConfig,
@@ -50,6 +52,8 @@ from earth2_corrdiff.training.strict import unknown
 FROM_PAIRS = ("img_resolution", "in_channels", "out_channels")  # arguments that the pairs determine
 NOT_OF_TRAINING = ("input_size", "in_channels", "out_channels", "condition_dim", "use_nan_mask_tokens")
 FLOW_CLIP = 0.05  # smallest t that the error of x0 is divided by: Li and He, arXiv 2511.13720
+STORED_SOLVERS = (*LAYOUT_SOLVERS, TRIGFLOW, FEW_STEP)  # the last two by networks of their own
+TRIGFLOW_STEPS = 12  # below, residuals that are smaller than sigma_data get too large a spread
 FIXED = (*PLACES, *SUN)  # features that belong to a place
 Names = tuple[str, ...]
 Report = Callable[[str, int], None]
@@ -149,6 +153,7 @@ def _fresh(config: Config, spec: CorrDiffSpec) -> Downscaler:
         spec,
         {"sigma_data": config.diffusion.sigma_data},
     )
+    cast(Denoiser, denoiser).angle = config.diffusion.formulation == TRIGFLOW
     for net in (regression, denoiser) if config.data.flips else ():
         if isinstance(net.model, DiT) and net.model.tokenizer.pos_embed is not None:
             raise InputError("data.flips cannot be used with a DiT that learns positions; use natten2d_rope")
@@ -181,6 +186,8 @@ def _spec(config: Config, material: Material, world: World) -> CorrDiffSpec:
         missing_inputs=data.missing == "mask",
         name=config.name,
         synthetic=pairs.synthetic,
+        attribution=config.attribution,
+        blocks=pairs.blocks,
     )
 
 
@@ -223,6 +230,8 @@ def _check_names(config: Config, pairs: PairFile) -> None:
 def _default_sampling(how: DiffusionConfig) -> Sampling:
     if how.formulation == "edm":
         return DEFAULT_SAMPLING
+    if how.formulation == TRIGFLOW:
+        return replace(DEFAULT_SAMPLING, solver=TRIGFLOW, steps=TRIGFLOW_STEPS)
     return Sampling("heun", 12, schedule=FLOW, clip=FLOW_CLIP if how.prediction == "x0" else 0.0)
 
 
@@ -233,7 +242,7 @@ def _sampling(how: SamplingConfig, default: Sampling) -> Sampling:
         default.check_setting(name)
     if not given:
         return default
-    return replace(default if default.solver in LAYOUT_SOLVERS else Sampling("heun", 12), **given)
+    return replace(default if default.solver in STORED_SOLVERS else Sampling("heun", 12), **given)
 
 
 def _patching(config: Config, grid: Grid) -> PatchGeometry | None:
@@ -294,9 +303,10 @@ def _check_keys(stage: str, how: StageConfig, known: list[str]) -> None:
 def _check_patches(config: Config, model: Downscaler) -> None:
     """Refuse patches that do not fit the domain or the network."""
     domain = model.spec.output_grid.shape
-    for name, net in (("regression", model.regression), ("diffusion", model.denoiser)):
-        how: StageConfig = getattr(config, name)
-        if how.patches is None:
+    nets = {"regression": model.regression, "diffusion": model.denoiser, "few_step": model.denoiser}
+    for name, net in nets.items():
+        how: StageConfig | None = getattr(config, name)
+        if how is None or how.patches is None:
             continue
         h, w = how.patches.shape
         if h > domain[0] or w > domain[1]:
@@ -306,12 +316,15 @@ def _check_patches(config: Config, model: Downscaler) -> None:
         PatchGeometry(domain, (h, w), multiple=net.multiple)  # raises with sizes that are multiples
         if fault := net.shape_fault(domain, (h, w)):
             raise InputError(f"the {name} network {fault}; leave out {name}.patches")
-    if config.diffusion.steps and config.diffusion.patches is None and model.domain.whole:
-        patch = model.spec.patching
-        raise InputError(
-            "the diffusion network of start_from was trained on patches; set "
-            f"diffusion.patches with the shape {list(patch.shape) if patch else ''}"
-        )
+    for name in ("diffusion", "few_step"):
+        how = getattr(config, name)
+        if how is not None and how.steps and how.patches is None and model.domain.whole:
+            patch = model.spec.patching
+            whose = "of start_from " if config.start_from else ""
+            raise InputError(
+                f"the diffusion network {whose}was trained on patches; set "
+                f"{name}.patches with the shape {list(patch.shape) if patch else ''}"
+            )
 
 
 def _from_package(config: Config, material: Material) -> Downscaler:
@@ -326,8 +339,10 @@ def _from_package(config: Config, material: Material) -> Downscaler:
         )
     if spec.lead_time_hours:
         raise InputError("a package with lead times cannot be fine-tuned: pairs have none")
+    if spec.sampling.schedule == FEW_STEP and config.diffusion.steps:
+        raise InputError("the package of start_from is one of few_step; set diffusion.steps to 0")
     sampling = _sampling(config.sampling, spec.sampling)
-    if sampling.solver not in LAYOUT_SOLVERS and sampling != DEFAULT_SAMPLING:  # a package cannot hold it
+    if sampling.solver not in STORED_SOLVERS and sampling != DEFAULT_SAMPLING:  # a package cannot hold it
         raise InputError("the package of start_from names no solver; set sampling.solver")
     own, domain = config.diffusion.patches, pairs.fine_grid.shape
     patching = None if spec.patching is None else replace(spec.patching, domain=domain)
@@ -340,6 +355,8 @@ def _from_package(config: Config, material: Material) -> Downscaler:
         sampling=sampling,
         number_of_samples=config.sampling.samples or spec.number_of_samples,
         name=config.name or spec.name,
+        attribution=config.attribution or spec.attribution,
+        blocks=pairs.blocks if spec.regridding == "index" else None,
         synthetic=spec.synthetic or pairs.synthetic,
     )
     return Downscaler(fitted, loaded.regression, loaded.denoiser, "fp32", accelerated=False)

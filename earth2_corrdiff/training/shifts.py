@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from earth2_corrdiff.base.block_means import block_means
 from earth2_corrdiff.base.regrid import IndexRegridder
-from earth2_corrdiff.training.block_means import block_means
 from earth2_corrdiff.training.losses import generator
 from earth2_corrdiff.training.pairs import Pairs
 

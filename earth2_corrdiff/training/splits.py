@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +41,7 @@ def split_times(times: Times, periods: Split) -> Splits:
         raise InputError(
             "data.split needs periods for train where it has any, like [2012-01-01/2020-12-31T23]"
         )
-    masks = {name: _inside(times, name, some) for name, some in vars(periods).items()}
+    masks = {name: inside(times, f"data.split.{name}", some) for name, some in vars(periods).items()}
     shared = np.sum(list(masks.values()), axis=0) > 1
     if shared.any():
         when = time_text(times[shared][0])
@@ -57,12 +58,13 @@ def split_demo(times: Times) -> Splits:
     return Splits(np.flatnonzero(~later).tolist(), np.flatnonzero(later).tolist(), [])
 
 
-def _inside(times: Times, name: str, periods: tuple[str, ...]) -> NDArray[np.bool_]:
-    inside = np.zeros(len(times), bool)
+def inside(times: Times, what: str, periods: Sequence[str]) -> NDArray[np.bool_]:
+    """Which times lie in one of the periods of ``what``; InputError for one that is not valid."""
+    found = np.zeros(len(times), bool)
     for period in periods:
         ends = period.split("/")
         if len(ends) != 2:
-            raise InputError(f"data.split.{name}: {period!r} is not a valid period; use FIRST/LAST")
+            raise InputError(f"{what}: {period!r} is not a valid period; use FIRST/LAST")
         first, last = (parse_time(end) for end in ends)
-        inside |= (times >= first) & (times <= last)
-    return inside
+        found |= (times >= first) & (times <= last)
+    return found

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""The two training stages: inputs and loss of each network."""
+"""The first two training stages: inputs and loss of each network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class Drawn:
     Attributes
     ----------
     level, noise : Tensor
-        ``[n]`` and ``[n, Co, h, w]``, standard normal
+        ``[n]`` and ``[n, Co, h, w]``, standard normal; of the third stage ``[n, K, M, Co, h, w]`` for K calls
+        and M members
     """
 
     level: Tensor
@@ -50,12 +51,15 @@ class Batch:
         One per time, of all its random numbers: the same whatever process or batch it is in
     drawn : Drawn | None
         The stage's noise for these keys, where it was drawn beforehand
+    step : int | None
+        Of the training, from 0; None for a validation
     """
 
     indices: Sequence[int]
     pairs: Pairs
     keys: Sequence[tuple[int, ...]]
     drawn: Drawn | None = None
+    step: int | None = None
 
     def pinned(self) -> Batch:
         """The same in page-locked memory, which a GPU reads while the host continues."""
@@ -73,11 +77,13 @@ class Images:
     cond, target : Tensor
         ``[n, Cc, h, w]`` and ``[n, Co, h, w]``, normalised
     noise, sigma : Tensor | None
-        ``[n, Co, h, w]`` and ``[n]``: of the second stage
+        ``[n, Co, h, w]`` and ``[n]``: of the second stage; of the third the noise alone, as in ``Drawn``
     corner : Tensor | None
         ``[n, 2]``: first row and column of a patch; None for whole domains
     known : Tensor | None
         ``[n, Co, h, w]``: 1 where the target has a value, else 0; None for everywhere
+    weights : Tensor | None
+        ``[n, 2]``: alpha, and the weight of the finest differences, of the third stage
     """
 
     cond: Tensor
@@ -86,6 +92,7 @@ class Images:
     sigma: Tensor | None = None
     corner: Tensor | None = None
     known: Tensor | None = None
+    weights: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.cond)
@@ -102,7 +109,7 @@ class Images:
 
 
 class Stage(Protocol):
-    """One of the two stages."""
+    """A stage of a training."""
 
     loss: nn.Module  # Images → the mean loss of each channel, of its .net; what data-parallel training wraps
 
@@ -120,7 +127,7 @@ class Stage(Protocol):
         ...
 
 
-def _last(x: Tensor) -> Tensor:
+def last(x: Tensor) -> Tensor:
     """Channels last, as the weights are."""
     return x.contiguous(memory_format=torch.channels_last)
 
@@ -131,7 +138,7 @@ def position_of(net: Regression | Denoiser, corner: Tensor | None, shape: Sequen
     if corner is None or whole is None:
         return None
     h, w = shape
-    return _last(torch.cat([whole[:, :, y : y + h, x : x + w] for y, x in corner.tolist()]))
+    return last(torch.cat([whole[:, :, y : y + h, x : x + w] for y, x in corner.tolist()]))
 
 
 class RegressionLoss(nn.Module):
@@ -144,7 +151,7 @@ class RegressionLoss(nn.Module):
     def forward(self, images: Images) -> Tensor:
         """``[Co]``: the mean over all images."""
         cond, net = images.cond, self.net
-        latent = _last(cond.new_zeros(len(cond), net.latent_channels, *cond.shape[2:]))
+        latent = last(cond.new_zeros(len(cond), net.latent_channels, *cond.shape[2:]))
         labels = torch.zeros(1, dtype=torch.float32, device=cond.device)
         position = position_of(net, images.corner, cond.shape[2:])
         mean = net.model(torch.cat([latent, cond], dim=1), labels, position)
@@ -210,7 +217,7 @@ class RegressionStage:
         cutter = self._cutter
         cuts = cutter.cuts(batch.pairs.fine, batch.keys)
         target, known = without_gaps(self._model, cutter.cut(truth, cuts))
-        return Images(_last(cutter.cut(cond, cuts)), target, corner=corners_of(cuts), known=known)
+        return Images(last(cutter.cut(cond, cuts)), target, corner=corners_of(cuts), known=known)
 
 
 class DiffusionStage:
@@ -236,14 +243,22 @@ class DiffusionStage:
 
     def draw(self, keys: Sequence[tuple[int, ...]]) -> Drawn:
         """Noise of some times, drawn by a single thread: the trainer calls it in the background."""
-        cutter, domain = self._cutter, self._model.spec.output_grid.shape
-        shape = domain if cutter.patches is None else cutter.patches.shape
-        size = (cutter.per_time, len(self._model.spec.outputs.names), *shape)
+        size = (self._cutter.per_time, *self._noise_shape)
         draws: list[Any] = []
         for source in (generator(*key, 0) for key in keys):
             level = torch.randn(size[0], generator=source)
             draws.append((level, torch.randn(size, generator=source)))
         return Drawn(*(torch.cat(part) for part in zip(*draws, strict=True)))
+
+    @property
+    def _noise_shape(self) -> tuple[int, ...]:
+        """Shape of an image's noise."""
+        patches, spec = self._cutter.patches, self._model.spec
+        return len(spec.outputs.names), *(spec.output_grid.shape if patches is None else patches.shape)
+
+    def _noisy(self, noise: Tensor, level: Tensor, step: int | None) -> dict[str, Tensor]:
+        """The fields of :class:`Images` that are made of random numbers."""
+        return {"noise": last(noise), "sigma": self._edm.sigma(level)}
 
     @torch.no_grad()
     def images(self, batch: Batch) -> Images:
@@ -259,6 +274,5 @@ class DiffusionStage:
         target, known = without_gaps(model, cutter.cut(truth - mean, cuts))
         drawn = batch.drawn or self.draw(batch.keys)
         noise, level = (x.to(target.device, non_blocking=True) for x in (drawn.noise, drawn.level))
-        sigma = self._edm.sigma(level)
-        seen = _last(torch.cat(parts, dim=1))
-        return Images(seen, _last(target), _last(noise), sigma, corners_of(cuts), known)
+        seen, made = last(torch.cat(parts, dim=1)), self._noisy(noise, level, batch.step)
+        return Images(seen, last(target), corner=corners_of(cuts), known=known, **made)

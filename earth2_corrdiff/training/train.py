@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""A whole training: pairs, regression, residual, package. Read this file first."""
+"""A whole training: pairs, regression, residual, perhaps few steps, package. Read this file first."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,8 +15,9 @@ from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.packages.writer import save_package
 from earth2_corrdiff.networks.preconditioned import DiTFlow
 from earth2_corrdiff.training import checkpoints
-from earth2_corrdiff.training.config import Config, StageConfig
+from earth2_corrdiff.training.config import Config, FewStepConfig, StageConfig
 from earth2_corrdiff.training.cutter import Cutter
+from earth2_corrdiff.training.few_step import ConsistencyStage, FewStepStage, few_step_sampling
 from earth2_corrdiff.training.log import draw
 from earth2_corrdiff.training.losses import EDMLoss, FlowLoss
 from earth2_corrdiff.training.means import Means, balance, checksum, residual_scale
@@ -71,7 +72,7 @@ class Training:
     watch: Watch = Silent()
 
     def run(self) -> Path:
-        """Train both stages and write the package; returns its folder.
+        """Train all stages and write the package; returns its folder.
 
         Each part goes on where an earlier run of the same configuration was stopped. A finished stage whose
         ``steps`` were raised goes on with those that were added (see ``schedule.rate``).
@@ -82,7 +83,7 @@ class Training:
             If the data, the configuration or the work folder cannot be used, or a loss is not finite
         """
         config, world = self.config, self.world
-        for name in ("regression", "diffusion"):
+        for name in ("regression", "diffusion", *(["few_step"] if config.few_step else [])):
             world.check_batch(name, getattr(config, name).batch)
         for folder in (config.output, config.work):  # before days of work, not after them
             make_folder(Path(folder))
@@ -94,6 +95,8 @@ class Training:
         model = self._balanced(model, material) if fresh else model
         base = f"regression {checksum(model.regression)}"
         self._train("diffusion", self.residual_stage(model, material), config.diffusion, material, base)
+        if config.few_step is not None:
+            model = self._few_step(model, material, config.few_step)
         if world.first:
             model.cpu()
             save_package(config.output, model.spec, model.regression, model.denoiser, half=config.half)
@@ -137,12 +140,26 @@ class Training:
     def residual_stage(self, model: Downscaler, material: Material) -> DiffusionStage:
         """The second stage of a model, whose regression is trained."""
         how = self.config.diffusion
-        folder = Path(self.config.work) if how.cache_means else None
-        means = Means(model.regression, material.pairs, folder)
         settings = model.denoiser.sigma_data, how.P_mean, how.P_std
         flow = isinstance(model.denoiser, DiTFlow)
         loss = FlowLoss(*settings, model.spec.sampling.clip) if flow else EDMLoss(*settings)
-        return DiffusionStage(model, self._cutter(how, model), loss, means)
+        return DiffusionStage(model, self._cutter(how, model), loss, self._means(model, material))
+
+    def _means(self, model: Downscaler, material: Material) -> Means:
+        folder = Path(self.config.work) if self.config.diffusion.cache_means else None
+        return Means(model.regression, material.pairs, folder)
+
+    def _few_step(self, model: Downscaler, material: Material, how: FewStepConfig) -> Downscaler:
+        """The model with a generator of few calls, which begins with the denoiser's weights, in its place."""
+        cutter, means = self._cutter(how, model), self._means(model, material)
+        stage = FewStepStage(model, cutter, how, means)
+        tuning = replace(how, steps=how.consistency or how.steps)
+        base = f"denoiser {checksum(model.denoiser)}"
+        if how.consistency:
+            self._train("consistency", ConsistencyStage(model, cutter, how, means), tuning, material, base)
+        self._train("few_step", stage, how, material, base)
+        spec = replace(model.spec, sampling=few_step_sampling(how, model.spec.sampling))
+        return Downscaler(spec, model.regression, model.denoiser, "fp32", accelerated=False)
 
     def _balanced(self, model: Downscaler, material: Material) -> Downscaler:
         """The model with outputs scaled to the residual of its regression."""

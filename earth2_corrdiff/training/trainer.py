@@ -20,7 +20,7 @@ from earth2_corrdiff.base.background import prefetched
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.networks.fast.accelerate import compile_network, fuse
 from earth2_corrdiff.training import checkpoints
-from earth2_corrdiff.training.config import Config, DiffusionConfig, StageConfig
+from earth2_corrdiff.training.config import Config, DiffusionConfig, FewStepConfig, StageConfig
 from earth2_corrdiff.training.log import Log
 from earth2_corrdiff.training.losses import generator
 from earth2_corrdiff.training.order import Order
@@ -118,6 +118,9 @@ class Trainer:
         what = f"{h.patches}" if h.patches else "whole domains"
         if isinstance(h, DiffusionConfig) and h.formulation != "edm":
             what += f", {h.formulation} of {h.prediction}"
+        if isinstance(h, FewStepConfig):
+            own = ("sigmas", "members", "phases", "pooling", "differences", "spectral", "physical")
+            what += "".join(f", {name} {getattr(h, name)}" for name in own)
         base = f", {self.base}" if self.base else ""
         return f"of {h.batch}, {sizes}, {what}, {rates}, seed {self.config.seed}{base}"
 
@@ -200,7 +203,7 @@ class Trainer:
                 pairs = self.pairs.read(mine)
                 if pairs.fine_inputs is not None:
                     pairs = shifted(pairs, self.pairs.coarse_from_fine, keys)
-                batch = Batch(mine, pairs, keys, self.stage.draw(keys))
+                batch = Batch(mine, pairs, keys, self.stage.draw(keys), step)
                 yield batch.pinned() if self.device.type == "cuda" else batch
 
         return prefetched(read())

@@ -8,7 +8,10 @@
 =================================  ============================================================
 `from_store`, `comparison`         a store with its baselines; forecasts against a truth
 `forecasts`                        a store's ensemble, regression, interpolation, climatology
+`baselines`                        what is fitted on training pairs: climatology, ridge regression, noise
+`nearest`                          members against their nearest training field
 `truth`                            the truth: a file, the demo, a data source
+`stations`, `reports`              scores at weather stations, and what these report
 `targets`, `case_statistics`       quantities and events; statistics of a quantity at one time
 `pointwise`, `spectrum`            CRPS and ranks; radially averaged spectra
 `fractions`, `distribution`        fractions skill score; histograms of a stream
@@ -18,9 +21,16 @@
 =================================  ============================================================
 """
 
+from earth2_corrdiff.verification.baselines import Training
 from earth2_corrdiff.verification.bootstrap import Bootstrap
 from earth2_corrdiff.verification.comparison import Settings, Verification
-from earth2_corrdiff.verification.from_store import VerificationByLead, open_verification, verify
+from earth2_corrdiff.verification.from_store import (
+    VerificationByLead,
+    nearest_in_training,
+    open_verification,
+    verify,
+    verify_at_stations,
+)
 from earth2_corrdiff.verification.result import Estimate, Result
 
 __all__ = [
@@ -28,8 +38,11 @@ __all__ = [
     "Estimate",
     "Result",
     "Settings",
+    "Training",
     "Verification",
     "VerificationByLead",
+    "nearest_in_training",
     "open_verification",
     "verify",
+    "verify_at_stations",
 ]

@@ -25,7 +25,7 @@ Estimator = Callable[[Array], Array]
 
 METHODS = ("bca", "percentile")
 FEWEST = 8
-"""Fewest blocks of times for an interval."""
+"""Fewest blocks of times for an interval, where no other number is given."""
 DEFINED = 0.95
 """Least share of replicates in which a score is defined: an event at one or two times is often not drawn."""
 NORMAL = NormalDist()
@@ -51,6 +51,8 @@ class Bootstrap:
         to 93 %
     seed : int
         Seed of the draws
+    fewest : int
+        Fewest blocks for an interval; of fewer than 8 it is too narrow, and shows the order of magnitude
 
     Raises
     ------
@@ -63,6 +65,7 @@ class Bootstrap:
     block: int = 1
     method: str = "bca"
     seed: int = 0
+    fewest: int = FEWEST
 
     def __post_init__(self) -> None:
         if self.replicates:
@@ -76,7 +79,7 @@ class Bootstrap:
 
     def applies(self, times: int) -> bool:
         """True if this number of times is enough for an interval."""
-        return bool(self.replicates) and times >= FEWEST * self.block
+        return bool(self.replicates) and times >= self.fewest * self.block
 
     def counts(self, times: int) -> Array:
         """How often each of ``times`` is drawn in each replicate, ``[B, T]``."""

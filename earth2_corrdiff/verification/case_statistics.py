@@ -52,6 +52,8 @@ class Domain:
         Rings of the spectra
     windows : tuple[int, ...]
         S sizes of the fractions skill score in cells
+    tile : int
+        Side in cells of the squares that spectra are taken of, those without gaps; 0 for the whole domain
     """
 
     grid: Grid
@@ -59,22 +61,31 @@ class Domain:
     spacing: tuple[float, float]
     rings: Rings
     windows: tuple[int, ...]
+    tile: int = 0
 
     @classmethod
-    def of(cls, grid: Grid, scales: Sequence[float] = SCALES_KM) -> Domain:
+    def of(cls, grid: Grid, scales: Sequence[float] = SCALES_KM, tile: int = 0) -> Domain:
         """The domain of a grid; scales of the fractions skill score in km, 0 for single cells."""
+        if tile and not 8 <= tile <= min(grid.shape):
+            raise InputError(f"the tiles of the spectra must have 8 to {min(grid.shape)} cells, got {tile}")
         if not all(0 <= scale < 1e5 for scale in scales):
             raise InputError(f"the scales must be lengths in km, got {list(scales)}")
         apart = spacing(grid)
         cell = (apart[0] * apart[1]) ** 0.5
         windows = odd_windows(scales, cell, grid.shape)
-        return cls(grid, cell_areas(grid), apart, Rings.of(grid.shape, apart), tuple(windows))
+        rings = Rings.of((tile, tile) if tile else grid.shape, apart)
+        return cls(grid, cell_areas(grid), apart, rings, tuple(windows), tile)
 
     @property
     def scales(self) -> Array:
         """Sides of the windows in km."""
         cell = (self.spacing[0] * self.spacing[1]) ** 0.5
         return np.array([n * cell for n in self.windows])
+
+    def tiles(self, field: Tensor) -> Tensor:
+        """The squares of a field, side by side from its first corner: ``[H, W] → [N, n, n]``."""
+        n = self.tile
+        return field.unfold(0, n, n).unfold(1, n, n).flatten(0, 1) if n else field[None]
 
 
 class CaseTruth:
@@ -83,7 +94,7 @@ class CaseTruth:
     Parameters
     ----------
     truth : Tensor
-        ``[H, W]``; NaN where it is unknown
+        ``[H, W]``; NaN where it is unknown, or is not to be compared
     domain : Domain
         Its grid
     target : Target
@@ -98,11 +109,19 @@ class CaseTruth:
         self.truth = torch.where(known, truth, 0.0).to(torch.float64)
         self.weights = domain.area * known
         self.known = float(self.weights.sum() / domain.area.sum())
-        self.power = radial_power(self.truth, domain.rings) if known.all() else _nan(domain.rings)
+        self.whole = domain.tiles(known).all(-1).all(-1)
+        self.power = self.spectrum(self.truth)
 
     def area_mean(self, fields: Tensor) -> Array:
         """Mean over the area where the truth is known: ``[N, H, W] → [N]``."""
         return np.asarray(((fields * self.weights).sum((-2, -1)) / self.weights.sum()).numpy())
+
+    def spectrum(self, field: Tensor) -> Tensor:
+        """Power of a field ``[H, W] → [K]``, the mean of all tiles without gaps; NaN where there is none."""
+        tiles = self.domain.tiles(field)[self.whole]
+        if not len(tiles):
+            return torch.full((len(self.domain.rings.count),), torch.nan, dtype=torch.float64)
+        return radial_power(tiles, self.domain.rings)
 
     def moments(self, members: Members) -> tuple[Tensor, Tensor]:
         """Mean and unbiased variance of the members, one after the other (Welford): ``[H, W]`` each."""
@@ -114,12 +133,10 @@ class CaseTruth:
         return mean, squares / (members.size - 1) if members.size > 1 else torch.full_like(mean, torch.nan)
 
 
-def _nan(rings: Rings) -> Tensor:
-    return torch.full((len(rings.count),), torch.nan, dtype=torch.float64)
-
-
 class Members:
     """The members of one quantity at one time; held where they fit into ``BLOCK_BYTES``, else read again.
+
+    Where the first one is NaN the forecast has no value; members are 0 there, and must have the same gaps.
 
     Parameters
     ----------
@@ -133,23 +150,36 @@ class Members:
     Raises
     ------
     NotFiniteError
-        When a member is read that is not finite everywhere
+        When a member is read that is infinite somewhere, has other gaps than the first, or no value at all
     """
 
     def __init__(self, read: Callable[[int], Tensor], size: int, what: str = "the forecast") -> None:
         self.read, self.size, self.what = read, size, what
         self._held: dict[int, Tensor] = {}
+        self._there = torch.empty(0)
+
+    @property
+    def there(self) -> Tensor:
+        """Where the forecast has values, ``[H, W]``."""
+        if not self._there.numel():
+            self[0]
+        return self._there
 
     def __getitem__(self, i: int) -> Tensor:
         if i in self._held:
             return self._held[i]
         field = self.read(i).to(torch.float64)
-        holes = 1 - float(torch.isfinite(field).double().mean())
-        if holes:
+        there = torch.isfinite(field)
+        if not self._there.numel():
+            self._there = there | field.isinf()
+        wrong = float((there != self._there).double().mean()) if self._there.any() else 1.0
+        if wrong:
             raise NotFiniteError(
-                f"member {i} of {self.what} is NaN or infinite at {100 * holes:.3g} % of the points: not "
-                "written, or broken; finish or repeat the run, or leave such times out (--skip-incomplete)"
+                f"member {i} of {self.what} is NaN or infinite at {100 * wrong:.3g} % of the points, or "
+                "others are and it is not: not written, or broken; finish or repeat the run, or leave such "
+                "times out (--skip-incomplete)"
             )
+        field = field if there.all() else torch.where(there, field, 0.0)
         if self.size * field.numel() * 8 <= BLOCK_BYTES:
             self._held[i] = field
         return field
@@ -226,7 +256,7 @@ def _whole_fields(members: Members, case: CaseTruth) -> tuple[dict[str, Array], 
     for member in members:
         histogram.add(member, case.weights)
         if not case.power.isnan().any():
-            power += radial_power(member, domain.rings) / members.size
+            power += case.spectrum(member) / members.size
         if fractions is not None:
             fractions.add(member)
     found = {"power": power if not case.power.isnan().any() else case.power, "power_truth": case.power}

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from loguru import logger
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from earth2_corrdiff.base.times import Times, lead_text, time_text
 from earth2_corrdiff.verification.bootstrap import Bootstrap
 from earth2_corrdiff.verification.case_statistics import (
     SCALES_KM,
+    Array,
     CaseTruth,
     Domain,
     Members,
@@ -48,6 +50,8 @@ class Settings:
         Events by quantity, in place of the defaults
     scales : Sequence[float]
         Windows of the fractions skill score in km, 0 for a single cell
+    tile : int
+        Side in cells of the squares without gaps that spectra are taken of; 0 for the whole domain
     bootstrap : Bootstrap
         Settings of the intervals
     skip_incomplete : bool
@@ -57,6 +61,7 @@ class Settings:
     variables: Sequence[str] | None = None
     thresholds: Mapping[str, Sequence[float]] = field(default_factory=dict)
     scales: Sequence[float] = SCALES_KM
+    tile: int = 0
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
     skip_incomplete: bool = False
 
@@ -111,6 +116,7 @@ class Verification:
             if set(target.components) <= set(forecast.variables)
         }
         self.truth_values = {target.name: Histogram() for target in self.targets}
+        self.lacking: dict[tuple[str, str], list[float]] = {}
 
     def _variables(self) -> list[str]:
         have = list(self.forecasts[0].variables)
@@ -199,13 +205,27 @@ class Verification:
         """Add all statistics of one time, or none if one of them fails."""
         variables = {name for target in self.targets for name in target.components}
         known = {name: self.truth.field(time, name) for name in sorted(variables)}
-        cases = [CaseTruth(target.field(known.__getitem__), self.domain, target) for target in self.targets]
-        found = {
-            (forecast.name, case.target.name): score(self._members(forecast, case.target, time), case)
-            for forecast in self.forecasts
-            for case in cases
-            if case.known and (forecast.name, case.target.name) in self.series
-        }
+        found: dict[tuple[str, str], tuple[dict[str, Array], Histogram]] = {}
+        lacking: dict[tuple[str, str], float] = {}
+        cases = []
+        for target in self.targets:
+            members = {
+                forecast.name: self._members(forecast, target, time)
+                for forecast in self.forecasts
+                if (forecast.name, target.name) in self.series
+            }
+            truth = target.field(known.__getitem__)
+            there = torch.isfinite(truth)
+            if there.any():
+                lacking |= {
+                    (n, target.name): 1 - float(m.there[there].double().mean()) for n, m in members.items()
+                }
+                truth = _only(truth, [some.there for some in members.values()])
+            cases.append(CaseTruth(truth, self.domain, target))
+            if cases[-1].known:
+                found |= {(name, target.name): score(some, cases[-1]) for name, some in members.items()}
+        for key, share in lacking.items():
+            self.lacking.setdefault(key, []).append(share)
         for case in cases:
             self.truth_values[case.target.name].add(case.truth, case.weights)
         for key, series in self.series.items():
@@ -255,12 +275,36 @@ class Verification:
             if count:
                 values = "value of the truth stands" if count == 1 else "values of the truth stand"
                 yield f"{count} {values} for missing ones of {name} (-999, 9999, 1e20, …): not verified."
+        for (forecast, name), shares in self.lacking.items():
+            if share := sum(shares) / len(shares):
+                lack = f"The {forecast} of {name} has no value at {100 * share:.3g} % of the truth's points"
+                yield f"{lack}: they are left out for all."
         for target in self.targets:
             found = series.get((self.forecasts[0].name, target.name))
             if found is None:
                 yield f"{target.name} is left out: the truth has no value of it at any time."
             elif (known := np.nan_to_num(found.column("weight")).mean()) < 1:
-                yield f"The truth of {target.name} has gaps: {100 * known:.3g} % of it is known."
+                part = f"{100 * known:.3g} % of it is {self._used(target)}"
+                yield f"The truth of {target.name} has gaps: {part}."
+        yield from self._tiles()
+
+    def _used(self, target: Target) -> str:
+        """What is done with the part of the truth that counts."""
+        less = any(sum(shares) for (_, name), shares in self.lacking.items() if name == target.name)
+        return "known, and forecast by all" if less else "known"
+
+    def _tiles(self) -> Iterator[str]:
+        """What the spectra of tiles are taken of."""
+        n, (H, W) = self.domain.tile, self.domain.grid.shape
+        if n:
+            yield f"Spectra are those of the squares of {n} x {n} cells without gaps, of {H // n * (W // n)}."
+
+
+def _only(truth: Tensor, there: Sequence[Tensor]) -> Tensor:
+    """The truth, NaN where one of the forecasts has no value: all are compared at the same points."""
+    for some in there:
+        truth = truth if some.all() else torch.where(some, truth, torch.nan)
+    return truth
 
 
 def _these(members: Sequence[int]) -> str:

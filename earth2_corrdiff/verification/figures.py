@@ -56,10 +56,13 @@ def _explain(ax: Axes, title: str, sentence: str) -> None:
     _finish(ax, title, "", "")
 
 
-def _figure(width: float, height: float) -> Figure:
+def _figure(result: Result, width: float, height: float) -> Figure:
+    """An empty figure, with the makers of the training data in small print."""
     figure = Figure(figsize=(width, height), dpi=110, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # type: ignore[union-attr,call-arg]
+    if credit := result.about.get("attribution"):
+        figure.supxlabel(credit, x=0.99, ha="right", fontsize=6.5, color="#555555", parse_math=False)
     return figure
 
 
@@ -73,7 +76,7 @@ def gains(result: Result) -> Figure:
     """Gain of the CRPS over each baseline, with intervals."""
     first = result.forecasts[0]
     baselines = [f for f in result.forecasts[1:] if f != "climatology"]
-    figure = _figure(9.5, 0.9 + 0.42 * len(result.targets) + 0.3)
+    figure = _figure(result, 9.5, 0.9 + 0.42 * len(result.targets) + 0.3)
     ax = figure.add_subplot()
     for i, baseline in enumerate(baselines):
         shift = 0.16 * (i - (len(baselines) - 1) / 2)
@@ -96,7 +99,7 @@ def by_lead(result: Result) -> Figure:
     """The CRPS of each forecast against lead time, a panel for each quantity."""
     N = len(result.targets)
     columns = min(N, 3)
-    figure = _figure(4.3 * columns, 0.5 + 2.9 * -(-N // columns))
+    figure = _figure(result, 4.3 * columns, 0.5 + 2.9 * -(-N // columns))
     axes = figure.subplots(-(-N // columns), columns, squeeze=False).ravel()
     for ax, target in zip(axes, result.targets, strict=False):
         for name in _compared(result, target):
@@ -119,7 +122,7 @@ def by_lead(result: Result) -> Figure:
 
 def portrait(result: Result, target: Target) -> Figure:
     """Ranks, spectrum, distribution, tail and the score at each time of one quantity."""
-    figure = _figure(13.0, 7.0)
+    figure = _figure(result, 13.0, 7.0)
     axes = figure.subplots(2, 3)
     _ranks(axes[0, 0], result, target)
     _times(axes[1, 0], result, target)
@@ -250,7 +253,7 @@ def _tail(ax: Axes, result: Result, target: Target) -> None:
 def events(result: Result, target: Target) -> Figure:
     """Fractions skill score against the size of the windows, a panel for each threshold."""
     K = len(target.thresholds)
-    figure = _figure(4.3 * K, 3.8)
+    figure = _figure(result, 4.3 * K, 3.8)
     axes = figure.subplots(1, K, sharey=True, squeeze=False)[0]
     first, lowest = result.forecasts[0], 1.0
     happens = result.score("frequency_truth", first, target).value

@@ -15,10 +15,13 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from earth2_corrdiff.base.block_means import mean_grid
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.regrid import Regridder
+from earth2_corrdiff.base.regrid import IndexRegridder, Regridder
 from earth2_corrdiff.base.times import Times, time_text
+from earth2_corrdiff.model.diffusion.noise import MemberNoise, member_seed
 from earth2_corrdiff.model.downscaler import Downscaler
+from earth2_corrdiff.model.prepared import Prepared
 from earth2_corrdiff.store import reader
 from earth2_corrdiff.store.paths import UNWRITTEN
 
@@ -112,14 +115,37 @@ class Interpolation:
             index = reader.time_index(ds, time)
             return torch.from_numpy(reader.field(ds, name + reader.COARSE, index, coarse=member))
 
-        # a run has checked how far its output sticks out of its input
-        regrid = Regridder(reader.grid_of(ds, reader.COARSE), reader.grid_of(ds), margin=1.0)
-        return cls(read, kept, regrid, reader.coarse_count(ds))
+        return cls(read, kept, regrid_of(ds), reader.coarse_count(ds))
 
     def field(self, time: np.datetime64, variable: str, member: int) -> Tensor:
         """The interpolated field; ``member`` is the position of a coarse member."""
         field: Tensor = self.regrid(self.read(time, self.twins[variable], member))
         return field
+
+
+def regrid_of(ds: xr.Dataset) -> Regrid:
+    """Bilinear interpolation ``[..., h, w] → [..., H, W]`` of coarse input; of block means by index."""
+    coarse, fine = reader.grid_of(ds, reader.COARSE), reader.grid_of(ds)
+    (h, w), (H, W) = coarse.shape, fine.shape
+    if H % h == 0 and H // h == W // w and W % w == 0 and coarse.matches(mean_grid(fine, H // h)):
+        regrid = IndexRegridder(fine.shape)
+        return lambda values: regrid(values.reshape(1, -1, h, w)).reshape(*values.shape[:-2], H, W)
+    # a run has checked how far its output sticks out of its input
+    return Regridder(coarse, fine, margin=1.0)
+
+
+class EnsembleMean:
+    """The mean of an ensemble's members as one field."""
+
+    name, size = "ensemble mean", 1
+
+    def __init__(self, ensemble: Forecast) -> None:
+        self.ensemble, self.variables = ensemble, ensemble.variables
+
+    def field(self, time: np.datetime64, variable: str, member: int) -> Tensor:
+        """The mean, ``[H, W]``."""
+        members = (self.ensemble.field(time, variable, i) for i in range(self.ensemble.size))
+        return sum(members, torch.zeros(())) / self.ensemble.size
 
 
 class Regression:
@@ -146,11 +172,24 @@ class Regression:
         self.variables = list(downscaler.spec.output_variables)
         self._time: np.datetime64 | None = None
         self._fields = torch.empty(0)
+        self._prepared: tuple[np.datetime64, list[Prepared]] | None = None
 
+    def cases(self, time: np.datetime64, coarse: Tensor | None = None) -> list[Prepared]:
+        """The cases of a time, one per coarse member; held until another time is asked for."""
+        if self._prepared is None or self._prepared[0] != time:
+            coarse = self.coarse(time) if coarse is None else coarse
+            inputs = coarse if coarse.ndim == 4 else coarse[None]
+            made = [self.downscaler.prepare(x[None], self.hours, time) for x in inputs]
+            self._prepared = time, made
+        return self._prepared[1]
+
+    @torch.inference_mode()
     def compute(self, time: np.datetime64, coarse: Tensor) -> Tensor:
         """All members and variables of a time: ``[C, h, w]`` or ``[M, C, h, w]`` → ``[M, Co, H, W]``."""
-        cases = coarse if coarse.ndim == 4 else coarse[None]
-        return self.downscaler.mean(cases, [self.hours] * len(cases), [time] * len(cases))
+        model = self.downscaler
+        means = [model.physical(model.mean_of(case), case) for case in self.cases(time, coarse)]
+        fields: Tensor = model.spec.kept(torch.cat(means))
+        return fields
 
     def field(self, time: np.datetime64, variable: str, member: int) -> Tensor:
         """One field; all of its time are computed at once and held until another time is read."""
@@ -158,6 +197,47 @@ class Regression:
             self._fields = self.compute(time, self.coarse(time)).cpu()
             self._time = time
         return self._fields[member, self.variables.index(variable)]
+
+
+class NoisyRegression:
+    """The regression plus white Gaussian noise, added before transforms and bounds are undone.
+
+    What a diffusion model must beat: it has the residual's variance, and nothing of its structure.
+
+    Parameters
+    ----------
+    regression : Regression
+        The model's
+    deviation : Tensor
+        ``[Co]`` standard deviation of the residual, normalised
+    size : int
+        Number of members
+    seed : int, optional
+        Of the noise
+    """
+
+    name = "regression + noise"
+
+    def __init__(self, regression: Regression, deviation: Tensor, size: int, seed: int = 0) -> None:
+        self.regression, self.size, self.seed = regression, size, seed
+        self.deviation, self.variables = deviation.float().view(1, -1, 1, 1), regression.variables
+        self._held: tuple[np.datetime64, int, Tensor] | None = None
+
+    def field(self, time: np.datetime64, variable: str, member: int) -> Tensor:
+        """One field; all variables of its member are held until another one is read."""
+        if self._held is None or self._held[:2] != (time, member):
+            self._held = time, member, self._drawn(time, member)
+        return self._held[2][self.variables.index(variable)]
+
+    @torch.inference_mode()
+    def _drawn(self, time: np.datetime64, member: int) -> Tensor:
+        cases, model = self.regression.cases(time), self.regression.downscaler
+        case = cases[member * len(cases) // self.size]
+        shape = (len(self.deviation[0]), *model.spec.domain)
+        noise = MemberNoise([member_seed(self.seed, time, member)], shape, model.device)()
+        sampled = model.physical(model.mean_of(case) + noise * self.deviation.to(noise), case)
+        fields: Tensor = model.spec.kept(sampled)[0].cpu()
+        return fields
 
 
 class Climatology:
@@ -209,7 +289,8 @@ def stored_input(ds: xr.Dataset, downscaler: Downscaler) -> Coarse:
             for member in range(reader.coarse_count(ds))
         ]
         x = torch.from_numpy(np.array(layers)).float()
-        if not torch.isfinite(x).all():
+        known = torch.isfinite(x).flatten(2)
+        if not (known.any(-1) if spec.missing_inputs else known).all():
             raise InputError(f"the store's coarse input at {time_text(time)} is incomplete; resume its run")
         return x
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,45 +13,54 @@ import xarray as xr
 from loguru import logger
 
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.object_path import AnyPath
 from earth2_corrdiff.base.times import LeadLike, Leads, Times, chosen_leads, lead_text, time_text
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.store import reader
+from earth2_corrdiff.verification.baselines import Baselines, Training
 from earth2_corrdiff.verification.case_statistics import Domain
 from earth2_corrdiff.verification.comparison import NothingToVerifyError, Settings, Verification
 from earth2_corrdiff.verification.forecasts import (
     Climatology,
+    EnsembleMean,
     Forecast,
     Interpolation,
+    NoisyRegression,
     Regression,
     StoreEnsemble,
     stored_input,
 )
 from earth2_corrdiff.verification.geometry import spacing
+from earth2_corrdiff.verification.nearest import Nearest, TrainingFields
+from earth2_corrdiff.verification.reports import open_reports
 from earth2_corrdiff.verification.result import Result, joined
+from earth2_corrdiff.verification.stations import StationResult, verify_stations
+from earth2_corrdiff.verification.targets import targets
 from earth2_corrdiff.verification.truth import Truth, open_truth
 
 Part = TypeVar("Part")
 ABOUT = (
-    *("title", "model", "package", "package_sha256", "source"),
+    *("title", "model", "package", "package_sha256", "source", "attribution"),
     *("solver", "number_of_steps", "sigma_min", "sigma_max", "schedule", "seed", "precision"),
 )
 
 
 def open_verification(
-    store: str | Path,
+    store: str | AnyPath,
     truth: Any,
     *,
     settings: Settings | None = None,
     downscaler: Downscaler | None = None,
-    compare: Mapping[str, str | Path] | None = None,
+    compare: Mapping[str, str | AnyPath] | None = None,
     truth_names: Mapping[str, str] | None = None,
     leads: LeadLike | Sequence[LeadLike] | None = None,
+    training: Training | Baselines | None = None,
 ) -> Verification | VerificationByLead:
     """Prepare the verification of a store against a truth and all available baselines.
 
     Parameters
     ----------
-    store : str | Path
+    store : str | Path | ObjectPath
         Store that ``run-corrdiff`` wrote
     truth : str | Path | xr.Dataset | DataSource
         See :func:`open_truth`
@@ -69,6 +77,9 @@ def open_verification(
     leads : lead time or lead times, optional
         Of a store of forecasts, see ``times.to_leads``; by default all. Each is verified
         at its valid times; the result is that of all, and holds that of each as ``by_lead``
+    training : Training | Baselines, optional
+        Pairs to fit baselines on, or what was fitted: residual climatology, ridge regression and, with a
+        model, the regression plus noise; the ensemble's mean is added as one field
 
     Raises
     ------
@@ -77,18 +88,19 @@ def open_verification(
     """
     ds = reader.open_store(store)
     settings, grid = settings or Settings(), reader.grid_of(ds)
-    domain, known = Domain.of(grid, settings.scales), open_truth(truth, grid, truth_names)
+    domain, known = Domain.of(grid, settings.scales, settings.tile), open_truth(truth, grid, truth_names)
     others = [_Other(name, path, reader.open_store(path)) for name, path in (compare or {}).items()]
     every = reader.cases(ds).leads
     wanted = every if leads is None else chosen_leads(leads, every)
+    fitted = Baselines(training, ds, downscaler) if isinstance(training, Training) else training
 
     def verification(one: xr.Dataset, lead: np.timedelta64 | None = None) -> Verification:
-        return _verification(one, known, domain, settings, downscaler, others, lead)
+        return verification_of(one, known, domain, settings, downscaler, others, fitted, lead)
 
-    return verification(ds) if every is None or wanted is None else _by_lead(ds, wanted, verification)
+    return verification(ds) if every is None or wanted is None else by_lead(ds, wanted, verification)
 
 
-def _by_lead(ds: xr.Dataset, leads: Leads, verification: Callable[..., Verification]) -> VerificationByLead:
+def by_lead(ds: xr.Dataset, leads: Leads, verification: Callable[..., Verification]) -> VerificationByLead:
     """Treat each lead time like a store of analyses; lead times without anything to verify are left out."""
     every = ds["lead_time"].to_numpy()
 
@@ -124,7 +136,7 @@ class _Other:
     """Another store to compare with, and its name in the tables."""
 
     name: str
-    path: str | Path
+    path: str | AnyPath
     ds: xr.Dataset
 
     def ensemble(self, verified: StoreEnsemble, lead: np.timedelta64 | None) -> StoreEnsemble:
@@ -196,39 +208,128 @@ class VerificationByLead:
         return joined(_verifiable(self.parts, lambda lead: self.parts[lead].result())[0])
 
 
-def _verification(
+def _forecasts(
+    ensemble: StoreEnsemble,
+    downscaler: Downscaler | None,
+    others: Sequence[_Other],
+    fitted: Baselines | None,
+    lead: np.timedelta64 | None,
+) -> list[Forecast]:
+    """The ensemble and all baselines, of analyses or of one lead time."""
+    ds = ensemble.ds
+    forecasts: list[Forecast] = [ensemble]
+    if downscaler is not None:
+        hours = None if lead is None else float(lead / np.timedelta64(1, "h"))
+        size = reader.coarse_count(ds)
+        regression = Regression(downscaler, stored_input(ds, downscaler), size, hours)
+        forecasts.append(regression)
+        if fitted is not None and fitted.deviation is not None:
+            forecasts.append(NoisyRegression(regression, fitted.deviation, ensemble.size))
+    forecasts += [other.ensemble(ensemble, lead) for other in others]
+    interpolation = Interpolation.of_store(ds)
+    forecasts += [interpolation] if interpolation is not None else []
+    forecasts += [] if fitted is None else [*fitted.forecasts(ds), EnsembleMean(ensemble)]
+    forecasts += [Climatology(downscaler)] if downscaler is not None else []
+    names = [forecast.name for forecast in forecasts]
+    if len(set(names)) < len(names):
+        raise InputError(f"the names of what is compared must differ, got {', '.join(names)}")
+    return forecasts
+
+
+def verification_of(
     ds: xr.Dataset,
     truth: Truth,
     domain: Domain,
     settings: Settings,
     downscaler: Downscaler | None,
     others: Sequence[_Other],
+    fitted: Baselines | None = None,
     lead: np.timedelta64 | None = None,
 ) -> Verification:
     """Prepare the verification of analyses, or of one lead time of forecasts at its valid times."""
-    ensemble = StoreEnsemble(ds)
-    forecasts: list[Forecast] = [ensemble]
-    if downscaler is not None:
-        hours = None if lead is None else float(lead / np.timedelta64(1, "h"))
-        size = reader.coarse_count(ds)
-        forecasts.append(Regression(downscaler, stored_input(ds, downscaler), size, hours))
-    forecasts += [other.ensemble(ensemble, lead) for other in others]
-    interpolation = Interpolation.of_store(ds)
-    forecasts += [interpolation] if interpolation is not None else []
-    forecasts += [Climatology(downscaler)] if downscaler is not None else []
-    names = [forecast.name for forecast in forecasts]
-    if len(set(names)) < len(names):
-        raise InputError(f"the names of what is compared must differ, got {', '.join(names)}")
+    ensemble, interpolation = StoreEnsemble(ds), Interpolation.of_store(ds)
+    forecasts = _forecasts(ensemble, downscaler, others, fitted, lead)
     verification = Verification(forecasts, truth, ensemble.times, domain, settings, lead)
     twins = {} if interpolation is None else interpolation.twins
-    verification.notes += _notes(ds, downscaler, ensemble, twins)
+    verification.notes += _notes(ds, downscaler, ensemble, twins) + ([] if fitted is None else fitted.notes)
     if interpolation is not None:
         verification.coarse_km = max(spacing(reader.grid_of(ds, reader.COARSE)))
     verification.about = {name: str(ds.attrs[name]) for name in ABOUT if name in ds.attrs}
     return verification
 
 
-def verify(store: str | Path, truth: Any, **how: Any) -> Result:
+def verify_at_stations(
+    store: str | AnyPath,
+    stations: str,
+    *,
+    settings: Settings | None = None,
+    downscaler: Downscaler | None = None,
+    compare: Mapping[str, str | AnyPath] | None = None,
+    leads: LeadLike | Sequence[LeadLike] | None = None,
+    training: Training | None = None,
+) -> Iterator[tuple[np.timedelta64 | None, StationResult]]:
+    """Verify a store at stations: of forecasts one lead time after the other, with it.
+
+    Parameters
+    ----------
+    stations : str
+        ``isd``, ``ghcn`` or the path of a CSV, see :func:`reports.open_reports`
+    store, settings, downscaler, compare, leads, training
+        As for :func:`open_verification`
+
+    Raises
+    ------
+    InputError
+        If something cannot be read, or no report can be used
+    """
+    ds, settings = reader.open_store(store), settings or Settings()
+    grid, every = reader.grid_of(ds), reader.cases(ds)
+    others = [_Other(name, path, reader.open_store(path)) for name, path in (compare or {}).items()]
+    fitted = None if training is None else Baselines(training, ds, downscaler)
+    variables = list(settings.variables or StoreEnsemble(ds).variables)
+    wanted = [name for target in targets(variables) for name in (*target.components, target.name)]
+    reports = open_reports(stations, every.valid_times.ravel(), grid, list(dict.fromkeys(wanted)))
+    chosen: Sequence[np.timedelta64 | None] = [None]
+    if every.leads is not None:
+        chosen = list(every.leads if leads is None else chosen_leads(leads, every.leads))
+    for lead in chosen:
+        one = ds if lead is None else reader.at_lead(ds, int(np.flatnonzero(ds["lead_time"] == lead)[0]))
+        ensemble = StoreEnsemble(one)
+        forecasts = _forecasts(ensemble, downscaler, others, fitted, lead)
+        whole = [time for time in ensemble.times if not ensemble.missing(time)]
+        if len(whole) < len(ensemble.times) and not settings.skip_incomplete:
+            raise InputError(
+                "members are missing; finish the run with run-corrdiff --resume, or leave such times out "
+                "with --skip-incomplete"
+            )
+        how = (np.array(whole), grid, variables, settings.bootstrap)
+        yield lead, verify_stations(forecasts, reports, *how)
+
+
+def nearest_in_training(
+    store: str | AnyPath,
+    truth: Any,
+    downscaler: Downscaler,
+    training: Training,
+    truth_names: Mapping[str, str] | None = None,
+) -> Nearest:
+    """Distances of a store's members to the nearest field of its model's training; see :class:`Nearest`.
+
+    Parameters are those of :func:`open_verification`; ``training.fit`` has the times of the training.
+
+    Raises
+    ------
+    InputError
+        If the store has lead times, fields have gaps, or something cannot be read
+    """
+    ds = reader.open_store(store)
+    if reader.cases(ds).leads is not None:
+        raise InputError("members are compared with training fields in stores of analyses only")
+    fitted, known = Baselines(training, ds), open_truth(truth, reader.grid_of(ds), truth_names)
+    return TrainingFields.of(downscaler, fitted.pairs_of(downscaler), fitted.rows).nearest(ds, known)
+
+
+def verify(store: str | AnyPath, truth: Any, **how: Any) -> Result:
     """Verify a store; the parameters are those of :func:`open_verification`."""
     verification = open_verification(store, truth, **how)
     for _ in verification:

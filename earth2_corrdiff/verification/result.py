@@ -226,17 +226,20 @@ class Result:
         return Estimate(estimate(np.ones((1, T)))[0], low, high)
 
 
-def joined(by_lead: Mapping[np.timedelta64, Result]) -> Result:
+def joined(by_lead: Mapping[np.timedelta64, Result], by_valid: bool = False) -> Result:
     """The result of all lead times together, with that of each; its bootstrap draws starts, not times.
 
     Parameters
     ----------
     by_lead : Mapping[np.timedelta64, Result]
         Results of the same forecasts, on the same grid
+    by_valid : bool, optional
+        True if valid times are drawn, each with the forecasts of all starts: where the forecast's error does
+        not count (perfect prognosis)
     """
     parts = list(by_lead.values())
     first = parts[0]
-    begun = np.concatenate([part.times - lead for lead, part in by_lead.items()])
+    begun = [part.times - (0 * lead if by_valid else lead) for lead, part in by_lead.items()]
     names = {t.name: t for part in parts for t in part.targets}
     keys = dict.fromkeys(key for part in parts for key in part.series)
     return replace(
@@ -246,7 +249,7 @@ def joined(by_lead: Mapping[np.timedelta64, Result]) -> Result:
         series={key: _joined([(part.series.get(key), len(part.times)) for part in parts]) for key in keys},
         truth_values={name: _merged([part.truth_values[name] for part in parts]) for name in names},
         notes=list(dict.fromkeys(note for part in parts for note in part.notes)),
-        starts=np.unique(begun, return_inverse=True)[1],
+        starts=np.unique(np.concatenate(begun), return_inverse=True)[1],
         by_lead=dict(by_lead),
     )
 

@@ -78,8 +78,9 @@ class Rings:
 
 
 def radial_power(field: Tensor, rings: Rings) -> Tensor:
-    """Mean variance per mode in each ring, in the field's units squared: ``[H, W] → [K]``.
+    """Mean variance per mode in each ring and of all fields, in their units squared: ``[..., H, W] → [K]``.
 
     White noise has the same in all rings; summed over the modes, corners included, it is the variance.
     """
-    return rings.average(mode_variance(field))
+    modes = mode_variance(field)
+    return rings.average(modes if field.ndim == 2 else modes.flatten(0, -3).mean(0))

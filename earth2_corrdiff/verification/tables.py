@@ -13,7 +13,7 @@ import numpy as np
 
 from earth2_corrdiff.base.times import lead_text, time_text
 from earth2_corrdiff.verification.bootstrap import FEWEST, fitting_block
-from earth2_corrdiff.verification.result import Estimate, Result
+from earth2_corrdiff.verification.result import Estimate, Result, Series
 from earth2_corrdiff.verification.targets import Target
 
 NOTHING = "–"
@@ -239,6 +239,9 @@ def tail_table(result: Result) -> Table:
             truth = result.truth_values[target.name].quantile(level)
             cells = (_tail(result, name, target, level, truth) for name in forecasts)
             rows.append((target.name, f"{100 * level:g} %", f"{truth:.4g} {target.units}", *cells))
+        highest = [_highest(result.series.get((name, target.name))) for name in forecasts]
+        truth = result.truth_values[target.name].quantile(1.0)
+        rows.append((target.name, "maximum", f"{truth:.4g} {target.units}", *highest))
     return Table(
         "Tails",
         "The truth's high quantiles over all points and times; of each forecast the same quantile and, in "
@@ -247,6 +250,10 @@ def tail_table(result: Result) -> Table:
         ("", "quantile", "truth", *forecasts),
         rows,
     )
+
+
+def _highest(series: Series | None) -> str:
+    return NOTHING if series is None else f"{series.histogram.quantile(1.0):.4g}"
 
 
 def _tail(result: Result, forecast: str, target: Target, level: float, truth: float) -> str:

@@ -16,6 +16,7 @@ from earth2_corrdiff.base.variables import cf_attributes, northward
 NO_ECHO = 5.0
 """dBZ below which a radar shows no echo."""
 REFLECTIVITY = (20.0, 35.0, 45.0)  # dBZ: rain, heavy rain, thunderstorms
+RAIN = (0.1, 1.0, 5.0, 10.0, 20.0)  # mm: wet, then up to heavy rain; the share below the first is dry
 WIND_SPEED = (10.8, 17.2, 24.5)  # m/s: strong wind, gale and storm, Beaufort 6, 8 and 10
 UNITS = {"m s-1": "m/s", "kg m-2": "kg/m²", "m2 s-2": "m²/s²", "kg kg-1": "kg/kg"}
 """Units of CF as they are usually written."""
@@ -36,6 +37,8 @@ class Target:
         Events are values at or above these; empty for quantities without events
     floor : float | None
         Values below it count as equal in ranks
+    factor : float
+        From the variable's units to these: precipitation in metres is verified in mm
     """
 
     name: str
@@ -44,6 +47,7 @@ class Target:
     components: tuple[str, ...]
     thresholds: tuple[float, ...] = ()
     floor: float | None = None
+    factor: float = 1.0
 
     @property
     def derived(self) -> bool:
@@ -53,7 +57,8 @@ class Target:
     def field(self, read: Read) -> Tensor:
         """Its field, from a function that reads its components."""
         parts = [read(name) for name in self.components]
-        return torch.hypot(*parts) if self.derived else parts[0]
+        field = torch.hypot(*parts) if self.derived else parts[0]
+        return field if self.factor == 1 else field * self.factor
 
 
 def targets(
@@ -97,6 +102,8 @@ def _plain(name: str) -> Target:
     label, units = about["long_name"], _units(about)
     if units == "dBZ":
         return Target(name, label, units, (name,), REFLECTIVITY, NO_ECHO)
+    if units == "m" and "precipitation" in about["standard_name"]:
+        return Target(name, label, "mm", (name,), RAIN, RAIN[0], 1e3)
     return Target(name, label, units, (name,))
 
 

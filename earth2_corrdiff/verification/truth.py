@@ -15,6 +15,7 @@ from torch import Tensor
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.grid import Grid
+from earth2_corrdiff.base.object_path import as_path
 from earth2_corrdiff.base.regrid import Regridder
 from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.sources.fine import (
@@ -116,9 +117,10 @@ class Truth:
         placed = self._placed
         if placed is None or (self.fields.grid is None and not own.matches(placed[0])):
             if own.curvilinear:
-                raise InputError(f"{self.fields.title} has no 1-D lat and lon; regrid it, and give the file")
-            window = around(self.grid, own)
-            placed = self._placed = own, window, Regridder(window.grid, self.grid)
+                placed = self._placed = own, self._cut_out(own), None
+            else:
+                window = around(self.grid, own)
+                placed = self._placed = own, window, Regridder(window.grid, self.grid)
         return placed[1:]
 
 
@@ -148,7 +150,7 @@ def _fields(truth: Any, names: Mapping[str, str]) -> FineFields:
     if isinstance(truth, xr.Dataset):
         return FileFields(truth, "the dataset", "the truth the dataset", names, HINT)
     if isinstance(truth, Path) or (isinstance(truth, str) and not _names_a_source(truth)):
-        path = Path(truth).expanduser()
+        path = as_path(truth).expanduser()
         if not are_regular(path):
             data = open_dataset(path, "truth", "demo, a NetCDF or Zarr, or the name of a source")
             return FileFields(data, str(truth), f"the truth {truth}", names, HINT)

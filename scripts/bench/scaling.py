@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +16,7 @@ from typing import Any
 
 import torch
 
+from bench import scheduling
 from bench.cases import OUTPUTS
 from bench.extrapolation import MEGA, PUBLISHED, Cost, Run, exponent, fit, targets
 from bench.provenance import command, machine, versions
@@ -42,13 +41,13 @@ class Case:
     ----------
     shape : tuple[int, int]
         The domain
-    members, ranks : int
-        Members, and processes that share them
+    members, workers : int
+        Members, and Dask's workers that share them; 0 for one process without Dask
     """
 
     shape: tuple[int, int]
     members: int
-    ranks: int = 1
+    workers: int = 0
 
 
 def parser() -> ArgumentParser:
@@ -63,9 +62,7 @@ def parser() -> ArgumentParser:
         help="areas to compare",
     )
     add("--members", nargs="+", type=int, default=[1, 2, 4, 8], metavar="N", help="ensembles to compare")
-    add(
-        "--ranks", nargs="+", type=int, default=[1, 2, 4], metavar="N", help="numbers of processes to compare"
-    )
+    add("--workers", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="Dask's workers; 0 for none")
     add("--steps", type=int, default=8, metavar="N", help="Euler steps of each member (default: 8)")
     add("--network", default="small", choices=sorted(NETWORKS), help="width of the networks (default: small)")
     add("--precision", default="auto", help="auto (default), fp32, bf16 or fp16")
@@ -79,6 +76,13 @@ def parser() -> ArgumentParser:
     add("--target-members", type=int, default=64, metavar="N", help="of the extrapolated runs (default: 64)")
     add("--target-steps", type=int, default=12, metavar="N", help="of the extrapolated runs (default: 12)")
     add("--json", type=Path, metavar="FILE", help="write everything that was measured")
+    add(
+        "--simulate",
+        nargs=3,
+        type=float,
+        metavar=("TASKS", "WORKERS", "S"),
+        help="instead: so many tasks of S seconds through Dask's scheduler, and its overhead on the demo",
+    )
     add("--child", help=argparse.SUPPRESS)
     return p
 
@@ -88,14 +92,18 @@ def run(args: argparse.Namespace) -> None:
     if args.child is not None:
         child(json.loads(args.child))
         return
+    if args.simulate is not None:
+        tasks, workers, seconds = args.simulate
+        scheduling.report(scheduling.simulate(int(tasks), int(workers), seconds), scheduling.overhead())
+        return
     shapes = [_shape(text) for text in args.domains]
-    if min(*args.members, *args.ranks, args.steps) < 1:
-        raise InputError("--members, --ranks and --steps take whole numbers of 1 or more")
+    if min(*args.members, args.steps) < 1 or min(args.workers) < 0:
+        raise InputError("--members and --steps take whole numbers of 1 or more, --workers of 0 or more")
     middle, most = shapes[len(shapes) // 2], max(args.members)
     plan = {
         "members": [Case(middle, members) for members in args.members],
         "area": [Case(shape, most) for shape in shapes],
-        "processes": [Case(middle, most, ranks) for ranks in args.ranks],
+        "workers": [Case(middle, most, workers) for workers in args.workers],
     }
     rows: dict[Case, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -107,38 +115,24 @@ def run(args: argparse.Namespace) -> None:
 
 
 def measure(case: Case, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Do a run in as many processes as it takes; times of the first one, peak memory of the largest."""
+    """Do a run in a process of its own, with as many workers; peak memory of the largest process."""
     name = f"{case.shape[0]}x{case.shape[1]}"
     package = folder / name
     if not package.exists():
         make_package(package, case.shape, NETWORKS[args.network])
-    output = folder / f"{name}-{case.members}-{case.ranks}.zarr"
+    output = folder / f"{name}-{case.members}-{case.workers}.zarr"
     asked = {"package": str(package), "output": str(output), "members": case.members, "steps": args.steps}
-    asked |= {"precision": args.precision, "device": args.device}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    world = {"WORLD_SIZE": str(case.ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    threads = str(max(1, (os.cpu_count() or 1) // case.ranks))
-    world |= {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
+    asked |= {"precision": args.precision, "device": args.device, "workers": case.workers}
     words = [sys.executable, sys.argv[0], "--child", json.dumps(asked)]
-    started = [
-        subprocess.Popen(words, env={**os.environ, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                         stdout=subprocess.PIPE, text=True)
-        for rank in range(case.ranks)
-    ]  # fmt: skip
-    said = [process.communicate()[0] for process in started]
-    if any(process.returncode for process in started):
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
         raise InputError(f"a run of {case.members} members on {name} points failed; see above")
-    results = [json.loads(text.splitlines()[-1]) for text in said]
+    result = json.loads(done.stdout.splitlines()[-1])
     chunks = [path for name in OUTPUTS.names for path in (output / name / "c").rglob("*") if path.is_file()]
     return {
         **asdict(case),
         "megapixels": case.shape[0] * case.shape[1] / MEGA,
-        "seconds": results[0]["seconds"],
-        "wall": results[0]["wall"],
-        "calls": results[0]["calls"],
-        "peak": max(result["peak"] for result in results),
+        **result,
         "stored": sum(path.stat().st_size for path in chunks),
     }
 
@@ -176,14 +170,14 @@ def report(args: argparse.Namespace, found: dict[str, list[dict[str, Any]]]) -> 
 
 def _table(rows: list[dict[str, Any]]) -> str:
     stages = ("fetch", "compute", "write")
-    header = ("domain", "members", "processes", *stages, "wall", "Mpx-steps/s", "peak", "stored")
+    header = ("domain", "members", "workers", *stages, "wall", "Mpx-steps/s", "peak", "stored")
     lines = []
     for row in rows:
         raw = row["megapixels"] * row["members"] * len(OUTPUTS.names) * 4
         work = row["megapixels"] * row["members"] * row["calls"]
         lines.append(
             (
-                *("x".join(map(str, row["shape"])), str(row["members"]), str(row["ranks"])),
+                *("x".join(map(str, row["shape"])), str(row["members"]), str(row["workers"] or "none")),
                 *(f"{row['seconds'][stage]:.2f} s" for stage in stages),
                 *(f"{row['wall']:.2f} s", f"{work / row['wall']:.3f}", f"{row['peak'] / 2**20:.0f} MiB"),
                 f"{100 * row['stored'] / (raw * MEGA):.0f} %",

@@ -1,14 +1,14 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""One process of a run that bench-scaling.py measures, and the package that it loads."""
+"""One run that bench-scaling.py measures, and the package that it loads."""
 
 from __future__ import annotations
 
 import json
-import os
 import resource
+from collections.abc import Iterator
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,14 @@ import xarray as xr
 
 from bench.cases import INPUTS, OUTPUTS, SIZES, Size, randomise
 from earth2_corrdiff.base.grid import Grid
-from earth2_corrdiff.base.processes import launched, meet
-from earth2_corrdiff.model.packages.files import Folder
+from earth2_corrdiff.model.options import ModelOptions
 from earth2_corrdiff.model.packages.writer import save_package
 from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling
 from earth2_corrdiff.networks.mdlus import Checkpoint
 from earth2_corrdiff.networks.preconditioned import Denoiser, Regression, create
+from earth2_corrdiff.run.cluster import ClusterRun, Recipe, connected
+from earth2_corrdiff.run.downscaling import Downscaling, Options
+from earth2_corrdiff.run.packages import load_model
 
 COARSE = Grid(np.linspace(19, 29, 41, dtype=np.float32), np.linspace(115, 127, 49, dtype=np.float32))
 NETWORKS = {"small": Size(0, 16, (1, 2, 2, 2, 2), 1), "full": SIZES["full"]}
@@ -30,35 +32,30 @@ NETWORKS = {"small": Size(0, 16, (1, 2, 2, 2, 2), 1), "full": SIZES["full"]}
 
 
 def child(asked: dict[str, Any]) -> None:
-    """One process of a run: load, warm up, wait for the others, run; one line of JSON."""
-    from earth2_corrdiff.model.earth2studio import CorrDiff
-    from earth2_corrdiff.run.downscaling import Downscaling, Options
+    """One run: load, warm up, run, here or on Dask's workers; one line of JSON."""
+    options = ModelOptions(asked["package"], asked["device"], asked["precision"], steps=asked["steps"])
+    how = Options(seed=0, number_of_samples=asked["members"])
+    if asked["workers"]:
+        with connected(asked["workers"], None, asked["device"]) as client:
+            run: Any = ClusterRun(client, Recipe("2024-07-24", options, steady, asked["output"], how))
+            wall = _timed(iter(run))
+            calls, peak = run.evaluations // run.members, max(client.run(_peak, asked["device"]).values())
+    else:
+        model = load_model(options)
+        coarse = torch.from_numpy(steady(np.datetime64("2024-07-24"), list(INPUTS.names)).values).float()
+        model.downscaler(coarse.to(model.downscaler.device), [0])
+        run = Downscaling("2024-07-24", model, steady, asked["output"], how)
+        wall = _timed(iter(run))
+        calls, peak = model.downscaler.sampling.calls, _peak(asked["device"])
+    print(json.dumps({"seconds": run.seconds, "wall": wall, "calls": calls, "peak": peak}))
 
-    processes = meet(launched(os.environ), os.environ)
-    device = torch.device(asked["device"])
-    if device.type == "cuda" and processes.size > 1:
-        device = torch.device("cuda", processes.local % torch.cuda.device_count())
-    model = CorrDiff.load_model(Folder(Path(asked["package"])), precision=asked["precision"]).to(device)
-    model.number_of_samples, model.number_of_steps = asked["members"], asked["steps"]
-    coarse = torch.from_numpy(steady(np.datetime64("2024-07-24"), list(INPUTS.names)).values).float()
-    model.downscaler(coarse.to(device), [0])
-    if processes.board is not None:
-        processes.board.add("warm", 1)
-        while processes.board.add("warm", 0) < processes.size:
-            sleep(0.01)
+
+def _timed(members: Iterator[object]) -> float:
+    """Seconds of a run, once its output is open."""
     start = perf_counter()
-    run = Downscaling("2024-07-24", model, steady, asked["output"], Options(seed=0, processes=processes))
-    for _ in run:
+    for _ in members:
         pass
-    wall = perf_counter() - start
-    processes.leave()
-    said = {
-        "seconds": run.seconds,
-        "wall": wall,
-        "calls": model.downscaler.sampling.calls,
-        "peak": _peak(device),
-    }
-    print(json.dumps(said))
+    return perf_counter() - start
 
 
 def steady(time: Any, variable: Any) -> xr.DataArray:
@@ -100,8 +97,8 @@ def make_package(folder: Path, shape: tuple[int, int], size: Size) -> None:
     save_package(folder, spec, first, second)
 
 
-def _peak(device: torch.device) -> int:
+def _peak(device: str) -> int:
     """Bytes that the process had at most: of the GPU's memory, or of the machine's."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
+    if device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

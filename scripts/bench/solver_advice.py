@@ -28,6 +28,7 @@ COLORS = {
     "stochastic": "#7a6a00",
     "dpmpp_2m": "#8e4fb0",
     "trigflow": "#3f8f5f",
+    "few_step": "#d9822b",
 }
 STYLES = ("-", "--", ":", "-.")
 CALLS = (2, 4, 6, 8, 12, 18, 24, 35)
@@ -193,11 +194,11 @@ def curves(found: Sequence[Measured], title: str) -> Figure:
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 3)
     families = sorted({m.setting.family for m in found})
-    ranges = sorted({(m.setting.sigma_min, m.setting.sigma_max) for m in found})
+    kinds = sorted({_kind(m.setting) for m in found})
     for family in families:
         few = [m for m in found if m.setting.family == family]
         s = few[0].setting
-        style = {"color": COLORS[s.solver], "linestyle": STYLES[ranges.index((s.sigma_min, s.sigma_max)) % 4]}
+        style = {"color": COLORS[s.solver], "linestyle": STYLES[kinds.index(_kind(s)) % 4]}
         calls = [m.setting.calls for m in few]
         values = (
             [100 * m.excess for m in few],
@@ -216,6 +217,11 @@ def curves(found: Sequence[Measured], title: str) -> Figure:
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8.5)
     figure.suptitle(title, fontsize=11)
     return figure
+
+
+def _kind(s: Setting) -> tuple[float, float, float]:
+    """What settings of one line style share: noise range and churn."""
+    return s.sigma_min, s.sigma_max, s.churn or 0.0
 
 
 def _dress(ax: Axes, title: str, lines: Sequence[float], view: tuple[float, float]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,20 @@ def _parser() -> ArgumentParser:
     )
     add("--sigma", nargs="+", metavar="MIN:MAX", help="noise ranges (default: the package's)")
     add(
+        "--churn",
+        nargs="+",
+        type=float,
+        metavar="S",
+        help="S_churn of the solver stochastic: noise that its steps add and remove (default: 2 alone)",
+    )
+    add(
+        "--few-step",
+        nargs="+",
+        default=[],
+        metavar="PACKAGE",
+        help="generators of one call or few, which train-corrdiff makes of the package, beside the solvers",
+    )
+    add(
         "--reference",
         default="0.002:80",
         metavar="MIN:MAX",
@@ -96,9 +110,13 @@ def bench(args: argparse.Namespace) -> None:
     ranges = own if args.sigma is None else [sigma_range(word) for word in args.sigma]
     low, high = sigma_range(args.reference)
     default = replace(prepared.default, sigma_min=low, sigma_max=high)
-    wanted = solver_study.settings(args.solvers, args.calls, ranges, default)
+    wanted = solver_study.settings(args.solvers, args.calls, ranges, default, args.churn or [None])
     log = solver_study.Log(args.json, prepared.conditions)
     _measure(prepared, [setting for setting in wanted if not log.has(setting)], log)
+    for package in args.few_step:
+        few = _prepare(argparse.Namespace(**{**vars(args), "package": package}))
+        missing = [setting for setting in solver_study.few_steps(few) if not log.has(setting)]
+        _measure(few, missing, log, prepared.conditions)
     found = solver_advice.measured(log.records, default)
     if args.csv is not None:
         with whole(args.csv) as part:
@@ -155,8 +173,10 @@ def _times(args: argparse.Namespace) -> Times:
     return validation_times(check_count("--count", args.count))
 
 
-def _measure(prepared: Bench, missing: Sequence[Setting], log: Log) -> None:
-    """Measure settings one after the other; each is kept when it is done."""
+def _measure(
+    prepared: Bench, missing: Sequence[Setting], log: Log, conditions: dict[str, Any] | None = None
+) -> None:
+    """Measure settings one after the other; each is kept, with the log's conditions, when it is done."""
     members = prepared.members
     total = sum(setting.calls * members * len(prepared.times) for setting in missing)
     with progress_bar(total=total, desc=NAME, unit="call") as bar:
@@ -166,13 +186,15 @@ def _measure(prepared: Bench, missing: Sequence[Setting], log: Log) -> None:
                 if record is None:
                     bar.update(setting.calls * members)
                 else:
-                    log.append(record)
+                    log.append(record | ({} if conditions is None else {"conditions": conditions}))
 
 
 def _write_csv(records: Sequence[dict[str, Any]], path: Path) -> None:
     """A row for each setting and quantity."""
+    from bench.solver_study import Setting
+
     rows = [
-        {**record["setting"], "calls": record["calls"], "variable": name, **scores}
+        {**asdict(Setting(**record["setting"])), "calls": record["calls"], "variable": name, **scores}
         for record in records
         for name, scores in record["scores"].items()
     ]

@@ -18,9 +18,9 @@ import numpy as np
 from bench.drawn import Drawn
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.times import Times
-from earth2_corrdiff.model.diffusion.solvers import check_solver, network_calls
+from earth2_corrdiff.model.diffusion.solvers import FEW_STEP, Churn, check_solver, network_calls
 from earth2_corrdiff.model.downscaler import Downscaler
-from earth2_corrdiff.model.spec import check_count
+from earth2_corrdiff.model.spec import Sampling, check_count
 from earth2_corrdiff.verification.bootstrap import Bootstrap
 from earth2_corrdiff.verification.case_statistics import Domain, NotFiniteError
 from earth2_corrdiff.verification.comparison import Settings, Verification
@@ -37,12 +37,14 @@ REFERENCE_CALLS, STOCK_STEPS = 35, 8
 
 @dataclass(frozen=True)
 class Setting:
-    """A solver with its steps and noise range."""
+    """A solver with its steps and noise range; of a generator of few calls the start of its checksum."""
 
     solver: str
     steps: int
     sigma_min: float
     sigma_max: float
+    churn: float | None = None  # S_churn of the solver stochastic, where it is not the default
+    package: str = ""
 
     @property
     def calls(self) -> int:
@@ -52,10 +54,23 @@ class Setting:
     @property
     def family(self) -> str:
         """What settings share that differ in their steps alone."""
-        return f"{self.solver}, sigma {self.sigma_min:g} to {self.sigma_max:g}"
+        return f"{self.solver}, sigma {self.sigma_min:g} to {self.sigma_max:g}{self._more}"
 
     def __str__(self) -> str:
-        return f"{self.solver} {self.steps} ({self.sigma_min:g}–{self.sigma_max:g})"
+        return f"{self.solver} {self.steps} ({self.sigma_min:g}–{self.sigma_max:g}{self._more})"
+
+    @property
+    def _more(self) -> str:
+        churn = "" if self.churn is None else f", churn {self.churn:g}"
+        return churn + (self.package and f", {self.package}")
+
+    def sampling(self, own: Sampling) -> Sampling:
+        """The sampling of a package with this setting."""
+        if self.solver == FEW_STEP:
+            return replace(own, steps=self.steps)
+        churn = own.churn if self.churn is None else Churn(self.churn)
+        low, high = self.sigma_min, self.sigma_max
+        return replace(own, solver=self.solver, steps=self.steps, churn=churn, sigma_min=low, sigma_max=high)
 
 
 @dataclass(frozen=True)
@@ -104,7 +119,7 @@ class Bench:
     def measure(self, setting: Setting) -> Iterator[dict[str, Any] | None]:
         """Scores of one setting: yields None after each time, and the record at last."""
         start = perf_counter()
-        sampling = replace(self.downscaler.spec.sampling, **asdict(setting))
+        sampling = setting.sampling(self.downscaler.spec.sampling)
         domain = Domain.of(self.downscaler.spec.output_grid)
         drawn = Drawn(self.downscaler, self.coarse, self.members, self.seed, sampling)
         verification = Verification([drawn], self.truth, self.times, domain, Settings(bootstrap=Bootstrap(0)))
@@ -132,7 +147,11 @@ def _scores(found: Result, target: Target) -> dict[str, float]:
 
 
 def settings(
-    solvers: Sequence[str], calls: Iterable[int], ranges: Sequence[tuple[float, float]], default: Setting
+    solvers: Sequence[str],
+    calls: Iterable[int],
+    ranges: Sequence[tuple[float, float]],
+    default: Setting,
+    churns: Sequence[float | None] = (None,),
 ) -> list[Setting]:
     """All settings, cheapest first, with the two that the others are judged by.
 
@@ -146,6 +165,8 @@ def settings(
         Smallest and largest sigma
     default : Setting
         Its noise range is that of the reference (Heun) and of stock's default (Euler)
+    churns : Sequence[float | None], optional
+        ``S_churn`` of the stochastic solver; by default that of ``Churn``
 
     Raises
     ------
@@ -158,12 +179,30 @@ def settings(
         for count in calls:
             check_count("the number of network calls", count)
             steps = (count + 1) // 2 if solver in TWICE else count
-            some = [Setting(solver, steps, low, high) for low, high in ranges]
+            own = churns if solver == "stochastic" else (None,)
+            some = [Setting(solver, steps, *sigmas, churn) for sigmas in ranges for churn in own]
             found |= {setting for setting in some if setting.calls > 1}  # one call is the regression's job
     for low, high in ranges:
         if not 0 < low < high < math.inf:
             raise InputError(f"a noise range must be MIN:MAX with 0 < MIN < MAX, got {low:g}:{high:g}")
-    return sorted(found, key=lambda s: (s.calls, s.solver, s.sigma_max, s.sigma_min))
+    return sorted(found, key=lambda s: (s.calls, s.solver, s.sigma_max, s.sigma_min, s.churn or 0.0))
+
+
+def few_steps(bench: Bench) -> list[Setting]:
+    """The settings of a generator of few calls: from one to all that it was trained for.
+
+    Raises
+    ------
+    InputError
+        If the package is not one
+    """
+    spec = bench.downscaler.spec
+    levels, package = spec.sampling.levels, spec.sha256[:8]
+    if not levels:
+        raise InputError(f"{spec.name or spec.root} is not a package of few_step; give it as --package")
+    return [
+        Setting(FEW_STEP, n, levels[n - 1], levels[0], package=package) for n in range(1, len(levels) + 1)
+    ]
 
 
 def reference(default: Setting) -> Setting:
@@ -209,7 +248,7 @@ class Log:
 
     def has(self, setting: Setting) -> bool:
         """Whether a setting is measured."""
-        return any(record["setting"] == asdict(setting) for record in self.records)
+        return any(Setting(**record["setting"]) == setting for record in self.records)
 
     def append(self, record: dict[str, Any]) -> None:
         """Keep a record: on the disk before it returns."""

@@ -209,7 +209,7 @@ def test_an_error_of_a_write_ends_the_run(
 ) -> None:
     write = Store.write_members
 
-    def full(self: Store, case: int, first: int, block: torch.Tensor) -> None:
+    def full(self: Store, case: int, first: int, block: torch.Tensor, missing: None) -> None:
         if (case, first) == (0, 2):
             raise InputError("cannot write run.zarr: No space left on device")
         write(self, case, first, block)

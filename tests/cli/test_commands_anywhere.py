@@ -27,6 +27,7 @@ from earth2_corrdiff.cli.common import run_command
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
     "run-corrdiff": "earth2_corrdiff.cli.run",
+    "fetch-corrdiff": "earth2_corrdiff.cli.fetch",
     "plot-corrdiff": "earth2_corrdiff.cli.plot",
     "train-corrdiff": "earth2_corrdiff.cli.train",
     "make-pairs": "earth2_corrdiff.cli.make_pairs",

@@ -10,8 +10,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -33,18 +32,11 @@ class Hook:
     ----------
     die_at : int
         Kill itself instead of this write, and leave the file ``died``; 0 for never
-    wait_at : int
-        Leave the file ``waits`` before this write, and wait for the file ``until``; 0 for never
-    until, waits : str
-        Names of these files
     die_sum : int
         Kill itself instead of this sum over all processes, counted from 1; 0 for never
     """
 
     die_at: int = 0
-    wait_at: int = 0
-    until: str = "died"
-    waits: str = "waits"
     die_sum: int = 0
 
 
@@ -106,25 +98,18 @@ def finish(process: Any) -> Outcome:
     return Outcome(status, texts[0], texts[1], texts[2].split())
 
 
-@contextmanager
-def at_work(folder: Path, *argv: object) -> Iterator[None]:
-    """While a process is in the middle of a run; it ends when the block has."""
-    process = start(folder, {}, argv, Hook(wait_at=1, until="go on"))
-    wait_for(folder / "waits")
-    try:
-        yield
-    finally:
-        (folder / "go on").touch()
-        assert finish(process).status == 0
-        for name in ("go on", "waits"):
-            (folder / name).unlink()
+def dying_source(armed: str) -> Any:
+    """The demo's weather; the worker that removes the file kills itself at its second write of a seed."""
+    from distributed import get_worker
 
+    from earth2_corrdiff.sources import make_source
 
-def wait_for(path: Path) -> None:
-    end = time.monotonic() + PATIENCE
-    while not path.exists():
-        assert time.monotonic() < end, f"waited in vain for {path}"
-        time.sleep(0.01)
+    with suppress(ValueError, FileNotFoundError):  # not in a worker; another one was first
+        get_worker()
+        os.unlink(armed)
+        folder = Path(armed).parent
+        _hook(folder, folder / "wrote", Hook(die_at=2))
+    return make_source("demo")
 
 
 def _text(said: Path, end: str) -> str:
@@ -151,18 +136,20 @@ def _child(folder: Path, said: Path, env: dict[str, str], argv: list[str], hook:
 
 
 def _hook(folder: Path, wrote: Path, hook: Hook) -> None:
+    import obstore
     from zarr.storage import _local
 
-    put, count = _local._put, 0
+    put, count, send = _local._put, 0, obstore.put_async
 
-    def hooked(path: Path, *args: Any, **kwargs: Any) -> int:
+    async def sent(store: Any, key: str, *args: Any, **kwargs: Any) -> Any:
+        hooked(Path(key), put=lambda _: None)
+        return await send(store, key, *args, **kwargs)
+
+    def hooked(path: Path, *args: Any, put: Any = put, **kwargs: Any) -> Any:
         nonlocal count
         if "member_seed/c" not in str(path):
             return put(path, *args, **kwargs)
         count += 1
-        if count == hook.wait_at:
-            (folder / hook.waits).touch()
-            wait_for(folder / hook.until)
         if count == hook.die_at:
             (folder / "died").touch()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -170,7 +157,7 @@ def _hook(folder: Path, wrote: Path, hook: Hook) -> None:
             file.write("/".join(path.parts[-2:]) + "\n")
         return put(path, *args, **kwargs)
 
-    _local._put = hooked
+    _local._put, obstore.put_async = hooked, sent
 
 
 def _hook_sums(die_at: int) -> None:

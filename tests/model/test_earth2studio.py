@@ -151,7 +151,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "coarser": ({"lon": COARSE.lon * 2 - 118}, "8 longitudes from 118 to 125"),
     "fallen longitudes": ({"lon": COARSE.lon[::-1]}, "8 longitudes from 118 to 125"),
     "scrambled": ({"lat": COARSE.lat[[0, 2, 1, 3, 4, 5]]}, "6 latitudes"),
-    "2-D": ({"lat": COARSE.mesh()[0], "lon": COARSE.mesh()[1]}, "48 from 20 to 25"),
+    "2-D": ({"lat": COARSE.mesh()[0], "lon": COARSE.mesh()[1]}, "6 x 8 from 20 to 25"),
 }
 
 

@@ -20,6 +20,7 @@ from earth2_corrdiff.model.packages.files import Folder
 from earth2_corrdiff.model.packages.loaded import Loaded
 from earth2_corrdiff.model.packages.reader import read_package
 from earth2_corrdiff.model.packages.writer import save_package
+from earth2_corrdiff.model.region import Box, cropped
 from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling
 
 pytestmark = pytest.mark.filterwarnings(
@@ -92,6 +93,27 @@ def test_equals_upstreams_patched_sampler(package: Package, accelerated: bool) -
         want, center = model.physical(mean + residual), model.center_out
     assert relerr(got[0] - center, want - center) < 1e-5 and residual.std() > 0.1
     assert torch.equal(model(weather(), SEEDS[1:])[:, 0], got[:, 1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overlap", [0, 4])
+def test_a_region_takes_the_patches_around_it(overlap: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without overlap the same bits as the whole run has there; with it, patches farther away lack."""
+    spec = specification(patching=PatchGeometry(SHAPE, (16, 24), overlap, 0))
+    model = Downscaler(spec, *make_networks(spec), "fp32", accelerated=False)
+    lat, lon = (axis.astype(float) for axis in (spec.output_grid.lat, spec.output_grid.lon))
+    part = model.on(cropped(spec, Box(lat[4] - 0.01, lat[13], lon[26] - 0.01, lon[40])).only(["t2m"]))
+    rows, columns = slice(4, 14), slice(26, 41)
+    assert part.domain.chosen == ((range(1), range(1, 2)) if overlap == 0 else (range(2), range(3)))
+    whole, calls = model(weather(), SEEDS)[:, :, 1:, rows, columns], []
+    given = type(part.denoiser).given
+    monkeypatch.setattr(type(part.denoiser), "given", lambda *a: calls.append(len(a[1])) or given(*a))
+    region = part(weather(), SEEDS)
+    assert region.shape == (1, 2, 1, 10, 15) and len(calls) == 2 * part.domain.patches
+    if overlap == 0:
+        assert torch.equal(region, whole)
+    else:
+        assert 0 < relerr(region - model.center_out[:, 1:], whole - model.center_out[:, 1:]) < 0.5
 
 
 @pytest.mark.slow

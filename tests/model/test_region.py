@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from loguru import logger
 from matplotlib.path import Path as Polygon
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.model import region
-from earth2_corrdiff.model.region import Box, cut, inside
+from earth2_corrdiff.model.conditioning import framed, unframed
+from earth2_corrdiff.model.region import Box, cropped, cut, inside
 from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling, Statistics, Surroundings
 
 NATIVE = (slice(4, 18), slice(6, 24))
@@ -79,6 +81,49 @@ def test_a_region_is_the_block_around_the_cells_of_a_box(spec: CorrDiffSpec, box
     assert np.ceil(seen_lat.max()) + 1 <= coarse_lat[-1] < np.ceil(seen_lat.max()) + 1.5
     again = cut(made, Box(48.8, 50.0, 10.0, 12.0))  # inside the region, which is its own surroundings
     assert made.run_grid.lat.min() <= again.output_grid.lat.min()
+
+
+FRAMES: list[dict[str, Any]] = [
+    {},
+    {"flip": True, "padding": (3, 1, 2, 4)},
+    {"projected": (np.arange(14), np.arange(18)), "padding": (1, 2, 3, 4)},
+]
+
+
+@pytest.mark.parametrize("frame", FRAMES, ids=["plain", "flipped", "projected"])
+def test_a_region_of_a_fixed_domain_is_cut_out_of_its_output(spec: CorrDiffSpec, frame: Any) -> None:
+    """Twice, the second time out of the first region, against cells that are counted one by one."""
+    full = replace(spec, surroundings=None, **frame)
+    H, W = full.output_grid.shape
+    number = np.arange(H * W, dtype="f4").reshape(H, W)
+    lat, lon = full.output_grid.mesh()
+    made = full
+    for box in (Box(48.2, 50.0, 9.7, 12.2), Box(48.6, 49.7, 370.2, 371.8)):
+        made = cropped(made, box)
+        east = (box.lon_min % 360, box.lon_max % 360)
+        inner = (lat >= box.lat_min) & (lat <= box.lat_max) & (lon >= east[0]) & (lon <= east[1])
+        rows, columns = (np.flatnonzero(inner.any(axis)) for axis in (1, 0))
+        part = np.ix_(rows, columns)
+        seen = framed(full, torch.from_numpy(number)[None, None])
+        assert np.array_equal(unframed(made, seen)[0, 0], number[part])
+        shown = seen[0, 0][made.output_part].numpy()
+        assert np.array_equal(shown[::-1] if full.flip else shown, number[part])
+        assert np.array_equal(made.output_grid.lat, lat[part]) and made.run_grid is full.output_grid
+        assert made.domain == full.domain and made.regional
+        if made.projected is not None:
+            assert [axis.tolist() for axis in made.projected] == [rows.tolist(), columns.tolist()]
+
+
+def test_some_outputs(spec: CorrDiffSpec) -> None:
+    outputs = Statistics(("mrr", "t2m", "u10m"), (1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    every = replace(spec, outputs=outputs)
+    some = every.only(["u10m", "mrr"])
+    assert some.output_variables == ("mrr", "u10m") and some.physical_statistics == ((1, 4), (3, 6))
+    fields = np.arange(12).reshape(2, 3, 1, 2)
+    assert np.array_equal(some.kept(fields), fields[:, [0, 2]]) and every.kept(fields) is fields
+    assert every.only(["u10m", "t2m", "mrr"]) is every
+    with pytest.raises(InputError, match="'t2' is not an output.*did you mean t2m"):
+        every.only(["mrr", "t2"])
 
 
 def test_the_halo_is_narrower_at_the_edge_and_outside_the_domain_is_logged(spec: CorrDiffSpec) -> None:

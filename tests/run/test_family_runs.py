@@ -237,13 +237,34 @@ def test_options_that_do_not_fit_a_package(europe: tuple[Path, str], climate: tu
         ("leave out --samples, or use --mode diffusion", {"package": cosmo, "mode": "mean", "samples": 2}),
         ("'median' is not a valid mode", {"package": cosmo, "mode": "median"}),
         ("neither modes nor hub heights", {"package": cmip6, "mode": "mean"}),
-        ("the domain of the package's networks is fixed", {"package": cmip6, "region": "47,55,5,16"}),
+        ("outside of the grid", {"package": cmip6, "region": "47,75,5,16"}),
+        ("did you mean t2m", {"package": cmip6, "variables": "u10m,t2"}),
         ("--region takes south,north,west,east", {"package": cosmo, "region": "55,47,5,16"}),
         ("--hub-heights takes metres", {"package": cosmo, "hub_heights": "low"}),
         ("outside of the grid", {"package": cosmo, "region": "10,20,5,16"}),
     ):
         with pytest.raises(InputError, match=says):
             load_model(ModelOptions(device="cpu", **options))
+
+
+@pytest.mark.slow
+def test_some_variables_of_a_region_in_a_store(climate: tuple[Path, Path], tmp_path: Path) -> None:
+    """The values of the whole run, cut; a store of other variables is not resumed."""
+    package, days = climate
+    words = ("2037-09-06T03", "--package", package, "--source", f"file:{days}", "--seed", 4, "--samples", 2)
+    words += ("--precision", "fp32", "--device", "cpu")
+    part = ("--variables", "q700,t2m", "--region=-20,33,25,100", "--output", tmp_path / "part.zarr")
+    for more in (("--output", tmp_path / "all.zarr"), part):
+        status, said = command(run, *words, *more)
+        assert status == 0, said
+    every, some = (open_store(tmp_path / name) for name in ("all.zarr", "part.zarr"))
+    assert set(every) - set(some) == {"u10m"} and some.attrs["variables"] == "t2m, q700"
+    assert some["lat"][0] == -18 and some["lat"][-1] == 30 and some["lon"].values.tolist()[::9] == [30, 97.5]
+    cut = every.sel(lat=some["lat"], lon=some["lon"])
+    for name in ("t2m", "q700", "orography"):
+        np.testing.assert_array_equal(some[name], cut[name], err_msg=name)
+    status, said = command(run, *words, "--variables", "t2m", *part[2:], "--resume")
+    assert status == 2 and "variables t2m, q700 instead of t2m" in said
 
 
 class Europe(CorrDiffCosmoEra5):

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from rank_kit import job
 from run_kit import NAMES, Weather, command, load, same, weather_file
 from tiny import small_package
 
@@ -131,13 +130,3 @@ def test_the_command(
     (tmp_path / "weather.nc").replace(tmp_path / "holed.nc")
     status, out, _ = command(capfd, *argv, "--resume")
     assert status == 0 and out.startswith("completed run.zarr (2 of 6 members were missing): ")
-
-
-@pytest.mark.process
-def test_two_processes_report_once(package: Path, holed: Path, tmp_path: Path) -> None:
-    """Whichever of them meets the failure, the first one reports it; the other ends as if all were well."""
-    argv = (*TIMES, "--package", package, "--source", "file:holed.nc", "--output", "run.zarr", "--keep-going")
-    first, second = job(tmp_path, 2, *argv, "--device", "cpu")
-    assert (first.status, second.status) == (3, 0) and second.out == second.err == ""
-    assert first.err.count("failed: 2024-07-24T18:00") == 1
-    assert written(tmp_path / "run.zarr") == [True, False, True]

@@ -7,17 +7,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rank_kit import finish, start
+from distributed import Client
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 from bench import extrapolation as ex  # noqa: E402
-from bench import scaling  # noqa: E402
+from bench import scaling, scheduling  # noqa: E402
 
 
 def test_the_fit_finds_what_the_times_are_made_of() -> None:
@@ -71,41 +73,42 @@ def test_what_nvidia_published() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.process
 def test_a_small_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The runs in processes of their own, the table in this one."""
+    """The runs in this process, and one by Dask's workers in it; the table."""
 
-    class Fork:
-        """In place of a process that imports everything anew."""
+    def ran(words: list[str], **_: Any) -> SimpleNamespace:
+        capsys.readouterr()
+        scaling.child(json.loads(words[-1]))
+        return SimpleNamespace(returncode=0, stdout=capsys.readouterr().out)
 
-        def __init__(self, words: list[str], env: dict[str, str], **_: Any) -> None:
-            self.process = start(tmp_path, env, (words[-1],), program="scaling_child")
+    @contextmanager
+    def connected(workers: int, *_: Any) -> Iterator[Client]:
+        with scheduling._cluster(workers, 2) as client:
+            yield client
 
-        def communicate(self) -> tuple[str, None]:
-            ended = finish(self.process)
-            self.returncode = ended.status
-            return ended.out, None
-
-    monkeypatch.setattr(scaling, "subprocess", SimpleNamespace(Popen=Fork, PIPE=subprocess.PIPE))
-    options = "--domains 16x32 32x48 --members 2 --ranks 1 2 --steps 1 --device cpu --precision fp32".split()
+    monkeypatch.setattr("bench.scaling_run.connected", connected)
+    monkeypatch.setattr(scaling, "subprocess", SimpleNamespace(run=ran, PIPE=subprocess.PIPE))
+    options = (
+        "--domains 16x32 32x48 --members 2 --workers 0 2 --steps 1 --device cpu --precision fp32".split()
+    )
     monkeypatch.setattr(sys, "argv", [str(SCRIPTS / "bench-scaling.py")])
     scaling.run(scaling.parser().parse_args([*options, "--json", str(tmp_path / "rows.json")]))
     shown = capsys.readouterr().out
     for said in (
         "against members",
         "against area",
-        "against processes",
+        "against workers",
         "fit: ",
         "a year of hours",
         "Assumed: ",
     ):
         assert said in shown
     content = json.loads((tmp_path / "rows.json").read_text())
-    assert set(content["rows"]) == {"members", "area", "processes"}
-    (first, second), area = content["rows"]["processes"], content["rows"]["area"]
-    assert (first["ranks"], second["ranks"]) == (1, 2) and [row["shape"] for row in area] == [
+    assert set(content["rows"]) == {"members", "area", "workers"}
+    (first, second), area = content["rows"]["workers"], content["rows"]["area"]
+    assert (first["workers"], second["workers"]) == (0, 2) and [row["shape"] for row in area] == [
         [16, 32],
         [32, 48],
     ]
@@ -114,11 +117,17 @@ def test_a_small_round(
     assert first["stored"] == second["stored"]  # the same bytes, however many processes wrote them
 
 
+@pytest.mark.slow
+def test_the_scheduler_keeps_workers_busy() -> None:
+    found = scheduling.simulate(200, 4, 0.02)
+    assert 0 < found.efficiency <= 1 and found.wall >= 200 * 0.02 / 4 and len(found.memory) == 10
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         (["--domains", "64"], "a domain is given as HxW, at least 16x16"),
-        (["--members", "0"], "--members, --ranks and --steps take whole numbers of 1 or more"),
+        (["--members", "0"], "--members and --steps take whole numbers of 1 or more"),
     ],
 )
 def test_what_is_refused(options: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

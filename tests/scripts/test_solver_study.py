@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from bench.solver_study import Log, Setting, reference, settings, stock
 
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.diffusion.noise import member_seed
+from earth2_corrdiff.model.diffusion.solvers import Churn
+from earth2_corrdiff.model.spec import Sampling
 from earth2_corrdiff.verification.pointwise import crps
 
 DEFAULT = Setting("heun", 12, 0.002, 80.0)
@@ -48,6 +51,14 @@ def test_settings_by_network_calls() -> None:
     assert [setting.calls for setting in found] == sorted(setting.calls for setting in found)
     assert {s.calls for s in found if s.solver == "heun"} == {7, 35}  # 2 N - 1; one call is no Heun step
     assert len(set(found)) == len(found) == 2 * 3 + 2 * 2
+    churned = settings(["stochastic", "euler"], [7], [(0.02, 20.0)], DEFAULT, [0.0, 8.0])
+    assert [str(s) for s in churned if s.solver == "stochastic"] == [
+        "stochastic 4 (0.02–20, churn 0)", "stochastic 4 (0.02–20, churn 8)"
+    ]  # fmt: skip
+    churned = [s for s in churned if s.solver == "stochastic"]
+    assert churned[1].family == "stochastic, sigma 0.02 to 20, churn 8"
+    made = [s.sampling(Sampling("heun", 3)) for s in churned]
+    assert [s.churn for s in made] == [Churn(0.0), Churn(8.0)] and made[0].sigma_max == 20.0
     for wrong in (["magic"], [2], [(0.002, 80.0)]), (["euler"], [0], [(1, 2)]), (["euler"], [2], [(2, 1)]):
         with pytest.raises(InputError):
             settings(*wrong, DEFAULT)  # type: ignore[arg-type]
@@ -187,10 +198,23 @@ def test_a_bench_to_the_end_and_again(
     assert main([*argv, *more]) == 0
     out = capsys.readouterr().out
     assert "euler 2 (0.002–80)" in out and "heun 18 (0.002–80)" in out and "network calls" in out
+    few = Path(shutil.copytree(kit[0] / "package", folder / "few"))
+    meta = json.loads((few / "metadata.json").read_text()) | {
+        "number_of_steps": 2,
+        "sampler_type": "few_step",
+    }
+    meta["sampling"] = {"solver": "few_step", "sigmas": [2.0, 0.5]}
+    (few / "metadata.json").write_text(json.dumps(meta))
+    assert main([*argv, *more, "--few-step", str(few)]) == 0
+    out = capsys.readouterr().out
+    assert "few_step 1 (2–2, " in out and "few_step 2 (0.5–2, " in out
+    assert main([*argv, *more, "--few-step", str(kit[0] / "package")]) == 2
+    assert "is not a package of few_step" in capsys.readouterr().err
+    (folder / "log.jsonl").write_text("".join((folder / "log.jsonl").read_text().splitlines(True)[:3]))
     lines = (folder / "log.jsonl").read_text().splitlines()
     assert len(lines) == 3  # with the reference and stock's Euler
     assert (folder / "b.png").read_bytes().startswith(b"\x89PNG")
-    assert len((folder / "b.csv").read_text().splitlines()) == 1 + 3 * 5
+    assert len((folder / "b.csv").read_text().splitlines()) == 1 + 5 * 5
     assert main([*argv, "--solvers", "euler", "--calls", "2", "3"]) == 0
     again = (folder / "log.jsonl").read_text().splitlines()
     assert again[:3] == lines and len(again) == 4

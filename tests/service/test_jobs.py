@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from distributed import LocalCluster
 from job_kit import CALLS, COMMAND, ORDER, ROOT, JobService, by_command, read_events, serving
 from lead_kit import HOURS, arguments
 from loguru import logger
@@ -32,6 +33,7 @@ from tiny import INPUTS, make_networks, make_spec, randomise, small_package, wea
 from zarr.storage import ZipStore, _local
 
 from earth2_corrdiff import CorrDiff, InputError, downscale, plotting, save_package
+from earth2_corrdiff.model.options import ModelOptions
 from earth2_corrdiff.networks.preconditioned import create
 from earth2_corrdiff.run.downscaling import Options
 from earth2_corrdiff.service import job_runner, jobs_api
@@ -77,6 +79,25 @@ def folders(folder: Path) -> list[str]:
 
 
 # what a job makes
+
+
+def test_a_job_on_a_cluster(model: CorrDiff, package: Path, tmp_path: Path) -> None:
+    """The same bytes as here; the service's own device is not used."""
+    where = {
+        "processes": False,
+        "protocol": "tcp://",
+        "host": "127.0.0.1",
+        "dashboard_address": None,
+        "memory_limit": None,
+    }
+    options = ModelOptions(str(package), "cpu", "fp32", accelerated=False)
+    with LocalCluster(n_workers=2, threads_per_worker=2, **where) as cluster:
+        how = {"scheduler": cluster.scheduler_address, "options": options}
+        with serving(tmp_path, model, **how) as service:
+            job = service.done()
+            same(service.unzipped(job, tmp_path / "unzipped"), by_command(tmp_path / "one", package))
+            document = service.get(job).json()["progress"]["denoising_steps"]
+            assert document["done"] == document["total"] == CALLS * ORDER["samples"]
 
 
 def test_a_job_makes_the_store_of_the_command(shared: JobService, package: Path, tmp_path: Path) -> None:

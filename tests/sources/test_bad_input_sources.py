@@ -97,9 +97,7 @@ def test_refusing_a_time_loads_nothing_heavy(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "era5", "gfs:", "file:", "arco:/tmp", "GFS", "demo:1"])
 def test_unknown_sources(name: str) -> None:
     message = refused(make_source, name)
-    assert (
-        "wb2, cds, demo, cmip6:MODEL,SCENARIO,MEMBER, gfs:DIR, file:PATH, or for forecasts gfs_fx" in message
-    )
+    assert "wb2, cds, demo, cmip6:MODEL,SCENARIO,MEMBER, gfs:DIR, file:PATH, on fine grids hrrr" in message
 
 
 def test_places_that_are_not_there(tmp_path: Path) -> None:
@@ -146,6 +144,9 @@ def test_files_of_another_layout(tmp_path: Path) -> None:
     assert "needs a coordinate time" in refused(make_source, saved(dataset().isel(time=0, drop=True)))
     curvilinear = dataset().rename(lat="y", lon="x").assign_coords(lat=(("y", "x"), np.zeros((36, 40))))
     assert "1-D lat and lon" in refused(make_source, saved(curvilinear))
+    bent = make_source(saved(curvilinear.assign_coords(lon=(("y", "x"), np.zeros((36, 40))))))
+    message = refused(fetch, bent, "2024-07-24T12", ["t2m"], LAT, LON)
+    assert "is on a grid with 2-D lat and lon, which the package does not take" in message
 
 
 def test_what_a_file_lacks(tmp_path: Path) -> None:

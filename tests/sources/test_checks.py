@@ -63,9 +63,16 @@ def test_fields_with_gaps() -> None:
     time, field = np.datetime64("2037-09-05T12"), np.array([[np.nan, 80.0], [0.0, 100.0]])
     check_gappy(field, "siconc", "file:x.nc", time)
     check_gappy(0 * field, "snc", "file:x.nc", time)
-    for wrong, says in ((field * np.nan, "has no siconc"), (field - 99, "siconc is -99 to 1, expected")):
+    faults = (field * np.nan, "has no siconc"), (field - 99, "siconc is -99 to 1, expected")
+    infinite = np.where(field == 0, np.inf, field), "siconc is infinite at 1 of 4 points"
+    for wrong, says in (*faults, infinite):
         with pytest.raises(InputError, match=f"file:x.nc at 2037-09-05T12:00 cannot be used: .*{says}"):
             check_gappy(wrong, "siconc", "file:x.nc", time)
+
+
+def test_marks_of_missing_values_are_no_values() -> None:
+    with pytest.raises(InputError, match="tp has -999 at 1 of 3 points; -999 stands for a missing value"):
+        check_gappy(np.array([[np.nan, 0.001, -999.0]]), "tp", "file:x.nc")
 
 
 def test_a_fraction_for_a_percentage_is_warned_of() -> None:

@@ -156,7 +156,7 @@ def test_without_pcodec(whole: Path, package: Path, tmp_path: Path, monkeypatch:
 def folder(tmp_path: Path) -> Iterator[Path]:
     """Where processes work; nothing but the store is left there."""
     yield tmp_path
-    assert {path.name for path in tmp_path.iterdir()} <= {STORE, "died", "waits", "second"}
+    assert {path.name for path in tmp_path.iterdir()} <= {STORE, "died"}
 
 
 @pytest.mark.process
@@ -207,15 +207,6 @@ def test_a_run_that_died_before_its_end_is_finished(
     assert contents(folder / STORE) != contents(whole)
     (again,) = job(folder, 1, *argv, "--resume")
     assert again.status == 0
-    same(folder / STORE, whole)
-
-
-@pytest.mark.process
-def test_two_processes(argv: tuple[object, ...], whole: Path, folder: Path) -> None:
-    hooks = {0: Hook(wait_at=2, until="second"), 1: Hook(wait_at=1, until=STORE, waits="second")}
-    first, second = job(folder, 2, *argv, hooks=hooks)
-    assert first.status == second.status == 0 and first.wrote and second.wrote
-    assert "largest errors, as read again: mrr" in first.out and second.out == second.err == ""
     same(folder / STORE, whole)
 
 

@@ -12,10 +12,11 @@ import torch
 import xarray as xr
 from tiny import curved, hills
 
+from earth2_corrdiff.base.block_means import Blocks, block_means, mean_grid
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.cli.make_pairs import main
-from earth2_corrdiff.training.block_means import Blocks, block_means, make_own_pairs, mean_grid
+from earth2_corrdiff.training.block_means import make_own_pairs
 from earth2_corrdiff.training.convert import Area
 from earth2_corrdiff.training.pairs import Channels, PairFile
 

@@ -18,8 +18,9 @@ from training_processes import Stop, run, together
 from earth2_corrdiff.networks.mdlus import read_mdlus
 
 FILES = ("regression.mdlus", "diffusion.mdlus", "metadata.json", "stats.json")
+PATCHES = "diffusion__patches"
 MORE: dict[str, Any] = {
-    "diffusion__patches": {"shape": [8, 8], "per_time": 3, "overlap": 2},
+    PATCHES: {"shape": [8, 8], "per_time": 3, "overlap": 2},
     "diffusion__micro_batch": 5,
     "diffusion__cache_means": True,
 }
@@ -84,17 +85,19 @@ def weights(folder: Path, name: str) -> Tensor:
 def test_two_processes_equal_one(tmp_path: Path, pairs: Path) -> None:
     """Of twice the batch: every loss, every validation, and the weights, to rounding."""
     one, two = tmp_path / "one", tmp_path / "two"
-    status, said = run(tmp_path, write_config(one, pairs, **MORE))
+    few = {"steps": 3, "batch": 4, "sigmas": [2.0, 0.8], "pooling": [1, 2], "patches": MORE[PATCHES]}
+    status, said = run(tmp_path, write_config(one, pairs, **MORE, few_step=few))
     assert status == 0, said
-    statuses, said = together(tmp_path, write_config(two, pairs, **MORE), 2)
+    statuses, said = together(tmp_path, write_config(two, pairs, **MORE, few_step=few), 2)
     assert statuses == [0, 0], said
     assert said.count("the package is in") == 1 and "Warning" not in said
-    for stage in ("regression", "diffusion"):
+    for stage in ("regression", "diffusion", "few_step"):
         assert losses(two, stage) == pytest.approx(losses(one, stage), rel=1e-5)
         for column in ("validation", "gradient_norm"):
             a, b = ([float(r[column] or -1) for r in rows(f / "work" / f"{stage}.csv")] for f in (one, two))
             assert a == pytest.approx(b, rel=1e-4) and max(a) > 0
-        assert relerr(weights(two, stage), weights(one, stage)) < 1e-4
+        network = "regression" if stage == "regression" else "diffusion"
+        assert relerr(weights(two, network), weights(one, network)) < 1e-4
 
 
 @pytest.mark.process

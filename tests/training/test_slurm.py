@@ -12,7 +12,7 @@ from training_kit import write_config, write_pairs
 from training_processes import THREADS, finish, start
 
 from earth2_corrdiff.base.errors import InputError
-from earth2_corrdiff.base.processes import Processes, gather, meet
+from earth2_corrdiff.base.processes import Processes, process_group
 
 SHORT = {"regression__steps": 2, "diffusion__steps": 2}
 INTERACTIVE = str(0xFFFFFFFA)  # Slurm's number of the step that an interactive shell is
@@ -72,6 +72,10 @@ def test_one_process_in_a_shell_of_a_larger_allocation(tmp_path: Path, pairs: Pa
 @pytest.mark.slow
 def test_a_task_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("earth2_corrdiff.base.processes.MEETING", 1)
-    first = meet(Processes(0, 3), task(0, 3, free_job()))
-    with pytest.raises(InputError, match=r"of 3 processes number 1, 2 did not come within 1 s; start all"):
-        gather(first)
+    with (
+        pytest.raises(
+            InputError, match=r"the 3 processes of this job did not meet at .* within 1 s; start all"
+        ),
+        process_group(Processes(0, 3), task(0, 3, free_job()), "gloo"),
+    ):
+        raise AssertionError("they met")

@@ -57,10 +57,10 @@ class _Axis:
         rise = torch.sin(0.5 * math.pi * at.clamp(max=1)) ** 2
         return rise * rise.flip(0)
 
-    def total(self, weights: Tensor) -> Tensor:
-        """Sum of the weights of all patches at each pixel of the domain, ``[size]``."""
+    def total(self, weights: Tensor, chosen: range) -> Tensor:
+        """Sum of the weights of some patches at each pixel of the domain, ``[size]``."""
         total = torch.zeros(self.size, dtype=weights.dtype)
-        for i in range(self.count):
+        for i in chosen:
             core, within = self.inside(i)
             total[core] += weights[within]
         return total
@@ -156,6 +156,19 @@ class PatchGeometry:
     def patches(self) -> tuple[Patch, ...]:
         """All patches in PhysicsNeMo's order: column by column."""
         return tuple((iy, ix) for ix, iy in product(range(self.counts[1]), range(self.counts[0])))
+
+    def touching(self, rows: slice, columns: slice) -> tuple[range, range]:
+        """Rows and columns of the patches that show any of these rows and columns of the domain."""
+        found = [
+            [
+                i
+                for i in range(axis.count)
+                if axis.inside(i)[0].start < part.stop and axis.inside(i)[0].stop > part.start
+            ]
+            for axis, part in zip(self.axes, (rows, columns), strict=True)
+        ]
+        y, x = (range(each[0], each[-1] + 1) for each in found)
+        return y, x
 
     def index(self, patch: Patch) -> Tensor:
         """Row and column in the domain of each pixel of a patch, ``[2, h, w]``: the global index upstream."""

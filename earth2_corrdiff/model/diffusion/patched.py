@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -73,6 +74,8 @@ class Blend:
         Weights within a patch
     like : Tensor
         Of the type and on the device of what is blended
+    chosen : tuple[range, range] | None, optional
+        Rows and columns of the patches that are added, by default all; elsewhere the average is 0
 
     Raises
     ------
@@ -80,14 +83,18 @@ class Blend:
         If the window is unknown
     """
 
-    def __init__(self, geometry: PatchGeometry, window: str, like: Tensor) -> None:
+    def __init__(
+        self, geometry: PatchGeometry, window: str, like: Tensor, chosen: tuple[range, range] | None = None
+    ) -> None:
         check_window(window)
         self.geometry = geometry
         flat = window == "flat"
         rows, columns = geometry.axes
         wy, wx = (torch.ones(a.patch, dtype=torch.float64) if flat else a.ramp() for a in (rows, columns))
         self.window = None if flat else torch.outer(wy, wx).to(like)
-        self.total = torch.outer(rows.total(wy), columns.total(wx)).to(like)
+        iy, ix = chosen or map(range, geometry.counts)
+        total = torch.outer(rows.total(wy, iy), columns.total(wx, ix))
+        self.total = torch.where(total > 0, total, 1.0).to(like)
 
     def add(self, total: Tensor, pieces: Tensor, patches: Sequence[Patch]) -> None:
         """Add ``pieces [n · B, C, h, w]`` of ``patches`` to ``total [B, C, H, W]`` in place."""
@@ -194,6 +201,7 @@ def patched(
     keep: bool = False,
     shard: tuple[int, int] = (0, 1),
     reduce: Callable[[Tensor], Tensor] | None = None,
+    chosen: tuple[range, range] | None = None,
 ) -> Denoise:
     """Make a denoiser of patches a denoiser of the domain, for every solver of ``solvers``.
 
@@ -216,11 +224,13 @@ def patched(
         (rank, size): denoise only every size-th patch; the sum over ranks is up to ``reduce``
     reduce : Callable[[Tensor], Tensor] | None, optional
         Sum ``[B, C, H, W]`` over all ranks, which is written to; called once for each call of the result
+    chosen : tuple[range, range] | None, optional
+        Rows and columns of the patches that are denoised, by default all
 
     Returns
     -------
     Denoise
-        ``denoise(x [B, C, H, W], sigma) → [B, C, H, W]`` of the type of ``x``
+        ``denoise(x [B, C, H, W], sigma) → [B, C, H, W]`` of the type of ``x``; 0 where there is no patch
 
     Raises
     ------
@@ -234,13 +244,14 @@ def patched(
             f"patches need a batch of 1 or more, a rank below the number of shards and, for more than one "
             f"shard, a sum over them; got a batch of {batch} and shard {rank} of {size}"
         )
-    mine = tuple(sorted(geometry.patches, reverse=True))[rank::size]
+    rows, columns = chosen or map(range, geometry.counts)
+    mine = tuple(sorted(product(rows, columns), reverse=True))[rank::size]
     supply = _Supply(given, inputs, geometry, keep)
     blends: dict[tuple[torch.dtype, torch.device], Blend] = {}
 
     def whole(x: Tensor, sigma: float) -> Tensor:
         if (x.dtype, x.device) not in blends:
-            blends[x.dtype, x.device] = Blend(geometry, window, x)
+            blends[x.dtype, x.device] = Blend(geometry, window, x, (rows, columns))
         blend, total = blends[x.dtype, x.device], torch.zeros_like(x)
         for members in _groups(len(x), batch):
             some, sums = (t[members.start : members.stop] for t in (x, total))

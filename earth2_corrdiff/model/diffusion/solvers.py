@@ -145,7 +145,20 @@ def _trigflow(denoise: Denoise, x: Tensor, sigmas: Sequence[float], sigma_data: 
     return x
 
 
+def _few_step(denoise: Denoise, x: Tensor, sigmas: Sequence[float], draw: Draw | None) -> Tensor:
+    """Fields out of noise: the first from noise alone, each next one from the last with new noise."""
+    clean = denoise(x, sigmas[0])
+    for sigma in sigmas[1:-1]:
+        if draw is None:
+            raise InputError("a second call needs a source of noise (draw)")
+        clean = denoise(clean + sigma * draw().to(x.dtype), sigma)
+    return clean
+
+
 SOLVERS = ("euler", "heun", "stochastic", "dpmpp_2m", "trigflow")
+"""Solvers of the reverse diffusion, for every denoiser."""
+FEW_STEP = "few_step"
+"""The solver, and the schedule, of networks that were trained to make a field in one call, or in few."""
 
 
 def network_calls(solver: str, steps: int) -> int:
@@ -156,7 +169,7 @@ def network_calls(solver: str, steps: int) -> int:
 
 def check_solver(solver: str) -> None:
     """Raise InputError if the solver is unknown."""
-    if solver not in SOLVERS:
+    if solver not in (*SOLVERS, FEW_STEP):
         raise InputError(f"unknown solver {solver!r}; use one of {', '.join(SOLVERS)}")
 
 
@@ -184,13 +197,15 @@ def sample(
         Falling noise levels that end in 0, as from :func:`karras_sigmas`
     solver : str, optional
         ``euler`` and ``heun`` (upstream's formulas to the bit), ``stochastic`` (Heun with churn),
-        ``dpmpp_2m`` or ``trigflow``, by default "euler"
+        ``dpmpp_2m`` or ``trigflow``, by default "euler"; ``few_step`` for networks that were trained for it,
+        at the noise levels that they were trained for
     sigma_data : float, optional
         Standard deviation of the residual that ``trigflow`` is exact for, by default 0.5
     churn : Churn, optional
         For ``stochastic``, by default ``Churn()``
     draw : Callable[[], Tensor], optional
-        Fresh standard normal noise shaped as ``noise``; ``stochastic`` needs it
+        Fresh standard normal noise shaped as ``noise``; ``stochastic`` needs it, and ``few_step`` of several
+        calls
     clip : float | None, optional
         For ``euler`` and ``heun`` in the time of rectified flow (see ``rectified_flow.py``): its smallest
         divisor; None, the default, for steps in sigma
@@ -221,6 +236,8 @@ def sample(
         return _heun(clean, x, sigmas)
     if solver == "dpmpp_2m":
         return _dpmpp_2m(clean, x, sigmas)
+    if solver == FEW_STEP:
+        return _few_step(clean, x, sigmas, draw)
     if solver == "trigflow":
         return _trigflow(clean, x, sigmas, sigma_data)
     if draw is None:

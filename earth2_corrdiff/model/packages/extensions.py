@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from earth2_corrdiff.base.block_means import Blocks
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.channels import Channel
 from earth2_corrdiff.model.outputs import OutputRule
 from earth2_corrdiff.model.packages.metadata import read_channels, table, write_channels
 from earth2_corrdiff.model.spec import CorrDiffSpec, Statistics
 from earth2_corrdiff.model.transforms import Transform
+
+BLOCKS = "block_means"
 
 
 def write_extensions(spec: CorrDiffSpec) -> dict[str, Any]:
@@ -35,6 +38,7 @@ def write_extensions(spec: CorrDiffSpec) -> dict[str, Any]:
         "transforms": {name: vars(own) for name, own in transforms.items() if own != Transform()},
         "regridding": "" if spec.regridding == "bilinear" else spec.regridding,
         "missing_inputs": spec.missing_inputs,
+        BLOCKS: None if spec.blocks is None else vars(spec.blocks),
     }
     return {name: entry for name, entry in entries.items() if entry}
 
@@ -85,7 +89,18 @@ def read_extensions(meta: Mapping[str, Any]) -> dict[str, Any]:
         "rules": tuple(rules) if any(name in outputs for name in transforms) else (),
         "missing_inputs": missing,
         "regridding": regridding,
+        "blocks": _blocks(meta.get(BLOCKS)),
     }
+
+
+def _blocks(entry: Any) -> Blocks | None:
+    if entry is None:
+        return None
+    if not isinstance(entry, dict) or entry.keys() != {"coarse", "fine"}:
+        raise InputError(
+            f'metadata.json: {BLOCKS} must be like {{"coarse": 8, "fine": 1}}, got {entry!r:.80}'
+        )
+    return Blocks(**entry)
 
 
 def _with_transform(channel: Channel, transforms: Mapping[str, Transform]) -> Channel:

@@ -11,11 +11,12 @@ from typing import Any
 
 from earth2_corrdiff.base.errors import InputError, MissingEntryError, listed
 from earth2_corrdiff.model.channels import Channel
+from earth2_corrdiff.model.diffusion.solvers import FEW_STEP
 from earth2_corrdiff.model.spec import DEFAULT_SAMPLING, Sampling, Statistics
 
 # Noise range of the path that a package names, where its metadata give none (upstream's defaults).
-_SIGMA_MAX = {"stochastic": 800.0, "deterministic": 80.0}
-FLOW = "rectified_flow"
+_SIGMA_MAX = {"stochastic": 800.0, "deterministic": 80.0, "trigflow": 80.0}
+FLOW, TRIGFLOW = "rectified_flow", "trigflow"
 _FLOW = {"prediction": "x0", "time_scale": 999.0, "t_max": 0.99, "shift": 1.0, "clip": 0.05}
 _MOST = {"number_of_steps": 10_000, "number_of_samples": 100_000}
 _MOST_CHANNELS = 10_000
@@ -29,9 +30,10 @@ def check_entries(meta: dict[str, Any]) -> None:
     for name, most in _MOST.items():
         if type(meta.get(name)) is int and meta[name] > most:
             raise InputError(f"metadata.json: {name} must be at most {most}")
-    title = meta.get("name", "")
-    if not isinstance(title, str) or len(title) > 200 or not title.isprintable():
-        raise InputError(f"metadata.json: name must be a line of text, got {repr(title)[:80]}")
+    for name in ("name", "attribution"):
+        text = meta.get(name, "")
+        if not isinstance(text, str) or len(text) > 200 or not text.isprintable():
+            raise InputError(f"metadata.json: {name} must be a line of text, got {repr(text)[:80]}")
     for name, what in (("input_variables", "input"), ("output_variables", "output")):
         if not isinstance(meta[name], list):
             raise InputError(
@@ -144,6 +146,8 @@ def read_sampling(meta: dict[str, Any]) -> Sampling:
     if not {"sampler_type", "solver", "number_of_steps"} & meta.keys():
         return replace(DEFAULT_SAMPLING, **{k: meta[k] for k in ("sigma_min", "sigma_max") if meta.get(k)})
     kind = meta.get("sampler_type", "stochastic")
+    if (levels := _few_levels(meta)) or kind == FEW_STEP:
+        return Sampling(FEW_STEP, meta.get("number_of_steps", len(levels)), schedule=FEW_STEP, levels=levels)
     if flow := read_flow(meta):
         times = {name: flow[name] for name in ("t_max", "shift", "clip")}
         return Sampling(meta.get("solver", "heun"), meta.get("number_of_steps", 18), schedule=FLOW, **times)
@@ -156,8 +160,38 @@ def read_sampling(meta: dict[str, Any]) -> Sampling:
         steps=meta.get("number_of_steps", 18),
         sigma_min=0.002 if low is None else float(low),
         sigma_max=_SIGMA_MAX[kind] if high is None else float(high),
-        double=kind == "deterministic",
+        double=kind != "stochastic",
     )
+
+
+def _few_levels(meta: Mapping[str, Any]) -> tuple[float, ...]:
+    """Noise levels of a network of few calls, of the entry ``sampling``; none for other packages."""
+    entry = meta.get("sampling")
+    if (entry is None) != (meta.get("sampler_type") != FEW_STEP):
+        raise InputError(f"metadata.json: the sampler_type {FEW_STEP} goes with an entry sampling")
+    if entry is None:
+        return ()
+    levels = entry.get("sigmas") if isinstance(entry, dict) and entry.get("solver") == FEW_STEP else None
+    if not isinstance(levels, list) or not all(type(level) in (int, float) for level in levels):
+        example = {"solver": FEW_STEP, "sigmas": [2.0, 0.8]}
+        raise InputError(f"metadata.json: sampling must be an object like {example}, got {repr(entry)[:80]}")
+    return tuple(map(float, levels))
+
+
+def has_angle(meta: Mapping[str, Any]) -> bool:
+    """True for a network of TrigFlow, which the entry ``formulation`` marks.
+
+    Raises
+    ------
+    InputError
+        If the entry is another, or does not go with the entry ``sampler_type``
+    """
+    formulation, kind = meta.get("formulation"), meta.get("sampler_type")
+    if formulation not in (None, TRIGFLOW):
+        raise InputError(f"metadata.json: formulation can only be {TRIGFLOW}, got {repr(formulation)[:80]}")
+    if kind == TRIGFLOW and formulation is None or formulation and kind not in (TRIGFLOW, FEW_STEP):
+        raise InputError(f"metadata.json: the sampler_type {TRIGFLOW} goes with a formulation {TRIGFLOW}")
+    return formulation is not None
 
 
 def read_flow(meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,8 +202,8 @@ def read_flow(meta: Mapping[str, Any]) -> dict[str, Any]:
     InputError
         If it is not complete, or does not go with the entry ``sampler_type``
     """
-    flow = meta.get(FLOW, {})
-    if (meta.get("sampler_type") == FLOW) != (FLOW in meta):
+    flow, kind = meta.get(FLOW, {}), meta.get("sampler_type")
+    if (FLOW in meta and kind not in (FLOW, FEW_STEP)) or (kind == FLOW and FLOW not in meta):
         raise InputError(f"metadata.json: the sampler_type {FLOW} goes with an entry {FLOW}")
     numbers = isinstance(flow, dict) and all(type(flow.get(n, 0)) in (int, float) for n in [*_FLOW][1:])
     if FLOW in meta and (not numbers or flow.keys() != _FLOW.keys()):

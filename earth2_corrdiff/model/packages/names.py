@@ -16,7 +16,9 @@ PUBLISHED = {
     "hrrr": "arco",
 }
 """Packages of published weights, with the source of coarse weather that each takes where none is given."""
-KNOWN = (*PUBLISHED, "demo")
+SHIPPED = {path.name: path for path in sorted((Path(__file__).parent / "shipped").glob("[!_]*"))}
+"""Packages that come with this project, and their folders."""
+KNOWN = (*PUBLISHED, "demo", *SHIPPED)
 NAMES = f"{', '.join(KNOWN)}, a folder, or a URL that fsspec opens"
 """What ``--package`` takes, for messages and help."""
 OWN = "default"
@@ -54,10 +56,14 @@ def default_source(name: str) -> str:
     Raises
     ------
     InputError
-        If there is none: the user chooses the climate model
+        If there is none: the user chooses the climate model, or has the files of the agency
     """
     if name == "demo":
         return "demo"
+    if name in SHIPPED:
+        raise InputError(
+            f"the package {name} has no default source; give its agency's files: --source file:PATH"
+        )
     source = PUBLISHED.get(name, "gfs")
     if not source:
         raise InputError(

@@ -35,6 +35,7 @@ from earth2_corrdiff.model.packages.files import (
 from earth2_corrdiff.model.packages.loaded import Loaded, read_networks
 from earth2_corrdiff.model.packages.metadata import (
     check_entries,
+    has_angle,
     lead_times,
     read_flow,
     read_sampling,
@@ -153,14 +154,17 @@ def _read_generic(files: Files) -> Loaded:
         root=describe(files),
         sha256=checksum(used),
         synthetic=meta.get("synthetic", False),
+        attribution=meta.get("attribution", ""),
         **more,
     )
     if is_cmip6(meta, stats):
         spec = as_cmip6(spec, meta, stats)
     regression, diffusion = map(read_mdlus, checkpoints)
-    flow = read_flow(meta)
+    flow, angle = read_flow(meta), has_angle(meta)
     wrap = partial(DiTFlow, **{name: flow[name] for name in ("prediction", "time_scale")}) if flow else None
-    return Loaded(spec, *read_networks(regression, diffusion, spec.domain, wrap))
+    mean, denoiser = read_networks(regression, diffusion, spec.domain, wrap)
+    denoiser.angle = angle
+    return Loaded(spec, mean, denoiser)
 
 
 # Taiwan layout

@@ -12,8 +12,9 @@ import xarray as xr
 
 from earth2_corrdiff.base.errors import InputError, listed
 from earth2_corrdiff.model.diffusion.patch_geometry import write_patching
+from earth2_corrdiff.model.diffusion.solvers import FEW_STEP
 from earth2_corrdiff.model.packages.extensions import statistics_name, write_extensions
-from earth2_corrdiff.model.packages.metadata import FLOW
+from earth2_corrdiff.model.packages.metadata import FLOW, TRIGFLOW
 from earth2_corrdiff.model.spec import DEFAULT_SAMPLING, CorrDiffSpec, Sampling, Statistics
 from earth2_corrdiff.networks.architectures import EDM, REGRESSIONS
 from earth2_corrdiff.networks.mdlus import write_mdlus
@@ -27,7 +28,8 @@ def save_package(
 
     Stock refuses one combination: Euler with the mean as conditioning. It does not read the entry
     ``patching``: there such a denoiser sees the whole domain. It calls networks as U-Nets, which fails for a
-    DiT, and refuses the ``sampler_type`` of rectified flow: run such packages with this project.
+    DiT, and refuses the ``sampler_type`` of rectified flow, TrigFlow and networks of few calls: run such
+    packages with this project.
 
     Parameters
     ----------
@@ -53,15 +55,11 @@ def save_package(
     """
     if spec.beyond_generic:
         raise InputError(f"the generic layout has no entry for {listed(spec.beyond_generic)} of this package")
-    meta = _metadata(spec) | (_flow(spec.sampling, denoiser) if isinstance(denoiser, DiTFlow) else {})
+    flow = _flow(spec.sampling, denoiser) if isinstance(denoiser, DiTFlow) else {}
+    meta = _metadata(spec, denoiser.angle) | flow
     if spec.regression_grid:
         raise InputError("the generic layout has no grid channels; this package stays in its own layout")
-    flow = isinstance(denoiser, DiTFlow)
-    if spec.sampling.schedule != (FLOW if flow else "karras") or spec.sampling.rho != 7:
-        own = f"{FLOW} for a network of rectified flow" if flow else "karras with a rho of 7 alone"
-        raise InputError(f"the generic layout knows the schedule {own}")
-    if spec.sampling.solver not in ("euler", "heun") and spec.sampling != DEFAULT_SAMPLING:
-        raise InputError(f"the generic layout knows the solvers euler and heun, not {spec.sampling.solver!r}")
+    _check_sampling(spec.sampling, denoiser)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, net in (("regression", regression), ("diffusion", denoiser)):
@@ -87,14 +85,32 @@ def _rows(stats: Statistics, meta: dict[str, Any]) -> dict[str, dict[str, float]
     return {statistics_name(meta, name): {"mean": center, "std": scale} for name, center, scale in rows}
 
 
-def _sampling(s: Sampling, conditioned: bool) -> dict[str, Any]:
-    """The metadata entries of a sampler, as upstream has them."""
+def _check_sampling(s: Sampling, denoiser: Denoiser) -> None:
+    """Refuse a sampler that the layout has no entry for."""
+    if s.schedule == FEW_STEP:
+        return
+    flow, more = isinstance(denoiser, DiTFlow), [TRIGFLOW] if denoiser.angle else []
+    if s.schedule != (FLOW if flow else "karras") or s.rho != 7:
+        own = f"{FLOW} for a network of rectified flow" if flow else "karras with a rho of 7 alone"
+        raise InputError(f"the generic layout knows the schedule {own}")
+    if s.solver not in ("euler", "heun", *more) and s != DEFAULT_SAMPLING:
+        raise InputError(f"the generic layout knows the solvers euler and heun, not {s.solver!r}")
+
+
+def _sampling(s: Sampling, conditioned: bool, angle: bool) -> dict[str, Any]:
+    """The metadata entries of a sampler, as upstream has them; of others it refuses the ``sampler_type``."""
+    if s.schedule == FEW_STEP:
+        entry = {"solver": FEW_STEP, "sigmas": list(s.levels)}
+        kind = {"solver": FEW_STEP, "sampler_type": FEW_STEP}
+        return {"number_of_steps": s.steps, **kind, "sampling": entry}
+    if s == DEFAULT_SAMPLING and not angle:
+        return {}
     # with the mean as conditioning, upstream has the "stochastic" path only, and that one is Heun
-    kind = "stochastic" if s.solver == "heun" and conditioned else "deterministic"
+    own = "stochastic" if s.solver == "heun" and conditioned else "deterministic"
     return {
         "number_of_steps": s.steps,
         "solver": s.solver,
-        "sampler_type": kind,
+        "sampler_type": TRIGFLOW if angle else own,
         "sigma_min": s.sigma_min,
         "sigma_max": s.sigma_max,
     }
@@ -103,23 +119,25 @@ def _sampling(s: Sampling, conditioned: bool) -> dict[str, Any]:
 def _flow(s: Sampling, net: DiTFlow) -> dict[str, Any]:
     """The metadata entries of rectified flow, which upstream has not."""
     times = {"t_max": s.t_max, "shift": s.shift, "clip": s.clip}
-    entry = {"prediction": net.prediction, "time_scale": net.time_scale, **times}
-    return {"number_of_steps": s.steps, "solver": s.solver, "sampler_type": FLOW, FLOW: entry}
+    entry = {FLOW: {"prediction": net.prediction, "time_scale": net.time_scale, **times}}
+    if s.schedule == FEW_STEP:
+        return entry
+    return {"number_of_steps": s.steps, "solver": s.solver, "sampler_type": FLOW, **entry}
 
 
-def _metadata(spec: CorrDiffSpec) -> dict[str, Any]:
-    s = spec.sampling
+def _metadata(spec: CorrDiffSpec, angle: bool) -> dict[str, Any]:
     meta: dict[str, Any] = {
         "input_variables": list(spec.inputs.names),
         "output_variables": list(spec.outputs.names),
         "number_of_samples": spec.number_of_samples,
-        **({} if s == DEFAULT_SAMPLING else _sampling(s, spec.hr_mean_conditioning)),
+        **_sampling(spec.sampling, spec.hr_mean_conditioning, angle),
+        **({"formulation": TRIGFLOW} if angle else {}),
         "inference_mode": spec.inference_mode,
         "hr_mean_conditioning": spec.hr_mean_conditioning,
         "grid_bounds_margin": spec.grid_bounds_margin,
     }
-    if spec.name:
-        meta["name"] = spec.name
+    texts = {"name": spec.name, "attribution": spec.attribution}
+    meta |= {key: text for key, text in texts.items() if text}
     if spec.synthetic:
         meta["synthetic"] = True
     if spec.seed is not None:

@@ -228,7 +228,7 @@ class FastDenoiser(_Fast, Denoiser):
             self, plain.model, plain.sigma_data, plain.sigma_min, plain.sigma_max, plain.scale_cond
         )
         self._take_over(plain, precision)
-        self.maps = maps
+        self.maps, self.angle = maps, plain.angle
 
     def given(self, cond: Tensor, position: Tensor | None = None) -> Callable[[Tensor, float], Tensor]:
         """D(x; sigma) for one conditioning, prepared here once with the current weights."""
@@ -268,7 +268,7 @@ class FastDenoiser(_Fast, Denoiser):
         root = math.sqrt(sigma**2 + sd2)
         c_in = 1 / root
         return Level(
-            label=math.log(sigma) / 4,
+            label=math.atan(sigma / self.sigma_data) if self.angle else math.log(sigma) / 4,
             c_in=c_in,
             cond=c_in if self.scale_cond else 1.0,
             c_out=sigma * self.sigma_data / root,

@@ -95,9 +95,9 @@ export class Viewer {
   describe() {
     const { provenance, shape, cell_km: [width], times, members } = this.about;
     $("result-title").textContent = `${span(times)} · ${members.length} member${members.length > 1 ? "s" : ""}`;
-    const { package: name, source, solver, number_of_steps: steps, seed } = provenance;
+    const { package: name, source, solver, number_of_steps: steps, seed, attribution } = provenance;
     $("provenance").textContent = `Package ${name} · source ${source} · ${shape.join(" × ")} cells of ${
-      Number(width.toPrecision(2))} km · ${solver}, ${steps} steps · seed ${seed}`;
+      Number(width.toPrecision(2))} km · ${solver}, ${steps} steps · seed ${seed}${attribution ? ` · ${attribution}` : ""}`;
     this.offer();
   }
 
