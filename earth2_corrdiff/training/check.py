@@ -117,6 +117,9 @@ class _Check:
             seconds = cost.seconds(getattr(config, name), config.validation.every, self._done(name))
             total += seconds
             yield self._stage(name, cost, seconds)
+        if config.few_step is not None:
+            steps = config.few_step.steps
+            yield f"few_step: {steps} steps, not measured here; each takes longer than one of the diffusion"
         yield f"in all about {duration(total)}, statistics of the pairs apart"
         model = model.cpu()  # after some steps, as zeros would be compressed
         save_package(self.own.output, model.spec, model.regression, model.denoiser, half=config.half)

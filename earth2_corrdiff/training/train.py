@@ -104,14 +104,16 @@ class Training:
         return Path(config.output)
 
     def check_checkpoints(self) -> None:
-        """Refuse a residual's checkpoint whose regression is going to change; InputError."""
-        first, second = (Path(self.config.work) / f"{name}.ckpt" for name in ("regression", "diffusion"))
-        steps = self.config.regression.steps
-        if steps and second.exists() and (not first.exists() or checkpoints.about(first)[1] < steps):
-            raise InputError(
-                f"{second} was trained on the residual of a regression that these steps would change; remove "
-                "it to train the diffusion again from its start after them, or leave regression.steps alone"
-            )
+        """Refuse the checkpoint of a stage that learnt from another which is going to change; InputError."""
+        names = ("regression", "diffusion", *(["few_step"] if self.config.few_step else []))
+        for name, after in zip(names, names[1:], strict=False):
+            own, later = (Path(self.config.work) / f"{stage}.ckpt" for stage in (name, after))
+            steps = getattr(self.config, name).steps
+            if steps and later.exists() and (not own.exists() or checkpoints.about(own)[1] < steps):
+                raise InputError(
+                    f"{later} was trained on a {name} that these steps would change; remove it to train the "
+                    f"{after} again from its start after them, or leave {name}.steps alone"
+                )
 
     def _train(self, name: str, stage: Stage, how: StageConfig, material: Material, base: str = "") -> None:
         if not how.steps:

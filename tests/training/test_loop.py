@@ -265,7 +265,7 @@ def test_a_finished_training_goes_on_with_more_steps(tmp_path: Path, pairs: Path
     rates = [float(row["learning_rate"]) for row in rows(tmp_path / "one" / curve)]
     assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 5e-4, 1e-3, 1e-3, 5e-4], rel=1e-6)
     kept = (tmp_path / "one" / "work" / "diffusion.ckpt").read_bytes()
-    with pytest.raises(InputError, match=r"diffusion\.ckpt was trained on the residual of a regression that"):
+    with pytest.raises(InputError, match=r"diffusion\.ckpt was trained on a regression that these"):
         train(config(tmp_path / "one", pairs, **{**more, "regression__steps": 4}))
     assert (tmp_path / "one" / "work" / "diffusion.ckpt").read_bytes() == kept
 
