@@ -9,7 +9,10 @@ import warnings
 
 from earth2_corrdiff.cli.common import quiet_imports
 
-ARCHIVES = ("gfs", "arco", "ncar", "wb2", "cds", "cmip6", "gfs_fx", "gefs_fx", "ifs_fx", "ifs_ens_fx")
+ARCHIVES = (
+    *("gfs", "arco", "ncar", "wb2", "cds", "cmip6", "hrrr", "mrms"),
+    *("gfs_fx", "gefs_fx", "ifs_fx", "ifs_ens_fx"),
+)
 """Sources that Earth2Studio fetches."""
 
 

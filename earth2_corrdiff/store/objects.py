@@ -14,16 +14,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import obstore
-import zarr
 from loguru import logger
-from zarr.storage import ObjectStore
 
 from earth2_corrdiff.base.object_path import AnyPath, ObjectPath, asking
-from earth2_corrdiff.base.studio import ZarrBackend
+
+if TYPE_CHECKING:
+    from zarr.storage import ObjectStore
+
+    from earth2_corrdiff.base.studio import ZarrBackend
 
 ROOT = "zarr.json"
 MOVING = ".moving"
@@ -67,6 +68,11 @@ def backend(path: ObjectPath) -> ZarrBackend:
 
     Its metadata come from the consolidated copy: they would be asked for with each member otherwise.
     """
+    import numpy as np
+    import zarr
+
+    from earth2_corrdiff.base.studio import ZarrBackend
+
     io = ZarrBackend()
     io.store = path.zarr()
     io.root = zarr.open_group(io.store, mode="r+", use_consolidated=True)
