@@ -40,6 +40,8 @@ from earth2_corrdiff.store.states import States
 from earth2_corrdiff.store.target import Output
 from earth2_corrdiff.store.writer import Store
 
+READING = RLock()
+"""NetCDF's library is not made for threads: the workers of a process open and read files in turn."""
 RETRIES = 3
 """Further attempts at a task that ends with an error of the machine."""
 
@@ -141,7 +143,7 @@ class Work(WorkerPlugin):  # type: ignore[misc]
 
     def setup(self, worker: object) -> None:
         """Begin in a worker; the model is loaded by its first task."""
-        self._loading, self._fetching, self._computing = RLock(), Lock(), Lock()
+        self._computing = Lock()
         self._joined: tuple[Downscaling, Store | States] | None = None
         self._ready: dict[int, Tensor] = {}
 
@@ -155,7 +157,7 @@ class Work(WorkerPlugin):  # type: ignore[misc]
 
     def prepare(self) -> Opening:
         """Make the output, or open it."""
-        with self._loading:
+        with READING:
             run = self._run(self.recipe.options)
             missing, batch = run.prepare(), run.options.max_batch or self._model.downscaler.batch_size()
             batch = max(batch, run.part.unit)  # what belongs together is one task
@@ -164,7 +166,7 @@ class Work(WorkerPlugin):  # type: ignore[misc]
 
     def join(self, seed: int) -> tuple[Downscaling, Store | States]:
         """The run, and the store that a worker has made for it."""
-        with self._loading:
+        with READING:
             if self._joined is None:
                 run = self._run(replace(self.recipe.options, seed=seed, resume=True, overwrite=False))
                 self._joined = run, run.join()
@@ -178,7 +180,7 @@ class Work(WorkerPlugin):  # type: ignore[misc]
         members = tuple(sorted({*task.members} & {*store.missing(task.case)}))
         try:
             if members:
-                with self._fetching, tally.clock("fetch"):
+                with READING, tally.clock("fetch"):
                     coarse = self._input(run, store, task.case)
                 with self._computing:
                     run.compute(store, Task(task.case, members), coarse, tally, failed)

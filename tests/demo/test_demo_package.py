@@ -139,7 +139,7 @@ def test_verification_against_numbers_by_hand(monkeypatch: pytest.MonkeyPatch) -
     truth = torch.from_numpy(demo.DemoWeather().fields(STORM).fine)
     downscaler = CorrDiff.load_model(demo.package()).downscaler
     monkeypatch.setattr(downscaler, "forward", lambda x, seeds, **how: torch.stack([truth + 2, truth])[None])
-    monkeypatch.setattr(downscaler, "mean", lambda x, *of: truth[None] + 3)
+    monkeypatch.setattr(downscaler, "physical", lambda mean, case: truth[None] + 3)
     result = verified(downscaler, np.array([STORM], dtype="datetime64[ns]"), 2)
     target = result.targets[0]
     for score, forecast, value in (

@@ -95,11 +95,11 @@ def test_the_command(
     path = weather_file(tmp_path / "weather.nc")
     with xr.open_dataset(path) as ds:
         ds.where(ds.time != ds.time[1]).load().to_netcdf(tmp_path / "holed.nc")
-    argv = (*TIMES, "--package", package, "--output", tmp_path / STORE, "--seed", 4)
+    argv = (*TIMES, "--package", package, "--seed", 4, "--output", tmp_path / STORE)
     words = ("--scheduler", client.scheduler_info()["address"], "--source", f"file:{tmp_path / 'holed.nc'}")
     status, out, err = command(capfd, *argv, *words)
     assert status == 2 and "at 2024-07-25T00:00 cannot be used" in err and "go on with --resume" in err
-    status, out, err = command(capfd, *argv, *words, "--resume", "--keep-going")
+    status, out, err = command(capfd, *argv, *words, "--overwrite", "--keep-going")
     assert status == 3 and "but for 1 of 2 times that failed: 2 times x 5 members of mrr, t2m" in out
     assert "3 workers" in out and "failed: 2024-07-25T00:00: the input from file:" in err
     assert (zarr.open_group(tmp_path / STORE)["member_seed"][:] >= 0).tolist() == [[True] * 5, [False] * 5]
