@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # What makes an Earth2Studio model, data source or store of the core, and what runs those.
 ADAPTERS = ("model.earth2studio", "run", "service", "sources.settled", "workflows")
 ADAPTERS += ("model.cmip6", "model.cosmo", "model.hrrr", "model.timed", "store.arrays", "store.target")
-ADAPTERS += ("store.writer",)
+ADAPTERS += ("store.writer", "bench.scaling", "bench.scaling_run", "bench.scheduling")
 BLOCKED = """
 import sys
 

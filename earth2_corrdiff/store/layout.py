@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from earth2_corrdiff.base.cases import Cases
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.times import lead_text, time_text
 from earth2_corrdiff.model.diffusion.noise import member_seed
@@ -231,3 +232,26 @@ def _short(value: object) -> str:
     """A setting for a message; of a checksum the first characters."""
     text = str(value)
     return text if len(text) != 64 else f"{text[:12]}…"
+
+
+def check_finite(
+    layout: Layout, case: int, member: int, fields: Tensor, missing: Tensor | None = None
+) -> None:
+    """Refuse a member ``[Co, H, W]`` that is not finite everywhere: it must not count as complete.
+
+    Where ``missing [Co, H, W]`` is True it must not be finite.
+
+    Raises
+    ------
+    InputError
+        With the variables, the member and the time
+    """
+    right = fields.isfinite() if missing is None else fields.isfinite() != missing
+    finite = right.flatten(1).double().mean(1).tolist()
+    bad = {name: share for name, share in zip(layout.outputs, finite, strict=True) if share < 1}
+    if bad:
+        raise InputError(
+            f"{layout.text(case, member, ', '.join(bad))} is not finite at "
+            f"{100 * (1 - min(bad.values())):.3g} % of the points; look at the package's weights and at the "
+            "input, the member is not written and --resume computes it again"
+        )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import xarray as xr
@@ -25,11 +25,13 @@ from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.object_path import AnyPath, as_path
 from earth2_corrdiff.store import reader
 from earth2_corrdiff.store.error_bounds import Kept
-from earth2_corrdiff.store.layout import MEAN, SPREAD
+from earth2_corrdiff.store.layout import MEAN, SPREAD, check_finite
 from earth2_corrdiff.store.objects import zarr_store
 from earth2_corrdiff.store.paths import KEPT, SEED
 from earth2_corrdiff.store.sizes import FLOAT, size_text
-from earth2_corrdiff.store.writer import Store, check_finite
+
+if TYPE_CHECKING:
+    from earth2_corrdiff.store.writer import Store
 
 SCORES, SUMS = "scores", "sums"
 KEEP = ("all", "mean", "none")

@@ -30,7 +30,7 @@ from earth2_corrdiff.store.arrays import lay_out
 from earth2_corrdiff.store.bounded_error import BoundedFields
 from earth2_corrdiff.store.error_bounds import Kept
 from earth2_corrdiff.store.integrity import Integrity, chunk_files, chunks_there, restore
-from earth2_corrdiff.store.layout import ERROR, Layout
+from earth2_corrdiff.store.layout import ERROR, Layout, check_finite
 from earth2_corrdiff.store.objects import Presence, backend, complete, filled, zarr_store
 from earth2_corrdiff.store.paths import KEPT, SEED, UNWRITTEN, make, metadata_fault, recorded, same_folder
 
@@ -322,29 +322,6 @@ class Plain:
     def finish(self) -> dict[str, Kept]:
         """Return nothing: there are no bounds."""
         return {}
-
-
-def check_finite(
-    layout: Layout, case: int, member: int, fields: Tensor, missing: Tensor | None = None
-) -> None:
-    """Refuse a member ``[Co, H, W]`` that is not finite everywhere: it must not count as complete.
-
-    Where ``missing [Co, H, W]`` is True it must not be finite.
-
-    Raises
-    ------
-    InputError
-        With the variables, the member and the time
-    """
-    right = fields.isfinite() if missing is None else fields.isfinite() != missing
-    finite = right.flatten(1).double().mean(1).tolist()
-    bad = {name: share for name, share in zip(layout.outputs, finite, strict=True) if share < 1}
-    if bad:
-        raise InputError(
-            f"{layout.text(case, member, ', '.join(bad))} is not finite at "
-            f"{100 * (1 - min(bad.values())):.3g} % of the points; look at the package's weights and at the "
-            "input, the member is not written and --resume computes it again"
-        )
 
 
 def _missing(found: Any, seeds: Any) -> list[int]:

@@ -31,7 +31,6 @@ from earth2_corrdiff.cli.common import ArgumentParser
 from earth2_corrdiff.store import objects
 from earth2_corrdiff.store.layout import Layout, member_seeds
 from earth2_corrdiff.store.reader import field, open_store, output_variables
-from earth2_corrdiff.store.writer import Store
 
 NAMES = ("mrr", "t2m", "u10m", "v10m")
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -73,6 +72,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _measure(path: AnyPath, layout: Layout, block: torch.Tensor) -> list[tuple[float, float]]:
     """Seconds to make a store, to write a member and to read one, of the clock and of this process."""
+    from earth2_corrdiff.store.writer import Store  # imports Earth2Studio
+
     marks = [_now()]
     store = Store.create(path, layout)
     marks.append(_now())
