@@ -166,8 +166,12 @@ def _reported(run: Downscaling | ClusterRun, args: argparse.Namespace, loaded: f
 
 def _on_cluster(args: argparse.Namespace, log: Log, start: float) -> int:
     """Run on Dask's workers; they load the model."""
+    import logging
+
     from earth2_corrdiff.run.cluster import ClusterRun, Recipe, connected
 
+    if not args.debug:
+        logging.getLogger("distributed").setLevel("WARNING")  # its import has chosen INFO
     with connected(args.workers, args.scheduler, args.device, os.environ) as client:
         output = args.output.absolute() if isinstance(args.output, Path) else args.output
         data = (partial(make_input, args), output, _options(args), args.lead)

@@ -8,6 +8,7 @@ the other computes. A task may run again on another worker: what is written is n
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -397,7 +398,8 @@ def connected(
 
 def _local(workers: int, device: str, environ: Mapping[str, str]) -> SpecCluster:
     """A cluster on this machine, which no other one can reach."""
-    how = {"host": "127.0.0.1", "nthreads": 2, "memory_limit": None}  # runs check their memory themselves
+    # runs check their memory themselves
+    how = {"host": "127.0.0.1", "nthreads": 2, "memory_limit": None, "silence_logs": logging.WARNING}
     nannies = {
         i: {"cls": Nanny, "options": {**how, "env": _environment(i, workers, device, environ)}}
         for i in range(workers)
