@@ -180,6 +180,22 @@ def transformed(fields: Tensor, transforms: Sequence[Transform]) -> Tensor:
     return torch.stack([t.forward(x) for t, x in zip(transforms, fields.unbind(1), strict=True)], dim=1)
 
 
+def interpolated(spec: CorrDiffSpec, cond: Tensor) -> Tensor:
+    """The input of the same name as each output, normalised as this one; 0 where there is none.
+
+    ``cond`` is the conditioning ``[B, Cc, H, W]``; the result is ``[B, Co, H, W]``.
+    """
+    names = {c.name: i for i, c in reversed([*enumerate(spec.conditioning)]) if c.kind == "input"}
+    parts = []
+    for name, center, scale in zip(spec.outputs.names, spec.outputs.center, spec.outputs.scale, strict=True):
+        if name not in names:
+            parts.append(torch.zeros_like(cond[:, 0]))
+            continue
+        own_center, own_scale = spec.normalisation(spec.conditioning[names[name]])
+        parts.append(cond[:, names[name]] * (own_scale / scale) + (own_center - center) / scale)
+    return torch.stack(parts, dim=1)
+
+
 def framed(spec: CorrDiffSpec, fields: Tensor) -> Tensor:
     """Fields of the output grid as networks see them: ``[B, C, H, W] → [B, C, H', W']``."""
     if spec.flip:

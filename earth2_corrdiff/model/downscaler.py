@@ -26,7 +26,7 @@ from earth2_corrdiff.base.free_memory import check_out_of_memory
 from earth2_corrdiff.base.regrid import IndexRegridder, Regridder
 from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.model.batching import no_memory
-from earth2_corrdiff.model.conditioning import Conditioning, unframed
+from earth2_corrdiff.model.conditioning import Conditioning, interpolated, unframed
 from earth2_corrdiff.model.diffusion.noise import MemberNoise
 from earth2_corrdiff.model.diffusion.solvers import Denoise, sample
 from earth2_corrdiff.model.domain_denoiser import DomainDenoiser, Shard
@@ -206,7 +206,7 @@ class Downscaler(nn.Module):
         at = self.regression.position_at(label, cond.device)
         scalars = () if vector is None else (vector,)
         mean: Tensor = self.regression(torch.cat([cond, position], dim=1), at, *scalars)
-        return mean
+        return mean + interpolated(self.spec, cond) if self.spec.differences else mean
 
     def residual(
         self,

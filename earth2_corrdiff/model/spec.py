@@ -335,6 +335,8 @@ class CorrDiffSpec:
         Filters of the coarse fields: ``sea_ice``
     missing_inputs : bool
         True if the networks were trained with missing coarse values, which count as the mean of the training
+    differences : bool
+        True if the regression makes the difference to the interpolated input of the same name
     drawn_seeds : bool
         True if members take their seeds from a generator, as upstream's ``CorrDiffTaiwan``; False in sequence
     hook_channels : int
@@ -391,6 +393,7 @@ class CorrDiffSpec:
     flip: bool = False
     filters: tuple[str, ...] = ()
     missing_inputs: bool = False
+    differences: bool = False
     drawn_seeds: bool = False
     hook_channels: int = 0
     name: str = ""

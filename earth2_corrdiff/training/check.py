@@ -209,7 +209,7 @@ class _Check:
     def _first(self, model: Downscaler, material: Material) -> float:
         """Seconds that the regression's means of all training times take."""
         pairs, (index, *_) = material.pairs, material.splits.train
-        means, (cond, _) = Means(model.regression, pairs), normalised(model, pairs.read([index]))
+        means, (cond, _) = Means(model, pairs), normalised(model, pairs.read([index]))
         demo, begun = self.config.data.demo, perf_counter()
         means([index], cond)
         return (perf_counter() - begun) * (demo.train if demo else len(material.splits.train))

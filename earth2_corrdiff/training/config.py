@@ -71,6 +71,8 @@ class Data:
         statistics; inputs that are missing count as the mean
     flips : bool
         Flip images at random, and turn square ones: for scalars without a place or a direction of their own
+    differences : bool
+        Let the regression learn the difference of outputs to the interpolated input of the same name
     block_shift : bool
         Move the origin of the coarse blocks at random in training, for pairs of block means
     transforms : Mapping[str, Transform]
@@ -89,6 +91,7 @@ class Data:
     window: int = 8
     missing: str = "refuse"
     flips: bool = False
+    differences: bool = False
     block_shift: bool = False
     transforms: dict[str, Transform] = field(default_factory=dict)
     features: tuple[str, ...] = ()

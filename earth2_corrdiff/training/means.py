@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from earth2_corrdiff.base.files import writing
+from earth2_corrdiff.model.conditioning import interpolated
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.spec import CorrDiffSpec
 from earth2_corrdiff.networks.dit import ConvDetokenizer, DiT
@@ -45,16 +46,17 @@ class Means:
 
     Parameters
     ----------
-    regression : Regression
-        Trained
+    model : Downscaler
+        With the trained regression
     pairs : PairFile
         The data that indices count
     folder : Path | None, optional
         Keep means in files there, and read them from these; several processes may share them
     """
 
-    def __init__(self, regression: Regression, pairs: PairFile, folder: Path | None = None) -> None:
-        self._net = accelerate(regression, "fp32").eval().requires_grad_(False)
+    def __init__(self, model: Downscaler, pairs: PairFile, folder: Path | None = None) -> None:
+        regression: Regression = model.regression
+        self._spec, self._net = model.spec, accelerate(regression, "fp32").eval().requires_grad_(False)
         self._kept: NDArray[np.float32] | None = None
         if folder is not None:
             of = hashlib.sha256(pairs.times.tobytes() + str(pairs.path.resolve()).encode()).hexdigest()[:8]
@@ -66,6 +68,11 @@ class Means:
     @torch.no_grad()
     def __call__(self, indices: Sequence[int], cond: Tensor) -> Tensor:
         """``[N, Cc, H, W] → [N, Co, H, W]``, normalised."""
+        made = self._made(indices, cond)
+        return made + interpolated(self._spec, cond) if self._spec.differences else made
+
+    def _made(self, indices: Sequence[int], cond: Tensor) -> Tensor:
+        """What the network makes."""
         if self._kept is None:
             return self._net(cond)  # type: ignore[no-any-return]
         for n, index in enumerate(indices):

@@ -184,6 +184,7 @@ def _spec(config: Config, material: Material, world: World) -> CorrDiffSpec:
         regridding="index" if by_index else "bilinear",
         rules=_rules(data, made.outputs.names),
         missing_inputs=data.missing == "mask",
+        differences=data.differences,
         name=config.name,
         synthetic=pairs.synthetic,
         attribution=config.attribution,

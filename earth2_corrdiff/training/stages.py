@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from earth2_corrdiff.model.conditioning import transformed
+from earth2_corrdiff.model.conditioning import interpolated, transformed
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.networks.preconditioned import Denoiser, Regression
 from earth2_corrdiff.training.cutter import Cutter, corners_of
@@ -216,6 +216,8 @@ class RegressionStage:
         cond, truth = normalised(self._model, batch.pairs)
         cutter = self._cutter
         cuts = cutter.cuts(batch.pairs.fine, batch.keys)
+        if self._model.spec.differences:
+            truth = truth - interpolated(self._model.spec, cond)
         target, known = without_gaps(self._model, cutter.cut(truth, cuts))
         return Images(last(cutter.cut(cond, cuts)), target, corner=corners_of(cuts), known=known)
 

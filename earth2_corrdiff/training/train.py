@@ -149,7 +149,7 @@ class Training:
 
     def _means(self, model: Downscaler, material: Material) -> Means:
         folder = Path(self.config.work) if self.config.diffusion.cache_means else None
-        return Means(model.regression, material.pairs, folder)
+        return Means(model, material.pairs, folder)
 
     def _few_step(self, model: Downscaler, material: Material, how: FewStepConfig) -> Downscaler:
         """The model with a generator of few calls, which begins with the denoiser's weights, in its place."""
@@ -169,7 +169,7 @@ class Training:
         with self.world.in_turn():  # the first process makes the file, the others read it
             stored = checkpoints.load_json(path, key)
             if stored is None:
-                means = Means(model.regression, material.pairs)
+                means = Means(model, material.pairs)
                 stored = {"scale": residual_scale(model, material.pairs, material.splits.train, means)}
                 checkpoints.save_json(path, key, stored)
         return balance(model, stored["scale"], self.config.diffusion.sigma_data)

@@ -51,7 +51,7 @@ def test_every_map_is_channels_last(tmp_path: Path, pairs: Path, which: str) -> 
     fuse(net.train().requires_grad_(True).to(memory_format=torch.channels_last))
     stage: RegressionStage | DiffusionStage = RegressionStage(model, Cutter())
     if which != "regression":
-        means = Means(model.regression, material.pairs)
+        means = Means(model, material.pairs)
         stage = DiffusionStage(model, Cutter(told.diffusion.patches), EDMLoss(), means)
     seen: list[tuple[str, bool]] = []
     for name, module in net.named_modules():
@@ -114,7 +114,7 @@ def test_noise_drawn_beforehand_is_the_same(tmp_path: Path, pairs: Path) -> None
     told = config(tmp_path, pairs, diffusion__patches=PATCHES)
     material = open_material(told, World(), lambda what, left: None)
     model = start(told, material, World())
-    means = Means(model.regression, material.pairs)
+    means = Means(model, material.pairs)
     stage = DiffusionStage(model, Cutter(told.diffusion.patches), EDMLoss(), means)
     plain = Batch([0, 1], material.pairs.read([0, 1]), [(0, 0), (0, 1)])
     drawn = stage.draw(plain.keys)

@@ -111,10 +111,10 @@ def test_balancing_leaves_the_physical_mean_as_it_is(tmp_path: Path, pairs: Path
     model = start(told, material, World())
     x, before = material.pairs.read([0, 5]).coarse, model.mean(material.pairs.read([0, 5]).coarse)
     train_on = material.pairs, material.splits.train
-    scale = residual_scale(model, *train_on, Means(model.regression, material.pairs))
+    scale = residual_scale(model, *train_on, Means(model, material.pairs))
     balanced = balance(model, scale, 0.5)
     assert relerr(balanced.mean(x), before) < 1e-6 and scale != (0.5, 0.5)
-    again = residual_scale(balanced, *train_on, Means(balanced.regression, material.pairs))
+    again = residual_scale(balanced, *train_on, Means(balanced, material.pairs))
     assert again == pytest.approx((0.5, 0.5), rel=1e-5)
     assert balanced.spec.outputs.scale == pytest.approx(
         [s * r / 0.5 for s, r in zip(model.spec.outputs.scale, scale, strict=True)]

@@ -58,7 +58,7 @@ def batch(pairs: PairFile, indices: Sequence[int], keys: Sequence[tuple[int, ...
 
 
 def stages(model: Downscaler, material: Material) -> tuple[DiffusionStage, RegressionStage]:
-    means = Means(model.regression, material.pairs)
+    means = Means(model, material.pairs)
     return DiffusionStage(model, Cutter(PATCHES), EDMLoss(), means), RegressionStage(model, Cutter(PATCHES))
 
 
@@ -69,7 +69,7 @@ def test_patches_are_cut_out_of_all_fields_alike(folder: Path) -> None:
     some = batch(material.pairs, [3, 1], KEYS[:2])
     cond = model.condition(some.pairs.coarse)
     truth = (some.pairs.fine - model.center_out) / model.scale_out
-    mean = Means(model.regression, material.pairs)([3, 1], cond)
+    mean = Means(model, material.pairs)([3, 1], cond)
     got, plain = diffusion.images(some), regression.images(some)
     assert got.corner is not None and got.noise is not None and len(got) == len(plain) == 6
     assert torch.equal(got.corner, plain.corner) and len({*map(tuple, got.corner.tolist())}) > 3
@@ -110,7 +110,7 @@ def test_a_patch_is_conditioned_as_at_sampling(folder: Path, whole: bool) -> Non
     model, material = patched(folder, (8, 8), whole=whole)
     assert model.domain.whole == whole
     stage = DiffusionStage(
-        model, Cutter(Patches((8, 8), 6)), EDMLoss(), Means(model.regression, material.pairs)
+        model, Cutter(Patches((8, 8), 6)), EDMLoss(), Means(model, material.pairs)
     )
     stage._cutter = Everywhere(Patches((8, 8), 6))
     images = stage.images(batch(material.pairs, [2], KEYS[:1]))
@@ -122,7 +122,7 @@ def test_a_patch_is_conditioned_as_at_sampling(folder: Path, whole: bool) -> Non
 
     model.denoiser.given = given  # type: ignore[assignment, method-assign]
     cond = model.condition(material.pairs.read([2]).coarse)
-    mean = Means(model.regression, material.pairs)([2], cond)
+    mean = Means(model, material.pairs)([2], cond)
     model.domain.given(cond, mean)(torch.zeros(1, 2, 16, 24), 1.0)
     assert len(seen) == 6
     assert torch.equal(torch.cat([c for c, _ in seen]), images.cond)
@@ -133,7 +133,7 @@ def test_a_patch_is_conditioned_as_at_sampling(folder: Path, whole: bool) -> Non
 
 def test_whole_domains(folder: Path) -> None:
     model, material = prepared(folder)
-    stage = DiffusionStage(model, Cutter(), EDMLoss(), Means(model.regression, material.pairs))
+    stage = DiffusionStage(model, Cutter(), EDMLoss(), Means(model, material.pairs))
     images = stage.images(batch(material.pairs, [4, 0], KEYS[:2]))
     assert images.corner is None and images.cond.shape == (2, 6, 16, 24)
     assert torch.equal(images.cond[:, 2:], model.condition(material.pairs.read([4, 0]).coarse))
@@ -152,9 +152,9 @@ def test_images_are_split_without_loss() -> None:
 def test_means_are_kept_and_read_again(folder: Path, tmp_path: Path) -> None:
     model, material = prepared(folder)
     cond = model.condition(material.pairs.read([4, 1]).coarse)
-    plain = Means(model.regression, material.pairs)
+    plain = Means(model, material.pairs)
     want = torch.cat([plain([n], c[None]) for n, c in zip([4, 1], cond, strict=True)])
-    first, second = (Means(model.regression, material.pairs, tmp_path) for _ in range(2))
+    first, second = (Means(model, material.pairs, tmp_path) for _ in range(2))
     assert torch.equal(first([4, 1], cond), want) and torch.equal(second([4], cond[:1] * 0), want[:1])
     assert torch.equal(second([1, 4], cond), want.flip(0))
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".done", ".f32"]
@@ -162,7 +162,7 @@ def test_means_are_kept_and_read_again(folder: Path, tmp_path: Path) -> None:
     assert list(done.read_bytes()) == [0, 1, 0, 0, 1]
     with torch.no_grad():
         next(model.regression.parameters()).add_(0.1)
-    Means(model.regression, material.pairs, tmp_path)
+    Means(model, material.pairs, tmp_path)
     assert len(list(tmp_path.iterdir())) == 4  # of another regression
 
 

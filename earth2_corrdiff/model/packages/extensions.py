@@ -38,6 +38,7 @@ def write_extensions(spec: CorrDiffSpec) -> dict[str, Any]:
         "transforms": {name: vars(own) for name, own in transforms.items() if own != Transform()},
         "regridding": "" if spec.regridding == "bilinear" else spec.regridding,
         "missing_inputs": spec.missing_inputs,
+        "differences": spec.differences,
         BLOCKS: None if spec.blocks is None else vars(spec.blocks),
     }
     return {name: entry for name, entry in entries.items() if entry}
@@ -49,7 +50,8 @@ def statistics_name(meta: Mapping[str, Any], name: str) -> str:
     So Earth2Studio's class, which would not undo the transform, refuses the package.
     """
     own = meta.get("transforms", {}).get(name) if isinstance(name, str) else None
-    return name if own is None else f"{own['kind']}({name})"
+    text = name if own is None else f"{own['kind']}({name})"
+    return f"difference to {text}" if meta.get("differences") else text
 
 
 def read_statistics(meta: Mapping[str, Any], stats: dict[str, Any], kind: str) -> Statistics:
@@ -77,9 +79,9 @@ def read_extensions(meta: Mapping[str, Any]) -> dict[str, Any]:
     inputs, outputs = meta["input_variables"], meta["output_variables"]
     if unknown := [name for name in transforms if name not in (*inputs, *outputs)]:
         raise InputError(f"metadata.json: transforms names {unknown[0]!r:.80}, which is no variable")
-    missing, regridding = meta.get("missing_inputs", False), meta.get("regridding", "bilinear")
-    if not isinstance(missing, bool) or not isinstance(regridding, str):
-        raise InputError("metadata.json: missing_inputs must be true or false, and regridding a text")
+    regridding, flags = meta.get("regridding", "bilinear"), ("missing_inputs", "differences")
+    if not isinstance(regridding, str) or any(type(meta.get(name, False)) is not bool for name in flags):
+        raise InputError(f"metadata.json: {' and '.join(flags)} must be true or false, and regridding a text")
     channels = read_channels(meta.get("channels"))
     if any(name in inputs for name in transforms) and not channels:
         raise InputError("metadata.json: transforms of inputs need the entry channels, too")
@@ -87,7 +89,7 @@ def read_extensions(meta: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "channels": tuple(_with_transform(channel, transforms) for channel in channels),
         "rules": tuple(rules) if any(name in outputs for name in transforms) else (),
-        "missing_inputs": missing,
+        **{name: meta.get(name, False) for name in flags},
         "regridding": regridding,
         "blocks": _blocks(meta.get(BLOCKS)),
     }
