@@ -109,9 +109,7 @@ def test_a_patch_is_conditioned_as_at_sampling(folder: Path, whole: bool) -> Non
     """Conditioning, channels of the whole domain and embedding of place, to the bit."""
     model, material = patched(folder, (8, 8), whole=whole)
     assert model.domain.whole == whole
-    stage = DiffusionStage(
-        model, Cutter(Patches((8, 8), 6)), EDMLoss(), Means(model, material.pairs)
-    )
+    stage = DiffusionStage(model, Cutter(Patches((8, 8), 6)), EDMLoss(), Means(model, material.pairs))
     stage._cutter = Everywhere(Patches((8, 8), 6))
     images = stage.images(batch(material.pairs, [2], KEYS[:1]))
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []

@@ -132,6 +132,27 @@ def test_the_package_runs(pairs: Path, tmp_path: Path) -> None:
         model(some.coarse, [1])
 
 
+@pytest.mark.slow
+def test_a_regression_of_differences(pairs: Path, tmp_path: Path) -> None:
+    """What it makes is added to the interpolated input, which is the mean where it makes nothing."""
+    told = config(tmp_path, pairs, **SKEWED, data__differences=True)
+    loaded = read_package(Folder(train(told)))
+    with pytest.raises(KeyError):  # the stock class adds nothing
+        Stock.load_model(Package(str(tmp_path / "package")))
+    model = Downscaler(loaded.spec, loaded.regression, loaded.denoiser, "fp32", accelerated=False)
+    some = PairFile(pairs, gaps=True).read([8])
+    plain = model.mean(some.coarse)
+    with torch.no_grad():
+        for weights in model.regression.parameters():
+            weights.zero_()
+    mean, want = model.mean(some.coarse), model.regrid(some.coarse[:, :1])
+    known = want.isfinite()
+    assert loaded.spec.differences and torch.allclose(mean[known], want[known], atol=1e-6)
+    assert not torch.allclose(plain[known], want[known], atol=1e-6)
+    stats = json.loads((tmp_path / "package" / "stats.json").read_text())
+    assert list(stats["output"]) == ["difference to log_eps(tp)"]
+
+
 def test_chosen_patches(pairs: Path) -> None:
     """Covered and wet, but for the part that may be dry; the same for the same key."""
     fine = PairFile(pairs, gaps=True).read(range(10)).fine
