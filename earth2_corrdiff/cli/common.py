@@ -179,6 +179,17 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add("--no-acceleration", action="store_true", help="stock arithmetic, operation by operation: slow")
 
 
+def add_truth_names(add: Callable[..., object]) -> None:
+    """The option of the names that variables have in a truth; ``add`` is a parser's ``add_argument``."""
+    add(
+        "--truth-name",
+        action="append",
+        default=[],
+        metavar="NAME=TRUTH",
+        help="what a variable is called in the truth, like mrr=refc; repeatable",
+    )
+
+
 def add_storage_options(parser: argparse.ArgumentParser) -> None:
     """The option for URLs of object stores."""
     parser.add_argument(

@@ -8,6 +8,7 @@ from earth2_corrdiff.cli.common import (
     ArgumentParser,
     add_model_options,
     add_storage_options,
+    add_truth_names,
     add_variant_options,
     command_parser,
 )
@@ -100,13 +101,7 @@ def _add_scores(parser: ArgumentParser) -> None:
         help="score members as they are made against a truth, as verify-corrdiff --truth; the store keeps "
         "the sums, and verify-corrdiff STORE shows them again",
     )
-    add(
-        "--truth-name",
-        action="append",
-        default=[],
-        metavar="NAME=TRUTH",
-        help="what a variable is called in the truth, like mrr=refc; repeatable",
-    )
+    add_truth_names(add)
     add("--score-variables", metavar="NAMES", help="variables to score, like t2m,mrr (default: all)")
 
 

@@ -14,6 +14,7 @@ from earth2_corrdiff.base.object_path import AnyPath, ObjectPath, as_path
 from earth2_corrdiff.cli.common import (
     ArgumentParser,
     add_storage_options,
+    add_truth_names,
     command_parser,
     entry_point,
     pairs,
@@ -88,13 +89,7 @@ def _parser() -> ArgumentParser:
         "lead time",
     )
     add("--variables", nargs="+", metavar="NAME", help="variables to verify, after the STORE (default: all)")
-    add(
-        "--truth-name",
-        action="append",
-        default=[],
-        metavar="NAME=TRUTH",
-        help="what a variable is called in the truth, like mrr=refc; repeatable",
-    )
+    add_truth_names(add)
     _add_scores(parser)
     _add_output(parser)
     add_storage_options(parser)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from earth2_corrdiff.base.cases import Cases
-from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.errors import InputError, MemberError
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.times import lead_text, time_text
 from earth2_corrdiff.model.diffusion.noise import member_seed
@@ -255,3 +255,31 @@ def check_finite(
             f"{100 * (1 - min(bad.values())):.3g} % of the points; look at the package's weights and at the "
             "input, the member is not written and --resume computes it again"
         )
+
+
+def finite_members(
+    layout: Layout,
+    case: int,
+    first: int,
+    block: Tensor,
+    missing: Tensor | None = None,
+    check: Callable[[int, int, Tensor], object] = lambda case, member, fields: None,
+) -> Iterator[tuple[int, Tensor]]:
+    """Numbers and fields of the members ``[m, Co, H, W]`` of a case that may be kept.
+
+    Raises
+    ------
+    MemberError
+        After the last one, about those that are not finite, or that ``check`` refuses
+    """
+    refused = {}
+    for i, fields in enumerate(block, first):
+        try:
+            check_finite(layout, case, i, fields, missing)
+            check(case, i, fields)
+        except InputError as error:
+            refused[i] = str(error)
+        else:
+            yield i, fields
+    if refused:
+        raise MemberError(refused)

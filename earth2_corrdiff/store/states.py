@@ -18,14 +18,14 @@ import xarray as xr
 import zarr
 from torch import Tensor
 
-from earth2_corrdiff.base.errors import InputError, MemberError
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.files import writing
 from earth2_corrdiff.base.free_memory import free_bytes
 from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.object_path import AnyPath, as_path
 from earth2_corrdiff.store import reader
 from earth2_corrdiff.store.error_bounds import Kept
-from earth2_corrdiff.store.layout import MEAN, SPREAD, check_finite
+from earth2_corrdiff.store.layout import MEAN, SPREAD, finite_members
 from earth2_corrdiff.store.objects import zarr_store
 from earth2_corrdiff.store.paths import KEPT, SEED
 from earth2_corrdiff.store.sizes import FLOAT, size_text
@@ -125,16 +125,8 @@ class States:
     def _hold(self, state: int, case: int, first: int, block: Tensor, missing: Tensor | None) -> None:
         held = self._held.setdefault(state, {})
         self._held = {state: held}  # what is left of another state has failed
-        refused = {}
-        for i, fields in enumerate(block, first):
-            try:
-                check_finite(self.layout, case, i, fields, missing)
-            except InputError as error:
-                refused[i] = str(error)
-            else:
-                held[case % self.coarse * self.layout.members + i] = fields.clone()
-        if refused:
-            raise MemberError(refused)
+        for i, fields in finite_members(self.layout, case, first, block, missing):
+            held[case % self.coarse * self.layout.members + i] = fields.clone()
 
     def _end(self, state: int) -> None:
         """Score and summarise a state that is complete."""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from zarr.storage import LocalStore, ObjectStore
 
-from earth2_corrdiff.base.errors import InputError, MemberError, TakenError, first_line
+from earth2_corrdiff.base.errors import InputError, TakenError, first_line
 from earth2_corrdiff.base.files import flush, writing
 from earth2_corrdiff.base.object_path import AnyPath, ObjectPath, check_reached
 from earth2_corrdiff.base.studio import ZarrBackend
@@ -30,7 +30,7 @@ from earth2_corrdiff.store.arrays import lay_out
 from earth2_corrdiff.store.bounded_error import BoundedFields
 from earth2_corrdiff.store.error_bounds import Kept
 from earth2_corrdiff.store.integrity import Integrity, chunk_files, chunks_there, restore
-from earth2_corrdiff.store.layout import ERROR, Layout, check_finite
+from earth2_corrdiff.store.layout import ERROR, Layout, finite_members
 from earth2_corrdiff.store.objects import Presence, backend, complete, filled, zarr_store
 from earth2_corrdiff.store.paths import KEPT, SEED, UNWRITTEN, make, metadata_fault, recorded, same_folder
 
@@ -214,18 +214,9 @@ class Store:
         InputError
             If the disk is full, or the store is no longer there
         """
-        refused = {}
         with writing(self.name, KEPT):
-            for i, fields in enumerate(block, first):
-                try:
-                    check_finite(self.layout, case, i, fields, missing)
-                    self._bounded.check(case, i, fields)
-                except InputError as error:
-                    refused[i] = str(error)
-                else:
-                    self._write_member(case, i, fields)
-        if refused:
-            raise MemberError(refused)
+            for i, fields in finite_members(self.layout, case, first, block, missing, self._bounded.check):
+                self._write_member(case, i, fields)
 
     def _write_member(self, case: int, i: int, fields: Tensor) -> None:
         coords, where = self.layout.output_coords(case), self.layout.cases.index(case)
@@ -307,17 +298,10 @@ class Plain:
         MemberError
             If some are not finite elsewhere: the others are written
         """
-        coords, refused = self.layout.output_coords(case), dict[int, str]()
-        for i, fields in enumerate(block, first):
-            try:
-                check_finite(self.layout, case, i, fields, missing)
-            except InputError as error:
-                refused[i] = str(error)
-            else:
-                coords["sample"] = np.array([i])
-                self.io.write(*_variables(fields[None], coords, self.layout))
-        if refused:
-            raise MemberError(refused)
+        coords = self.layout.output_coords(case)
+        for i, fields in finite_members(self.layout, case, first, block, missing):
+            coords["sample"] = np.array([i])
+            self.io.write(*_variables(fields[None], coords, self.layout))
 
     def finish(self) -> dict[str, Kept]:
         """Return nothing: there are no bounds."""
