@@ -7,11 +7,13 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from earth2_corrdiff.base.cases import Cases
 from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.model.diffusion.noise import member_seed
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.spec import CorrDiffSpec, Sampling
-from earth2_corrdiff.sources import Source, check_input, fetch
+from earth2_corrdiff.sources import Source, fetch
+from earth2_corrdiff.sources.inputs import Inputs
 from earth2_corrdiff.verification.forecasts import COARSE_TWINS, Coarse, Interpolation, Regression
 
 
@@ -34,18 +36,15 @@ class FetchedInput:
     """
 
     def __init__(self, source: Source, spec: CorrDiffSpec, times: Times) -> None:
-        self.source, self.spec = source, spec
-        source.check_times(times)
-        source.check_variables(list(spec.inputs.names))
+        self.spec = spec
+        self._inputs = Inputs.of(source, Cases(times), spec)
         self._held: dict[np.datetime64, Tensor] = {}
 
     def __call__(self, time: np.datetime64) -> Tensor:
         """``[C, h, w]`` in physical units."""
         if time not in self._held:
-            names, grid = list(self.spec.inputs.names), self.spec.input_grid
-            x, _ = fetch(self.source, time, names, grid.lat, grid.lon)
-            check_input(x, names, self.source)
-            self._held[time] = x[0]
+            number = int(np.flatnonzero(self._inputs.cases.times == time)[0])
+            self._held[time] = self._inputs.fetch(number, self.spec.inputs.names)
         return self._held[time]
 
 

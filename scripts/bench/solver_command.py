@@ -52,6 +52,7 @@ def _parser() -> ArgumentParser:
         help="random hours of the demo's validation year: what is chosen on them can be verified on others "
         "(default: 16)",
     )
+    add("--region", metavar="S,N,W,E", help="on a part of the domain in degrees, as run-corrdiff has it")
     add("--members", type=int, default=8, metavar="N", help="at each time (default: 8)")
     add("--seed", type=int, default=0, metavar="N", help="of the members' noise (default: 0)")
     add("--solvers", nargs="+", default=SOLVERS, metavar="NAME", help=f"default: {' '.join(SOLVERS)}")
@@ -153,7 +154,7 @@ def _prepare(args: argparse.Namespace) -> Bench:
     if check_count("--members", args.members) < 2:
         raise InputError("--members must be 2 or more: one member has no spread")
     times = _times(args)
-    model = load_model(ModelOptions(args.package, args.device, args.precision))
+    model = load_model(ModelOptions(args.package, args.device, args.precision, region=args.region))
     CommandLog(NAME).import_earth2studio(args.source, args.truth)
     truth = open_truth(args.truth, model.spec.output_grid)
     coarse = FetchedInput(make_source(args.source), model.spec, times)
