@@ -49,6 +49,12 @@ def _parser() -> ArgumentParser:
     add("--variables", metavar="NAMES", help="variables to correct, like t2m,tp (default: all of the truth)")
     add_truth_names(add)
     add("--folds", type=int, default=5, metavar="N", help="blocks of time held out in turn (default: 5)")
+    add(
+        "--network",
+        action="store_true",
+        help="fit small networks of place, hour and regression, too; each is taken where held-out times "
+        "are better with it",
+    )
     add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     add_storage_options(parser)
     return parser
@@ -74,7 +80,7 @@ def _calibrate(args: argparse.Namespace) -> None:
     names = pairs("--truth-name", args.truth_name, str)
     variables = args.variables and args.variables.split(",")
     model = regression_model(args.package, args.device)
-    fit = CalibrationFit(args.stores, args.truth, model, variables, names, args.folds)
+    fit = CalibrationFit(args.stores, args.truth, model, variables, names, args.folds, args.network)
     for _ in progress_bar(fit, total=len(fit.cases), desc="reading", unit="time", delay=1):
         pass
     calibration, table = fit.result()

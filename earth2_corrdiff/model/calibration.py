@@ -1,13 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) 2026 The earth2_corrdiff authors
 # SPDX-License-Identifier: Apache-2.0
-"""Calibration of members: corrections of their mean and spread, learnt from past runs and their truth.
-
-A member x is corrected about the regression r of its case, ``x' = a + b r + c (x - r)``. This needs no other
-member, so batches, tasks and resumed runs give the same fields, and a, b and c do not depend on the number of
-members, as those about the mean of a finite ensemble do. With c > 0 members keep their order at each point.
-
-Source: Van Schaeybroeck and Vannitsem 2015, doi 10.1002/qj.2397, there about the ensemble's mean.
-"""
+"""Calibrations: files of corrections by variable, and the runs that they are for."""
 
 from __future__ import annotations
 
@@ -24,7 +17,10 @@ from torch import Tensor
 
 from earth2_corrdiff.base.documents import parse_json
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.grid import Grid
 from earth2_corrdiff.base.object_path import as_path
+from earth2_corrdiff.model.calibration_network import NetworkCorrection, place_of
+from earth2_corrdiff.model.correction import Correction
 
 FORMAT = 1
 SETTINGS = (
@@ -32,58 +28,6 @@ SETTINGS = (
     *("solver", "number_of_steps", "sigma_min", "sigma_max", "schedule", "churn"),
 )
 """Attributes of a store that must be the same where a calibration is fitted and where it is applied."""
-STEEPEST = 2.0
-"""Most that a distance to a bound grows, over the larger one of b and c."""
-
-
-@dataclass(frozen=True)
-class Correction:
-    """The correction of a variable, by default none.
-
-    Attributes
-    ----------
-    offset, slope, spread : float
-        a in the variable's units, b, and c, which is positive
-    low, high : float
-        Bounds of the variable. Near one a distance to it grows at most by ``STEEPEST`` times the larger one
-        of b and c, so that what is dry stays dry and nothing jumps
-    """
-
-    offset: float = 0.0
-    slope: float = 1.0
-    spread: float = 1.0
-    low: float = -math.inf
-    high: float = math.inf
-
-    def __post_init__(self) -> None:
-        numbers = (self.offset, self.slope, self.spread)
-        if not (all(map(math.isfinite, numbers)) and self.spread > 0 and self.low < self.high):
-            raise InputError(f"offset, slope and spread {numbers} are not a valid correction; fit it again")
-
-    @property
-    def none(self) -> bool:
-        """True if it changes nothing."""
-        return (self.offset, self.slope, self.spread) == (0.0, 1.0, 1.0)
-
-    def __call__(self, members: Tensor, mean: Tensor) -> Tensor:
-        """Corrected members ``[m, ...]`` about the regression, ``[1, ...]`` or ``[m, ...]``."""
-        if self.none:
-            return members
-        return corrected(members, mean, self.offset, self.slope, self.spread, (self.low, self.high))
-
-
-def corrected(
-    x: Tensor, r: Tensor, a: Any, b: Any, c: Any, bounds: tuple[float, float] = (-math.inf, math.inf)
-) -> Tensor:
-    """``a + b r + c (x - r)`` inside bounds; a, b and c are numbers, or tensors for a gradient."""
-    new: Tensor = a + b * r + c * (x - r)
-    steepest = STEEPEST * max(float(torch.as_tensor(factor).detach()) for factor in (b, c))
-    low, high = bounds
-    if math.isfinite(low):
-        new = torch.minimum(new, low + steepest * (x - low)).clamp(min=low)
-    if math.isfinite(high):
-        new = torch.maximum(new, high - steepest * (high - x)).clamp(max=high)
-    return new
 
 
 @dataclass(frozen=True)
@@ -133,7 +77,9 @@ class Calibration:
     def text(self) -> str:
         """The content of its file."""
         variables = {
-            name: {key: value for key, value in asdict(correction).items() if math.isfinite(value)}
+            name: {
+                key: value for key, value in asdict(correction).items() if value not in (-math.inf, math.inf)
+            }
             for name, correction in self.corrections.items()
         }
         content = {"calibration": FORMAT, "settings": self.settings, "about": self.about}
@@ -175,10 +121,17 @@ class Calibration:
                     "the calibration {} was fitted on the {} {}, not {}", self.name, key, fitted, value
                 )
 
-    def __call__(self, members: Tensor, mean: Tensor, variables: Sequence[str]) -> Tensor:
+    def place(self, grid: Grid, times: Any) -> Tensor | None:
+        """What networks see of points and times, ``[4, T, H, W]``; None where there is no network."""
+        located = any(isinstance(one, NetworkCorrection) for one in self.corrections.values())
+        return place_of(grid, times) if located else None
+
+    def __call__(
+        self, members: Tensor, mean: Tensor, variables: Sequence[str], place: Tensor | None = None
+    ) -> Tensor:
         """Corrected members ``[m, Co, H, W]`` about the regression, ``[1, …]`` or ``[m, …]``."""
-        pairs = zip(variables, members.unbind(1), mean.unbind(1), strict=True)
-        return torch.stack([self.corrections.get(n, Correction())(x, r) for n, x, r in pairs], dim=1)
+        fields = zip(variables, members.unbind(1), mean.unbind(1), strict=True)
+        return torch.stack([self.corrections.get(n, Correction())(x, r, place) for n, x, r in fields], dim=1)
 
 
 def differences(settings: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
@@ -194,5 +147,7 @@ def check_uncalibrated(attributes: Mapping[str, Any], store: object) -> None:
         raise InputError(f"{store} is calibrated already, with {attributes['calibration']}; give another run")
 
 
-def _correction(entry: Mapping[str, float]) -> Correction:
-    return Correction(**{key: float(value) for key, value in entry.items()})
+def _correction(entry: Mapping[str, Any]) -> Correction:
+    lists = ("center", "width", "layers")
+    given: dict[str, Any] = {key: v if key in lists else float(v) for key, v in entry.items()}
+    return NetworkCorrection(**given) if "layers" in given else Correction(**given)

@@ -498,7 +498,8 @@ class Downscaler(nn.Module):
         if self.calibration is None:
             return members
         mean = self.spec.kept(self.physical(self.mean_of(case), case))
-        return self.calibration(members, mean, self.spec.output_variables)
+        place = self.calibration.place(self.spec.output_grid, case.valid)
+        return self.calibration(members, mean, self.spec.output_variables, place)
 
     def mean_of(self, case: Prepared) -> Tensor:
         """The regression of a case, normalised ``[1, Co, H', W']``; InputError where there is none."""

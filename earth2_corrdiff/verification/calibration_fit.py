@@ -12,7 +12,9 @@ time that it was not fitted on; where it does not the variable is left as it is.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,13 +22,19 @@ import torch
 from torch import Tensor
 
 from earth2_corrdiff.base.variables import cf_attributes
-from earth2_corrdiff.model.calibration import Correction, corrected
+from earth2_corrdiff.model.calibration_network import NetworkCorrection
+from earth2_corrdiff.model.correction import Correction, corrected
 from earth2_corrdiff.model.spec import CorrDiffSpec
 from earth2_corrdiff.verification.bootstrap import Bootstrap, fitting_block, memory
 from earth2_corrdiff.verification.pointwise import crps
 from earth2_corrdiff.verification.result import Estimate
 
 ITERATIONS = 30
+FREE = (-math.inf, math.inf)
+WIDTHS = (5, 16, 16, 2)
+"""Inputs, hidden values and outputs of the network."""
+STEPS, BATCH, RATE = 300, 2048, 0.02
+"""Of its training: points of a step, and the rate of Adam, which falls to 0."""
 NEVER_NEGATIVE = ("precipitation", "reflectivity", "speed", "fraction", "snow", "shortwave", "humidity")
 """In standard names of variables whose truth, where it agrees, bounds the corrected members, too."""
 
@@ -38,8 +46,10 @@ class Pairs(NamedTuple):
     ----------
     truth, weight, time : Tensor
         ``[N]``: the truth, the area of the cell, the number of the time
+    place : Tensor
+        ``[4, 1, N]`` of ``place_of``
     mean : Tensor
-        ``[M, N]`` regression of each member
+        ``[1, N]`` regression, ``[M, N]`` where members have several coarse inputs
     members : Tensor
         ``[M, N]``
     """
@@ -47,6 +57,7 @@ class Pairs(NamedTuple):
     truth: Tensor
     weight: Tensor
     time: Tensor
+    place: Tensor
     mean: Tensor
     members: Tensor
 
@@ -72,7 +83,7 @@ def moments(pairs: Pairs) -> tuple[float, float, float]:
 
 def _line(pairs: Pairs, values: Tensor) -> tuple[float, float, float]:
     """Intercept, slope and remaining standard deviation of values on the regression."""
-    y, r = values.expand_as(pairs.mean), pairs.mean
+    y, r = values.expand_as(pairs.members), pairs.mean.expand_as(pairs.members)
     middle, center = pairs.average(y), pairs.average(r)
     variance = float(pairs.average((r - center) ** 2))
     slope = float(pairs.average((r - center) * (y - middle))) / variance if variance > 0 else 1.0
@@ -80,7 +91,7 @@ def _line(pairs: Pairs, values: Tensor) -> tuple[float, float, float]:
     return float(middle - slope * center), slope, float(pairs.average(left**2).sqrt())
 
 
-def fitted(pairs: Pairs, bounds: tuple[float, float] = (-math.inf, math.inf)) -> Correction:
+def fitted(pairs: Pairs, bounds: tuple[float, float] = FREE) -> Correction:
     """The correction of least fair CRPS, by L-BFGS from the closed form."""
     (a, b, c), (_, _, scale) = moments(pairs), _line(pairs, pairs.truth)
     center, scale = float(pairs.average(pairs.mean)), scale or 1.0
@@ -104,6 +115,37 @@ def fitted(pairs: Pairs, bounds: tuple[float, float] = (-math.inf, math.inf)) ->
     search.step(loss)  # type: ignore[no-untyped-call]
     offset, slope, spread = (float(part.detach()) for part in moved())
     return Correction(offset, slope, spread, *bounds)
+
+
+def _layer(inputs: int, outputs: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Random weights and zero biases."""
+    weight = torch.randn(outputs, inputs, generator=draw, dtype=torch.float64)
+    return weight / inputs**0.5, torch.zeros(outputs, dtype=torch.float64)
+
+
+def fitted_network(pairs: Pairs, bounds: tuple[float, float] = FREE) -> NetworkCorrection:
+    """The same with a network, trained on the fair CRPS of random points from the correction without one."""
+    base, (_, _, scale) = fitted(pairs, bounds), _line(pairs, pairs.truth)
+    known = [part.broadcast_to(pairs.mean.shape) for part in (*pairs.place[:2], pairs.mean)]
+    center = tuple(float(part.mean()) for part in known)
+    width = tuple(float(part.std()) or 1.0 for part in known)
+    draw = torch.Generator().manual_seed(0)
+    layers = [_layer(*sizes, draw) for sizes in pairwise(WIDTHS)]
+    layers[-1][0].zero_()  # it begins as the correction without a network
+    values = [part.requires_grad_() for layer in layers for part in layer]
+    made = NetworkCorrection(
+        base.offset, base.slope, base.spread, *bounds, scale or 1.0, center, width, layers
+    )
+    search = torch.optim.Adam(values, lr=RATE)
+    slower = torch.optim.lr_scheduler.CosineAnnealingLR(search, STEPS)
+    for _ in range(STEPS):
+        some = pairs.at(torch.randint(len(pairs.truth), (BATCH,), generator=draw))
+        search.zero_grad()
+        error = some.average(crps(made(some.members, some.mean, some.place), some.truth)[0])
+        (error / made.scale).backward()  # type: ignore[no-untyped-call]
+        search.step()
+        slower.step()
+    return replace(made, layers=[(weight.tolist(), bias.tolist()) for weight, bias in layers])
 
 
 def bounds_of(spec: CorrDiffSpec, name: str, truth: Tensor) -> tuple[float, float]:
@@ -142,14 +184,14 @@ class HeldOut:
         return bool(self.change.value < 0) and not bool(self.change.high >= 0)
 
     @classmethod
-    def of(cls, pairs: Pairs, folds: int, bounds: tuple[float, float]) -> HeldOut:
-        """Cross-validation by ``folds`` blocks of neighbouring times."""
+    def of(cls, pairs: Pairs, folds: int, fit: Callable[[Pairs], Correction]) -> HeldOut:
+        """Cross-validation of a fit by ``folds`` blocks of neighbouring times."""
         times, numbers = torch.unique(pairs.time, return_inverse=True)
         block = torch.tensor(np.arange(len(times)) * folds // len(times))[numbers]
         before, after = crps(pairs.members, pairs.truth)[0], torch.empty_like(pairs.truth)
         for fold in range(folds):
             train, test = pairs.at(block != fold), pairs.at(block == fold)
-            members = fitted(train, bounds)(test.members, test.mean)
+            members = fit(train)(test.members, test.mean, test.place)
             after[block == fold] = crps(members, test.truth)[0]
         sums = torch.zeros(2, len(times), dtype=torch.float64)
         sums.index_add_(1, numbers, torch.stack([before, after]) * pairs.weight)
@@ -161,5 +203,5 @@ class HeldOut:
                 return (weights @ new) / (weights @ old) - 1
 
         value, (low, high) = change(np.ones((1, len(times))))[0], draws.interval(change, len(times))
-        means = (float(pairs.average(values)) for values in (before, after))
-        return cls(*means, Estimate(value, low, high))
+        first, then = (float(pairs.average(values)) for values in (before, after))
+        return cls(first, then, Estimate(value, low, high))

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,12 @@ from torch import Tensor
 from earth2_corrdiff.base.errors import InputError, UnavailableError
 from earth2_corrdiff.base.object_path import AnyPath
 from earth2_corrdiff.base.times import Times, time_text
-from earth2_corrdiff.model.calibration import (
-    SETTINGS,
-    Calibration,
-    Correction,
-    check_uncalibrated,
-    differences,
-)
+from earth2_corrdiff.model.calibration import SETTINGS, Calibration, check_uncalibrated, differences
+from earth2_corrdiff.model.calibration_network import NetworkCorrection, place_of
+from earth2_corrdiff.model.correction import Correction
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.store import reader
-from earth2_corrdiff.verification.calibration_fit import HeldOut, Pairs, bounds_of, fitted
+from earth2_corrdiff.verification.calibration_fit import HeldOut, Pairs, bounds_of, fitted, fitted_network
 from earth2_corrdiff.verification.forecasts import StoreEnsemble, regression_of
 from earth2_corrdiff.verification.geometry import cell_areas
 from earth2_corrdiff.verification.tables import NOTHING, Table, number
@@ -45,11 +42,12 @@ class _Run:
         self.regression = regression_of(ds, downscaler, lead)
 
     def fields(self, time: np.datetime64, name: str, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Regression and members at some points, ``[M, P]`` each."""
+        """Regression and members at some points, ``[1 or M, P]`` and ``[M, P]``."""
         M, E = self.ensemble.size, self.regression.size
         members = [self.ensemble.field(time, name, i).flatten()[points] for i in range(M)]
         means = [self.regression.field(time, name, i).flatten()[points] for i in range(E)]
-        return torch.stack(means).double().repeat_interleave(M // E, 0), torch.stack(members).double()
+        mean = torch.stack(means).double()
+        return mean.repeat_interleave(M // E, 0) if E > 1 else mean, torch.stack(members).double()
 
 
 class CalibrationFit:
@@ -69,6 +67,8 @@ class CalibrationFit:
         Names of variables in the truth where they differ
     folds : int, optional
         Blocks of time of the cross-validation
+    network : bool, optional
+        Fit networks, too; each is taken where it is the better one on held-out times
 
     Raises
     ------
@@ -84,8 +84,10 @@ class CalibrationFit:
         variables: Sequence[str] | None = None,
         truth_names: Mapping[str, str] | None = None,
         folds: int = FOLDS,
+        network: bool = False,
     ) -> None:
-        self.spec, self.folds, self.notes = downscaler.spec, folds, list[str]()
+        self.spec, self.folds, self.network = downscaler.spec, folds, network
+        self.notes: list[str] = []
         opened = [(store, reader.open_store(store)) for store in stores]
         self.attributes = dict(opened[0][1].attrs)
         self.grid = reader.grid_of(opened[0][1])
@@ -167,7 +169,8 @@ class CalibrationFit:
         truth = self.truth.field(time, name).flatten()[points].double()
         when = torch.full(truth.shape, int(np.searchsorted(self.times, time)))
         known = truth.isfinite() & mean.isfinite().all(0) & members.isfinite().all(0)
-        self._found[name].append(Pairs(truth, self.area[points], when, mean, members).at(known))
+        place = place_of(self.grid, time).flatten(2)[..., points].double()
+        self._found[name].append(Pairs(truth, self.area[points], when, place, mean, members).at(known))
 
     def result(self) -> tuple[Calibration, Table]:
         """The calibration and a table of it, fitted on all times where held-out ones improve."""
@@ -175,19 +178,31 @@ class CalibrationFit:
         corrections: dict[str, Correction] = {}
         for name, parts in self._found.items():
             pairs = Pairs(*(torch.cat(some, dim=-1) for some in zip(*parts, strict=True)))
-            if len(pairs.time.unique()) < self.folds:
+            if len(set(pairs.time.tolist())) < self.folds:
                 self.notes.append(f"{name} is left as it is: the truth has it at fewer times than folds.")
                 continue
             bounds = bounds_of(self.spec, name, pairs.truth)
-            scores[name] = HeldOut.of(pairs, self.folds, bounds)
-            corrections[name] = fitted(pairs, bounds)
-            if not scores[name].better:
-                corrections[name] = Correction(low=bounds[0], high=bounds[1])
-                self.notes.append(f"{name} is left as it is: no better CRPS is shown on held-out times.")
+            scores[name], corrections[name] = self._best(name, pairs, bounds)
         if not corrections:
             raise InputError(f"the truth {self.truth.name} has no variable at {self.folds} times or more")
         settings = {key: self.attributes[key] for key in SETTINGS if key in self.attributes}
         return Calibration(corrections, settings, self._about(scores)), _table(corrections, scores)
+
+    def _best(self, name: str, pairs: Pairs, bounds: tuple[float, float]) -> tuple[HeldOut, Correction]:
+        """The fit with the best score on held-out times, or none, with a note."""
+        fit: Callable[[Pairs], Correction] = partial(fitted, bounds=bounds)
+        score = HeldOut.of(pairs, self.folds, fit)
+        if self.network:
+            other: Callable[[Pairs], Correction] = partial(fitted_network, bounds=bounds)
+            tried = HeldOut.of(pairs, self.folds, other)
+            if tried.after < score.after:
+                fit, score = other, tried
+            else:
+                self.notes.append(f"{name} has no network: its CRPS on held-out times is no better.")
+        if score.better:
+            return score, fit(pairs)
+        self.notes.append(f"{name} is left as it is: no better CRPS is shown on held-out times.")
+        return score, Correction(low=bounds[0], high=bounds[1])
 
     def _about(self, scores: Mapping[str, HeldOut]) -> dict[str, Any]:
         """What the file records of the fit."""
@@ -221,11 +236,13 @@ def _table(corrections: Mapping[str, Correction], scores: Mapping[str, HeldOut])
         found = scores[name]
         ends = (f"{100 * part:+.2f}" if math.isfinite(part) else NOTHING for part in _ends(found))
         numbers = map(number, (one.offset, one.slope, one.spread, found.before, found.after))
-        rows.append((name, *numbers, "{} % [{}, {}]".format(*ends)))
+        label = f"{name} (network)" if isinstance(one, NetworkCorrection) else name
+        rows.append((label, *numbers, "{} % [{}, {}]".format(*ends)))
     return Table(
         "Calibration",
         "A member x becomes a + b r + c (x - r), r the regression. Fair CRPS on held-out blocks of times, "
-        "and its change, with the 95 % interval where times are enough. With 0, 1, 1 nothing is changed.",
+        "and its change, with the 95 % interval where times are enough. With 0, 1, 1 nothing is changed; a "
+        "network adds to a and multiplies c, by place, hour and r.",
         ("", "a", "b", "c", "CRPS before", "after", "change"),
         rows,
         labels=1,

@@ -102,17 +102,16 @@ class CalibratedEnsemble(StoreEnsemble):
 
     def __init__(self, ds: xr.Dataset, regression: Regression, calibration: Calibration) -> None:
         super().__init__(ds)
-        self.regression, self.corrections = regression, calibration.corrections
+        self.regression, self.calibration, self.grid = regression, calibration, reader.grid_of(ds)
         check_uncalibrated(ds.attrs, "the store")
-        calibration.check(ds.attrs, self.variables, reader.grid_of(ds).shape)
+        calibration.check(ds.attrs, self.variables, self.grid.shape)
 
     def field(self, time: np.datetime64, variable: str, member: int) -> Tensor:
         """One field, corrected; ``member`` is a position."""
         field = super().field(time, variable, member)
-        if variable not in self.corrections:
-            return field
         mean = self.regression.field(time, variable, member * self.regression.size // self.size)
-        return self.corrections[variable](field[None], mean[None].to(field))[0]
+        one = (field[None, None], mean[None, None].to(field), [variable])
+        return self.calibration(*one, self.calibration.place(self.grid, time))[0, 0]
 
 
 class Interpolation:

@@ -239,8 +239,8 @@ def _forecasts(
     ds = ensemble.ds
     forecasts: list[Forecast] = [ensemble]
     if downscaler is not None:
-        corrected = isinstance(ensemble, CalibratedEnsemble)
-        regression = ensemble.regression if corrected else regression_of(ds, downscaler, lead)
+        known = ensemble.regression if isinstance(ensemble, CalibratedEnsemble) else None
+        regression = known or regression_of(ds, downscaler, lead)
         forecasts.append(regression)
         if fitted is not None and fitted.deviation is not None:
             forecasts.append(NoisyRegression(regression, fitted.deviation, ensemble.size))

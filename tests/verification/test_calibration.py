@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +20,16 @@ from scipy.optimize import minimize
 from earth2_corrdiff import demo, downscale
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.cli.calibrate import main
-from earth2_corrdiff.model.calibration import Calibration, Correction
+from earth2_corrdiff.model.calibration import Calibration
+from earth2_corrdiff.model.calibration_network import NetworkCorrection
+from earth2_corrdiff.model.correction import Correction
 from earth2_corrdiff.model.options import ModelOptions
 from earth2_corrdiff.run import Options
 from earth2_corrdiff.run.packages import load_model
 from earth2_corrdiff.run.tasks import Part
-from earth2_corrdiff.verification import Bootstrap, Settings, verify
-from earth2_corrdiff.verification.calibration_fit import HeldOut, Pairs, fitted, moments
-from earth2_corrdiff.verification.forecasts import regression_of
+from earth2_corrdiff.verification import Bootstrap, Settings, calibration_fit, verify
+from earth2_corrdiff.verification.calibration_fit import HeldOut, Pairs, fitted, fitted_network, moments
+from earth2_corrdiff.verification.forecasts import CalibratedEnsemble, regression_of
 from earth2_corrdiff.verification.pointwise import crps
 
 FREE, POSITIVE = (-math.inf, math.inf), (0.0, math.inf)
@@ -43,7 +46,10 @@ def synthetic(bias: float = 0.0, squeeze: float = 1.0, dry: float | None = None,
         truth, members, means = (np.maximum(some - dry, 0) for some in (truth, members, means))
     flat = [torch.from_numpy(some.swapaxes(0, 1).reshape(M, -1)) for some in (means, members)]
     weight = torch.from_numpy(np.tile(0.5 + rng.random(P), T))
-    return Pairs(torch.from_numpy(truth.ravel()), weight, torch.arange(T).repeat_interleave(P), *flat)
+    time = torch.arange(T).repeat_interleave(P)
+    lat, hour = torch.linspace(20, 30, P).repeat(T), time * (np.pi / 2)
+    place = torch.stack([lat, -lat, hour.cos(), hour.sin()])[:, None].double()
+    return Pairs(torch.from_numpy(truth.ravel()), weight, time, place, *flat)
 
 
 def score(pairs: Pairs, members: torch.Tensor) -> float:
@@ -56,7 +62,7 @@ def test_a_biased_narrow_ensemble_is_restored(dry: float | None, bounds: tuple[f
     """80 % of the way to the calibrated one at least, on times that it was not fitted on."""
     best = synthetic(dry=dry)
     pairs = synthetic(2.0, 0.5, dry)
-    found = HeldOut.of(pairs, 4, bounds)
+    found = HeldOut.of(pairs, 4, partial(fitted, bounds=bounds))
     assert found.before == pytest.approx(score(pairs, pairs.members))
     assert found.better and found.before - found.after > 0.8 * (found.before - score(best, best.members))
     assert -1 < found.change.low < found.change.value < found.change.high < 0
@@ -66,7 +72,7 @@ def test_a_biased_narrow_ensemble_is_restored(dry: float | None, bounds: tuple[f
 @pytest.mark.parametrize("dry", [None, 10.0])
 def test_a_calibrated_ensemble_stays(dry: float | None) -> None:
     pairs, bounds = synthetic(dry=dry), FREE if dry is None else POSITIVE
-    found = HeldOut.of(pairs, 4, bounds)
+    found = HeldOut.of(pairs, 4, partial(fitted, bounds=bounds))
     assert abs(found.after / found.before - 1) < 0.005
     assert found.better == (found.change.value < 0 and found.change.high < 0)
 
@@ -93,6 +99,17 @@ def test_the_closed_form_and_the_minimum() -> None:
     best = minimize(loss, (0.0, 1.0, 1.0), method="Nelder-Mead", options={"xatol": 1e-5, "fatol": 1e-9})
     found = fitted(pairs)
     assert loss(np.array([found.offset, found.slope, found.spread])) <= best.fun + 1e-7
+
+
+@pytest.mark.slow
+def test_a_network_learns_what_depends_on_place_and_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration_fit, "STEPS", 150)
+    pairs = synthetic()
+    lat, _, cosine, _ = pairs.place
+    best, local = score(pairs, pairs.members), 1 + 0.5 * (lat - 25) / 5
+    pairs = pairs._replace(members=pairs.mean + (pairs.members - pairs.mean) / (2 * local) + cosine)
+    plain, network = (HeldOut.of(pairs, 2, fit).after for fit in (fitted, fitted_network))
+    assert network - best < 0.5 * (plain - best)
 
 
 def test_bounds_and_order() -> None:
@@ -197,6 +214,28 @@ def test_a_run_is_corrected_alike_in_any_parts(runs: Path, file: Path) -> None:
         verify(runs / "whole.zarr", truth, downscaler=model.downscaler, calibration=calibration)
     with pytest.raises(InputError, match="number_of_steps 2 instead of 1"):
         downscale(TIMES, load_model(replace(options, steps=1)), data, runs / "x.zarr", options=how)
+
+
+@pytest.mark.slow
+def test_a_run_with_a_network(runs: Path, file: Path) -> None:
+    """The run and the store that is corrected later have the same fields."""
+    ds, draw = xr.open_zarr(runs / "s.zarr"), np.random.default_rng(0)
+    layers = [[draw.standard_normal(shape).tolist() for shape in ((o, i), (o,))] for i, o in ((5, 4), (4, 2))]
+    one = NetworkCorrection(1, 1.1, 1.2, 200.0, 400.0, 3.0, (24, 121, 297), (2, 3, 9), layers)
+    calibration = replace(Calibration.read(str(file)), corrections={"t2m": one})
+    (runs / "n.json").write_text(calibration.text())
+    options = ModelOptions(
+        str(runs / "package"), "cpu", "fp32", accelerated=False, calibration=str(runs / "n.json")
+    )
+    model = load_model(options)
+    how = Options(seed=1, number_of_samples=4)
+    downscale(ds["time"].values[1:2], model, demo.DemoWeather(), runs / "n.zarr", options=how)
+    later = CalibratedEnsemble(ds, regression_of(ds, model.downscaler), calibration)
+    new = xr.open_zarr(runs / "n.zarr")["t2m"][0].values
+    for member in range(4):
+        field = later.field(ds["time"].values[1], "t2m", member).numpy()
+        assert np.allclose(new[member], field, rtol=0, atol=1e-3)
+        assert np.abs(field - ds["t2m"][1, member].values).max() > 1
 
 
 @pytest.mark.slow
