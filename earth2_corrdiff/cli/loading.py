@@ -12,6 +12,7 @@ from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.cli.common import stored
 
 if TYPE_CHECKING:
+    from earth2_corrdiff.model.downscaler import Downscaler
     from earth2_corrdiff.model.options import ModelOptions
     from earth2_corrdiff.sources import Forecast, Source
 
@@ -36,3 +37,12 @@ def model_options(args: argparse.Namespace) -> ModelOptions:
     names = {field.name for field in fields(ModelOptions)}
     given = {name: value for name, value in vars(args).items() if name in names and value is not None}
     return ModelOptions(**given, accelerated=not getattr(args, "no_acceleration", False))
+
+
+def regression_model(package: str, device: str) -> Downscaler:
+    """The model of a package for its regression, in fp32."""
+    from earth2_corrdiff.model.options import ModelOptions
+    from earth2_corrdiff.run.packages import has_modes, load_model
+
+    mode = "mean" if has_modes(package) else None
+    return load_model(ModelOptions(package, device, "fp32", mode=mode)).downscaler

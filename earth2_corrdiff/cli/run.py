@@ -231,6 +231,8 @@ def _check(args: argparse.Namespace) -> None:
     if args.check and not args.resume:
         raise InputError("--check goes with --resume: it reads what an earlier run has left")
     args.compress = Compression.parse(args.compress)
+    if args.calibration is not None and "://" not in args.calibration:  # workers may start elsewhere
+        args.calibration = str(Path(args.calibration).absolute())
     if args.model is not None and args.shard_patches:
         raise InputError("--model runs the class as it is; leave out --shard-patches")
 

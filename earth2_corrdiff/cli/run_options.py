@@ -57,6 +57,11 @@ def run_parser() -> ArgumentParser:
     )
     add("--max-batch", type=int, metavar="N", help="most members in one network call (default: 1 on a CPU)")
     add(
+        "--calibration",
+        metavar="FILE",
+        help="correct the mean and the spread of the members with a file of calibrate-corrdiff",
+    )
+    add(
         "--output",
         metavar="STORE",
         help="Zarr store to write, a path or a URL like s3://BUCKET/NAME.zarr (default: "

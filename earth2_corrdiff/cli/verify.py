@@ -22,10 +22,12 @@ from earth2_corrdiff.cli.common import (
     quiet_imports,
     stored,
 )
+from earth2_corrdiff.cli.loading import regression_model
 from earth2_corrdiff.cli.log import Log
 from earth2_corrdiff.model.packages.names import NAMES as PACKAGES
 
 if TYPE_CHECKING:
+    from earth2_corrdiff.model.calibration import Calibration
     from earth2_corrdiff.model.downscaler import Downscaler
     from earth2_corrdiff.verification import Result, Settings, Training
 
@@ -56,6 +58,11 @@ def _parser() -> ArgumentParser:
         "--package",
         metavar="NAME",
         help=f"add the regression alone of this package: {PACKAGES}",
+    )
+    add(
+        "--calibration",
+        metavar="FILE",
+        help="correct the members with a file of calibrate-corrdiff; goes with --package",
     )
     add(
         "--device",
@@ -150,6 +157,8 @@ def verify(args: argparse.Namespace) -> None:
     """Check the options, verify, write the files, print the tables."""
     if args.no_report and args.report is not None:
         raise InputError("--report and --no-report exclude each other")
+    if args.calibration is not None and args.package is None:
+        raise InputError("--calibration corrects members about the regression; give its --package")
     with stored(args):
         _verify(args)
 
@@ -175,6 +184,7 @@ def _verify(args: argparse.Namespace) -> None:
         "compare": pairs("--compare", args.compare, as_path),
         "leads": args.lead,
         "training": _training(args),
+        "calibration": _calibration(args),
     }
     if args.stations is not None:
         _verify_at_stations(args, how)
@@ -205,7 +215,7 @@ def _scored(args: argparse.Namespace, settings: Settings) -> Result:
     from earth2_corrdiff.verification.sums import scored
 
     fixed = ("variables", "threshold", "scales", "tiles", "package", "compare", "baselines", "lead")
-    if given := [f"--{name}" for name in (*fixed, "truth_name") if getattr(args, name)]:
+    if given := [f"--{name}" for name in (*fixed, "calibration", "truth_name") if getattr(args, name)]:
         raise InputError(f"{given[0].replace('_', '-')} needs the fields; give the truth with --truth")
     return scored(args.store, settings.bootstrap, settings.skip_incomplete)
 
@@ -257,6 +267,12 @@ def _training(args: argparse.Namespace) -> Training | None:
     return Training(args.baselines, args.fit, args.noise)
 
 
+def _calibration(args: argparse.Namespace) -> Calibration | None:
+    from earth2_corrdiff.model.calibration import Calibration
+
+    return None if args.calibration is None else Calibration.read(args.calibration)
+
+
 def _numbers(text: str) -> list[float]:
     return [float(part) for part in text.split(",")]
 
@@ -270,14 +286,7 @@ def _beside(store: AnyPath) -> Path:
 
 
 def _downscaler(args: argparse.Namespace) -> Downscaler | None:
-    """The model of --package, for its regression."""
-    if args.package is None:
-        return None
-    from earth2_corrdiff.model.options import ModelOptions
-    from earth2_corrdiff.run.packages import has_modes, load_model
-
-    mode = "mean" if has_modes(args.package) else None
-    return load_model(ModelOptions(args.package, args.device, "fp32", mode=mode)).downscaler
+    return None if args.package is None else regression_model(args.package, args.device)
 
 
 def _title(args: argparse.Namespace, result: Result) -> str:

@@ -26,6 +26,7 @@ from earth2_corrdiff.base.free_memory import check_out_of_memory
 from earth2_corrdiff.base.regrid import IndexRegridder, Regridder
 from earth2_corrdiff.base.times import Times
 from earth2_corrdiff.model.batching import no_memory
+from earth2_corrdiff.model.calibration import Calibration
 from earth2_corrdiff.model.conditioning import Conditioning, interpolated, unframed
 from earth2_corrdiff.model.diffusion.noise import MemberNoise
 from earth2_corrdiff.model.diffusion.solvers import Denoise, sample
@@ -75,6 +76,8 @@ class Downscaler(nn.Module):
         The denoiser of the domain: whole or in patches, and how they are averaged
     context : Callable[[], AbstractContextManager]
         Makes the context of the networks' calls, by default none
+    calibration : Calibration | None
+        Corrects members about the regression, by default none
 
     Raises
     ------
@@ -99,6 +102,7 @@ class Downscaler(nn.Module):
         super().__init__()
         self.context: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.sampling, self.accelerated = spec.sampling, accelerated
+        self.calibration: Calibration | None = None
         self._asked = precision if accelerated or precision != "auto" else "fp32"
         conditioning = Conditioning(spec)  # before any work on the networks: it checks the grids
         for net in (regression, denoiser):
@@ -490,7 +494,12 @@ class Downscaler(nn.Module):
         with self.context():
             residual = self.residual(cond, mean, seeds, progress, label, noise, sampling, vector)
         sampled = residual if mode == "diffusion" else self.mean_of(case) + residual
-        return self.spec.kept(self.physical(sampled, case))  # type: ignore[no-any-return]
+        members: Tensor = self.spec.kept(self.physical(sampled, case))
+        if self.calibration is None:
+            return members
+        mean = self.spec.kept(self.physical(self.mean_of(case), case))
+        place = self.calibration.place(self.spec.output_grid, case.valid)
+        return self.calibration(members, mean, self.spec.output_variables, place)
 
     def mean_of(self, case: Prepared) -> Tensor:
         """The regression of a case, normalised ``[1, Co, H', W']``; InputError where there is none."""

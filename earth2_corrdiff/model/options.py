@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from earth2_corrdiff.base.devices import find_device
 from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.model.calibration import Calibration
 from earth2_corrdiff.model.diffusion.noise import check_where
 from earth2_corrdiff.model.diffusion.patch_geometry import PatchGeometry
 from earth2_corrdiff.model.diffusion.patched import check_window
@@ -64,6 +65,8 @@ class ModelOptions:
         others the whole domain
     variables : str | None
         Outputs that come out, like ``t2m,mrr``
+    calibration : str | None
+        File of ``calibrate-corrdiff`` that corrects members
 
     Raises
     ------
@@ -89,6 +92,7 @@ class ModelOptions:
     hub_heights: str | None = None
     region: str | None = None
     variables: str | None = None
+    calibration: str | None = None
     model: str | None = None
 
     def __post_init__(self) -> None:
@@ -99,6 +103,8 @@ class ModelOptions:
         check_where(self.noise or "host")
         check_window(self.window or "flat")
         check_maps(self.maps or AUTO)
+        if self.calibration is not None:
+            Calibration.read(self.calibration)
         if self.mode == "mean" and (self.samples or 1) > 1:
             raise InputError("the mean is one field; leave out --samples, or use --mode diffusion")
         if any(not 0 < height < 1e4 for height in self.heights):
@@ -166,6 +172,8 @@ class ModelOptions:
             model.patching = self.patching(own, domain, model.downscaler.denoiser.multiple)
         if model.patching is None and self.window is not None:
             raise InputError("--window goes with patches: give --patch HxW")
+        if self.calibration is not None:
+            model.downscaler.calibration = Calibration.read(self.calibration)
         return model
 
     def _loaded(self, package: Files, kind: type[CorrDiff] | None) -> CorrDiff:

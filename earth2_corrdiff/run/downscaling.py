@@ -129,6 +129,9 @@ class Downscaling:
         self._inputs = Inputs.of(self.source, self.cases, model.spec)
         if self.options.scorer is not None:
             self.options.scorer.check(model.spec.output_grid, model.spec.output_variables)
+        if (calibration := getattr(model.downscaler, "calibration", None)) is not None:
+            spec = model.spec
+            calibration.check(self._provenance(), spec.output_variables, spec.output_grid.shape)
         device = model.downscaler.device
         memory = free_bytes(torch.device("cpu"))
         check_memory(self._size(self.members), memory, str(device), free_bytes(device))
@@ -361,11 +364,7 @@ class Downscaling:
             lowres=lowres,
             output_grid=spec.output_grid,
             input_grid=spec.input_grid,
-            attributes=provenance(
-                *(self.model.downscaler, self.sampling, self.source.name, self.source.synthetic),
-                *(self.seed, self.options.command),
-            )
-            | _class(self.model)
+            attributes=self._provenance()
             | ({} if keep == "all" else {"keep": keep})
             | compression(self._bounds)
             | self._gaps(ready),
@@ -374,6 +373,13 @@ class Downscaling:
             projected=spec.projected,
             missing=self._missing if spec.missing_inputs else None,
         )
+
+    def _provenance(self) -> dict[str, Any]:
+        """Attributes that describe how the members are made."""
+        return provenance(
+            *(self.model.downscaler, self.sampling, self.source.name, self.source.synthetic),
+            *(self.seed, self.options.command),
+        ) | _class(self.model)
 
     def _gaps(self, ready: Mapping[int, Tensor]) -> dict[str, str]:
         """Attribute about missing values, and how many the first case has; none where there can be none."""

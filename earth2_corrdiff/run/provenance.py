@@ -83,6 +83,8 @@ def _pipeline(downscaler: Downscaler, sampling: Sampling) -> dict[str, Any]:
         attributes["coarse"] = "daily means"
     if downscaler.domain.patching is not None:
         attributes["patches"] = str(downscaler.domain)
+    if downscaler.calibration is not None:
+        attributes |= downscaler.calibration.attributes
     return attributes
 
 

@@ -46,6 +46,7 @@ IDENTITY = (
     "stages",
     "variables",
     "keep",
+    "calibration_sha256",
     COMPRESSION,
 )
 """Attributes that must not differ between the runs that fill one store."""
@@ -57,6 +58,7 @@ UNSET = {
     "variables": "all",
     "keep": "all",
     "kernels": "the defaults",
+    "calibration_sha256": "none",
 }
 """Meaning of attributes that a store lacks."""
 AXES = {"time": "times", "lead_time": "lead times", "ensemble": "coarse members"}

@@ -11,6 +11,7 @@
 `baselines`                        what is fitted on training pairs: climatology, ridge regression, noise
 `nearest`                          members against their nearest training field
 `truth`                            the truth: a file, the demo, a data source
+`calibration_runs`, `…_fit`        a correction of members, fitted on stores and their truth
 `stations`, `reports`              scores at weather stations, and what these report
 `targets`, `case_statistics`       quantities and events; statistics of a quantity at one time
 `pointwise`, `spectrum`            CRPS and ranks; radially averaged spectra

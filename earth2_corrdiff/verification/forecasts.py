@@ -19,6 +19,7 @@ from earth2_corrdiff.base.block_means import mean_grid
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.regrid import IndexRegridder, Regridder
 from earth2_corrdiff.base.times import Times, time_text
+from earth2_corrdiff.model.calibration import Calibration, check_uncalibrated
 from earth2_corrdiff.model.diffusion.noise import MemberNoise, member_seed
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.prepared import Prepared
@@ -79,6 +80,38 @@ class StoreEnsemble:
         """One field; ``member`` is a position."""
         index = reader.time_index(self.ds, time)
         return torch.from_numpy(reader.field(self.ds, variable, index, self.numbers[member]))
+
+
+class CalibratedEnsemble(StoreEnsemble):
+    """The members in a store, corrected about the model's regression.
+
+    Parameters
+    ----------
+    ds : xr.Dataset
+        As of :class:`StoreEnsemble`
+    regression : Regression
+        The model's, of the store's input
+    calibration : Calibration
+        The correction
+
+    Raises
+    ------
+    InputError
+        If the calibration does not fit the store
+    """
+
+    def __init__(self, ds: xr.Dataset, regression: Regression, calibration: Calibration) -> None:
+        super().__init__(ds)
+        self.regression, self.calibration, self.grid = regression, calibration, reader.grid_of(ds)
+        check_uncalibrated(ds.attrs, "the store")
+        calibration.check(ds.attrs, self.variables, self.grid.shape)
+
+    def field(self, time: np.datetime64, variable: str, member: int) -> Tensor:
+        """One field, corrected; ``member`` is a position."""
+        field = super().field(time, variable, member)
+        mean = self.regression.field(time, variable, member * self.regression.size // self.size)
+        one = (field[None, None], mean[None, None].to(field), [variable])
+        return self.calibration(*one, self.calibration.place(self.grid, time))[0, 0]
 
 
 class Interpolation:
@@ -295,3 +328,9 @@ def stored_input(ds: xr.Dataset, downscaler: Downscaler) -> Coarse:
         return x
 
     return coarse
+
+
+def regression_of(ds: xr.Dataset, downscaler: Downscaler, lead: np.timedelta64 | None = None) -> Regression:
+    """The regression of a store's coarse input: of analyses, or of one lead time."""
+    hours = None if lead is None else float(lead / np.timedelta64(1, "h"))
+    return Regression(downscaler, stored_input(ds, downscaler), reader.coarse_count(ds), hours)

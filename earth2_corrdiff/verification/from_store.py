@@ -15,20 +15,21 @@ from loguru import logger
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.object_path import AnyPath
 from earth2_corrdiff.base.times import LeadLike, Leads, Times, chosen_leads, lead_text, time_text
+from earth2_corrdiff.model.calibration import Calibration
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.store import reader
 from earth2_corrdiff.verification.baselines import Baselines, Training
 from earth2_corrdiff.verification.case_statistics import Domain
 from earth2_corrdiff.verification.comparison import NothingToVerifyError, Settings, Verification
 from earth2_corrdiff.verification.forecasts import (
+    CalibratedEnsemble,
     Climatology,
     EnsembleMean,
     Forecast,
     Interpolation,
     NoisyRegression,
-    Regression,
     StoreEnsemble,
-    stored_input,
+    regression_of,
 )
 from earth2_corrdiff.verification.geometry import spacing
 from earth2_corrdiff.verification.nearest import Nearest, TrainingFields
@@ -42,6 +43,7 @@ Part = TypeVar("Part")
 ABOUT = (
     *("title", "model", "package", "package_sha256", "source", "attribution"),
     *("solver", "number_of_steps", "sigma_min", "sigma_max", "schedule", "seed", "precision"),
+    *("calibration", "calibration_sha256"),
 )
 
 
@@ -55,6 +57,7 @@ def open_verification(
     truth_names: Mapping[str, str] | None = None,
     leads: LeadLike | Sequence[LeadLike] | None = None,
     training: Training | Baselines | None = None,
+    calibration: Calibration | None = None,
 ) -> Verification | VerificationByLead:
     """Prepare the verification of a store against a truth and all available baselines.
 
@@ -80,6 +83,8 @@ def open_verification(
     training : Training | Baselines, optional
         Pairs to fit baselines on, or what was fitted: residual climatology, ridge regression and, with a
         model, the regression plus noise; the ensemble's mean is added as one field
+    calibration : Calibration, optional
+        Corrects the members, with a model
 
     Raises
     ------
@@ -95,7 +100,8 @@ def open_verification(
     fitted = Baselines(training, ds, downscaler) if isinstance(training, Training) else training
 
     def verification(one: xr.Dataset, lead: np.timedelta64 | None = None) -> Verification:
-        return verification_of(one, known, domain, settings, downscaler, others, fitted, lead)
+        how = (settings, downscaler, others, fitted, lead, calibration)
+        return verification_of(one, known, domain, *how)
 
     return verification(ds) if every is None or wanted is None else by_lead(ds, wanted, verification)
 
@@ -208,6 +214,20 @@ class VerificationByLead:
         return joined(_verifiable(self.parts, lambda lead: self.parts[lead].result())[0])
 
 
+def _ensemble(
+    ds: xr.Dataset,
+    downscaler: Downscaler | None,
+    calibration: Calibration | None,
+    lead: np.timedelta64 | None,
+) -> StoreEnsemble:
+    """The members of analyses or of one lead time, corrected where there is a calibration."""
+    if calibration is None:
+        return StoreEnsemble(ds)
+    if downscaler is None:
+        raise InputError("a calibration corrects members about the regression; give its --package")
+    return CalibratedEnsemble(ds, regression_of(ds, downscaler, lead), calibration)
+
+
 def _forecasts(
     ensemble: StoreEnsemble,
     downscaler: Downscaler | None,
@@ -219,9 +239,8 @@ def _forecasts(
     ds = ensemble.ds
     forecasts: list[Forecast] = [ensemble]
     if downscaler is not None:
-        hours = None if lead is None else float(lead / np.timedelta64(1, "h"))
-        size = reader.coarse_count(ds)
-        regression = Regression(downscaler, stored_input(ds, downscaler), size, hours)
+        known = ensemble.regression if isinstance(ensemble, CalibratedEnsemble) else None
+        regression = known or regression_of(ds, downscaler, lead)
         forecasts.append(regression)
         if fitted is not None and fitted.deviation is not None:
             forecasts.append(NoisyRegression(regression, fitted.deviation, ensemble.size))
@@ -245,9 +264,11 @@ def verification_of(
     others: Sequence[_Other],
     fitted: Baselines | None = None,
     lead: np.timedelta64 | None = None,
+    calibration: Calibration | None = None,
 ) -> Verification:
     """Prepare the verification of analyses, or of one lead time of forecasts at its valid times."""
-    ensemble, interpolation = StoreEnsemble(ds), Interpolation.of_store(ds)
+    ensemble = _ensemble(ds, downscaler, calibration, lead)
+    interpolation = Interpolation.of_store(ds)
     forecasts = _forecasts(ensemble, downscaler, others, fitted, lead)
     verification = Verification(forecasts, truth, ensemble.times, domain, settings, lead)
     twins = {} if interpolation is None else interpolation.twins
@@ -255,6 +276,7 @@ def verification_of(
     if interpolation is not None:
         verification.coarse_km = max(spacing(reader.grid_of(ds, reader.COARSE)))
     verification.about = {name: str(ds.attrs[name]) for name in ABOUT if name in ds.attrs}
+    verification.about |= {} if calibration is None else calibration.attributes
     return verification
 
 
@@ -267,6 +289,7 @@ def verify_at_stations(
     compare: Mapping[str, str | AnyPath] | None = None,
     leads: LeadLike | Sequence[LeadLike] | None = None,
     training: Training | None = None,
+    calibration: Calibration | None = None,
 ) -> Iterator[tuple[np.timedelta64 | None, StationResult]]:
     """Verify a store at stations: of forecasts one lead time after the other, with it.
 
@@ -274,7 +297,7 @@ def verify_at_stations(
     ----------
     stations : str
         ``isd``, ``ghcn`` or the path of a CSV, see :func:`reports.open_reports`
-    store, settings, downscaler, compare, leads, training
+    store, settings, downscaler, compare, leads, training, calibration
         As for :func:`open_verification`
 
     Raises
@@ -294,7 +317,7 @@ def verify_at_stations(
         chosen = list(every.leads if leads is None else chosen_leads(leads, every.leads))
     for lead in chosen:
         one = ds if lead is None else reader.at_lead(ds, int(np.flatnonzero(ds["lead_time"] == lead)[0]))
-        ensemble = StoreEnsemble(one)
+        ensemble = _ensemble(one, downscaler, calibration, lead)
         forecasts = _forecasts(ensemble, downscaler, others, fitted, lead)
         whole = [time for time in ensemble.times if not ensemble.missing(time)]
         if len(whole) < len(ensemble.times) and not settings.skip_incomplete:

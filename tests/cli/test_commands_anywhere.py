@@ -32,6 +32,7 @@ COMMANDS = {
     "train-corrdiff": "earth2_corrdiff.cli.train",
     "make-pairs": "earth2_corrdiff.cli.make_pairs",
     "verify-corrdiff": "earth2_corrdiff.cli.verify",
+    "calibrate-corrdiff": "earth2_corrdiff.cli.calibrate",
     "serve-corrdiff": "earth2_corrdiff.cli.serve",
     "verify-demo": "bench.demo_command",
     "bench-solvers": "bench.solver_command",

@@ -21,6 +21,7 @@ COMMANDS = (
     "run-corrdiff",
     "plot-corrdiff",
     "verify-corrdiff",
+    "calibrate-corrdiff",
     "make-pairs",
     "train-corrdiff",
     "serve-corrdiff",
