@@ -31,7 +31,7 @@ from earth2_corrdiff.base.object_path import AnyPath
 from earth2_corrdiff.model.earth2studio import CorrDiff
 from earth2_corrdiff.model.options import ModelOptions
 from earth2_corrdiff.run.downscaling import Downscaling
-from earth2_corrdiff.run.loop import STAGES, Tally
+from earth2_corrdiff.run.loop import Tallied, Tally
 from earth2_corrdiff.run.options import Options
 from earth2_corrdiff.run.packages import load_model
 from earth2_corrdiff.run.tasks import Task, blocks
@@ -176,8 +176,7 @@ class Work(WorkerPlugin):  # type: ignore[misc]
     def compute(self, seed: int, task: Task) -> Receipt:
         """Compute and write what is missing of a task."""
         run, store = self.join(seed)
-        tally, failed = Tally(), dict[int, str]()
-        refused: InputError | None = None
+        tally, failed = Tally(), dict[int, InputError]()
         members = tuple(sorted({*task.members} & {*store.missing(task.case)}))
         try:
             if members:
@@ -186,10 +185,10 @@ class Work(WorkerPlugin):  # type: ignore[misc]
                 with self._computing:
                     run.compute(store, Task(task.case, members), coarse, tally, failed)
         except InputError as error:
-            refused = renamed(error, str(error))
-        if failed:
-            refused = InputError(failed[task.case])
-        return Receipt(task, tally.written, refused, tally.seconds, run.model.downscaler.device.type)
+            failed[task.case] = renamed(error)
+        return Receipt(
+            task, tally.written, failed.get(task.case), tally.seconds, run.model.downscaler.device.type
+        )
 
     def _input(self, run: Downscaling, store: Store | States, case: int) -> Tensor:
         """The input of a case; that of the last one is kept."""
@@ -213,7 +212,7 @@ def _compute(task: Task, name: str, seed: int) -> Receipt:
     return receipt
 
 
-class ClusterRun:
+class ClusterRun(Tallied):
     """A run whose tasks the workers of a Dask cluster compute: iterate over it to do it.
 
     Its attributes are those of ``Downscaling``.
@@ -247,9 +246,8 @@ class ClusterRun:
         if self.options.keep != "all" and self.cases.coarse is not None:
             raise InputError("coarse members are computed apart on a cluster; use --keep all, or --task")
         self.output = Output(recipe.output, self.options.overwrite, self.options.resume)
-        self.seconds, self.failed = dict.fromkeys(STAGES, 0.0), dict[int, str]()
-        self.kept, self.devices = dict[str, Kept](), set[str]()
-        self.written, self.found, self.seed, self.samples, self.what = 0, 0, 0, 0, ""
+        self._tally, self.kept, self.devices = Tally(), dict[str, Kept](), set[str]()
+        self.found, self.seed, self.samples, self.what = 0, 0, 0, ""
         self._calls, self._name = 0, f"corrdiff-{uuid4().hex[:8]}"
 
     @property
@@ -302,7 +300,7 @@ class ClusterRun:
     def _counted(self, receipt: Receipt) -> Iterator[tuple[np.datetime64, int]]:
         """Count a receipt; yield its members."""
         task = receipt.task
-        self.written += receipt.computed
+        self._tally.written += receipt.computed
         for stage, seconds in receipt.seconds.items():
             self.seconds[stage] += seconds
         if receipt.device not in self.devices and self.devices:
@@ -312,7 +310,7 @@ class ClusterRun:
             self._advance(len(task.members))
             yield from ((self.cases[task.case].valid, i) for i in task.members)
         elif self.options.keep_going:
-            self.failed[task.case] = str(receipt.failed)
+            self.failed[task.case] = receipt.failed
         else:
             raise receipt.failed
 

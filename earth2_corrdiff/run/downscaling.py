@@ -20,7 +20,7 @@ from loguru import logger
 from numpy.typing import NDArray
 from torch import Tensor
 
-from earth2_corrdiff.base.errors import InputError, TakenError, listed
+from earth2_corrdiff.base.errors import InputError, TakenError, UnavailableError, listed
 from earth2_corrdiff.base.free_memory import free_bytes
 from earth2_corrdiff.base.object_path import ObjectPath
 from earth2_corrdiff.base.studio import ZarrBackend
@@ -28,7 +28,7 @@ from earth2_corrdiff.base.times import TimeLike, Times, time_text
 from earth2_corrdiff.model.diffusion.noise import fresh_seed
 from earth2_corrdiff.model.earth2studio import CorrDiff
 from earth2_corrdiff.model.spec import check_count
-from earth2_corrdiff.run.loop import Job, MakeMembers, MemberLoop, Tally, jobs
+from earth2_corrdiff.run.loop import Job, MakeMembers, MemberLoop, Tallied, Tally, jobs
 from earth2_corrdiff.run.options import Options
 from earth2_corrdiff.run.provenance import provenance, synthetic_note
 from earth2_corrdiff.run.tasks import Task
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["Downscaling", "Options", "downscale"]
 
 
-class Downscaling:
+class Downscaling(Tallied):
     """A run over times and members: iterate over it to do it.
 
     Parameters
@@ -83,7 +83,7 @@ class Downscaling:
         Members computed and written so far
     found : int
         Members of this part that were there already
-    failed : dict[int, str]
+    failed : dict[int, InputError]
         Numbers of the cases whose input could not be used, where ``keep_going`` is asked for, and why
     kept : dict[str, Kept]
         At the end: sizes and errors of the variables that are kept with a bound
@@ -206,21 +206,6 @@ class Downscaling:
         (H, W), outputs = spec.output_grid.shape, listed(spec.output_variables)
         return f"{outputs} on {H} x {W} points{synthetic_note(spec, self.source.synthetic)}"
 
-    @property
-    def seconds(self) -> dict[str, float]:
-        """Time spent waiting, by stage."""
-        return self._tally.seconds
-
-    @property
-    def written(self) -> int:
-        """Members computed and written so far."""
-        return self._tally.written
-
-    @property
-    def failed(self) -> dict[int, str]:
-        """Cases that the run went on without, and why."""
-        return self._tally.failed
-
     def __iter__(self) -> Iterator[tuple[np.datetime64, int]]:
         """Run; yield the valid time and number of each member when it is written.
 
@@ -263,7 +248,7 @@ class Downscaling:
         return self._inputs.fetch(case, store.layout.lowres)
 
     def compute(
-        self, store: Store | States, task: Task, coarse: Tensor, tally: Tally, failed: dict[int, str]
+        self, store: Store | States, task: Task, coarse: Tensor, tally: Tally, failed: dict[int, InputError]
     ) -> None:
         """Compute and write a task; members that cannot be kept are noted in ``failed``."""
         for _ in self._loop(store, tally, failed)([Job(task.case, task.members, coarse)]):
@@ -301,7 +286,8 @@ class Downscaling:
         missing = store.all_missing()
         self._check_room(sum(map(len, missing)))
         tasks = self.part.tasks(missing, self.samples)
-        return store, missing, self._first([task.case for task in tasks], store.layout.lowres)
+        wanted = [] if self.options.keep_going else [task.case for task in tasks]  # failures are reported
+        return store, missing, self._first(wanted, store.layout.lowres)
 
     def _resumed(self) -> Store | States | None:
         """The store of an earlier run, or of one that has begun just now, without its damaged members."""
@@ -325,13 +311,16 @@ class Downscaling:
         if self.found:
             self._advance(self.found * self.evaluations // self.members)
         failed = self.failed if self.options.keep_going else None
+        tasks = [task for task in tasks if task.case not in self.failed]  # its input has been tried
         loop = self._loop(store, self._tally, failed)
         for number, member in loop(jobs(tasks, partial(self.fetch, store), ready, failed)):
             yield self.cases[number].valid, member
         if self.options.part.whole or not any(store.all_missing()):  # the last part completes the store
             self.kept = self.output.finish(store)
 
-    def _loop(self, store: Store | Plain | States, tally: Tally, failed: dict[int, str] | None) -> MemberLoop:
+    def _loop(
+        self, store: Store | Plain | States, tally: Tally, failed: dict[int, InputError] | None
+    ) -> MemberLoop:
         how = (self.sampling, self._max_batch, self._advance, failed)
         return MemberLoop(self.make_members, len(self.model.input_variables), store, tally, *how)
 
@@ -459,10 +448,8 @@ def downscale(
         logger.debug("wrote member {} of {}", member, time_text(when))
     if run.failed:
         failed = "; ".join(f"{run.cases[number]}: {why}" for number, why in sorted(run.failed.items()))
-        raise InputError(
-            f"{len(run.failed)} of {len(run.cases)} cases failed: {failed}; the others are written, "
-            "go on with --resume"
-        )
+        text = f"{len(run.failed)} of {len(run.cases)} cases failed: {failed}; the others are written"
+        raise (UnavailableError if run.may_pass else InputError)(f"{text}, go on with --resume")
     path = run.output.target
     if isinstance(path, ObjectPath):
         return backend(path)
