@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from threading import Lock, RLock
+from threading import Lock
 from typing import Any
 from uuid import uuid4
 
@@ -41,8 +41,6 @@ from earth2_corrdiff.store.states import States
 from earth2_corrdiff.store.target import Output
 from earth2_corrdiff.store.writer import Store
 
-READING = RLock()
-"""NetCDF's library is not made for threads: the workers of a process open and read files in turn."""
 RETRIES = 3
 """Further attempts at a task that ends with an error of the machine."""
 
@@ -144,7 +142,7 @@ class Work(WorkerPlugin):  # type: ignore[misc]
 
     def setup(self, worker: object) -> None:
         """Begin in a worker; the model is loaded by its first task."""
-        self._computing = Lock()
+        self._fetching, self._computing = Lock(), Lock()
         self._joined: tuple[Downscaling, Store | States] | None = None
         self._ready: dict[int, Tensor] = {}
 
@@ -158,16 +156,15 @@ class Work(WorkerPlugin):  # type: ignore[misc]
 
     def prepare(self) -> Opening:
         """Make the output, or open it."""
-        with READING:
-            run = self._run(self.recipe.options)
-            missing, batch = run.prepare(), run.options.max_batch or self._model.downscaler.batch_size()
-            batch = max(batch, run.part.unit)  # what belongs together is one task
-            calls = run.evaluations // max(1, run.members)
-            return Opening(run.seed, run.samples, missing, calls, batch, run.what, run.output.replaces)
+        run = self._run(self.recipe.options)
+        missing, batch = run.prepare(), run.options.max_batch or self._model.downscaler.batch_size()
+        batch = max(batch, run.part.unit)  # what belongs together is one task
+        calls = run.evaluations // max(1, run.members)
+        return Opening(run.seed, run.samples, missing, calls, batch, run.what, run.output.replaces)
 
     def join(self, seed: int) -> tuple[Downscaling, Store | States]:
         """The run, and the store that a worker has made for it."""
-        with READING:
+        with self._fetching:
             if self._joined is None:
                 run = self._run(replace(self.recipe.options, seed=seed, resume=True, overwrite=False))
                 self._joined = run, run.join()
@@ -180,7 +177,7 @@ class Work(WorkerPlugin):  # type: ignore[misc]
         members = tuple(sorted({*task.members} & {*store.missing(task.case)}))
         try:
             if members:
-                with READING, tally.clock("fetch"):
+                with self._fetching, tally.clock("fetch"):
                     coarse = self._input(run, store, task.case)
                 with self._computing:
                     run.compute(store, Task(task.case, members), coarse, tally, failed)
