@@ -174,7 +174,7 @@ def _on_cluster(args: argparse.Namespace, log: Log, start: float) -> int:
 
     if not args.debug:
         logging.getLogger("distributed").setLevel("WARNING")  # its import has chosen INFO
-    with connected(args.workers, args.scheduler, args.device, os.environ) as client:
+    with connected(args.workers, args.scheduler) as client:
         output = args.output.absolute() if isinstance(args.output, Path) else args.output
         data = (partial(make_input, args), output, _options(args), args.lead)
         run = ClusterRun(client, Recipe(args.times, model_options(args), *data))

@@ -49,6 +49,13 @@ class Tally:
     written: int = 0
     failed: dict[int, InputError] = field(default_factory=dict)
 
+    def add(self, other: Tally) -> None:
+        """Add another one, of the same run."""
+        self.written += other.written
+        self.failed |= other.failed
+        for stage, seconds in other.seconds.items():
+            self.seconds[stage] += seconds
+
     @contextmanager
     def clock(self, stage: str) -> Iterator[None]:
         """Count the time of the block."""
@@ -69,9 +76,10 @@ class Tally:
 
 
 class Tallied:
-    """A run with a tally."""
+    """A run with a tally and a progress bar."""
 
     _tally: Tally
+    progress: Progress | None
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -92,6 +100,10 @@ class Tallied:
     def may_pass(self) -> bool:
         """True if nothing was written, and all that failed may work later."""
         return not self.written and all(isinstance(e, UnavailableError) for e in self.failed.values())
+
+    def _advance(self, steps: int) -> None:
+        if self.progress is not None:
+            self.progress(steps)
 
 
 @dataclass(frozen=True)
