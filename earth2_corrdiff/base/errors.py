@@ -32,9 +32,10 @@ class UnavailableError(InputError):
     """
 
 
-def renamed(error: InputError, text: str) -> InputError:
-    """An error of the same kind, that which may pass or not, with another text."""
-    return (UnavailableError if isinstance(error, UnavailableError) else InputError)(text)
+def renamed(error: InputError, text: str | None = None) -> InputError:
+    """An error of the same kind, that which may pass or not, with another text; without its traceback."""
+    kind = UnavailableError if isinstance(error, UnavailableError) else InputError
+    return kind(str(error) if text is None else text)
 
 
 class DamageError(InputError):

@@ -31,6 +31,7 @@ from earth2_corrdiff.base.errors import InputError, UnavailableError, first_line
 if TYPE_CHECKING:
     from zarr.storage import ObjectStore
 
+METADATA = ("zarr.json", ".zmetadata", ".zgroup")
 SCHEMES = ("s3", "gs", "az", "https", "http")
 ALIASES = {
     "anon": "skip_signature",
@@ -121,6 +122,8 @@ class ObjectPath:
 
     def exists(self) -> bool:
         """True if there is an object, or one below; InputError if there is no such bucket, or no access."""
+        if self._http:  # a folder is known by the metadata of a Zarr
+            return any(map(ObjectPath.is_file, (self / name for name in METADATA))) or self.is_file()
         return self.is_dir() or self.is_file()
 
     def stat(self) -> Any:
@@ -130,7 +133,7 @@ class ObjectPath:
 
     def entries(self) -> Iterator[tuple[str, int, float]]:
         """Keys of all objects below, relative to this path, with their sizes and times."""
-        if self.url.startswith("http"):  # such a server lists nothing
+        if self._http:
             return
         start = f"{self._key}/" if self._key else ""
         with asking(self):
@@ -140,6 +143,8 @@ class ObjectPath:
 
     def folders(self) -> list[str]:
         """Names of the folders below."""
+        if self._http:
+            return []
         with asking(self):
             found = obstore.list_with_delimiter(self._bucket, prefix=self._key or None)["common_prefixes"]
         return [PurePosixPath(path).name for path in found]
@@ -149,6 +154,9 @@ class ObjectPath:
         with asking(self):
             if most is None:
                 return bytes(obstore.get(self._bucket, self._key).bytes())
+            if self._http:
+                pieces = obstore.get(self._bucket, self._key).stream(min_chunk_size=most)
+                return bytes(next(iter(pieces), b""))[:most]
             size = obstore.head(self._bucket, self._key)["size"]
             if not size:
                 return b""
@@ -205,6 +213,11 @@ class ObjectPath:
         names = [(self / key)._key for key in keys]
         with asking(self), suppress(FileNotFoundError):
             obstore.delete(self._bucket, names)
+
+    @property
+    def _http(self) -> bool:
+        """True for a server that lists nothing, and may have no ranges."""
+        return self.url.startswith("http")
 
     @property
     def _pure(self) -> PurePosixPath:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from earth2_corrdiff.base.errors import InputError, renamed
 from earth2_corrdiff.base.object_path import AnyPath, as_path
 from earth2_corrdiff.base.processes import Processes, in_array, launched, process_group
-from earth2_corrdiff.cli.common import pairs, progress_bar, run_command, stored
+from earth2_corrdiff.cli.common import TRY_LATER, pairs, progress_bar, run_command, stored
 from earth2_corrdiff.cli.loading import make_input, model_options
 from earth2_corrdiff.cli.log import Log
 from earth2_corrdiff.cli.measure import peak_memory, trace_path, traced
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         0; 2 for unusable input, 75 for what may work later; 3 if some times failed with
-        ``--keep-going``; 130 after Ctrl-C
+        ``--keep-going`` (75 if nothing was done, and they may work later); 130 after Ctrl-C
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     return run_command(NAME, _work, arguments, debug="--debug" in arguments)
@@ -161,7 +161,9 @@ def _reported(run: Downscaling | ClusterRun, args: argparse.Namespace, loaded: f
     report_failures(NAME, run)
     if args.score is not None and not run.failed and run.options.part.whole:
         _print_scores(args.output)
-    return SOME_FAILED if run.failed else 0
+    if not run.failed:
+        return 0
+    return TRY_LATER if run.may_pass else SOME_FAILED
 
 
 def _on_cluster(args: argparse.Namespace, log: Log, start: float) -> int:
@@ -172,7 +174,7 @@ def _on_cluster(args: argparse.Namespace, log: Log, start: float) -> int:
 
     if not args.debug:
         logging.getLogger("distributed").setLevel("WARNING")  # its import has chosen INFO
-    with connected(args.workers, args.scheduler, args.device, os.environ) as client:
+    with connected(args.workers, args.scheduler) as client:
         output = args.output.absolute() if isinstance(args.output, Path) else args.output
         data = (partial(make_input, args), output, _options(args), args.lead)
         run = ClusterRun(client, Recipe(args.times, model_options(args), *data))

@@ -19,9 +19,11 @@ from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.cli.common import (
     ArgumentParser,
     add_model_options,
+    add_storage_options,
     add_variant_options,
     command_parser,
     entry_point,
+    stored,
 )
 from earth2_corrdiff.cli.serve_log import Lines, configure_log
 from earth2_corrdiff.model.packages.names import NAMES as PACKAGES
@@ -29,6 +31,7 @@ from earth2_corrdiff.model.packages.names import NAMES as PACKAGES
 if TYPE_CHECKING:
     import socket
 
+    from earth2_corrdiff.base.object_path import AnyPath
     from earth2_corrdiff.service.settings import Settings
     from earth2_corrdiff.service.startup import StartupAnswers
 
@@ -70,6 +73,8 @@ def _parser() -> ArgumentParser:
     add("--allow-host", action="append", metavar="NAME", help="accepted host name; may be repeated")
     add("--source", action="append", metavar="NAME", help="accepted source of jobs; may be repeated")
     add("--jobs", type=Path, metavar="DIR", help="folder of jobs and their results (default: outputs/jobs)")
+    add("--stores", metavar="URL", help="where jobs write their fields instead, like s3://BUCKET/jobs")
+    add_storage_options(parser)
     add(
         "--scheduler",
         metavar="WHERE",
@@ -180,6 +185,8 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--port must lie within 0 and 65535, got {args.port}")
     if args.steps is not None and args.steps < 1:
         raise InputError(f"--steps must be 1 or more, got {args.steps}")
+    if ":/" in str(args.jobs):
+        raise InputError(f"--jobs {args.jobs} is a URL; give a folder here, and --stores URL for the fields")
     for name in (*limits(), "max_body"):
         value = getattr(args, name)
         if value is not None and not value > 0:
@@ -197,12 +204,24 @@ def _settings(args: argparse.Namespace) -> Settings:
         given["hosts"] += (*LOOPBACK[:2], "[::1]")
     given["api_key"] = _key(args.api_key_file)
     given["sharing"] = not args.no_sharing
+    given["stores"] = None if args.stores is None else _stores(args)
     given["scheduler"] = args.scheduler
     if args.scheduler is not None:
         from earth2_corrdiff.cli.loading import model_options
 
         given["options"] = model_options(args)
     return Settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def _stores(args: argparse.Namespace) -> AnyPath:
+    """Where jobs write their fields; it must be writable."""
+    from earth2_corrdiff.base.object_path import as_path
+    from earth2_corrdiff.store.paths import check_target
+
+    with stored(args):
+        path = as_path(args.stores)
+    check_target(path / "job.zarr", overwrite=False, resume=False)
+    return path.absolute()
 
 
 def _key(path: Path | None) -> str | None:

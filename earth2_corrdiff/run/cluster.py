@@ -10,28 +10,28 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from threading import Lock, RLock
+from threading import Lock
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
-import torch
-from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster, as_completed, get_worker
+from distributed import Client, KilledWorker, LocalCluster, as_completed, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 from loguru import logger
 from torch import Tensor
 
+from earth2_corrdiff.base.devices import find_device
 from earth2_corrdiff.base.errors import InputError, renamed
 from earth2_corrdiff.base.object_path import AnyPath
 from earth2_corrdiff.model.earth2studio import CorrDiff
 from earth2_corrdiff.model.options import ModelOptions
 from earth2_corrdiff.run.downscaling import Downscaling
-from earth2_corrdiff.run.loop import STAGES, Tally
+from earth2_corrdiff.run.loop import Tallied, Tally
 from earth2_corrdiff.run.options import Options
 from earth2_corrdiff.run.packages import load_model
 from earth2_corrdiff.run.tasks import Task, blocks
@@ -41,28 +41,17 @@ from earth2_corrdiff.store.states import States
 from earth2_corrdiff.store.target import Output
 from earth2_corrdiff.store.writer import Store
 
-READING = RLock()
-"""NetCDF's library is not made for threads: the workers of a process open and read files in turn."""
 RETRIES = 3
 """Further attempts at a task that ends with an error of the machine."""
+FACTS = ("seed", "samples", "members", "evaluations", "what")
+"""Attributes of a run that are known once its model is loaded and its output is open."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that a worker needs for a run.
+    """The arguments of a ``Downscaling`` for workers, which load the model and open the store.
 
-    Attributes
-    ----------
-    time, lead_time : Any
-        As of ``Downscaling``
-    model : ModelOptions
-        The model, loaded by each worker
-    data : Any
-        The source, or a ``functools.partial`` that makes it in each worker
-    output : str, Path or ObjectPath
-        The store, where all workers can write it
-    options : Options
-        Of the run
+    ``data`` is the source, or a ``functools.partial`` that makes it in each worker.
     """
 
     time: Any
@@ -79,144 +68,83 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Opening:
-    """A run as the worker found it that has opened its output.
-
-    Attributes
-    ----------
-    seed, samples : int
-        Of the run, and members of each case
-    missing : list[list[int]]
-        Members of each case to compute
-    calls, batch : int
-        Denoising steps of a member, and members that share a network call
-    what : str
-        Outputs and grid, in words
-    replaces : bool
-        True if the store grows beside the one that it replaces
-    """
-
-    seed: int
-    samples: int
-    missing: list[list[int]]
-    calls: int
-    batch: int
-    what: str
-    replaces: bool
-
-
-@dataclass(frozen=True)
 class Receipt:
-    """The result of a task; its fields are in the store.
-
-    Attributes
-    ----------
-    task : Task
-        Its members
-    computed : int
-        How many of them were missing, and are written now
-    failed : InputError | None
-        Why some are not
-    seconds : dict[str, float]
-        Time that it waited, by stage
-    device : str
-        Where it was computed
-    """
+    """The result of a task, whose fields are in the store: what was missing and is written, and why not."""
 
     task: Task
-    computed: int
-    failed: InputError | None
-    seconds: dict[str, float]
+    tally: Tally
     device: str
 
 
 class Work(WorkerPlugin):  # type: ignore[misc]
-    """A run in a worker process.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        The run
-    """
+    """A run in a worker: of several that a ``LocalCluster`` numbers each takes the next GPU."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
 
-    def setup(self, worker: object) -> None:
+    def setup(self, worker: Any) -> None:
         """Begin in a worker; the model is loaded by its first task."""
-        self._computing = Lock()
+        self._number = worker.name if isinstance(worker.name, int) else None
+        self._fetching, self._computing = Lock(), Lock()
         self._joined: tuple[Downscaling, Store | States] | None = None
         self._ready: dict[int, Tensor] = {}
 
     @cached_property
     def _model(self) -> CorrDiff:
-        return load_model(self.recipe.model)
+        options = self.recipe.model
+        return load_model(replace(options, device=str(find_device(options.device, self._number))))
 
     def _run(self, options: Options) -> Downscaling:
         r = self.recipe
         return Downscaling(r.time, self._model, r.source, r.output, options, lead_time=r.lead_time)
 
-    def prepare(self) -> Opening:
-        """Make the output, or open it."""
-        with READING:
-            run = self._run(self.recipe.options)
-            missing, batch = run.prepare(), run.options.max_batch or self._model.downscaler.batch_size()
-            batch = max(batch, run.part.unit)  # what belongs together is one task
-            calls = run.evaluations // max(1, run.members)
-            return Opening(run.seed, run.samples, missing, calls, batch, run.what, run.output.replaces)
+    def prepare(self) -> tuple[dict[str, Any], list[list[int]], int, bool]:
+        """Make the output, or open it: FACTS, what is missing, members of a batch, whether it replaces."""
+        run = self._run(self.recipe.options)
+        missing, batch = run.prepare(), run.options.max_batch or self._model.downscaler.batch_size()
+        batch = max(batch, run.part.unit)  # what belongs together is one task
+        return {name: getattr(run, name) for name in FACTS}, missing, batch, run.output.replaces
 
-    def join(self, seed: int) -> tuple[Downscaling, Store | States]:
+    def join(self) -> tuple[Downscaling, Store | States]:
         """The run, and the store that a worker has made for it."""
-        with READING:
+        with self._fetching:
             if self._joined is None:
-                run = self._run(replace(self.recipe.options, seed=seed, resume=True, overwrite=False))
+                run = self._run(replace(self.recipe.options, resume=True, overwrite=False))
                 self._joined = run, run.join()
             return self._joined
 
-    def compute(self, seed: int, task: Task) -> Receipt:
+    def downscale(self, task: Task) -> Receipt:
         """Compute and write what is missing of a task."""
-        run, store = self.join(seed)
-        tally, failed = Tally(), dict[int, str]()
-        refused: InputError | None = None
+        run, store = self.join()
+        tally = Tally()
         members = tuple(sorted({*task.members} & {*store.missing(task.case)}))
         try:
             if members:
-                with READING, tally.clock("fetch"):
-                    coarse = self._input(run, store, task.case)
+                with self._fetching, tally.clock("fetch"):
+                    if task.case not in self._ready:
+                        self._ready = {task.case: run.fetch(store, task.case)}
+                    coarse = self._ready[task.case]
                 with self._computing:
-                    run.compute(store, Task(task.case, members), coarse, tally, failed)
+                    run.compute(store, Task(task.case, members), coarse, tally)
         except InputError as error:
-            refused = renamed(error, str(error))
-        if failed:
-            refused = InputError(failed[task.case])
-        return Receipt(task, tally.written, refused, tally.seconds, run.model.downscaler.device.type)
+            tally.failed[task.case] = renamed(error)
+        return Receipt(task, tally, run.model.downscaler.device.type)
 
-    def _input(self, run: Downscaling, store: Store | States, case: int) -> Tensor:
-        """The input of a case; that of the last one is kept."""
-        if case not in self._ready:
-            self._ready = {case: run.fetch(store, case)}
-        return self._ready[case]
-
-    def finish(self, seed: int) -> dict[str, Kept]:
+    def finish(self) -> dict[str, Kept]:
         """Complete the store."""
-        run, store = self.join(seed)
+        run, store = self.join()
         return run.output.finish(store)
 
 
-def _call(method: str, name: str, *values: Any) -> Any:
+def _call(values: tuple[Task, ...], name: str, method: str) -> Any:
     """A method of a run in this worker, as a task."""
     return getattr(get_worker().plugins[name], method)(*values)
 
 
-def _compute(task: Task, name: str, seed: int) -> Receipt:
-    receipt: Receipt = _call("compute", name, seed, task)
-    return receipt
-
-
-class ClusterRun:
+class ClusterRun(Tallied):
     """A run whose tasks the workers of a Dask cluster compute: iterate over it to do it.
 
-    Its attributes are those of ``Downscaling``.
+    Its attributes are those of ``Downscaling``; FACTS are known once it has begun.
 
     Parameters
     ----------
@@ -233,6 +161,8 @@ class ClusterRun:
         If the output exists or cannot be written, or the run is not for several processes
     """
 
+    seed, samples, members, evaluations, what = 0, 0, 0, 0, ""
+
     def __init__(self, client: Client, recipe: Recipe, progress: Callable[[int], None] | None = None) -> None:
         if not isinstance(recipe.model, ModelOptions):
             raise InputError("each worker loads the model; give ModelOptions instead of a model")
@@ -247,20 +177,8 @@ class ClusterRun:
         if self.options.keep != "all" and self.cases.coarse is not None:
             raise InputError("coarse members are computed apart on a cluster; use --keep all, or --task")
         self.output = Output(recipe.output, self.options.overwrite, self.options.resume)
-        self.seconds, self.failed = dict.fromkeys(STAGES, 0.0), dict[int, str]()
-        self.kept, self.devices = dict[str, Kept](), set[str]()
-        self.written, self.found, self.seed, self.samples, self.what = 0, 0, 0, 0, ""
-        self._calls, self._name = 0, f"corrdiff-{uuid4().hex[:8]}"
-
-    @property
-    def members(self) -> int:
-        """Members over all cases, once the output is open."""
-        return len(self.cases) * self.samples
-
-    @property
-    def evaluations(self) -> int:
-        """Denoising steps over all members, once the output is open."""
-        return self.members * self._calls
+        self._tally, self.found, self.kept = Tally(), 0, dict[str, Kept]()
+        self._devices, self._name = set[str](), f"corrdiff-{uuid4().hex[:8]}"
 
     def __iter__(self) -> Iterator[tuple[np.datetime64, int]]:
         """Run; yield the valid time and number of each member when its task is done.
@@ -274,55 +192,46 @@ class ClusterRun:
         """
         self.client.register_plugin(Work(self.recipe), self._name)
         try:
-            opening: Opening = self._on_a_worker("prepare")
+            facts, missing, batch, self.output.replaces = self._on_a_worker("prepare")
         except BaseException:
-            self._forget()
+            self.client.unregister_worker_plugin(self._name)
             raise
-        self.seed, self.samples, self.what = opening.seed, opening.samples, opening.what
-        self._calls, self.output.replaces = opening.calls, opening.replaces
-        self.found = self.members - sum(map(len, opening.missing))
-        return self._work(opening)
+        vars(self).update(facts)
+        self.found = self.members - sum(map(len, missing))
+        return self._work(blocks(missing, max(1, len(self.client.ncores())), batch))
 
-    def _on_a_worker(self, method: str, *values: Any) -> Any:
-        how = {"key": f"{method}-{self._name}", "pure": False, "retries": RETRIES}
-        with _lost():
-            return self.client.submit(_call, method, self._name, *values, **how).result()
+    def _on_a_worker(self, method: str) -> Any:
+        (found,) = self._results([()], method)
+        return found
 
-    def _work(self, opening: Opening) -> Iterator[tuple[np.datetime64, int]]:
-        self._advance(self.found)
-        tasks = blocks(opening.missing, max(1, len(self.client.ncores())), opening.batch)
-        keys = [f"downscale-{self._name}-{task.case}-{task.members[0]}" for task in tasks]
+    def _results(self, values: list[tuple[Task, ...]], method: str) -> Iterator[Any]:
+        keys = [f"{method}-{self._name}-{number}" for number in range(len(values))]
+        return results(self.client, _call, values, keys, name=self._name, method=method)
+
+    def _work(self, tasks: Sequence[Task]) -> Iterator[tuple[np.datetime64, int]]:
+        self._advance(self._steps(self.found))
         try:
-            for receipt in results(self.client, _compute, tasks, keys, name=self._name, seed=opening.seed):
+            for receipt in self._results([(task,) for task in tasks], "downscale"):
                 yield from self._counted(receipt)
-            self.kept = self._on_a_worker("finish", opening.seed)
+            self.kept = self._on_a_worker("finish")
         finally:
-            self._forget()
+            self.client.unregister_worker_plugin(self._name)  # lets the workers free the model
 
     def _counted(self, receipt: Receipt) -> Iterator[tuple[np.datetime64, int]]:
         """Count a receipt; yield its members."""
-        task = receipt.task
-        self.written += receipt.computed
-        for stage, seconds in receipt.seconds.items():
-            self.seconds[stage] += seconds
-        if receipt.device not in self.devices and self.devices:
-            logger.warning("workers compute on different devices: {} and {}", *self.devices, receipt.device)
-        self.devices.add(receipt.device)
-        if receipt.failed is None:
-            self._advance(len(task.members))
+        task, error = receipt.task, receipt.tally.failed.get(receipt.task.case)
+        self._tally.add(receipt.tally)
+        if self._devices and receipt.device not in self._devices:
+            logger.warning("workers compute on different devices: {} and {}", *self._devices, receipt.device)
+        self._devices.add(receipt.device)
+        if error is None:
+            self._advance(self._steps(len(task.members)))
             yield from ((self.cases[task.case].valid, i) for i in task.members)
-        elif self.options.keep_going:
-            self.failed[task.case] = str(receipt.failed)
-        else:
-            raise receipt.failed
+        elif not self.options.keep_going:
+            raise error
 
-    def _advance(self, members: int) -> None:
-        if self.progress is not None:
-            self.progress(members * self._calls)
-
-    def _forget(self) -> None:
-        """Let the workers free the model."""
-        self.client.unregister_worker_plugin(self._name)
+    def _steps(self, members: int) -> int:
+        return members * self.evaluations // max(1, self.members)
 
 
 def results(
@@ -338,45 +247,27 @@ def results(
     futures = client.map(function, tasks, key=list(keys), pure=False, retries=RETRIES, **values)
     try:
         for future in as_completed(futures):
-            with _lost():
-                found = future.result()
+            found = future.result()
             future.release()
             yield found
-    except BaseException:
+    except BaseException as error:
         client.cancel(futures)
+        if isinstance(error, KilledWorker):
+            count = error.allowed_failures + 1
+            raise InputError(f"{count} workers died that computed {error.task}; see their logs") from error
         raise
 
 
 @contextmanager
-def _lost() -> Iterator[None]:
-    """Turn Dask's error about a task that has ended several workers into a sentence."""
-    try:
-        yield
-    except KilledWorker as error:
-        raise InputError(
-            f"{error.allowed_failures + 1} workers died that computed {error.task}; see their logs"
-        ) from error
-
-
-@contextmanager
-def connected(
-    workers: int | None,
-    scheduler: str | None,
-    device: str = "auto",
-    environ: Mapping[str, str] | None = None,
-) -> Iterator[Client]:
+def connected(workers: int | None, scheduler: str | None) -> Iterator[Client]:
     """A client of a Dask cluster, for the time of the block.
 
     Parameters
     ----------
     workers : int | None
-        Make a cluster of so many processes on this machine
+        Make a cluster of so many processes on this machine, which no other one can reach
     scheduler : str | None
         Address of a scheduler, or its file
-    device : str, optional
-        Of the workers on this machine: each takes the next GPU
-    environ : Mapping[str, str] | None, optional
-        Environment variables that name the GPUs and the threads of those workers
 
     Raises
     ------
@@ -384,8 +275,12 @@ def connected(
         If the scheduler does not answer
     """
     if scheduler is None:
-        with _local(workers or 1, device, environ or {}) as cluster, Client(cluster) as client:
-            yield client
+        cores = str(max(1, len(os.sched_getaffinity(0)) // (workers or 1)))
+        env = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", cores), "LOGURU_LEVEL": "WARNING"}
+        how = {"threads_per_worker": 2, "memory_limit": None, "dashboard_address": "127.0.0.1:0", "env": env}
+        with LocalCluster(n_workers=workers or 1, silence_logs=logging.WARNING, **how) as cluster:
+            with Client(cluster) as client:
+                yield client
         return
     where = {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
     try:
@@ -394,27 +289,3 @@ def connected(
         raise InputError(f"no scheduler of Dask answers at {scheduler}; start it there") from error
     with client:
         yield client
-
-
-def _local(workers: int, device: str, environ: Mapping[str, str]) -> SpecCluster:
-    """A cluster on this machine, which no other one can reach."""
-    # runs check their memory themselves
-    how = {"host": "127.0.0.1", "nthreads": 2, "memory_limit": None, "silence_logs": logging.WARNING}
-    nannies = {
-        i: {"cls": Nanny, "options": {**how, "env": _environment(i, workers, device, environ)}}
-        for i in range(workers)
-    }
-    options = {"host": "127.0.0.1", "port": 0, "dashboard": True, "dashboard_address": "127.0.0.1:0"}
-    return SpecCluster(nannies, {"cls": Scheduler, "options": options})
-
-
-def _environment(index: int, workers: int, device: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Environment variables of a worker, set before it imports PyTorch: its GPU, its share of the cores."""
-    cores = str(max(1, len(os.sched_getaffinity(0)) // workers))
-    found = {"OMP_NUM_THREADS": environ.get("OMP_NUM_THREADS", cores), "LOGURU_LEVEL": "WARNING"}
-    count = torch.cuda.device_count() if device in ("auto", "cuda") else 0
-    if count:
-        name = "HIP_VISIBLE_DEVICES" if torch.version.hip else "CUDA_VISIBLE_DEVICES"
-        given = environ.get(name, ",".join(map(str, range(count)))).split(",")
-        found[name] = given[index % len(given)]
-    return found

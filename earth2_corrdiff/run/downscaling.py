@@ -7,8 +7,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,10 +16,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from loguru import logger
-from numpy.typing import NDArray
 from torch import Tensor
 
-from earth2_corrdiff.base.errors import InputError, TakenError, listed
+from earth2_corrdiff.base.errors import InputError, TakenError, UnavailableError
 from earth2_corrdiff.base.free_memory import free_bytes
 from earth2_corrdiff.base.object_path import ObjectPath
 from earth2_corrdiff.base.studio import ZarrBackend
@@ -28,15 +26,14 @@ from earth2_corrdiff.base.times import TimeLike, Times, time_text
 from earth2_corrdiff.model.diffusion.noise import fresh_seed
 from earth2_corrdiff.model.earth2studio import CorrDiff
 from earth2_corrdiff.model.spec import check_count
-from earth2_corrdiff.run.loop import Job, MakeMembers, MemberLoop, Tally, jobs
+from earth2_corrdiff.run.loop import Job, MakeMembers, MemberLoop, Tallied, Tally, jobs
 from earth2_corrdiff.run.options import Options
-from earth2_corrdiff.run.provenance import provenance, synthetic_note
+from earth2_corrdiff.run.product import Product
 from earth2_corrdiff.run.tasks import Task
-from earth2_corrdiff.sources import Inputs, Source, as_source
-from earth2_corrdiff.store.error_bounds import Bound, Kept
-from earth2_corrdiff.store.layout import Layout, compression, member_seeds
+from earth2_corrdiff.sources import Source, as_source
+from earth2_corrdiff.store.error_bounds import Kept
 from earth2_corrdiff.store.objects import backend
-from earth2_corrdiff.store.sizes import Size, check_memory
+from earth2_corrdiff.store.sizes import check_memory
 from earth2_corrdiff.store.states import States
 from earth2_corrdiff.store.target import Output
 from earth2_corrdiff.store.writer import Plain, Store
@@ -48,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["Downscaling", "Options", "downscale"]
 
 
-class Downscaling:
+class Downscaling(Tallied):
     """A run over times and members: iterate over it to do it.
 
     Parameters
@@ -75,6 +72,8 @@ class Downscaling:
         What is downscaled: times, or forecasts by time, lead time and coarse member
     samples, sampling : int, Sampling
         Members of each case, and how they are sampled
+    product : Product
+        What it makes: inputs, size, layout of the store
     make_members : MakeMembers
         Computes members: ``Downscaler.members``, or the same on several processes
     seconds : dict[str, float]
@@ -83,7 +82,7 @@ class Downscaling:
         Members computed and written so far
     found : int
         Members of this part that were there already
-    failed : dict[int, str]
+    failed : dict[int, InputError]
         Numbers of the cases whose input could not be used, where ``keep_going`` is asked for, and why
     kept : dict[str, Kept]
         At the end: sizes and errors of the variables that are kept with a bound
@@ -107,49 +106,28 @@ class Downscaling:
     ) -> None:
         self.model, self.source = model, as_source(data)
         self.options, self.progress = options or Options(), progress
-        given = self.options.number_of_samples
-        self.samples = model.number_of_samples if given is None else check_count("number_of_samples", given)
-        self.sampling = self.options.sampling or model.downscaler.sampling
         self.make_members: MakeMembers = model.downscaler.members
         self.cases, self._tally, self.found = self.source.cases(time, lead_time), Tally(), 0
-        for lead in [None] if self.cases.leads is None else self.cases.leads / np.timedelta64(1, "h"):
-            model.spec.lead_label(lead)  # raises where the networks were not trained for it
-        keeps_members = self.options.keep == "all"
-        state = self.samples * len(self.cases.coarse or (None,))
-        self.part = replace(self.options.part, unit=1 if keeps_members else state)
+        self.product = Product(model, self.source, self.cases, self.options)
+        self.samples, self.sampling = self.product.samples, self.product.sampling
+        state = self.samples * len(self.cases.coarse or (None,))  # its members stay together where not kept
+        self.part = replace(self.options.part, unit=1 if self.options.keep == "all" else state)
         if not self.options.part.whole and self.options.overwrite:
             raise InputError("a part of a run replaces no store; prepare the run with --overwrite")
         self.resume = self.options.resume or not self.options.part.whole
         self.output = Output(output, self.options.overwrite, self.resume)
         self.seed = self._choose_seed()
-        self._known_seeds: dict[int, NDArray[np.int64]] = {}
         given = self.options.max_batch
         self._max_batch = model.max_batch if given is None else check_count("max_batch", given)
-        self._bounds, self.kept = self._choose_bounds(), dict[str, Kept]()
-        self._inputs = Inputs.of(self.source, self.cases, model.spec)
-        if self.options.scorer is not None:
-            self.options.scorer.check(model.spec.output_grid, model.spec.output_variables)
+        self.kept = dict[str, Kept]()
+        self.product.check()
         if (calibration := getattr(model.downscaler, "calibration", None)) is not None:
             spec = model.spec
-            calibration.check(self._provenance(), spec.output_variables, spec.output_grid.shape)
+            made = self.product.provenance(self.seed)
+            calibration.check(made, spec.output_variables, spec.output_grid.shape)
         device = model.downscaler.device
         memory = free_bytes(torch.device("cpu"))
-        check_memory(self._size(self.members), memory, str(device), free_bytes(device))
-
-    def _size(self, members: int) -> Size:
-        """The size of so many members."""
-        spec = self.model.spec
-        return Size(
-            cases=len(self.cases),
-            members=members,
-            evaluations=self.evaluations * members // max(1, self.members),
-            outputs=len(spec.output_variables) if self.options.keep == "all" else 0,
-            coarse=len(self._inputs.kept),
-            points=math.prod(spec.output_grid.shape),
-            coarse_points=math.prod(spec.input_grid.shape),
-            channels=spec.condition_channels,
-            bounded=bool(self._bounds),
-        )
+        check_memory(self.product.size(self.members), memory, str(device), free_bytes(device))
 
     def _check_room(self, missing: int) -> None:
         """Check that the disk has room; log the size of a large run.
@@ -159,7 +137,7 @@ class Downscaling:
         InputError
             If it does not fit
         """
-        size = self._size(missing)
+        size = self.product.size(missing)
         free = self.output.check_room(size)
         if size.large:
             logger.info("a large run: {}{}", size.text, f", {free}" if free else "")
@@ -171,19 +149,6 @@ class Downscaling:
         if self.resume and "seed" in self.output.recorded():
             return int(self.output.recorded()["seed"])
         return int(self.model.seed) if self.model.seed is not None else fresh_seed()
-
-    def _choose_bounds(self) -> dict[str, Bound]:
-        """Error bounds of the outputs that are not kept without loss."""
-        spec, asked = self.model.spec, self.options.compress
-        if asked is None:
-            return {}
-        if spec.missing_inputs:
-            raise InputError(
-                "the package's output has no values where its input has none, which a bounded error cannot "
-                "keep; leave out --compress"
-            )
-        means, spreads = np.nan_to_num(spec.physical_statistics).T.tolist()
-        return asked.of(spec.output_variables, means, spreads)
 
     @property
     def times(self) -> Times:
@@ -199,30 +164,12 @@ class Downscaling:
     @property
     def evaluations(self) -> int:
         """Denoising steps of this part of the run, over all members."""
-        regression = self.model.spec.inference_mode == "regression"
-        return 0 if regression else self.members * self.sampling.calls
+        return self.members * self.product.calls
 
     @property
     def what(self) -> str:
         """Outputs and grid, in words."""
-        spec = self.model.spec
-        (H, W), outputs = spec.output_grid.shape, listed(spec.output_variables)
-        return f"{outputs} on {H} x {W} points{synthetic_note(spec, self.source.synthetic)}"
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """Time spent waiting, by stage."""
-        return self._tally.seconds
-
-    @property
-    def written(self) -> int:
-        """Members computed and written so far."""
-        return self._tally.written
-
-    @property
-    def failed(self) -> dict[int, str]:
-        """Cases that the run went on without, and why."""
-        return self._tally.failed
+        return self.product.text
 
     def __iter__(self) -> Iterator[tuple[np.datetime64, int]]:
         """Run; yield the valid time and number of each member when it is written.
@@ -256,20 +203,18 @@ class Downscaling:
         InputError
             If it is not there, or is another run's
         """
-        store = self.output.existing(self._layout(self._inputs.kept))
+        store = self.output.existing(self.product.layout(self.seed, self.product.inputs.kept))
         if store is None:
             raise InputError(f"there is no {self.output.target}; is it on a disk that all processes share?")
         return self._by_state(store)  # type: ignore[no-any-return]
 
     def fetch(self, store: Store | Plain | States, case: int) -> Tensor:
         """The input of a case, checked."""
-        return self._inputs.fetch(case, store.layout.lowres)
+        return self.product.inputs.fetch(case, store.layout.lowres)
 
-    def compute(
-        self, store: Store | States, task: Task, coarse: Tensor, tally: Tally, failed: dict[int, str]
-    ) -> None:
-        """Compute and write a task; members that cannot be kept are noted in ``failed``."""
-        for _ in self._loop(store, tally, failed)([Job(task.case, task.members, coarse)]):
+    def compute(self, store: Store | States, task: Task, coarse: Tensor, tally: Tally) -> None:
+        """Compute and write a task; members that cannot be kept are noted in its tally."""
+        for _ in self._loop(store, tally, tally.failed)([Job(task.case, task.members, coarse)]):
             pass
 
     def _open(self) -> tuple[Store | Plain | States, list[list[int]], dict[int, Tensor]]:
@@ -279,13 +224,14 @@ class Downscaling:
             return self._opened(found)
         missing = [list(range(self.samples))] * len(self.cases)
         self._check_room(sum(map(len, missing)))
-        names = self._inputs.kept
+        names = self.product.inputs.kept
         ready = self._first(list(range(len(missing))), names)  # of the whole run, whoever makes its store
         if len(names) > len(self.model.input_variables) and all(x[-1].isnan().all() for x in ready.values()):
             names = names[:-1]  # the archive has it, but not here
         try:
             with self._tally.clock("write"):
-                return self._by_state(self.output.create(self._layout(names, ready))), missing, ready
+                store = self.output.create(self.product.layout(self.seed, names, ready))
+                return self._by_state(store), missing, ready
         except TakenError:
             if not self.resume or (found := self._resumed()) is None:
                 raise
@@ -304,21 +250,22 @@ class Downscaling:
         missing = store.all_missing()
         self._check_room(sum(map(len, missing)))
         tasks = self.part.tasks(missing, self.samples)
-        return store, missing, self._first([task.case for task in tasks], store.layout.lowres)
+        wanted = [] if self.options.keep_going else [task.case for task in tasks]  # failures are reported
+        return store, missing, self._first(wanted, store.layout.lowres)
 
     def _resumed(self) -> Store | States | None:
         """The store of an earlier run, or of one that has begun just now, without its damaged members."""
         self.seed = self._choose_seed()
-        store = self.output.existing(self._layout(self._inputs.kept))
+        store = self.output.existing(self.product.layout(self.seed, self.product.inputs.kept))
         if store is not None:
             own = self.part.within(len(self.cases), self.samples)
-            store.take_back(self._inputs.whole, self.options.check, own)
+            store.take_back(self.product.inputs.whole, self.options.check, own)
         return None if store is None else self._by_state(store)
 
     def _first(self, cases: list[int], names: tuple[str, ...]) -> dict[int, Tensor]:
         """Number and input of the first of these cases; none of none."""
         with self._tally.clock("fetch"):
-            return self._inputs.first(cases, names, self.failed if self.options.keep_going else None)
+            return self.product.inputs.first(cases, names, self.failed if self.options.keep_going else None)
 
     def _work(
         self, store: Store | Plain | States, tasks: list[Task], ready: dict[int, Tensor]
@@ -328,82 +275,18 @@ class Downscaling:
         if self.found:
             self._advance(self.found * self.evaluations // self.members)
         failed = self.failed if self.options.keep_going else None
+        tasks = [task for task in tasks if task.case not in self.failed]  # its input has been tried
         loop = self._loop(store, self._tally, failed)
         for number, member in loop(jobs(tasks, partial(self.fetch, store), ready, failed)):
             yield self.cases[number].valid, member
         if self.options.part.whole or not any(store.all_missing()):  # the last part completes the store
             self.kept = self.output.finish(store)
 
-    def _loop(self, store: Store | Plain | States, tally: Tally, failed: dict[int, str] | None) -> MemberLoop:
+    def _loop(
+        self, store: Store | Plain | States, tally: Tally, failed: dict[int, InputError] | None
+    ) -> MemberLoop:
         how = (self.sampling, self._max_batch, self._advance, failed)
         return MemberLoop(self.make_members, len(self.model.input_variables), store, tally, *how)
-
-    def _advance(self, steps: int) -> None:
-        if self.progress is not None:
-            self.progress(steps)
-
-    def _seeds(self) -> NDArray[np.int64]:
-        """Seeds of all members, computed once: it takes some 10 μs for each."""
-        if self.seed not in self._known_seeds:
-            self._known_seeds = {self.seed: member_seeds(self.cases, self.seed, self.samples)}
-        return self._known_seeds[self.seed]
-
-    def _layout(self, lowres: tuple[str, ...], ready: Mapping[int, Tensor] = {}) -> Layout:
-        """The layout of the store; ``ready`` has the input of its first case, of which gaps are recorded."""
-        spec = self.model.spec
-        keep, outputs = self.options.keep, spec.output_variables
-        static: dict[str, Any] = {}
-        if (fields := spec.invariant_fields) is not None:  # they are kept as the networks see them
-            fields = fields[:, ::-1].copy() if spec.flip else fields
-            static = dict(zip(spec.invariants.names, spec.inner(fields), strict=True))
-        return Layout(
-            cases=self.cases,
-            seeds=self._seeds(),
-            outputs=outputs if keep == "all" else (),
-            means=outputs if keep == "mean" else (),
-            lowres=lowres,
-            output_grid=spec.output_grid,
-            input_grid=spec.input_grid,
-            attributes=self._provenance()
-            | ({} if keep == "all" else {"keep": keep})
-            | compression(self._bounds)
-            | self._gaps(ready),
-            static=static,
-            bounds=self._bounds,
-            projected=spec.projected,
-            missing=self._missing if spec.missing_inputs else None,
-        )
-
-    def _provenance(self) -> dict[str, Any]:
-        """Attributes that describe how the members are made."""
-        return provenance(
-            *(self.model.downscaler, self.sampling, self.source.name, self.source.synthetic),
-            *(self.seed, self.options.command),
-        ) | _class(self.model)
-
-    def _gaps(self, ready: Mapping[int, Tensor]) -> dict[str, str]:
-        """Attribute about missing values, and how many the first case has; none where there can be none."""
-        if not self.model.spec.missing_inputs:
-            return {}
-        shares = {self.cases[i]: 100 * self._missing(coarse).float().mean() for i, coarse in ready.items()}
-        texts = [f"{share:.3g} % at {case}" for case, share in shares.items()]
-        return {
-            "missing_values": ", ".join(["NaN where the own coarse cell of the input has no value", *texts])
-        }
-
-    def _missing(self, coarse: Tensor) -> Tensor:
-        """Output cells ``[Co, H, W]`` without a value, of the coarse fields ``[C (+ 1), h, w]`` of a case."""
-        downscaler = self.model.downscaler
-        inputs = coarse[None, : len(self.model.input_variables)].to(downscaler.device)
-        missing = cast(Tensor, downscaler.conditioning.missing(inputs))
-        return cast(Tensor, self.model.spec.kept(missing)[0].cpu())
-
-
-def _class(model: CorrDiff) -> dict[str, Any]:
-    """The class of a model that is a subclass of this package's."""
-    kind = type(model)
-    foreign = isinstance(model, CorrDiff) and kind.__module__.partition(".")[0] != "earth2_corrdiff"
-    return {"model": f"{kind.__module__}:{kind.__qualname__}"} if foreign else {}
 
 
 def downscale(
@@ -465,10 +348,8 @@ def downscale(
         logger.debug("wrote member {} of {}", member, time_text(when))
     if run.failed:
         failed = "; ".join(f"{run.cases[number]}: {why}" for number, why in sorted(run.failed.items()))
-        raise InputError(
-            f"{len(run.failed)} of {len(run.cases)} cases failed: {failed}; the others are written, "
-            "go on with --resume"
-        )
+        text = f"{len(run.failed)} of {len(run.cases)} cases failed: {failed}; the others are written"
+        raise (UnavailableError if run.may_pass else InputError)(f"{text}, go on with --resume")
     path = run.output.target
     if isinstance(path, ObjectPath):
         return backend(path)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from earth2_corrdiff.base.background import Background, prefetched
-from earth2_corrdiff.base.errors import InputError, MemberError
+from earth2_corrdiff.base.errors import InputError, MemberError, UnavailableError, renamed
 from earth2_corrdiff.model.downscaler import Progress
 from earth2_corrdiff.model.spec import Sampling
 from earth2_corrdiff.run.tasks import Task
@@ -40,14 +40,21 @@ class Tally:
         compute do not count
     written : int
         Members computed and written
-    failed : dict[int, str]
+    failed : dict[int, InputError]
         Cases whose input could not be used, or with members that are not finite, where the run went on
         without them, and why
     """
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     written: int = 0
-    failed: dict[int, str] = field(default_factory=dict)
+    failed: dict[int, InputError] = field(default_factory=dict)
+
+    def add(self, other: Tally) -> None:
+        """Add another one, of the same run."""
+        self.written += other.written
+        self.failed |= other.failed
+        for stage, seconds in other.seconds.items():
+            self.seconds[stage] += seconds
 
     @contextmanager
     def clock(self, stage: str) -> Iterator[None]:
@@ -66,6 +73,37 @@ class Tally:
             yield value
             start = perf_counter()
         self.seconds[stage] += perf_counter() - start
+
+
+class Tallied:
+    """A run with a tally and a progress bar."""
+
+    _tally: Tally
+    progress: Progress | None
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Time spent waiting, by stage."""
+        return self._tally.seconds
+
+    @property
+    def written(self) -> int:
+        """Members computed and written so far."""
+        return self._tally.written
+
+    @property
+    def failed(self) -> dict[int, InputError]:
+        """Cases that the run went on without, and why."""
+        return self._tally.failed
+
+    @property
+    def may_pass(self) -> bool:
+        """True if nothing was written, and all that failed may work later."""
+        return not self.written and all(isinstance(e, UnavailableError) for e in self.failed.values())
+
+    def _advance(self, steps: int) -> None:
+        if self.progress is not None:
+            self.progress(steps)
 
 
 @dataclass(frozen=True)
@@ -91,7 +129,7 @@ def jobs(
     tasks: Iterable[Task],
     fetch: Callable[[int], Tensor],
     ready: dict[int, Tensor],
-    failed: dict[int, str] | None = None,
+    failed: dict[int, InputError] | None = None,
 ) -> Iterator[Job]:
     """Tasks with their inputs; the input of consecutive tasks of one case is fetched once.
 
@@ -103,7 +141,7 @@ def jobs(
         Fetches and checks the input of a case
     ready : dict[int, Tensor]
         Inputs that are fetched already
-    failed : dict[int, str] | None, optional
+    failed : dict[int, InputError] | None, optional
         Receives the cases whose input cannot be used, and why; by default the first one is an error
 
     Raises
@@ -117,7 +155,7 @@ def jobs(
         except InputError as error:
             if failed is None:
                 raise
-            failed[task.case] = str(error)
+            failed[task.case] = renamed(error)
         else:
             yield Job(task.case, task.members, ready[task.case])
 
@@ -141,7 +179,7 @@ class MemberLoop:
         Most members in one network call
     progress : Callable, optional
         Called with the number of denoising steps just done, over all members
-    failed : dict[int, str] or None
+    failed : dict[int, InputError] or None
         Receives the cases with members that cannot be kept, and why; by default the first is an error
     """
 
@@ -154,7 +192,7 @@ class MemberLoop:
         sampling: Sampling,
         max_batch: int | None = None,
         progress: Progress | None = None,
-        failed: dict[int, str] | None = None,
+        failed: dict[int, InputError] | None = None,
     ) -> None:
         self.members, self.inputs, self.store, self.tally = members, inputs, store, tally
         self.sampling, self.max_batch, self.progress, self.failed = sampling, max_batch, progress, failed
@@ -242,7 +280,7 @@ class MemberLoop:
             raise refused
         if refused is not None and self.failed is not None:
             before = self.failed.get(writing.case)
-            self.failed[writing.case] = str(refused) if before is None else f"{before}; {refused}"
+            self.failed[writing.case] = renamed(refused, f"{before}; {refused}" if before else None)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from loguru import logger
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from earth2_corrdiff.base.errors import DamageError, InputError
+from earth2_corrdiff.base.errors import DamageError, InputError, UnavailableError
 from earth2_corrdiff.model.earth2studio import CorrDiff
 from earth2_corrdiff.run.provenance import version_of
 from earth2_corrdiff.service import infer, status_api
@@ -84,7 +84,7 @@ def _add_errors(app: FastAPI) -> None:
     async def unreadable(request: Request, error: InputError) -> JSONResponse:
         """Requests are checked before: what is left is a store that cannot be read."""
         logger.warning("the store of a job cannot be used: {}", error)
-        return answer(ServiceError(500, sentence(error)))
+        return answer(ServiceError(503 if isinstance(error, UnavailableError) else 500, sentence(error)))
 
     @app.exception_handler(DamageError)
     async def damaged(request: Request, error: DamageError) -> JSONResponse:

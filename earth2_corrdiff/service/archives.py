@@ -8,10 +8,13 @@ import io
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import PurePosixPath
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from earth2_corrdiff.base.object_path import AnyPath, ObjectPath
 
 BLOCK = 512  # bytes of a tar's blocks
 PIECE = 2**18  # bytes that are handed to the network at once
@@ -59,20 +62,32 @@ def _npy_header(shape: Sequence[int]) -> bytes:
     return file.getvalue()
 
 
-def zipped(folder: Path) -> Iterator[bytes]:
-    """The bytes of a zip file with everything below a folder, which is its root.
+def zipped(folder: AnyPath) -> Iterator[bytes]:
+    """The bytes of a zip file with everything below a folder, or a URL, which is its root.
 
     Nothing is compressed, as a store's chunks are already; it takes no room on disk and little memory.
     """
     sink = _Sink()
     with zipfile.ZipFile(sink, "w") as archive:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            info = zipfile.ZipInfo(path.relative_to(folder).as_posix(), EPOCH)
-            with path.open("rb") as source, archive.open(info, "w") as target:
+        for name in sorted(_names(folder), key=PurePosixPath):
+            info = zipfile.ZipInfo(name, EPOCH)
+            with _reader(folder / name) as source, archive.open(info, "w") as target:
                 while piece := source.read(PIECE):
                     target.write(piece)
                     yield sink.take()
     yield sink.take()
+
+
+def _names(folder: AnyPath) -> list[str]:
+    """Names of all files below a folder."""
+    if isinstance(folder, ObjectPath):
+        return [key for key, *_ in folder.entries()]
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
+def _reader(path: AnyPath) -> IO[bytes]:
+    """A file, or an object, which is one chunk at most."""
+    return io.BytesIO(path.read_bytes()) if isinstance(path, ObjectPath) else path.open("rb")
 
 
 class _Sink(io.RawIOBase):

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import dataclasses as validated
 
 from earth2_corrdiff.base.cases import Cases
+from earth2_corrdiff.base.object_path import AnyPath
 from earth2_corrdiff.base.times import to_leads, to_times
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -79,7 +80,9 @@ class Job:
     order : Order
         What to make
     folder : Path
-        Folder of its store, and of its record once it is done
+        Folder of its record once it is done, and of its store
+    url : AnyPath | None
+        Where its store is instead
     state, stage : str
         Its state, and its current step in words
     denoised, denoisings : int
@@ -101,6 +104,7 @@ class Job:
     id: str
     order: Order
     folder: Path
+    url: AnyPath | None = None
     state: State = "queued"
     stage: str = "waiting for its turn"
     created: float = field(default_factory=time.time)
@@ -120,9 +124,9 @@ class Job:
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
-    def store(self) -> Path:
+    def store(self) -> AnyPath:
         """The Zarr store that it writes."""
-        return self.folder / STORE
+        return self.url or self.folder / STORE
 
     @property
     def ended(self) -> bool:
@@ -194,7 +198,7 @@ class Job:
             }
 
     @contextmanager
-    def reading(self) -> Iterator[Path]:
+    def reading(self) -> Iterator[AnyPath]:
         """Its store, which is not pruned while somebody reads it."""
         with self.lock:
             self.readers += 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import xarray as xr
 
 from earth2_corrdiff.base.cases import Case
 from earth2_corrdiff.base.grid import turned
+from earth2_corrdiff.base.object_path import AnyPath
 from earth2_corrdiff.plotting import maps, panels
 from earth2_corrdiff.plotting.style import Quantity
 from earth2_corrdiff.service import mesh_geometry
@@ -32,7 +32,7 @@ Wind = tuple[Array, Array]
 
 
 @lru_cache(maxsize=8)
-def opened(store: Path) -> xr.Dataset:
+def opened(store: AnyPath) -> xr.Dataset:
     """The store of a finished job, read lazily."""
     return reader.open_store(store)
 
@@ -54,12 +54,12 @@ def twin_of(ds: xr.Dataset, quantity: Quantity) -> Quantity | None:
     return next((there[name] for name in names if name in there), None)
 
 
-def values(store: Path, name: str, time: int, show: str, part: str = "value") -> Array:
+def values(store: AnyPath, name: str, time: int, show: str, part: str = "value") -> Array:
     """One field ``[H, W]`` on the fine mesh, in displayed units, NaN where there is no number.
 
     Parameters
     ----------
-    store : Path
+    store : Path or ObjectPath
         Store of a finished job
     name : str
         Name of a quantity, ``lat`` or ``lon``
@@ -177,7 +177,7 @@ def _closest(axis: Array, points: Array) -> Any:
     return order[np.searchsorted(middles, points)]
 
 
-def point(store: Path, name: str, row: int, column: int) -> dict[str, Any]:
+def point(store: AnyPath, name: str, row: int, column: int) -> dict[str, Any]:
     """All members at one cell in all cases, ``[T][M]``, and the coarse input there; None for no number.
 
     Raises

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from matplotlib.colors import BoundaryNorm, to_hex
 from matplotlib.ticker import MaxNLocator
 
 from earth2_corrdiff.base.cases import Case
+from earth2_corrdiff.base.object_path import AnyPath
 from earth2_corrdiff.base.times import time_text
 from earth2_corrdiff.plotting import figures, maps, panels, style
 from earth2_corrdiff.plotting.style import Quantity, Scale
@@ -31,7 +31,7 @@ PROVENANCE = (
 
 
 @lru_cache(maxsize=8)
-def overview(store: Path) -> dict[str, Any]:
+def overview(store: AnyPath) -> dict[str, Any]:
     """Everything that the page needs before it asks for fields."""
     ds = job_fields.opened(store)
     mesh = maps.mesh_of(ds)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 COMMAND = "POST /v1/downscale"
 AT_ONCE = 2  # one fetches while another computes
 FULL = (errno.ENOSPC, errno.EDQUOT)
-PATH = re.compile(r"(?<![\w:/.])/[^\s;,:()']+/")
+PATH = re.compile(r"(?:\b(?:s3|gs|az):/|(?<![\w:/.]))/[^\s;,:()']+/")
 
 
 class StoppedError(Exception):
@@ -196,7 +196,7 @@ def held(source: Source | Forecast, job: Job, spec: CorrDiffSpec, metrics: Metri
 
 
 def sentence(error: InputError | OSError) -> str:
-    """The message of an error for clients: without folders of this machine or options of a command."""
+    """The message of an error for clients: without folders, buckets or options of a command."""
     cause = error if isinstance(error, OSError) else error.__cause__
     if isinstance(cause, OSError) and cause.errno in FULL:
         return "the service's disk is full: remove finished jobs, or ask for fewer members or times"

@@ -3,7 +3,8 @@
 """All jobs of ``/v1/downscale`` and their folders on disk.
 
 A job owns one folder, named by its unguessable id. ``job.json`` is written into it last: a folder without
-one belongs to an interrupted job, is never served, and is removed when the service starts again.
+one belongs to an interrupted job, is never served, and is removed when the service starts again. Where stores
+are elsewhere, as in an object store, ``store.url`` is written into it first, and is removed with its store.
 """
 
 from __future__ import annotations
@@ -15,20 +16,25 @@ import secrets
 import shutil
 import threading
 import time
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 from loguru import logger
 
+from earth2_corrdiff.base.background import Background
+from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.base.files import whole
+from earth2_corrdiff.base.object_path import AnyPath, ObjectPath, as_path
 from earth2_corrdiff.service.errors import ServiceError
 from earth2_corrdiff.service.job import Job, Order, State
 from earth2_corrdiff.service.metrics import Metrics
+from earth2_corrdiff.store.objects import remove
 
 ID = re.compile(r"[0-9a-f]{32}")
-RECORD = "job.json"
+RECORD, URL = "job.json", "store.url"
 
 
 @dataclass(frozen=True)
@@ -59,10 +65,19 @@ class Jobs:
         Most jobs that wait or run
     metrics : Metrics | None, optional
         Counts how they end
+    stores : AnyPath | None, optional
+        Where their stores are instead, by the jobs' ids
     """
 
-    def __init__(self, folder: Path, keep: Keeping, waiting: int, metrics: Metrics | None = None) -> None:
-        self.folder, self.keep, self.waiting = folder, keep, waiting
+    def __init__(
+        self,
+        folder: Path,
+        keep: Keeping,
+        waiting: int,
+        metrics: Metrics | None = None,
+        stores: AnyPath | None = None,
+    ) -> None:
+        self.folder, self.keep, self.waiting, self.stores = folder, keep, waiting, stores
         self.metrics = metrics or Metrics()
         self._jobs: dict[str, Job] = {}
         self._lock = threading.RLock()
@@ -88,8 +103,7 @@ class Jobs:
                 text = "another service uses the folder of the jobs; give each its own"
                 raise ServiceError(503, text) from None
             except OSError as error:
-                text = f"the folder of the jobs cannot be used ({error.strerror})"
-                raise ServiceError(503, text) from error
+                raise unusable(error) from error
             self._held = held
             for path in self.folder.iterdir():
                 self._restore(path)
@@ -107,13 +121,22 @@ class Jobs:
         """Read the finished job of a folder, or remove the interrupted one. Other files are not touched."""
         if not ID.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
             return
+        url = self._url(path)
         if not (path / RECORD).exists():
-            shutil.rmtree(path, ignore_errors=True)
+            discard(path, url)
             return
         try:
-            self._jobs[path.name] = _recorded(path)
+            self._jobs[path.name] = _recorded(path, url)
         except (OSError, ValueError, KeyError, TypeError) as error:
             logger.warning("the record of the job {} cannot be read ({}): it is not served", path, error)
+
+    def _url(self, folder: Path) -> AnyPath | None:
+        """Where the store of a job is, if it is not in its folder."""
+        if not (folder / URL).exists():
+            return None
+        url = as_path((folder / URL).read_text(encoding="utf-8"))
+        options = self.stores.options if isinstance(self.stores, ObjectPath) else ()
+        return replace(url, options=options) if isinstance(url, ObjectPath) else url
 
     def add(self, order: Order, synthetic: bool) -> Job:
         """A new job, queued.
@@ -132,6 +155,13 @@ class Jobs:
                 raise ServiceError(429, text, retry_after=30)
             name = secrets.token_hex(16)
             job = Job(name, order, self.folder / name, synthetic=synthetic)
+            if self.stores is not None:
+                job.url = self.stores / f"{name}.zarr"
+                try:
+                    job.folder.mkdir()
+                    (job.folder / URL).write_text(str(job.url), encoding="utf-8")
+                except OSError as error:
+                    raise unusable(error) from error
             self._jobs[name] = job
             return job
 
@@ -160,7 +190,7 @@ class Jobs:
             if job.state == "queued":
                 self.settle(job, "cancelled", "the job was removed")
             elif job.ended:
-                shutil.rmtree(job.folder, ignore_errors=True)
+                discard(job.folder, job.url)
 
     def settle(self, job: Job, state: State, error: str | None = None) -> None:
         """End a job: record it if it is done and still wanted, else remove its files.
@@ -182,7 +212,7 @@ class Jobs:
                 _record(job, size, finished)
                 job.change(**end, stage="done", size=size)
             else:
-                shutil.rmtree(job.folder, ignore_errors=True)
+                discard(job.folder, job.url)
                 job.change(**end, stage=state)
             self._report(job)
             self.prune()
@@ -208,9 +238,37 @@ class Jobs:
                     self.remove(job)
 
 
-def size_of(folder: Path) -> int:
-    """Bytes of all files of a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def unusable(error: OSError) -> ServiceError:
+    """Status 503 where the file system refuses."""
+    return ServiceError(503, f"the folder of the jobs cannot be used ({error.strerror})")
+
+
+def discard(folder: Path, url: AnyPath | None) -> None:
+    """Remove a job's record, its store and its folder, in this order: what is left goes at the next start."""
+    with suppress(OSError):
+        (folder / RECORD).unlink(missing_ok=True)
+    if isinstance(url, ObjectPath):
+        Background(_discard_objects, folder, url)  # a server may answer slowly
+        return
+    if url is not None:
+        shutil.rmtree(url, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _discard_objects(folder: Path, url: ObjectPath) -> None:
+    try:
+        remove(url)
+    except (InputError, OSError) as error:
+        logger.warning("the store {} is not removed yet ({})", url, error)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def size_of(store: AnyPath) -> int:
+    """Bytes of all files or objects of a store."""
+    if isinstance(store, ObjectPath):
+        return sum(size for _, size, _ in store.entries())
+    return sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
 
 
 def _record(job: Job, size: int, finished: float) -> None:
@@ -222,8 +280,8 @@ def _record(job: Job, size: int, finished: float) -> None:
         part.write_text(json.dumps(about), encoding="utf-8")
 
 
-def _recorded(folder: Path) -> Job:
+def _recorded(folder: Path, url: AnyPath | None) -> Job:
     """The finished job of a folder."""
     about = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     order = Order(**about.pop("order"))
-    return Job(folder.name, order, folder, state="done", stage="done", **about)
+    return Job(folder.name, order, folder, url, state="done", stage="done", **about)

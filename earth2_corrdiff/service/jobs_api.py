@@ -9,7 +9,6 @@ import io
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, FastAPI, Header, Query, Request
@@ -18,6 +17,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from earth2_corrdiff import plotting
 from earth2_corrdiff.base.errors import DamageError
+from earth2_corrdiff.base.object_path import AnyPath
 from earth2_corrdiff.service import job_fields
 from earth2_corrdiff.service.archives import zipped
 from earth2_corrdiff.service.bounded_threads import BoundedThreads
@@ -54,7 +54,8 @@ def add_jobs(app: FastAPI, settings: Settings, engine: Engine) -> Jobs:
     Jobs
         Call its ``close`` when the service stops
     """
-    jobs = Jobs(settings.jobs, Keeping(settings.keep_jobs), settings.max_jobs, engine.metrics)
+    keep = Keeping(settings.keep_jobs)
+    jobs = Jobs(settings.jobs, keep, settings.max_jobs, engine.metrics, settings.stores)
     runner = Runner(jobs, engine, settings)
     app.include_router(_orders(jobs, runner, engine, settings))
     app.include_router(_watching(jobs, engine, settings))
@@ -195,7 +196,7 @@ def _results(jobs: Jobs) -> APIRouter:
             raise ServiceError(409, f"the job is {job.state}: there are results once it is done")
         return job
 
-    async def read(name: str, work: Callable[[Path], T]) -> T:
+    async def read(name: str, work: Callable[[AnyPath], T]) -> T:
         """The value of ``work(store)``, on a thread, for the store of a job."""
 
         def look() -> T:
@@ -280,7 +281,7 @@ def _figures(job: Job) -> dict[str, tuple[Any, ...]]:
 
 
 @lru_cache(maxsize=32)
-def _drawn(store: Path, number: int, function: str, *sample: int) -> bytes:
+def _drawn(store: AnyPath, number: int, function: str, *sample: int) -> bytes:
     """The PNG of a figure."""
     ds = job_fields.opened(store)
     with io.BytesIO() as file:

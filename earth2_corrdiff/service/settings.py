@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from earth2_corrdiff.base.errors import InputError
 
 if TYPE_CHECKING:
+    from earth2_corrdiff.base.object_path import AnyPath
     from earth2_corrdiff.model.options import ModelOptions
 
 MIB = 2**20
@@ -41,6 +42,8 @@ class Settings:
         Accepted names in the ``Host`` header; all of them where it is empty
     jobs : Path
         Folder of the jobs of ``/v1/downscale``
+    stores : AnyPath | None
+        Where their stores are instead, like a URL of an object store
     sources : tuple[str, ...]
         Accepted sources of jobs: nothing else is opened
     scheduler : str | None
@@ -68,6 +71,7 @@ class Settings:
     api_key: str | None = field(default=None, repr=False)
     hosts: tuple[str, ...] = ()
     jobs: Path = Path("outputs/jobs")
+    stores: AnyPath | None = None
     max_jobs: int = _limit(8, "most jobs of /v1/downscale that wait or run")
     max_times: int = _limit(16, "most times of one job")
     keep_jobs: int = _limit(20, "finished jobs that are kept; the oldest is removed first")

@@ -94,13 +94,15 @@ def open_lazily(path: AnyPath) -> xr.Dataset:
     """
     import xarray as xr
 
+    from earth2_corrdiff.base.netcdf import open_netcdf
+
     check_codecs(path)
     with warnings.catch_warnings():  # a Zarr without consolidated metadata is read all the same
         warnings.simplefilter("ignore", RuntimeWarning)
         warnings.filterwarnings("ignore", "Numcodecs codecs are not in the Zarr version 3")
         if isinstance(path, ObjectPath):
             return xr.open_dataset(path.zarr(read_only=True), engine="zarr")  # type: ignore[arg-type]
-        return xr.open_dataset(path, engine="zarr" if is_zarr(path) else None)
+        return xr.open_dataset(path, engine="zarr") if is_zarr(path) else open_netcdf(path)
 
 
 def is_zarr(path: AnyPath) -> bool:

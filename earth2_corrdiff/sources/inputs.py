@@ -14,7 +14,7 @@ import numpy as np
 from loguru import logger
 
 from earth2_corrdiff.base.cases import Cases
-from earth2_corrdiff.base.errors import InputError
+from earth2_corrdiff.base.errors import InputError, renamed
 from earth2_corrdiff.base.times import Times, time_text
 from earth2_corrdiff.sources.checks import check_gappy, check_input
 from earth2_corrdiff.sources.fetch import fetch
@@ -103,7 +103,7 @@ class Inputs:
         return times if case.lead is not None or self.spec is None else self.spec.input_times(times)[0]
 
     def first(
-        self, numbers: Sequence[int], names: Sequence[str], failed: dict[int, str] | None = None
+        self, numbers: Sequence[int], names: Sequence[str], failed: dict[int, InputError] | None = None
     ) -> dict[int, Tensor]:
         """Number and fields of the first of these cases; none of none.
 
@@ -113,8 +113,8 @@ class Inputs:
             Cases to try
         names : Sequence[str]
             Variables
-        failed : dict[int, str] | None, optional
-            Gets the cases that failed, and the reasons; by default the first case must succeed
+        failed : dict[int, InputError] | None, optional
+            Gets the cases that failed, and why; by default the first case must succeed
 
         Raises
         ------
@@ -127,7 +127,7 @@ class Inputs:
             except InputError as error:
                 if failed is None or number == numbers[-1]:
                     raise
-                failed[number] = str(error)
+                failed[number] = renamed(error)
         return {}
 
     def fetch(self, number: int, names: Sequence[str]) -> Tensor:

@@ -94,6 +94,8 @@ def run(args: argparse.Namespace) -> None:
         return
     if args.simulate is not None:
         tasks, workers, seconds = args.simulate
+        if tasks < 20 or workers < 1 or seconds <= 0:
+            raise InputError("--simulate takes 20 tasks or more, 1 worker or more, and seconds above 0")
         scheduling.report(scheduling.simulate(int(tasks), int(workers), seconds), scheduling.overhead())
         return
     shapes = [_shape(text) for text in args.domains]

@@ -36,7 +36,7 @@ def child(asked: dict[str, Any]) -> None:
     options = ModelOptions(asked["package"], asked["device"], asked["precision"], steps=asked["steps"])
     how = Options(seed=0, number_of_samples=asked["members"])
     if asked["workers"]:
-        with connected(asked["workers"], None, asked["device"]) as client:
+        with connected(asked["workers"], None) as client:
             run: Any = ClusterRun(client, Recipe("2024-07-24", options, steady, asked["output"], how))
             wall = _timed(iter(run))
             calls, peak = run.evaluations // run.members, max(client.run(_peak, asked["device"]).values())

@@ -19,6 +19,7 @@ from distributed import Client, LocalCluster
 from earth2_corrdiff.model.options import ModelOptions
 from earth2_corrdiff.run.cluster import ClusterRun, Receipt, Recipe, results
 from earth2_corrdiff.run.downscaling import Downscaling, Options
+from earth2_corrdiff.run.loop import Tally
 from earth2_corrdiff.run.packages import load_model
 from earth2_corrdiff.run.tasks import Task
 from earth2_corrdiff.sources import make_source
@@ -63,7 +64,7 @@ def _cluster(workers: int, threads: int) -> Iterator[Client]:
 
 def _sleep(task: Task, seconds: float) -> Receipt:
     sleep(seconds)
-    return Receipt(task, len(task.members), None, {"compute": seconds}, "cpu")
+    return Receipt(task, Tally({"compute": seconds}, len(task.members)), "cpu")
 
 
 def simulate(tasks: int, workers: int, seconds: float) -> Simulation:
@@ -100,12 +101,13 @@ def overhead() -> tuple[float, float]:
 
 
 def report(simulation: Simulation, seconds: tuple[float, float]) -> None:
-    """Print what was measured."""
+    """Print what was measured; the first tenth starts the workers."""
     s, memory = simulation, " ".join(f"{each / 2**20:.0f}" for each in simulation.memory)
+    growth = 100 * (s.memory[-1] / s.memory[1] - 1)
     print(
         f"{s.tasks} tasks of {s.seconds:g} s on {s.workers} workers: {s.wall:.1f} s, efficiency "
-        f"{100 * s.efficiency:.1f} %, {1000 * s.cpu / s.tasks:.1f} ms of a core per task; MiB after each "
-        f"tenth: {memory}"
+        f"{100 * s.efficiency:.1f} %, {1000 * s.cpu / s.tasks:.1f} ms of a core per task; MiB of "
+        f"scheduler and workers after each tenth: {memory} ({growth:+.1f} % from the second on)"
     )
     one, dask = seconds
     print(

@@ -10,9 +10,11 @@ import signal
 import socket
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,15 @@ os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as the command has it, 
 # What the command imports while it runs takes longer than the run: the server of forks imports it once.
 PRELOAD = ["torch", "torch._dynamo", "zarr", "earth2studio.io", "earth2_corrdiff.run.downscaling", "tqdm"]
 PRELOAD += ["earth2_corrdiff.cli.run", "earth2_corrdiff.demo", "earth2_corrdiff.model.earth2studio", "pint"]
-PRELOAD += ["dask.array", "dask.distributed", "psutil", "pyarrow.pandas_compat", "scipy.fftpack", "h5py"]
+PRELOAD += [
+    "earth2_corrdiff.run.cluster",
+    "dask.array",
+    "dask.distributed",
+    "psutil",
+    "pyarrow.pandas_compat",
+    "scipy.fftpack",
+    "h5py",
+]
 PATIENCE = 240  # seconds, of a machine that does much else
 
 
@@ -96,6 +106,17 @@ def finish(process: Any) -> Outcome:
     for end in ("out", "err", "wrote"):
         process.said.with_suffix(f".{end}").unlink(missing_ok=True)
     return Outcome(status, texts[0], texts[1], texts[2].split())
+
+
+@contextmanager
+def forked_workers() -> Iterator[None]:
+    """In this block Dask forks its workers from the server that has imported what they need."""
+    import dask
+
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
+    forkserver.ensure_running()
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        yield
 
 
 def dying_source(armed: str) -> Any:

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,13 +19,13 @@ import zarr
 from distributed import Client, LocalCluster
 from earth2studio.io import XarrayBackend
 from object_kit import objects, s3
-from rank_kit import dying_source
+from rank_kit import dying_source, forked_workers
 from run_kit import TIMES, Weather, command, contents, load, make_package, refused, same, weather_file
 
 from earth2_corrdiff import InputError, downscale
 from earth2_corrdiff.model.options import ModelOptions
 from earth2_corrdiff.run import cluster
-from earth2_corrdiff.run.cluster import ClusterRun, Recipe, connected
+from earth2_corrdiff.run.cluster import ClusterRun, Recipe, Work, connected
 from earth2_corrdiff.run.options import Options
 from earth2_corrdiff.sources import make_source
 from earth2_corrdiff.store.error_bounds import Compression
@@ -122,16 +124,27 @@ def test_what_is_refused(model: ModelOptions, package: Path, client: Client, tmp
         downscale(TIMES, gone, partial(make_source, "demo"), tmp_path / STORE, client=client)
 
 
-def test_each_worker_has_its_gpu_or_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_worker_has_its_gpu_and_cores(model: ModelOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a LocalCluster by their number; others have what their machine gives them."""
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(cluster, "find_device", lambda *what: asked.append(what) or "cpu")
+    monkeypatch.setattr(cluster, "load_model", lambda options: options.device)
+    for name in (3, "SLURMCluster-3"):
+        work = Work(Recipe(TIMES, replace(model, device="auto"), None, STORE))
+        work.setup(SimpleNamespace(name=name))
+        assert work._model == "cpu"
+    assert asked == [("auto", 3), ("auto", None)]
+    made: list[dict[str, Any]] = []
+    monkeypatch.setattr(cluster, "LocalCluster", lambda **how: made.append(how) or nullcontext())
+    monkeypatch.setattr(cluster, "Client", nullcontext)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
-    quiet = {"OMP_NUM_THREADS": "2", "LOGURU_LEVEL": "WARNING"}
-    assert cluster._environment(3, 4, "auto", {}) == {**quiet, "CUDA_VISIBLE_DEVICES": "3"}
-    some = {"CUDA_VISIBLE_DEVICES": "5,7", "OMP_NUM_THREADS": "2"}
-    assert cluster._environment(1, 8, "cuda", some) == {**quiet, "CUDA_VISIBLE_DEVICES": "7"}
-    assert cluster._environment(1, 4, "cpu", some) == cluster._environment(1, 4, "cuda:1", {}) == quiet
-    monkeypatch.setattr("torch.version.hip", "6.2")
-    assert cluster._environment(1, 4, "auto", {}) == {**quiet, "HIP_VISIBLE_DEVICES": "1"}
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for workers, given, threads in ((4, None, "2"), (16, None, "1"), (4, "3", "3")):
+        if given is not None:
+            monkeypatch.setenv("OMP_NUM_THREADS", given)
+        with connected(workers, None):
+            how = made.pop()
+        assert how["n_workers"] == workers and how["env"]["OMP_NUM_THREADS"] == threads
 
 
 @pytest.mark.process
@@ -142,8 +155,9 @@ def test_a_worker_is_killed(model: ModelOptions, whole: Path, tmp_path: Path) ->
     """
     armed = tmp_path / "armed"
     options = Options(SEED, compress=BOUNDED, max_batch=2)
-    with s3() as bucket, connected(3, None, "cpu", os.environ) as client:
-        for output in (tmp_path / STORE, bucket / STORE):
+    with s3() as bucket, forked_workers(), connected(3, None) as client:
+        keys = (("endpoint_url", os.environ["AWS_ENDPOINT_URL"]), ("key", "key"), ("secret", "secret"))
+        for output in (tmp_path / STORE, replace(bucket / STORE, options=keys)):
             armed.touch()
             recipe = Recipe(TIMES, model, partial(dying_source, str(armed)), output, options)
             assert len(list(ClusterRun(client, recipe))) == 10

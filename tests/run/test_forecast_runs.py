@@ -159,7 +159,7 @@ def test_one_lead_time_fails(package: Path, tmp_path: Path) -> None:
         *(TIMES, load(package), Forecasts(0, late), tmp_path / "run.zarr", Options(keep_going=True)),
         lead_time=LEADS,
     )
-    assert len(list(run)) == 10 and list(run.failed) == [4] and "not there yet" in run.failed[4]
+    assert len(list(run)) == 10 and list(run.failed) == [4] and "not there yet" in str(run.failed[4])
     missing = opened(tmp_path / "run.zarr").member_seed.values == -1
     assert missing.sum() == 2 and missing[1, 1].all()
 

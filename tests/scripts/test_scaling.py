@@ -127,6 +127,7 @@ def test_the_scheduler_keeps_workers_busy() -> None:
     ("options", "says"),
     [
         (["--domains", "64"], "a domain is given as HxW, at least 16x16"),
+        (["--simulate", "3", "1", "1"], "--simulate takes 20 tasks or more"),
         (["--members", "0"], "--members and --steps take whole numbers of 1 or more"),
     ],
 )

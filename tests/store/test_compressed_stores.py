@@ -85,7 +85,7 @@ def layout_of(package: Path, text: str, folder: Path) -> Any:
     run = Downscaling(
         TIMES, load(package), Weather(), folder / "never", Options(seed=3, compress=asked(text))
     )
-    return run._layout(())
+    return run.product.layout(run.seed, ())
 
 
 @pytest.mark.slow

@@ -9,7 +9,10 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -29,6 +32,8 @@ from earth2_corrdiff.model.options import ModelOptions
 from earth2_corrdiff.run.downscaling import Downscaling, Options
 from earth2_corrdiff.run.packages import load_model
 from earth2_corrdiff.run.tasks import Part
+from earth2_corrdiff.sources.files import FileAnalyses
+from earth2_corrdiff.sources.formats import downloaded
 from earth2_corrdiff.store import objects as module
 from earth2_corrdiff.store.error_bounds import Compression
 from earth2_corrdiff.store.paths import replacement
@@ -236,9 +241,6 @@ def test_the_commands_take_urls(
 
 def test_inputs_by_url(bucket: ObjectPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file, a folder, a pattern, a Zarr: the same fields; what has changed is downloaded again."""
-    from earth2_corrdiff.sources.files import FileAnalyses
-    from earth2_corrdiff.sources.formats import downloaded
-
     monkeypatch.setenv("EARTH2STUDIO_CACHE", str(tmp_path / "cache"))
     file = weather_file(tmp_path / "all.nc", names=("t2m", "u10m"))
     xr.open_dataset(file).to_zarr(tmp_path / "all.zarr")
@@ -333,3 +335,52 @@ def test_what_cannot_be_used_is_refused(
         open_store(f"{bucket}/none.zarr")
     with storage_options({"anon": "true"}):
         assert as_path("s3://a/b") == ObjectPath("s3://a/b", (("anon", "true"),)) != as_path("/a/b")
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """URL of a server that hands out the files of a folder, and has neither lists nor ranges."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def list_directory(self, path: Any) -> None:
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    (tmp_path / "web").mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path / "web")) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_web_server(
+    web: str,
+    package: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A file, a Zarr and a package are read from it; nothing is written to it, nor into the memory."""
+    monkeypatch.setenv("EARTH2STUDIO_CACHE", str(tmp_path / "cache"))
+    file = weather_file(tmp_path / "web/all.nc", names=("t2m", "u10m"))
+    xr.open_dataset(file).to_zarr(tmp_path / "web/all.zarr")
+    expected = FileAnalyses(file)(TIMES, ["u10m", "t2m"])
+    for name in ("all.nc", "all.zarr"):
+        xr.testing.assert_equal(FileAnalyses(f"{web}/{name}")(TIMES, ["u10m", "t2m"]), expected)
+    with pytest.raises(InputError, match="no NetCDF, GRIB or Zarr is at|there is no file"):
+        FileAnalyses(f"{web}/none.nc")
+    copytree(package, tmp_path / "web/package")
+    model = load_model(ModelOptions(f"{web}/package", "cpu", "fp32", accelerated=False))
+    assert model.spec.sha256 == load(package).spec.sha256
+    for url, says in (
+        (f"{web}/a.zarr", f"nothing can be written to {web}/a.zarr; use s3://BUCKET/PATH, gs://"),
+        ("memory://a.zarr", "memory://a.zarr is not a valid URL; use s3://BUCKET/PATH"),
+    ):
+        assert says in refused(capfd, "--demo", TIMES[0], "--output", url)
+    run(package, Path(f"{tmp_path}/disk.zarr"))
+    run(package, f"file://{tmp_path}/url.zarr")
+    assert contents(tmp_path / "url.zarr") == contents(tmp_path / "disk.zarr")

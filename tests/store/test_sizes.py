@@ -56,7 +56,7 @@ def test_numbers_by_hand(package: Path, tmp_path: Path) -> None:
     """Two times of three members: what the store then holds is what was counted."""
     model = load(package, number_of_samples=3)
     run = Downscaling(TIMES, model, Weather(), tmp_path / "run.zarr")
-    size = run._size(run.members)
+    size = run.product.size(run.members)
     h, w = model.spec.input_grid.shape
     assert (size.cases, size.members, size.points) == (2, 6, H * W)
     assert size.bytes == 4 * (6 * 2 * H * W + 2 * 3 * h * w)
@@ -73,7 +73,7 @@ def test_a_store_that_cannot_fit_its_disk_is_refused(
 ) -> None:
     """By what its bytes can be compressed to at best; nothing is fetched, computed or made."""
     source, model = Weather(), load(package, number_of_samples=1000)
-    bytes_ = Downscaling(TIMES, model, source, tmp_path / "run.zarr")._size(2000).bytes
+    bytes_ = Downscaling(TIMES, model, source, tmp_path / "run.zarr").product.size(2000).bytes
     disk(monkeypatch, bytes_ // 5)
     for where in (tmp_path / "run.zarr", tmp_path / "deep/er/run.zarr"):
         with pytest.raises(
@@ -96,7 +96,7 @@ def test_a_resumed_run_needs_room_for_what_is_missing(
     for _ in range(15):
         next(members)
     members.close()  # type: ignore[attr-defined]
-    disk(monkeypatch, run._size(16).stored // 2)
+    disk(monkeypatch, run.product.size(16).stored // 2)
     with pytest.raises(InputError, match="free on its disk"):
         iter(Downscaling(TIMES, model, Weather(), tmp_path / "other.zarr", Options(1)))
     rest = Downscaling(TIMES, model, Weather(), tmp_path / "run.zarr", Options(1, resume=True))

@@ -19,6 +19,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from earth2_corrdiff.base import netcdf
 from earth2_corrdiff.base.errors import InputError, first_line
 
 MOST_POINTS = 2**26
@@ -78,7 +79,7 @@ def open_netcdf(path: Path) -> Iterator[NetCDF]:
         classic = _magic(path).startswith(b"CDF")
         if not classic:
             _check(path)
-        ds = xr.open_dataset(path, engine="netcdf4")
+        ds = netcdf.open_netcdf(path, "netcdf4")
     except InputError:
         raise
     except (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError) as error:
