@@ -406,6 +406,27 @@ class Validation:
 
 
 @dataclass(frozen=True)
+class Inflation:
+    """A fit of the residual's size to validation times, after the second stage (see ``inflation.py``).
+
+    Attributes
+    ----------
+    times : int
+        How many of the validation split, evenly spaced
+    members : int
+        Of the ensemble at each of them
+    """
+
+    times: int = 32
+    members: int = 8
+
+    def __post_init__(self) -> None:
+        check_count("inflation.times", self.times)
+        if self.members < 2:
+            raise InputError("inflation.members must be 2 or more: one member has no spread")
+
+
+@dataclass(frozen=True)
 class Config:
     """A whole training.
 
@@ -415,6 +436,8 @@ class Config:
         See there
     few_step : FewStepConfig | None
         See there
+    inflation : Inflation | None
+        See there; by default members are as the networks make them
     output : str
         Folder of the package
     work : str
@@ -450,6 +473,7 @@ class Config:
     validation: Validation = field(default_factory=Validation)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     few_step: FewStepConfig | None = None
+    inflation: Inflation | None = None
     name: str = ""
     attribution: str = ""
     start_from: str | None = None
@@ -468,6 +492,8 @@ class Config:
             raise InputError(f"precision must be bf16 or fp32 for a training, got {self.precision!r}")
         check_count("checkpoint_every", self.checkpoint_every)
         self._check_start()
+        if self.few_step is not None and self.inflation is not None:
+            raise InputError("few_step fits the spread by itself; leave out inflation")
         if self.few_step is not None and replace(self.sampling, samples=None) != SamplingConfig():
             raise InputError("few_step has its own sampling; leave out all of sampling but samples")
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from loguru import logger
+
 from earth2_corrdiff.base.devices import find_device
 from earth2_corrdiff.base.errors import InputError, listed
 from earth2_corrdiff.base.files import make_folder
@@ -17,17 +19,18 @@ from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.packages.writer import save_package
 from earth2_corrdiff.networks.preconditioned import DiTFlow, Regression
 from earth2_corrdiff.training import checkpoints
-from earth2_corrdiff.training.config import Config, FewStepConfig, StageConfig
+from earth2_corrdiff.training.config import Config, FewStepConfig, Inflation, StageConfig
 from earth2_corrdiff.training.cutter import Cutter
 from earth2_corrdiff.training.few_step import ConsistencyStage, FewStepStage, few_step_sampling
 from earth2_corrdiff.training.folds import Fold, blocks_of
+from earth2_corrdiff.training.inflation import fit_inflation, inflate
 from earth2_corrdiff.training.log import draw
 from earth2_corrdiff.training.losses import EDMLoss, FlowLoss
 from earth2_corrdiff.training.means import Means, balance, checksum, checksums, residual_scale
 from earth2_corrdiff.training.parallel import World
 from earth2_corrdiff.training.preparation import Material, open_material, start
 from earth2_corrdiff.training.stages import DiffusionStage, RegressionStage, Stage
-from earth2_corrdiff.training.trainer import Progress, Trainer
+from earth2_corrdiff.training.trainer import Progress, Trainer, evenly
 
 
 class Watch(Protocol):
@@ -92,6 +95,8 @@ class Training:
             make_folder(Path(folder))
         self.check_checkpoints()
         material = open_material(config, world, self.watch.left)
+        if config.inflation is not None and not material.splits.validation:
+            raise InputError("the inflation is fitted to validation times, and there are none")
         model = start(config, material, world).to(find_device(config.device, world.local))
         untrained = deepcopy(model.regression)
         self._train("regression", self.regression_stage(model), config.regression, material)
@@ -103,6 +108,8 @@ class Training:
         self._train("diffusion", self.residual_stage(model, means), config.diffusion, material, base)
         if config.few_step is not None:
             model = self._few_step(model, material, config.few_step, means)
+        if config.inflation is not None:
+            model = self._inflated(model, material, config.inflation)
         if world.first:
             model.cpu()
             save_package(config.output, model.spec, model.regression, model.denoiser, half=config.half)
@@ -184,6 +191,22 @@ class Training:
         self._train("few_step", stage, how, material, base)
         spec = replace(model.spec, sampling=few_step_sampling(how, model.spec.sampling))
         return Downscaler(spec, model.regression, model.denoiser, "fp32", accelerated=False)
+
+    def _inflated(self, model: Downscaler, material: Material, how: Inflation) -> Downscaler:
+        """The model with residuals whose size fits the validation times."""
+        times = evenly(material.splits.validation, how.times)
+        path, nets = Path(self.config.work) / "inflation.json", (model.regression, model.denoiser)
+        key = f"{times}, {how.members} members, seed {self.config.seed}, {' '.join(map(checksum, nets))}"
+        with self.world.in_turn():
+            stored = checkpoints.load_json(path, key)
+            if stored is None:
+                fast = Downscaler(model.spec, *nets, self.config.precision).to(model.device)
+                fitted = fit_inflation(fast, material.pairs, times, how.members, self.config.seed)
+                stored = {"factors": fitted}
+                checkpoints.save_json(path, key, stored)
+        factors = dict(zip(model.spec.outputs.names, stored["factors"], strict=True))
+        logger.info("residuals are inflated by {}", ", ".join(f"{k} {v:.3f}" for k, v in factors.items()))
+        return inflate(model, stored["factors"])
 
     def _balanced(self, model: Downscaler, material: Material, folds: Sequence[Fold]) -> Downscaler:
         """The model with outputs scaled to the residual of its regression."""
