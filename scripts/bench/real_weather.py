@@ -351,7 +351,7 @@ STUDIES = (
         tile=0,
         fewest=5,
         criteria=of_taiwan,
-        pictures=(("t2m", 15.0), ("ws10m", 10.8), ("tp06", 10.0)),
+        pictures=(("t2m", 15.0), ("ws10m", 8.0), ("tp06", 10.0)),
         credit=CWA,
     ),
     Study(
