@@ -117,10 +117,6 @@ class _Check:
             seconds = cost.seconds(getattr(config, name), config.validation.every, self._done(name))
             total += seconds
             yield self._stage(name, cost, seconds)
-            if name == "regression" and (count := config.diffusion.cross_fit):
-                again = count * cost.seconds(config.regression, config.validation.every)
-                total += again
-                yield f"cross_fit: {count} such regressions more: about {duration(again)}"
         if config.few_step is not None:
             steps = config.few_step.steps
             yield f"few_step: {steps} steps, not measured here; each takes longer than one of the diffusion"
@@ -205,7 +201,7 @@ class _Check:
         training, pairs = Training(config), (material.splits.train, material.splits.validation)
         stage: Stage = training.regression_stage(model)
         if name == "diffusion":
-            stage = training.residual_stage(model, training.means(model, material))
+            stage = training.residual_stage(model, material)
         trainer = Trainer(name, stage, how, config, material.pairs, pairs, World())
         trainer.checkpoint.unlink(missing_ok=True)
         return iter(trainer)

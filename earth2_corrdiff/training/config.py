@@ -238,10 +238,6 @@ class DiffusionConfig(StageConfig):
         rectified flow the same, log(t / (1 - t))
     cache_means : bool
         Keep the regression's means in a file of the work folder, so that later epochs read them
-    cross_fit : int
-        Blocks of the training times: the residuals of each are those of a regression that was trained on the
-        others. Where times are few, a regression knows its own too well, and members would be too alike.
-        0 takes the residuals of the one regression
     """
 
     formulation: str = "edm"
@@ -250,12 +246,9 @@ class DiffusionConfig(StageConfig):
     P_mean: float = 0.0
     P_std: float = 1.2
     cache_means: bool = False
-    cross_fit: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.cross_fit < 0 or self.cross_fit == 1:
-            raise InputError(f"diffusion.cross_fit must be 0 or at least 2, got {self.cross_fit}")
         if self.formulation not in ("edm", FLOW, TRIGFLOW) or self.prediction not in ("x0", "flow"):
             raise InputError(
                 "diffusion.formulation must be edm or rectified_flow or trigflow, its prediction x0 or flow"
@@ -503,8 +496,6 @@ class Config:
             stage: StageConfig = getattr(self, name)
             if self.start_from is None and not stage.steps:
                 raise InputError(f"{name}.steps of 0 keep the network of a package; set start_from")
-            if self.start_from is not None and self.diffusion.cross_fit:
-                raise InputError("the package of start_from saw all times; leave out diffusion.cross_fit")
             if self.start_from is not None and stage.network:
                 raise InputError(f"the package of start_from has its own networks; leave out {name}.network")
         if self.diffusion.formulation == "edm":

@@ -24,7 +24,6 @@ from earth2_corrdiff.networks.dit import ConvDetokenizer, DiT
 from earth2_corrdiff.networks.fast.accelerate import accelerate
 from earth2_corrdiff.networks.preconditioned import Regression
 from earth2_corrdiff.networks.unet import SongUNet
-from earth2_corrdiff.training.folds import Fold
 from earth2_corrdiff.training.pairs import PairFile
 from earth2_corrdiff.training.stages import normalised
 from earth2_corrdiff.training.statistics import Moments
@@ -53,20 +52,15 @@ class Means:
         The data that indices count
     folder : Path | None, optional
         Keep means in files there, and read them from these; several processes may share them
-    folds : Sequence[Fold], optional
-        Regressions that make the means of the times that they have not seen
     """
 
-    def __init__(
-        self, model: Downscaler, pairs: PairFile, folder: Path | None = None, folds: Sequence[Fold] = ()
-    ) -> None:
-        self._spec, self._net = model.spec, _frozen(model.regression)
-        nets = [(fold.times, _frozen(fold.regression)) for fold in folds]
-        self._folds = {time: net for times, net in nets for time in times}
+    def __init__(self, model: Downscaler, pairs: PairFile, folder: Path | None = None) -> None:
+        regression: Regression = model.regression
+        self._spec, self._net = model.spec, accelerate(regression, "fp32").eval().requires_grad_(False)
         self._kept: NDArray[np.float32] | None = None
         if folder is not None:
             of = hashlib.sha256(pairs.times.tobytes() + str(pairs.path.resolve()).encode()).hexdigest()[:8]
-            path, count = folder / f"means-{checksums(model.regression, folds)}-{of}.f32", len(pairs.times)
+            path, count = folder / f"means-{checksum(regression)}-{of}.f32", len(pairs.times)
             shape = (count, len(pairs.channels.outputs), *pairs.fine_grid.shape)
             self._kept = _mapped(path, np.float32, shape)
             self._done = _mapped(path.with_suffix(".done"), np.uint8, (count,))
@@ -80,26 +74,12 @@ class Means:
     def _made(self, indices: Sequence[int], cond: Tensor) -> Tensor:
         """What the network makes."""
         if self._kept is None:
-            return self._by_each(indices, cond) if self._folds else self._net(cond)
+            return self._net(cond)  # type: ignore[no-any-return]
         for n, index in enumerate(indices):
             if not self._done[index]:
-                self._kept[index] = self._by_each([index], cond[n : n + 1])[0].cpu().numpy()
+                self._kept[index] = self._net(cond[n : n + 1])[0].cpu().numpy()
                 self._done[index] = 1  # last: a process may be killed in between
         return torch.from_numpy(self._kept[list(indices)]).to(cond.device)
-
-    def _by_each(self, indices: Sequence[int], cond: Tensor) -> Tensor:
-        """Each time by the regression that has not seen it."""
-        nets = [self._folds.get(index, self._net) for index in indices]
-        return torch.cat([net(cond[n : n + 1]) for n, net in enumerate(nets)])
-
-
-def _frozen(net: Regression) -> Regression:
-    return accelerate(net, "fp32").eval().requires_grad_(False)
-
-
-def checksums(regression: nn.Module, folds: Sequence[Fold]) -> str:
-    """Checksum of a regression, and of those of folds."""
-    return "-".join(checksum(net) for net in (regression, *(fold.regression for fold in folds)))
 
 
 def _mapped(path: Path, kind: type[Any], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -121,17 +101,14 @@ def residual_scale(
     return tuple(moments.std.tolist())
 
 
-def balance(
-    model: Downscaler, scale: Sequence[float], sigma: float, folds: Sequence[Fold] = ()
-) -> Downscaler:
+def balance(model: Downscaler, scale: Sequence[float], sigma: float) -> Downscaler:
     """The same model with outputs scaled such that the residual's standard deviation is ``sigma``.
 
     The preconditioning of EDM (Karras et al. 2022, table 1) and the solver ``trigflow`` suppose that of
-    every channel. The last layers of all regressions take up the change: their physical means stay the same.
+    every channel. The regression's last layers take up the change, and its physical mean stays what it was.
     """
     ratio = torch.tensor(scale) / sigma
-    for net in (model.regression, *(fold.regression for fold in folds)):
-        divide_output(cast(SongUNet | DiT, net.model), ratio)
+    divide_output(cast(SongUNet | DiT, model.regression.model), ratio)
     old: CorrDiffSpec = model.spec
     scales = tuple(s * r for s, r in zip(old.outputs.scale, ratio.tolist(), strict=True))
     spec = replace(old, outputs=replace(old.outputs, scale=scales))

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -17,16 +15,15 @@ from earth2_corrdiff.base.errors import InputError, listed
 from earth2_corrdiff.base.files import make_folder
 from earth2_corrdiff.model.downscaler import Downscaler
 from earth2_corrdiff.model.packages.writer import save_package
-from earth2_corrdiff.networks.preconditioned import DiTFlow, Regression
+from earth2_corrdiff.networks.preconditioned import DiTFlow
 from earth2_corrdiff.training import checkpoints
 from earth2_corrdiff.training.config import Config, FewStepConfig, Inflation, StageConfig
 from earth2_corrdiff.training.cutter import Cutter
 from earth2_corrdiff.training.few_step import ConsistencyStage, FewStepStage, few_step_sampling
-from earth2_corrdiff.training.folds import Fold, blocks_of
 from earth2_corrdiff.training.inflation import fit_inflation, inflate
 from earth2_corrdiff.training.log import draw
 from earth2_corrdiff.training.losses import EDMLoss, FlowLoss
-from earth2_corrdiff.training.means import Means, balance, checksum, checksums, residual_scale
+from earth2_corrdiff.training.means import Means, balance, checksum, residual_scale
 from earth2_corrdiff.training.parallel import World
 from earth2_corrdiff.training.preparation import Material, open_material, start
 from earth2_corrdiff.training.stages import DiffusionStage, RegressionStage, Stage
@@ -98,16 +95,13 @@ class Training:
         if config.inflation is not None and not material.splits.validation:
             raise InputError("the inflation is fitted to validation times, and there are none")
         model = start(config, material, world).to(find_device(config.device, world.local))
-        untrained = deepcopy(model.regression)
         self._train("regression", self.regression_stage(model), config.regression, material)
-        folds = self._folds(model, untrained, material)
         fresh = config.start_from is None
-        model = self._balanced(model, material, folds) if fresh else model
-        base = f"regression {checksums(model.regression, folds)}"
-        means = self.means(model, material, folds)
-        self._train("diffusion", self.residual_stage(model, means), config.diffusion, material, base)
+        model = self._balanced(model, material) if fresh else model
+        base = f"regression {checksum(model.regression)}"
+        self._train("diffusion", self.residual_stage(model, material), config.diffusion, material, base)
         if config.few_step is not None:
-            model = self._few_step(model, material, config.few_step, means)
+            model = self._few_step(model, material, config.few_step)
         if config.inflation is not None:
             model = self._inflated(model, material, config.inflation)
         if world.first:
@@ -152,37 +146,21 @@ class Training:
         """The first stage of a model."""
         return RegressionStage(model, self._cutter(self.config.regression, model))
 
-    def residual_stage(self, model: Downscaler, means: Means) -> DiffusionStage:
+    def residual_stage(self, model: Downscaler, material: Material) -> DiffusionStage:
         """The second stage of a model, whose regression is trained."""
         how = self.config.diffusion
         settings = model.denoiser.sigma_data, how.P_mean, how.P_std
         flow = isinstance(model.denoiser, DiTFlow)
         loss = FlowLoss(*settings, model.spec.sampling.clip) if flow else EDMLoss(*settings)
-        return DiffusionStage(model, self._cutter(how, model), loss, means)
+        return DiffusionStage(model, self._cutter(how, model), loss, self._means(model, material))
 
-    def means(self, model: Downscaler, material: Material, folds: Sequence[Fold] = ()) -> Means:
-        """The means of the second stage."""
+    def _means(self, model: Downscaler, material: Material) -> Means:
         folder = Path(self.config.work) if self.config.diffusion.cache_means else None
-        return Means(model, material.pairs, folder, folds)
+        return Means(model, material.pairs, folder)
 
-    def _folds(self, model: Downscaler, untrained: Regression, material: Material) -> list[Fold]:
-        """Regressions that are trained as the one of the model is, each without a block of times."""
-        how, config, splits = self.config.regression, self.config, material.splits
-        count, folds = config.diffusion.cross_fit, list[Fold]()
-        for block in blocks_of(material.pairs.times, splits.train, count) if count else ():
-            own = Downscaler(model.spec, deepcopy(untrained), model.denoiser, "fp32", accelerated=False)
-            others = sorted({*splits.train} - {*block})
-            part = replace(material, splits=replace(splits, train=others, validation=list(block)))
-            name, base = f"regression_fold_{len(folds) + 1}", f"without the times {block}"
-            self._train(name, self.regression_stage(own), how, part, base)
-            folds.append(Fold(block, own.regression))
-        return folds
-
-    def _few_step(
-        self, model: Downscaler, material: Material, how: FewStepConfig, means: Means
-    ) -> Downscaler:
+    def _few_step(self, model: Downscaler, material: Material, how: FewStepConfig) -> Downscaler:
         """The model with a generator of few calls, which begins with the denoiser's weights, in its place."""
-        cutter = self._cutter(how, model)
+        cutter, means = self._cutter(how, model), self._means(model, material)
         stage = FewStepStage(model, cutter, how, means)
         tuning = replace(how, steps=how.consistency or how.steps)
         base = f"denoiser {checksum(model.denoiser)}"
@@ -208,13 +186,13 @@ class Training:
         logger.info("residuals are inflated by {}", ", ".join(f"{k} {v:.3f}" for k, v in factors.items()))
         return inflate(model, stored["factors"])
 
-    def _balanced(self, model: Downscaler, material: Material, folds: Sequence[Fold]) -> Downscaler:
+    def _balanced(self, model: Downscaler, material: Material) -> Downscaler:
         """The model with outputs scaled to the residual of its regression."""
-        path, key = Path(self.config.work) / "residual.json", checksums(model.regression, folds)
+        path, key = Path(self.config.work) / "residual.json", checksum(model.regression)
         with self.world.in_turn():  # the first process makes the file, the others read it
             stored = checkpoints.load_json(path, key)
             if stored is None:
-                means = Means(model, material.pairs, folds=folds)
+                means = Means(model, material.pairs)
                 stored = {"scale": residual_scale(model, material.pairs, material.splits.train, means)}
                 checkpoints.save_json(path, key, stored)
-        return balance(model, stored["scale"], self.config.diffusion.sigma_data, folds)
+        return balance(model, stored["scale"], self.config.diffusion.sigma_data)
