@@ -20,6 +20,7 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
+import torch
 from distributed import Client, KilledWorker, LocalCluster, as_completed, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 from loguru import logger
@@ -275,8 +276,9 @@ def connected(workers: int | None, scheduler: str | None) -> Iterator[Client]:
         If the scheduler does not answer
     """
     if scheduler is None:
-        cores = str(max(1, len(os.sched_getaffinity(0)) // (workers or 1)))
-        env = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", cores), "LOGURU_LEVEL": "WARNING"}
+        cores = max(1, len(os.sched_getaffinity(0)) // (workers or 1))
+        threads = min(cores, torch.get_num_threads())  # which OMP_NUM_THREADS may have set
+        env = {"OMP_NUM_THREADS": str(threads), "LOGURU_LEVEL": "WARNING"}
         how = {"threads_per_worker": 2, "memory_limit": None, "dashboard_address": "127.0.0.1:0", "env": env}
         with LocalCluster(n_workers=workers or 1, silence_logs=logging.WARNING, **how) as cluster:
             with Client(cluster) as client:
