@@ -138,10 +138,8 @@ def test_each_worker_has_its_gpu_and_cores(model: ModelOptions, monkeypatch: pyt
     monkeypatch.setattr(cluster, "LocalCluster", lambda **how: made.append(how) or nullcontext())
     monkeypatch.setattr(cluster, "Client", nullcontext)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    for workers, given, threads in ((4, None, "2"), (16, None, "1"), (4, "3", "3")):
-        if given is not None:
-            monkeypatch.setenv("OMP_NUM_THREADS", given)
+    for workers, own, threads in ((4, 8, "2"), (16, 8, "1"), (4, 1, "1")):
+        monkeypatch.setattr("torch.get_num_threads", lambda own=own: own)
         with connected(workers, None):
             how = made.pop()
         assert how["n_workers"] == workers and how["env"]["OMP_NUM_THREADS"] == threads
