@@ -85,7 +85,7 @@ def _calibrate(args: argparse.Namespace) -> None:
         pass
     calibration, table = fit.result()
     with writing(args.output), whole(args.output) as part:
-        part.write_text(calibration.text())
+        part.write_text(calibration.text(), encoding="utf-8")
     print(table.text())
     for note in fit.notes:
         print(f"Note: {note}")

@@ -166,7 +166,7 @@ def test_every_damage_is_found(package: Path, whole: Path, tmp_path: Path) -> No
     model = load(package, number_of_samples=2)
     begun = Downscaling(TIMES, model, Weather(), store, Options(SEED, resume=True, compress=compress(whole)))
     names = tuple(model.input_variables)
-    found = Store.resume(store, begun._layout(names))
+    found = Store.resume(store, begun.product.layout(begun.seed, names))
     assert found.take_back(names) == 0 and found.all_missing() == [[], []]
     for chunk, where in CHUNKS.items():
         for how in DAMAGE:
