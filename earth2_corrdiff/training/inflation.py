@@ -10,7 +10,6 @@ c of least fair CRPS over the validation times, one for each output.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -20,10 +19,9 @@ from numpy.typing import NDArray
 from earth2_corrdiff.base.errors import InputError
 from earth2_corrdiff.model.diffusion.noise import member_seed
 from earth2_corrdiff.model.downscaler import Downscaler
-from earth2_corrdiff.networks.dit import DiT
 from earth2_corrdiff.networks.unet import SongUNet
 from earth2_corrdiff.training.few_step import almost_fair_crps
-from earth2_corrdiff.training.means import divide_output
+from earth2_corrdiff.training.means import rescaled
 from earth2_corrdiff.training.pairs import PairFile
 
 FACTORS = np.round(np.arange(0.6, 1.61, 0.05), 2)
@@ -85,14 +83,16 @@ def inflate(model: Downscaler, factors: Sequence[float]) -> Downscaler:
     InputError
         If the denoiser is not a U-Net
     """
-    net, spec = model.denoiser.model, model.spec
-    if not isinstance(net, SongUNet):
-        raise InputError("the inflation is kept in the first layer of a U-Net; leave out inflation for a DiT")
-    ratio = torch.tensor(tuple(factors), dtype=torch.float32)
-    divide_output(cast(SongUNet | DiT, model.regression.model), ratio)
-    if spec.hr_mean_conditioning:
+    net, ratio = check_inflation(model), torch.tensor(tuple(factors), dtype=torch.float32)
+    if model.spec.hr_mean_conditioning:
         first, count = cast(Any, next(iter(net.enc.values()))).weight, len(ratio)
         first[:, count : 2 * count] *= ratio.to(first).view(1, -1, 1, 1)  # after the latent
-    scale = tuple(s * f for s, f in zip(spec.outputs.scale, factors, strict=True))
-    spec = replace(spec, outputs=replace(spec.outputs, scale=scale))
-    return Downscaler(spec, model.regression, model.denoiser, "fp32", accelerated=False)
+    return rescaled(model, ratio)
+
+
+def check_inflation(model: Downscaler) -> SongUNet:
+    """The network of a denoiser that can keep an inflation; InputError if it is not a U-Net."""
+    net = model.denoiser.model
+    if not isinstance(net, SongUNet):
+        raise InputError("the inflation is kept in the first layer of a U-Net; leave out inflation for a DiT")
+    return net

@@ -107,7 +107,11 @@ def balance(model: Downscaler, scale: Sequence[float], sigma: float) -> Downscal
     The preconditioning of EDM (Karras et al. 2022, table 1) and the solver ``trigflow`` suppose that of
     every channel. The regression's last layers take up the change, and its physical mean stays what it was.
     """
-    ratio = torch.tensor(scale) / sigma
+    return rescaled(model, torch.tensor(scale) / sigma)
+
+
+def rescaled(model: Downscaler, ratio: Tensor) -> Downscaler:
+    """The same model with ``ratio [Co]`` times the scale of its outputs, and the same physical mean."""
     divide_output(cast(SongUNet | DiT, model.regression.model), ratio)
     old: CorrDiffSpec = model.spec
     scales = tuple(s * r for s, r in zip(old.outputs.scale, ratio.tolist(), strict=True))

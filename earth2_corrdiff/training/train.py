@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from loguru import logger
 
@@ -20,7 +21,7 @@ from earth2_corrdiff.training import checkpoints
 from earth2_corrdiff.training.config import Config, FewStepConfig, Inflation, StageConfig
 from earth2_corrdiff.training.cutter import Cutter
 from earth2_corrdiff.training.few_step import ConsistencyStage, FewStepStage, few_step_sampling
-from earth2_corrdiff.training.inflation import fit_inflation, inflate
+from earth2_corrdiff.training.inflation import check_inflation, fit_inflation, inflate
 from earth2_corrdiff.training.log import draw
 from earth2_corrdiff.training.losses import EDMLoss, FlowLoss
 from earth2_corrdiff.training.means import Means, balance, checksum, residual_scale
@@ -95,6 +96,8 @@ class Training:
         if config.inflation is not None and not material.splits.validation:
             raise InputError("the inflation is fitted to validation times, and there are none")
         model = start(config, material, world).to(find_device(config.device, world.local))
+        if config.inflation is not None:
+            check_inflation(model)
         self._train("regression", self.regression_stage(model), config.regression, material)
         fresh = config.start_from is None
         model = self._balanced(model, material) if fresh else model
@@ -173,26 +176,36 @@ class Training:
     def _inflated(self, model: Downscaler, material: Material, how: Inflation) -> Downscaler:
         """The model with residuals whose size fits the validation times."""
         times = evenly(material.splits.validation, how.times)
-        path, nets = Path(self.config.work) / "inflation.json", (model.regression, model.denoiser)
+        nets = model.regression, model.denoiser
+
+        def fitted() -> tuple[float, ...]:
+            fast = Downscaler(model.spec, *nets, self.config.precision).to(model.device)
+            return fit_inflation(fast, material.pairs, times, how.members, self.config.seed)
+
         key = f"{times}, {how.members} members, seed {self.config.seed}, {' '.join(map(checksum, nets))}"
-        with self.world.in_turn():
-            stored = checkpoints.load_json(path, key)
-            if stored is None:
-                fast = Downscaler(model.spec, *nets, self.config.precision).to(model.device)
-                fitted = fit_inflation(fast, material.pairs, times, how.members, self.config.seed)
-                stored = {"factors": fitted}
-                checkpoints.save_json(path, key, stored)
-        factors = dict(zip(model.spec.outputs.names, stored["factors"], strict=True))
+        found = self._once("inflation.json", key, "factors", fitted)
+        factors = dict(zip(model.spec.outputs.names, found, strict=True))
         logger.info("residuals are inflated by {}", ", ".join(f"{k} {v:.3f}" for k, v in factors.items()))
-        return inflate(model, stored["factors"])
+        return inflate(model, found)
 
     def _balanced(self, model: Downscaler, material: Material) -> Downscaler:
         """The model with outputs scaled to the residual of its regression."""
-        path, key = Path(self.config.work) / "residual.json", checksum(model.regression)
+
+        def measured() -> tuple[float, ...]:
+            means = Means(model, material.pairs)
+            return residual_scale(model, material.pairs, material.splits.train, means)
+
+        scale = self._once("residual.json", checksum(model.regression), "scale", measured)
+        return balance(model, scale, self.config.diffusion.sigma_data)
+
+    def _once(
+        self, file: str, key: str, name: str, compute: Callable[[], Sequence[float]]
+    ) -> Sequence[float]:
+        """Numbers that the first process computes for a key, and that later runs read again."""
+        path = Path(self.config.work) / file
         with self.world.in_turn():  # the first process makes the file, the others read it
             stored = checkpoints.load_json(path, key)
             if stored is None:
-                means = Means(model, material.pairs)
-                stored = {"scale": residual_scale(model, material.pairs, material.splits.train, means)}
+                stored = {name: compute()}
                 checkpoints.save_json(path, key, stored)
-        return balance(model, stored["scale"], self.config.diffusion.sigma_data)
+        return cast(Sequence[float], stored[name])

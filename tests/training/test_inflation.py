@@ -104,3 +104,13 @@ def test_refusals(pairs: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="there are none"):
         train(told)
+
+
+def test_a_dit_is_refused_before_it_is_trained(pairs: Path, tmp_path: Path) -> None:
+    net = {"model_type": "DiT", "patch_size": 4, "hidden_size": 16, "depth": 1, "num_heads": 2}
+    told = config(
+        tmp_path, pairs, inflation={}, diffusion__network={**net, "attn_kwargs": {"attn_kernel": 3}}
+    )
+    with pytest.raises(InputError, match="leave out inflation for a DiT"):
+        train(told)
+    assert not (tmp_path / "work" / "regression.ckpt").exists()
