@@ -17,7 +17,7 @@ from loguru import logger
 
 from earth2_corrdiff.base.errors import InputError, first_line
 from earth2_corrdiff.base.files import make_folder, whole, writing
-from earth2_corrdiff.base.object_path import AnyPath, ObjectPath, as_path, check_reached
+from earth2_corrdiff.base.object_path import METADATA, AnyPath, ObjectPath, as_path, check_reached
 from earth2_corrdiff.base.zarr_members import check_codecs
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ OTHERS = (
     (b"{", "JSON (the answer of a server, perhaps an error); download the file again"),
 )
 """First bytes of other files, and what to do with them."""
-ZARR_FILES = ("zarr.json", ".zgroup", ".zmetadata", ".zattrs")
+ZARR_FILES = (*METADATA, ".zattrs")
 
 
 def open_dataset(
